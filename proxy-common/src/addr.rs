@@ -1,0 +1,114 @@
+//! Addresses and address prefixes as they are held in maps.
+
+use core::mem::size_of;
+
+/// An IPv6 address, or an IPv4 address in its mapped form, in network byte order.
+///
+/// Aligned to eight octets so that the kernel side compares two words instead of sixteen octets.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Addr {
+    /// The sixteen octets, most significant first.
+    pub octets: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Addr>() == 16);
+
+impl Addr {
+    /// `::`, which stands for "no address".
+    pub const UNSPECIFIED: Self = Self { octets: [0; 16] };
+
+    /// Wraps an IPv4 address in its mapped form.
+    #[inline(always)]
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self {
+            octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+        }
+    }
+
+    /// Wraps an IPv6 address.
+    #[inline(always)]
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        Self { octets }
+    }
+
+    /// True for an IPv4 address in its mapped form.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        let o = &self.octets;
+        o[0] == 0
+            && o[1] == 0
+            && o[2] == 0
+            && o[3] == 0
+            && o[4] == 0
+            && o[5] == 0
+            && o[6] == 0
+            && o[7] == 0
+            && o[8] == 0
+            && o[9] == 0
+            && o[10] == 0xff
+            && o[11] == 0xff
+    }
+
+    /// The last four octets: the whole of an IPv4 address.
+    #[inline(always)]
+    pub const fn low32(&self) -> [u8; 4] {
+        let o = &self.octets;
+        [o[12], o[13], o[14], o[15]]
+    }
+
+    /// The two halves as words in memory order (native loads of network-order octets).
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let o = &self.octets;
+        [
+            u64::from_ne_bytes([o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]]),
+            u64::from_ne_bytes([o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]]),
+        ]
+    }
+}
+
+impl From<core::net::IpAddr> for Addr {
+    fn from(ip: core::net::IpAddr) -> Self {
+        match ip {
+            core::net::IpAddr::V4(ip) => Self::v4(ip.octets()),
+            core::net::IpAddr::V6(ip) => Self::v6(ip.octets()),
+        }
+    }
+}
+
+impl From<Addr> for core::net::IpAddr {
+    fn from(addr: Addr) -> Self {
+        if addr.is_v4() {
+            core::net::IpAddr::V4(addr.low32().into())
+        } else {
+            core::net::IpAddr::V6(addr.octets.into())
+        }
+    }
+}
+
+crate::map_value!(Addr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::IpAddr;
+    use std::string::ToString;
+
+    #[test]
+    fn both_families_survive_the_round_trip() {
+        for text in ["192.0.2.7", "2001:db8::7", "::", "0.0.0.0"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(IpAddr::from(Addr::from(ip)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn only_the_mapped_form_counts_as_v4() {
+        assert!(Addr::v4([10, 0, 0, 1]).is_v4());
+        assert!(!Addr::UNSPECIFIED.is_v4());
+        let compatible: IpAddr = "::10.0.0.1".parse().unwrap();
+        assert!(!Addr::from(compatible).is_v4());
+    }
+}

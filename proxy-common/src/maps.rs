@@ -1,0 +1,138 @@
+//! Names, capacities and ownership of every map and program.
+//!
+//! The names are those of the object's symbols, and of the pins under the data plane's directory
+//! in bpffs: `maps/NAME`, `progs/NAME`, `links/INTERFACE`. The kernel keeps 15 octets of a map's
+//! name, so names are at most 15 long.
+
+/// Programs.
+pub mod program {
+    /// The balancer (XDP).
+    pub const BALANCE: &str = "sluice_balance";
+    /// Removes tunnel headers on a backend (XDP).
+    pub const DECAP: &str = "sluice_decap";
+    /// Passes everything (XDP): lets a veth peer receive redirected frames.
+    pub const PASS: &str = "sluice_pass";
+}
+
+/// One element: [`crate::settings::Settings`]. User space writes, kernel reads.
+pub const SETTINGS: &str = "settings";
+/// One element: [`crate::settings::AddressFilter`]. User space writes, kernel reads.
+pub const ADDRESS_FILTER: &str = "address_filter";
+/// Hash of [`crate::service::ServiceKey`] → [`crate::service::ServiceRef`]. User space writes;
+/// when full, the configuration is refused.
+pub const SERVICES: &str = "services";
+/// LPM trie of [`crate::service::ServicePrefix`] → [`crate::service::ServiceRef`]. As `services`.
+pub const SERVICE_PREFIXES: &str = "service_prefix";
+/// Array of [`crate::service::Service`] by service id. User space writes.
+pub const SERVICE_TABLE: &str = "service_table";
+/// Array of maps by service id: each an array of [`crate::service::RingChunk`]. User space
+/// builds a new inner map and swaps it in.
+pub const RINGS: &str = "rings";
+/// Array of [`crate::backend::Backend`] by backend id. User space writes.
+pub const BACKENDS: &str = "backends";
+/// Array of [`crate::stats::LiveFlows`] by backend id. Both sides change it atomically.
+pub const LIVE_FLOWS: &str = "live_flows";
+/// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space clears tags.
+/// When a set is full see [`crate::flow`].
+pub const FLOWS: &str = "flows";
+/// Array of [`crate::addr::Addr`]: source addresses of full-nat. User space writes.
+pub const SNAT_ADDRS: &str = "snat_addrs";
+/// Array of [`crate::flow::SnatPort`], see [`crate::flow::snat_index`]. Kernel writes; user space
+/// clears expired ones. When no port is free the packet is dropped and counted.
+pub const SNAT_PORTS: &str = "snat_ports";
+/// LRU hash of [`crate::flow::FragmentKey`] → [`crate::flow::Fragment`]. Kernel only; when full
+/// the oldest datagram is forgotten.
+pub const FRAGMENTS: &str = "fragments";
+/// LRU hash of [`crate::service::AffinityKey`] → [`crate::service::Affinity`]. Kernel only.
+pub const AFFINITY: &str = "affinity";
+/// LPM trie of [`crate::guard::GuardKey`] → [`crate::guard::GuardRule`]. User space writes;
+/// when full the writer is refused.
+pub const GUARD_RULES: &str = "guard_rules";
+/// LRU hash of [`crate::service::AffinityKey`] → `u64` nanoseconds (GCRA). Kernel only.
+pub const GUARD_BUDGETS: &str = "guard_budgets";
+/// Per-CPU array of one [`crate::settings::CpuState`]. Kernel only.
+pub const CPU_STATE: &str = "cpu_state";
+/// Per-CPU array of [`crate::settings::CachedService`]. Kernel only.
+pub const SERVICE_CACHE: &str = "service_cache";
+/// Per-CPU array of [`crate::settings::CachedRoute`]. Kernel only.
+pub const ROUTE_CACHE: &str = "route_cache";
+/// Per-CPU array of `u64` by [`crate::reason::Reason`]. Kernel writes.
+pub const REASONS: &str = "reasons";
+/// Per-CPU array of [`crate::stats::BackendStats`] by backend id. Kernel writes.
+pub const BACKEND_STATS: &str = "backend_stats";
+/// Per-CPU array of [`crate::stats::ServiceStats`] by service id. Kernel writes.
+pub const SERVICE_STATS: &str = "service_stats";
+/// Ring buffer of [`crate::event::Event`]. When full, events are lost.
+pub const EVENTS: &str = "events";
+/// Ring buffer of [`crate::event::CaptureRecord`]. When full, packets are missing in the capture.
+pub const CAPTURE: &str = "capture";
+/// One element: [`DecapSettings`]. User space writes, `sluice_decap` reads.
+pub const DECAP_SETTINGS: &str = "decap_settings";
+
+/// Capacities. Those marked "default" can be set when the maps are made.
+pub mod capacity {
+    /// Service ids, including the unused 0.
+    pub const SERVICES: u32 = 4096;
+    /// Entries of `services`: one per VIP and port, one per VIP for echo, the full-nat sources.
+    pub const SERVICE_KEYS: u32 = 16_384;
+    /// Entries of `service_prefix`.
+    pub const SERVICE_PREFIXES: u32 = 1024;
+    /// Backend ids, including the unused 0. Default.
+    pub const BACKENDS: u32 = 16_384;
+    /// Most backends, a limit of the 16-bit ids in rings.
+    pub const MAX_BACKENDS: u32 = 65_536;
+    /// Most slots of a ring.
+    pub const MAX_RING_SIZE: u32 = 1_000_003;
+    /// Flows of all CPUs together. Default.
+    pub const FLOWS: u32 = 524_288;
+    /// Source addresses of full-nat.
+    pub const SNAT_ADDRS: u32 = 8;
+    /// Datagrams whose fragments are followed.
+    pub const FRAGMENTS: u32 = 16_384;
+    /// Clients with source affinity. Default.
+    pub const AFFINITY: u32 = 65_536;
+    /// Guard rules. Default.
+    pub const GUARD_RULES: u32 = 65_536;
+    /// Sources with a budget. Default.
+    pub const GUARD_BUDGETS: u32 = 65_536;
+    /// Elements of `service_cache`, a power of two.
+    pub const SERVICE_CACHE: u32 = 1024;
+    /// Elements of `route_cache`, a power of two.
+    pub const ROUTE_CACHE: u32 = 4096;
+    /// Octets of the `events` ring buffer.
+    pub const EVENTS_OCTETS: u32 = 1 << 18;
+    /// Octets of the `capture` ring buffer.
+    pub const CAPTURE_OCTETS: u32 = 1 << 22;
+}
+
+/// Value of `decap_settings`: what a backend accepts tunnels from.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecapSettings {
+    /// UDP port of GUE, host byte order.
+    pub gue_port: u16,
+    /// How many of `sources` are used; 0 accepts any source.
+    pub sources: u16,
+    /// Zero.
+    pub _pad: u32,
+    /// Accepted outer sources: address and prefix length in 128-bit form.
+    pub source: [DecapSource; 8],
+}
+
+/// A prefix of outer sources.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecapSource {
+    /// Address, masked.
+    pub addr: crate::addr::Addr,
+    /// Mask.
+    pub mask: crate::addr::Addr,
+}
+
+const _: () = assert!(core::mem::size_of::<DecapSource>() == 16 + 16);
+const _: () = assert!(core::mem::size_of::<DecapSettings>() == 2 + 2 + 4 + 8 * 32);
+
+/// Default UDP port of GUE (IANA).
+pub const DEFAULT_GUE_PORT: u16 = 6080;
+
+crate::map_value!(DecapSettings, DecapSource);

@@ -1,0 +1,155 @@
+//! What the packet path reads before anything else, and the state it keeps per CPU.
+
+use crate::addr::Addr;
+use core::mem::size_of;
+
+/// Flags of [`Settings`].
+pub mod settings_flags {
+    /// Some service is a prefix: the address filter cannot rule packets out.
+    pub const PREFIX_SERVICES: u32 = 1 << 0;
+    /// The global scope of the guard has rules.
+    pub const GUARD_GLOBAL: u32 = 1 << 1;
+    /// Copies of packets go to the `capture` ring buffer.
+    pub const CAPTURE: u32 = 1 << 2;
+    /// Some service uses NAT: packets from backends may be return traffic.
+    pub const NAT: u32 = 1 << 3;
+}
+
+/// Value of the `settings` map (one element). Written by user space only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`crate::ABI_VERSION`] of the data plane that made the maps.
+    pub abi: u32,
+    /// Bits of [`settings_flags`].
+    pub flags: u32,
+    /// Raised on each change of services or routes: per-CPU caches of older generations are stale.
+    pub generation: u32,
+    /// Raised on each change of the guard: known flows are judged once more.
+    pub guard_generation: u32,
+    /// Sets of the flow table per CPU.
+    pub sets_per_cpu: u32,
+    /// CPUs that the flow table is divided among.
+    pub cpus: u32,
+    /// One packet in this many makes an event; 0 makes none.
+    pub sample_every: u32,
+    /// Octets of each packet that a capture copies.
+    pub capture_octets: u32,
+    /// ICMP errors that a CPU may send per second.
+    pub icmp_per_second: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// How long a cached next hop is used before the FIB is asked again.
+    pub route_ttl_ns: u64,
+    /// Secrets of the flow table's hash, drawn when the maps are made, so that nobody can aim
+    /// flows at one set.
+    pub secrets: [u64; 5],
+    /// Seed of the selection hash. The same on all balancers of a fleet, so that a flow that
+    /// moves to another balancer keeps its backend.
+    pub selection_seed: u64,
+}
+
+const _: () = assert!(size_of::<Settings>() == 10 * 4 + 8 + 5 * 8 + 8);
+
+/// Octets of the address filter.
+pub const FILTER_OCTETS: usize = 8192;
+
+/// Value of `address_filter` (one element): a Bloom filter with one hash.
+///
+/// A clear bit proves that an address is neither a VIP, nor a NAT backend, nor a full-nat source,
+/// so that most packets which do not concern the balancer leave after two bit tests.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressFilter {
+    /// Bits, see [`crate::hash::filter_bit`].
+    pub words: [u64; FILTER_OCTETS / 8],
+}
+
+const _: () = assert!(size_of::<AddressFilter>() == FILTER_OCTETS);
+
+/// Per-CPU state of the packet path (`cpu_state`, one element per CPU).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuState {
+    /// Packets until the next sampled event.
+    pub sample_countdown: u32,
+    /// Second (coarse monotonic) that `icmp_sent` counts in.
+    pub icmp_second: u32,
+    /// ICMP errors sent in that second.
+    pub icmp_sent: u32,
+    /// Tick that `scans` counts in.
+    pub scan_tick: u32,
+    /// Searches of other CPUs' parts of the flow table in that tick.
+    pub scans: u32,
+    /// Next full-nat port to try.
+    pub next_port: u32,
+    /// State of a small generator for choices that need no secrecy.
+    pub random: u64,
+}
+
+const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 8);
+
+/// Searches of other CPUs' parts that a CPU may make per tick; beyond that a packet of an
+/// unknown flow is selected anew. Keeps a flood of stray segments from costing CPUs × lookups.
+pub const SCANS_PER_TICK: u32 = 64;
+
+/// CPUs that the packet path can search.
+pub const MAX_CPUS: u32 = 128;
+
+/// Value of the per-CPU `service_cache`: the outcome of a service lookup, good or bad.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachedService {
+    /// Destination address.
+    pub addr: Addr,
+    /// Destination port in network byte order.
+    pub port_be: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// `ServiceRef::kind`; 0 when there is no service.
+    pub kind: u8,
+    /// `ServiceRef::id`.
+    pub id: u16,
+    /// Zero.
+    pub _pad: u16,
+    /// `Settings::generation` of the lookup.
+    pub generation: u32,
+    /// Zero.
+    pub _pad2: u32,
+}
+
+const _: () = assert!(size_of::<CachedService>() == 16 + 2 + 1 + 1 + 2 + 2 + 4 + 4);
+
+/// Value of the per-CPU `route_cache`: how to reach an address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachedRoute {
+    /// Destination address.
+    pub addr: Addr,
+    /// Monotonic nanoseconds after which the FIB is asked again.
+    pub expires_ns: u64,
+    /// `Settings::generation` of the lookup.
+    pub generation: u32,
+    /// Interface to send from.
+    pub ifindex: u32,
+    /// Interface on which the packet that asked arrived.
+    pub from_ifindex: u32,
+    /// MTU of the route, octets of IP packet.
+    pub mtu: u32,
+    /// MAC address of the next hop.
+    pub dst_mac: [u8; 6],
+    /// MAC address of the interface.
+    pub src_mac: [u8; 6],
+    /// Zero.
+    pub _pad: [u8; 4],
+}
+
+const _: () = assert!(size_of::<CachedRoute>() == 16 + 8 + 4 * 4 + 6 + 6 + 4);
+
+crate::map_value!(
+    Settings,
+    AddressFilter,
+    CpuState,
+    CachedService,
+    CachedRoute
+);

@@ -1,0 +1,1 @@
+//! Pure balancing policy: Maglev rings and weights. No I/O, no clock, no randomness.

@@ -1,0 +1,251 @@
+//! What a configuration means, with every default filled in and every reference resolved.
+//!
+//! No serde here: the file's shape lives in `file.rs` and may change without touching the code
+//! that runs. Values are valid by construction of `validate.rs`: weights are in range, names are
+//! unique, references exist, modes fit their listeners.
+
+use crate::types::{PortMatch, Protocol};
+use ipnet::IpNet;
+use proxy_common::service::{Mode, Selection};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The kernel data plane.
+    pub l4: L4,
+    /// The admin endpoints.
+    pub admin: Admin,
+    /// Listeners in file order.
+    pub listeners: Vec<Listener>,
+    /// Services in file order.
+    pub services: Vec<Service>,
+    /// Rules for the sources of every service.
+    pub guard: Guard,
+}
+
+impl Config {
+    /// The service with this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+}
+
+/// Settings of the kernel data plane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct L4 {
+    /// Interfaces whose packets are balanced.
+    pub interfaces: Vec<Interface>,
+    /// Directory in bpffs for the pins.
+    pub pin_dir: PathBuf,
+    /// Flows of all CPUs together.
+    pub flow_capacity: u32,
+    /// Entries of `backends`.
+    pub backend_capacity: u32,
+    /// Source of outer IPv4 headers: the prefix's host bits carry the flow's hash.
+    /// `None`: the address of the egress interface is looked up when the backend is planned.
+    pub tunnel_source_v4: Option<ipnet::Ipv4Net>,
+    /// As `tunnel_source_v4`; at most the last 32 bits carry the hash.
+    pub tunnel_source_v6: Option<ipnet::Ipv6Net>,
+    /// UDP port of GUE.
+    pub gue_port: u16,
+    /// Seed of the selection hash, equal on all balancers of a fleet.
+    pub selection_seed: u64,
+    /// How long a next hop is used before the FIB is asked again.
+    pub route_ttl: Duration,
+    /// ICMP errors per CPU and second.
+    pub icmp_per_second: u32,
+    /// One packet in this many makes an event; 0 makes none.
+    pub sample_every: u32,
+}
+
+/// An interface and how the program is attached to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Name, as `ip link` shows it.
+    pub name: String,
+    /// How to attach.
+    pub attach: AttachMode,
+}
+
+/// How an XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// Native where the driver can, else generic with a warning.
+    Auto,
+    /// In the driver; fail where it cannot.
+    Native,
+    /// In the network stack: works everywhere, costs more.
+    Generic,
+}
+
+/// The admin endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Unix socket of the admin API (mode 0660).
+    pub socket: PathBuf,
+    /// TCP address for metrics and health, if wanted.
+    pub listen: Option<SocketAddr>,
+}
+
+/// An address that clients use, and what is spoken there. Only `l4` so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique name.
+    pub name: String,
+    /// One address (/32, /128) or a prefix.
+    pub vip: IpNet,
+    /// Port or all ports.
+    pub port: PortMatch,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Name of the service, which exists.
+    pub service: String,
+    /// Rules for this listener's sources.
+    pub guard: Guard,
+}
+
+/// Who may use a listener (or, globally, all of them).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guard {
+    /// Sources that may. If any is given for a listener, all others may not.
+    pub allow: Vec<IpNet>,
+    /// Sources that may not. The longest prefix of both lists decides.
+    pub deny: Vec<IpNet>,
+    /// New flows that one source may open.
+    pub budget: Option<Budget>,
+}
+
+/// A per-source budget of new flows. Only listeners have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// New flows per second.
+    pub per_second: u32,
+    /// New flows at once, at least 1.
+    pub burst: u32,
+}
+
+/// A named set of backends and how they are used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Unique name.
+    pub name: String,
+    /// How packets reach a backend.
+    pub mode: Mode,
+    /// How a new flow gets a backend.
+    pub selection: Selection,
+    /// Maglev ring slots, a prime.
+    pub ring_size: u32,
+    /// Source addresses of `full-nat`, empty for the other modes.
+    pub source_addresses: Vec<IpAddr>,
+    /// Idle timeouts.
+    pub timeouts: Timeouts,
+    /// How long the flows of a draining backend are kept.
+    pub drain_timeout: Duration,
+    /// The servers. Empty for `local`.
+    pub backends: Vec<Backend>,
+    /// Active health check, if any. Without one, backends are up.
+    pub health: Option<HealthCheck>,
+}
+
+/// Idle timeouts of a service's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A SYN without a second segment.
+    pub syn: Duration,
+    /// An established TCP flow.
+    pub established: Duration,
+    /// A TCP flow after FIN or RST.
+    pub closing: Duration,
+    /// A UDP flow.
+    pub udp: Duration,
+    /// Source affinity.
+    pub affinity: Duration,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Name, unique in its service; by default `ADDRESS:PORT`.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Port; `None` keeps the client's destination port.
+    pub port: Option<u16>,
+    /// 0..=65535; 0 takes no new flows.
+    pub weight: u16,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Whom it is asked of.
+    pub target: ProbeTarget,
+    /// Port to probe; `None` is the backend's port (or the listener's).
+    pub port: Option<u16>,
+    /// Time between probes of one backend.
+    pub interval: Duration,
+    /// Time for one probe.
+    pub timeout: Duration,
+    /// Share of the interval by which it varies at random, 0..=1.
+    pub jitter: f64,
+    /// Successes in a row that make a backend up.
+    pub rise: u32,
+    /// Failures in a row that make it down.
+    pub fall: u32,
+    /// Flap damping, see the health module.
+    pub damping: Damping,
+}
+
+/// Damping of backends that flap (RFC 2439 in spirit): each change to down adds a penalty of 1,
+/// which halves every `half_life`; above `suppress` the backend stays down until it is below
+/// `reuse`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Damping {
+    /// Time in which the penalty halves.
+    pub half_life: Duration,
+    /// Penalty from which a backend is held down.
+    pub suppress: f64,
+    /// Penalty at which it may rise again.
+    pub reuse: f64,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A TCP connection opens.
+    Tcp,
+    /// An HTTP/1.1 request is answered as expected.
+    Http(HttpProbe),
+}
+
+/// An HTTP probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// `Host` field; `None` is the target's address.
+    pub host: Option<String>,
+    /// Accepted status codes, as inclusive ranges.
+    pub statuses: Vec<(u16, u16)>,
+    /// Text that the body must contain (its first 64 KiB are read).
+    pub body_contains: Option<String>,
+}
+
+/// Where a probe is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeTarget {
+    /// To the backend's own address.
+    Backend,
+    /// To the VIP, through the data path of the mode, to this one backend (DSR modes).
+    Vip,
+}
+
+/// Where the kernel data plane is pinned by default.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/sluice";

@@ -1,0 +1,1 @@
+//! Metrics and the access to what the data plane did.

@@ -1,0 +1,1 @@
+//! The life of the daemon: start, signals, reload, drain, stop.

@@ -1,0 +1,2 @@
+//! The test harness: packets, namespaces, origins and clients. The suites are this package's
+//! targets.

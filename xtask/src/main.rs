@@ -1,0 +1,3 @@
+//! Drives cargo: set-up, builds, demo, tests, benchmarks.
+
+fn main() {}
