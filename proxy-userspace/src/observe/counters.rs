@@ -22,8 +22,6 @@ pub struct Counters {
     pub last_reload_refused: AtomicBool,
     /// Seconds since the epoch of the last load that took effect.
     pub last_reload_success_seconds: AtomicU64,
-    /// Set while `/readyz` answers 200.
-    pub ready: AtomicBool,
     /// Sampled events lost.
     pub events_lost: AtomicU64,
     /// Capture records lost.

@@ -33,12 +33,14 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn page(
     view: Arc<View>,
     counters: Arc<Counters>,
+    ready: bool,
     process: ProcessUsage,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page {
         view,
         counters,
+        ready,
         process,
     }));
     let mut text = String::new();
@@ -51,6 +53,7 @@ pub fn page(
 struct Page {
     view: Arc<View>,
     counters: Arc<Counters>,
+    ready: bool,
     process: ProcessUsage,
 }
 
@@ -74,7 +77,7 @@ impl Page {
             names::BUILD_INFO,
             [build::VERSION, build::REVISION, build::RUSTC],
         )?;
-        out.one(names::READY, counters.ready.load(Relaxed))?;
+        out.one(names::READY, self.ready)?;
         out.one(
             names::RELOAD_SUCCESSFUL,
             !counters.last_reload_refused.load(Relaxed),
@@ -413,7 +416,13 @@ mod tests {
         let counters = Counters::default();
         counters.probe("web", Duration::from_millis(2));
         counters.kernel_error("update");
-        page(Arc::new(view()), Arc::new(counters), ProcessUsage::read()).expect("writes")
+        page(
+            Arc::new(view()),
+            Arc::new(counters),
+            true,
+            ProcessUsage::read(),
+        )
+        .expect("writes")
     }
 
     #[test]

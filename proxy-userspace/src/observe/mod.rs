@@ -15,4 +15,5 @@ pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod process;
+pub mod readiness;
 pub mod view;
