@@ -54,6 +54,8 @@ pub mod probe;
 pub mod schedule;
 pub mod state;
 pub mod table;
+#[cfg(test)]
+mod testing;
 
 pub use checks::{BackendName, Check, CheckError, Known, checks};
 pub use monitor::{Driver, HealthChange, Monitor, Options, Snapshot, monitor};

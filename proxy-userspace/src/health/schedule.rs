@@ -32,7 +32,9 @@ const FIRST_GAP: Duration = Duration::from_micros(100);
 ///
 /// The result is never below an eighth of the interval, so that `jitter: 1` cannot make bursts.
 pub fn steady_gap(interval: Duration, jitter: f64, random: f64) -> Duration {
-    let share = 1.0 - jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0);
+    // Compared, not clamped, so that a jitter that is not a number is none.
+    let jitter = if jitter > 0.0 { jitter.min(1.0) } else { 0.0 };
+    let share = 1.0 - jitter * random.clamp(0.0, 1.0);
     scale(interval, share.max(0.125)).max(MIN_GAP.min(interval))
 }
 

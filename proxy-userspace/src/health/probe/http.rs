@@ -101,7 +101,7 @@ where
         }
     };
     // The connection has to be polled for the exchange to move. When it ends first, the answer may
-    // still lie in hyper's hands, and an error has been handed to the exchange: so go on with it.
+    // still lie in hyper's hands, or an error has been handed to the exchange: so go on with it.
     let (judge, connection) = (pin!(judge), pin!(connection));
     match select(judge, connection).await {
         Either::Left((verdict, _)) => verdict,
@@ -168,10 +168,13 @@ async fn find(mut body: Incoming, text: &[u8]) -> Result<(), Failure> {
 
 /// Names an error of the exchange. Its text is hyper's own or the kernel's, never the peer's.
 fn classify(doing: &str, error: &hyper::Error) -> Failure {
-    let cause = error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>());
-    if error.is_incomplete_message() {
+    let source = error.source();
+    // A request is cancelled when the peer acts before it is sent; the reason lies within.
+    if let Some(reason) = source.and_then(|source| source.downcast_ref::<hyper::Error>()) {
+        return classify(doing, reason);
+    }
+    let cause = source.and_then(|source| source.downcast_ref::<io::Error>());
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return Failure::new(FailureKind::Closed, format!("{doing}: the peer closed"));
     }
     match cause {

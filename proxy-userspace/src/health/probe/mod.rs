@@ -104,3 +104,6 @@ impl Deadline {
             .map_err(|_| Failure::new(FailureKind::Timeout, format!("timed out {doing}")))
     }
 }
+
+#[cfg(test)]
+mod tests;
