@@ -33,6 +33,7 @@ use proxy_common::hash::mix;
 use proxy_common::maps::capacity;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 /// A backend that may take new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,7 +133,9 @@ struct Claimant {
 
 /// The claimants of one weight. They ask in the same order, by phase, at every rank.
 struct Class {
-    weight: u64,
+    weight: u16,
+    /// Time between two ranks: 2^64 / weight, rounded down.
+    per_turn: u64,
     rank: u64,
     /// Those that have not reached their quota, by phase.
     claimants: Vec<Claimant>,
@@ -190,7 +193,8 @@ impl Class {
     /// When the next claimant asks: (rank + phase) / weight, as a fraction of 2^32.
     fn time(&self) -> Option<u64> {
         let claimant = self.claimants.get(self.cursor)?;
-        Some((self.rank << 32 | u64::from(claimant.phase)) / self.weight)
+        let turns = self.rank << 32 | u64::from(claimant.phase);
+        Some(((u128::from(turns) * u128::from(self.per_turn)) >> 64) as u64)
     }
 
     /// Lets the next claimant ask.
@@ -220,10 +224,11 @@ fn classes(members: &[Member], size: u32) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::new();
     order.sort_by_key(|&i| members[i].weight);
     for i in order {
-        let weight = u64::from(members[i].weight);
+        let weight = members[i].weight;
         if classes.last().is_none_or(|class| class.weight != weight) {
             classes.push(Class {
                 weight,
+                per_turn: u64::MAX / u64::from(weight),
                 rank: 0,
                 claimants: Vec::new(),
                 cursor: 0,
@@ -277,22 +282,24 @@ fn fill(ring: &mut Ring, classes: &mut [Class]) {
         .enumerate()
         .filter_map(|(i, class)| Some(Reverse((class.time()?, i))))
         .collect();
-    while let Some(Reverse((_, i))) = queue.pop() {
-        let class = &mut classes[i];
-        let Some(&Reverse(next)) = queue.peek() else {
-            // The only class left, as always when all weights are equal.
-            while ring.free > 0 {
-                class.step(ring);
-            }
-            return;
+    while queue.len() > 1 {
+        let Some(mut first) = queue.peek_mut() else {
+            break;
         };
-        while let Some(time) = class.time() {
-            if (time, i) > next {
-                queue.push(Reverse((time, i)));
-                break;
-            }
-            class.step(ring);
+        let Reverse((time, i)) = &mut *first;
+        let class = &mut classes[*i];
+        class.step(ring);
+        match class.time() {
+            Some(next) => *time = next,
+            None => drop(PeekMut::pop(first)),
         }
+    }
+    // The only class left, as always when all weights are equal.
+    let Some(Reverse((_, last))) = queue.pop() else {
+        return;
+    };
+    while ring.free > 0 {
+        classes[last].step(ring);
     }
 }
 
