@@ -63,6 +63,42 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 13] = [
+        Self::Unreadable,
+        Self::Syntax,
+        Self::DuplicateKey,
+        Self::UnknownKey,
+        Self::MissingKey,
+        Self::WrongType,
+        Self::InvalidValue,
+        Self::UnsetVariable,
+        Self::DuplicateName,
+        Self::UnknownName,
+        Self::Conflict,
+        Self::Limit,
+        Self::Suspicious,
+    ];
+
+    /// What it means, in a sentence for users.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Unreadable => "The file cannot be read.",
+            Self::Syntax => "The text is not YAML, or uses a part of YAML that is refused.",
+            Self::DuplicateKey => "A key stands twice in one map.",
+            Self::UnknownKey => "There is no such key.",
+            Self::MissingKey => "A key that must be given is not.",
+            Self::WrongType => "A list where a map belongs, text where a number belongs …",
+            Self::InvalidValue => "The type is right, the value is not.",
+            Self::UnsetVariable => "An environment variable is not set.",
+            Self::DuplicateName => "Two things of one kind have the same name.",
+            Self::UnknownName => "A name that nothing has.",
+            Self::Conflict => "Two settings contradict each other.",
+            Self::Limit => "More than the data plane can hold.",
+            Self::Suspicious => "A warning: allowed, but probably not what was meant.",
+        }
+    }
+
     /// The word used in output.
     pub const fn name(self) -> &'static str {
         match self {

@@ -17,15 +17,21 @@
 
 mod decode;
 mod defaults;
+mod diff;
+mod effective;
 mod fault;
 mod file;
 pub mod model;
 mod report;
+mod schema;
 mod substitute;
 mod validate;
 mod yaml;
 
+pub use diff::{Change, Subject, diff};
+pub use effective::{effective, effective_yaml};
 pub use fault::{Code, ConfigErrors, Fault, Faults, Severity};
+pub use schema::{reference_markdown, schema};
 
 use model::Config;
 use report::{Draft, Place, Report};

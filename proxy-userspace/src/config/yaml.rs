@@ -229,6 +229,12 @@ pub(crate) fn to_text(value: &impl Serialize) -> String {
     serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}\n"))
 }
 
+/// YAML text as another YAML reader has it, to compare with.
+#[cfg(test)]
+pub(crate) fn to_value(text: &str) -> serde_json::Value {
+    serde_saphyr::from_str(text).expect("the text is YAML")
+}
+
 /// Reading cannot go on.
 struct Broken(Place, Draft);
 

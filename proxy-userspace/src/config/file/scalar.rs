@@ -212,7 +212,7 @@ scalar!(
         "description": "A port from 1 to 65535, or `all`.",
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": 65535},
-            {"const": "all"}
+            {"type": "string", "pattern": "^(all|[0-9]{1,5})$"}
         ]
     }
 );
@@ -266,7 +266,7 @@ scalar!(
         "description": "A status code from 100 to 599, or a range such as `200-299`.",
         "anyOf": [
             {"type": "integer", "minimum": 100, "maximum": 599},
-            {"type": "string", "pattern": "^[1-5][0-9][0-9]-[1-5][0-9][0-9]$"}
+            {"type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"}
         ]
     }
 );
