@@ -536,3 +536,39 @@ async fn absurd_times_neither_overflow_nor_spin() {
     assert_eq!(tallies[0], 1);
     assert!((900..=1001).contains(&tallies[1]), "{tallies:?}");
 }
+
+/// The one test with real probes and a real clock: it waits for changes, not for times.
+#[tokio::test]
+async fn real_server_is_seen_to_be_away_and_to_come() {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let health = Arc::new(HealthCheck {
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_secs(30),
+        ..health_check()
+    });
+    let (monitor, driver, mut changes) = monitor(super::super::NetProber, Options::default());
+    monitor.reconcile(vec![Check {
+        target: Target::new(address),
+        adopted: Some(true),
+        ..check(0, &health)
+    }]);
+    let watch = async {
+        let away = changes.recv().await.unwrap();
+        assert_eq!((away.up, away.reason.label()), (false, "refused"));
+        socket.listen(1024).unwrap();
+        let back = changes.recv().await.unwrap();
+        assert_eq!((back.up, back.reason), (true, Reason::Passed));
+    };
+    let both = async {
+        tokio::select! {
+            () = driver.run(std::future::pending()) => panic!("the driver ended"),
+            () = watch => {}
+        }
+    };
+    timeout(60 * SECOND, both).await.expect("in time");
+}
