@@ -190,9 +190,11 @@ impl<P: Prober> Driver<P> {
         loop {
             self.start_due(&probes);
             let next = self.shared.table.lock().next_due();
+            // A moment too far off to be counted never comes.
+            let next = next.and_then(|due| self.shared.epoch.checked_add(due));
             let due = async {
                 match next {
-                    Some(due) => sleep_until(self.shared.epoch + due).await,
+                    Some(due) => sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };

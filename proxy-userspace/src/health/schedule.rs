@@ -20,8 +20,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The shortest gap between the starts of two probes of one backend, unless its interval is
-/// shorter.
+/// The shortest gap between the starts of two probes of one backend, whatever its interval.
 pub const MIN_GAP: Duration = Duration::from_millis(10);
 
 /// The share of a new backend's first moment that each other new backend adds.
@@ -35,18 +34,18 @@ pub fn steady_gap(interval: Duration, jitter: f64, random: f64) -> Duration {
     // Compared, not clamped, so that a jitter that is not a number is none.
     let jitter = if jitter > 0.0 { jitter.min(1.0) } else { 0.0 };
     let share = 1.0 - jitter * random.clamp(0.0, 1.0);
-    scale(interval, share.max(0.125)).max(MIN_GAP.min(interval))
+    scale(interval, share.max(0.125)).max(MIN_GAP)
 }
 
 /// From the start of a probe that contradicted the verdict to the start of the next, if a row of
 /// `needed` turns it.
 pub fn confirm_gap(interval: Duration, needed: u32) -> Duration {
-    (interval / needed.max(1)).max(MIN_GAP.min(interval))
+    (interval / needed.max(1)).max(MIN_GAP)
 }
 
 /// From the start of a new backend's deciding probe to the start of its second.
 pub fn scatter_gap(interval: Duration, random: f64) -> Duration {
-    scale(interval, random.clamp(0.0, 1.0)).max(MIN_GAP.min(interval))
+    scale(interval, random.clamp(0.0, 1.0)).max(MIN_GAP)
 }
 
 /// The delay of the first probe of the `index`th of `count` backends that are added together.

@@ -1,6 +1,6 @@
 //! All backends under check: their states, when each is probed next, and what follows from an
 //! outcome. Pure: the time is an argument and the random numbers come from a given seed, so a
-//! fleet can be simulated without a runtime. [`super::monitor`] drives it.
+//! fleet can be simulated without a runtime. [`mod@super::monitor`] drives it.
 
 use super::checks::{BackendName, Check};
 use super::outcome::{Failure, Outcome};

@@ -20,6 +20,7 @@ use crate::config::model::{HealthCheck, Probe};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Where a probe goes, and how its packets are told from others.
@@ -82,7 +83,7 @@ impl Prober for NetProber {
 /// Dropping the future closes the connection.
 pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
     let started = Instant::now();
-    let deadline = Deadline(started + check.timeout);
+    let deadline = Deadline(started + check.timeout.min(LONGEST_TIMEOUT));
     match &check.probe {
         Probe::Tcp => tcp::probe(target, deadline).await?,
         Probe::Http(expected) => http::probe(target, expected, deadline).await?,
@@ -91,6 +92,9 @@ pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
         latency: started.elapsed(),
     })
 }
+
+/// No probe runs longer, whatever the configuration says: a later deadline could overflow.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The end of a probe's time.
 #[derive(Clone, Copy, Debug)]

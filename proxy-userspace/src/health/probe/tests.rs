@@ -5,7 +5,6 @@ use super::super::testing::{health_check, http_probe};
 use super::*;
 use crate::config::model::HttpProbe;
 use socket2::{Domain, SockRef, Socket, Type};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -100,24 +99,22 @@ async fn listener_that_takes_no_more_connections_is_a_timeout() {
         .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
     socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap();
-    // Fill its queue: from then on the kernel drops SYNs.
-    let fill: Vec<Socket> = (0..4)
-        .map(|_| {
-            let filler = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
-            let _in_progress = filler.connect(&address);
-            filler
-        })
-        .collect();
-    let check = HealthCheck {
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let check = Arc::new(HealthCheck {
         timeout: Duration::from_millis(100),
         ..health_check()
-    };
-    let outcome = probe(Target::new(address.as_socket().unwrap()), Arc::new(check)).await;
-    let failure = outcome.unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Timeout, "{failure}");
-    assert_eq!(&*failure.detail, "timed out connecting");
-    drop(fill);
+    });
+    // Nobody accepts, so each probe that passes fills the queue, from when on the kernel drops
+    // SYNs. With a backlog of 0 that is the second.
+    for _ in 0..10 {
+        let Err(failure) = probe(Target::new(address), check.clone()).await else {
+            continue;
+        };
+        assert_eq!(failure.kind, FailureKind::Timeout, "{failure}");
+        assert_eq!(&*failure.detail, "timed out connecting");
+        return;
+    }
+    panic!("the queue is never full");
 }
 
 #[tokio::test]
@@ -188,4 +185,39 @@ async fn dropped_probe_closes_its_connection() {
         }
     };
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "an orderly end");
+}
+
+/// As fast as it can write, so that the probe always finds something to read.
+#[tokio::test]
+async fn flood_of_interim_answers_cannot_outrun_the_deadline() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let flood = "HTTP/1.1 102 Processing\r\n\r\n".repeat(1000);
+        while std::io::Write::write_all(&mut stream, flood.as_bytes()).is_ok() {}
+    });
+    let check = HealthCheck {
+        probe: Probe::Http(http_probe()),
+        timeout: Duration::from_millis(200),
+        ..health_check()
+    };
+    let failure = probe(Target::new(address), Arc::new(check))
+        .await
+        .unwrap_err();
+    // Where the flood comes before the request, it is a protocol failure.
+    let expected = [FailureKind::Timeout, FailureKind::Protocol];
+    assert!(expected.contains(&failure.kind), "{failure}");
+    peer.join().unwrap();
+}
+
+#[tokio::test]
+async fn absurd_timeout_does_not_overflow() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let check = HealthCheck {
+        timeout: Duration::MAX,
+        ..health_check()
+    };
+    let target = Target::new(listener.local_addr().unwrap());
+    probe(target, Arc::new(check)).await.unwrap();
 }

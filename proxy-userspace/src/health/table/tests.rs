@@ -212,6 +212,7 @@ fn changed_check_begins_anew_and_keeps_verdict_and_history() {
     );
     assert_eq!(fleet.health(0).streak, Streak::default());
     assert_eq!(fleet.health(0).history, history);
+    assert_eq!(fleet.table.queue.len(), 1, "it does not wait twice");
     assert!(fleet.health(0).next_probe.unwrap() <= fleet.now + SECOND);
 }
 
@@ -229,6 +230,17 @@ fn backend_that_moves_to_another_server_is_unknown_until_probed() {
     fleet.run_until(10 * SECOND + MILLI);
     assert_eq!(fleet.verdict(0), Some(Verdict::Up));
     assert_eq!(fleet.starts(9).len(), 1);
+}
+
+#[test]
+fn backend_that_moves_behind_a_vip_is_unknown_although_its_probes_go_to_the_same_address() {
+    let (mut fleet, health) = fleet_of(1, health_check());
+    fleet.run_until(10 * SECOND);
+    fleet.reconcile(vec![Check {
+        server: (address(9).ip(), Some(80)),
+        ..check(0, &health)
+    }]);
+    assert_eq!(fleet.verdict(0), Some(Verdict::Unknown));
 }
 
 #[test]

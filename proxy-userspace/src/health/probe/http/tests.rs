@@ -363,6 +363,19 @@ async fn endless_head_is_a_protocol_failure_in_bounded_memory() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endless_trailers_are_a_protocol_failure() {
+    let verdict = play(&expecting("well"), async |mut peer| {
+        read_request(&mut peer).await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+        peer.write_all(head.as_bytes()).await.ok()?;
+        while peer.write_all(b"x: y\r\n").await.is_ok() {}
+        None
+    })
+    .await;
+    assert_fails(verdict, FailureKind::Protocol, "reading the body");
+}
+
+#[tokio::test(start_paused = true)]
 async fn large_head_within_the_limit_passes() {
     let field = format!("x-field: {}\r\n", "y".repeat(600));
     let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", field.repeat(100));
