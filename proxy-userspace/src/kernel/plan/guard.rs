@@ -26,6 +26,7 @@ pub fn key(scope: u16, net: IpNet) -> (u32, GuardKey) {
         GuardKey {
             scope: u32::from(scope).to_be_bytes(),
             addr: Addr::from(net.trunc().addr()).octets,
+            _pad: [0; 4],
         },
     )
 }
