@@ -13,7 +13,7 @@ pub(super) fn check(store: &FakeStore) -> Checked {
     check_keys(store)?;
     check_rings(store)?;
     check_filter(store)?;
-    if store.tables.settings.generation % 2 == 0 {
+    if store.tables.settings.generation.is_multiple_of(2) {
         check_at_rest(store)?;
     }
     Ok(())
