@@ -11,8 +11,8 @@
 //! one:
 //!
 //! - a key refers to a service that is filled in;
-//! - a service has a ring of at least `ring_size` slots, each with a backend of that service whose
-//!   entry is filled in;
+//! - a service has a ring of at least `ring_size` slots, each with a backend of that service that
+//!   is up (the packet path drops what a ring leads to any other);
 //! - the address filter admits every VIP, NAT backend and full-nat source that the keys mention;
 //! - an id stands for what it stood for, unless everything of the old meaning has been removed.
 //!
