@@ -332,8 +332,11 @@ impl DataPlane {
     }
 
     /// Why the maps do not do for a configuration, if they do not; then [`Self::reopen`] is needed.
+    ///
+    /// It also tells when a CPU was added that the flow table has no part for.
     pub fn misfit(&self, l4: &L4, snat_addresses: u32) -> Option<String> {
-        let wanted = Capacities::plan(l4, snat_addresses, self.capacities.cpus);
+        let cpus = self.capacities.cpus.max(host::flow_cpus());
+        let wanted = Capacities::plan(l4, snat_addresses, cpus);
         self.capacities.misfit(&wanted)
     }
 

@@ -297,8 +297,7 @@ impl Sweeper {
                     Some((tag, entry))
                         if expired(&entry, pass.service(entry.service), now_tick) =>
                     {
-                        set.end(way, tag, entry.backend, live);
-                        expired_flows += 1;
+                        expired_flows += u64::from(set.end(way, tag, &entry, live));
                     }
                     Some((_, entry)) => {
                         kept |= 1 << way;
