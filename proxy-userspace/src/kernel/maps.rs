@@ -1,7 +1,7 @@
 //! The [`MapStore`] over the real maps.
 
 use super::handle::MapHandle;
-use super::load::{MapSet, without_capture};
+use super::set::{MapSet, without_capture};
 use super::store::{KernelState, MapEdit, MapStore, StoreError};
 use super::sys::INNER_MAP_FLAG;
 use super::table::{FlowTable, LiveTable, PortTable};
