@@ -834,6 +834,21 @@ fn the_check_of_this_host_finds_nothing_fatal() {
         let native = findings.iter().find(|finding| finding.name == "xdp on lb0");
         ensure!(native.is_some_and(|finding| finding.detail == "native XDP works"));
         ensure!(xdp_on("lb0")?.is_none(), "the probe must leave nothing");
+
+        let about_veth = |findings: &[features::Finding]| {
+            let names = findings.iter().map(|finding| finding.name.clone());
+            names
+                .filter(|name| name.starts_with("checksums") || name.starts_with("peer"))
+                .count()
+        };
+        ensure!(about_veth(&findings) == 2);
+        let ethtool = Command::new("ethtool")
+            .args(["-K", "lb1", "gro", "on", "tx", "off"])
+            .stdout(std::process::Stdio::null())
+            .status();
+        if ethtool.is_ok_and(|status| status.success()) {
+            ensure!(about_veth(&features::check(&l4)) == 0);
+        }
         Ok(())
     });
 }
