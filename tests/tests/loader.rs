@@ -19,6 +19,7 @@ use proxy_common::service::{
 use proxy_common::settings::Settings;
 use proxy_userspace::config::model::{AttachMode, Interface, L4};
 use proxy_userspace::kernel::attach::AttachError;
+use proxy_userspace::kernel::capture::{CaptureFilter, CaptureWriter, Names};
 use proxy_userspace::kernel::host::now_tick;
 use proxy_userspace::kernel::load::{Adoption, DataPlane, LoadError, MapSet};
 use proxy_userspace::kernel::neighbours::{Neighbours, source_for};
@@ -648,6 +649,57 @@ fn next_hops_are_resolved_without_traffic() {
             ensure!(Instant::now() < deadline, "not resolved");
             std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
+    });
+}
+
+/// Names for a capture file.
+struct NoNames;
+
+impl Names for NoNames {
+    fn interface(&self, _: u32) -> Option<String> {
+        Some("lb0".to_owned())
+    }
+    fn service(&self, _: u16) -> Option<String> {
+        None
+    }
+    fn backend(&self, _: u16) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn a_capture_shows_what_arrived_and_what_became_of_it() {
+    in_netns("pcap", |place| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let _entered = runtime.enter();
+        let plane = running(place)?;
+        let mut captures = plane.captures()?;
+        plane.store()?.set_capture(Some(200))?;
+        send_a_syn()?;
+
+        let file = tempfile::NamedTempFile::new()?;
+        let filter = CaptureFilter::parse("host 192.0.2.1 and port 80", |_| None)?;
+        let mut writer = CaptureWriter::new(file.reopen()?, filter)?;
+        // Each packet makes two records; the first packets may be of the kernel's own making.
+        loop {
+            let packet = wait_for(&runtime, captures.next())?;
+            let is_syn = packet.header.service == 1;
+            writer.push(packet, &NoNames)?;
+            if is_syn {
+                break;
+            }
+        }
+        ensure!(writer.finish(&NoNames)? >= 1);
+        let tcpdump = Command::new("tcpdump")
+            .args(["-nn", "-r"])
+            .arg(file.path())
+            .output()
+            .context("tcpdump")?;
+        let text = String::from_utf8_lossy(&tcpdump.stdout);
+        ensure!(text.contains("> 192.0.2.1.80: Flags [S]"), "{tcpdump:?}");
         Ok(())
     });
 }
