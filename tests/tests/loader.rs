@@ -723,6 +723,138 @@ fn a_missing_interface_changes_nothing_and_lists_the_others() {
 }
 
 #[test]
+fn a_broken_object_leaves_the_running_one_alone() {
+    in_netns("broken", |place| {
+        drop(running(place)?);
+        let before = xdp_on("lb0")?;
+        match DataPlane::open_object(&[0; 64], &place.l4(), 0) {
+            Err(LoadError::Object(_)) => {}
+            Err(error) => bail!("{error:?}"),
+            Ok(_) => bail!("opened"),
+        }
+        ensure!(xdp_on("lb0")? == before);
+        let (_plane, adoption) = place.open()?;
+        ensure!(matches!(adoption, Adoption::Adopted { .. }), "{adoption:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_map_refuses_by_name_and_keeps_what_it_has() {
+    in_netns("full", |place| {
+        let plane = running(place)?;
+        let mut store = plane.store()?;
+        let target = ServiceRef {
+            id: 1,
+            kind: kind::BALANCE,
+            _pad: 0,
+        };
+        let room = maps::capacity::SERVICE_PREFIXES;
+        let edits: Vec<_> = (0..=room)
+            .map(|number| {
+                let [.., high, low] = number.to_be_bytes();
+                let prefix = ServicePrefix {
+                    protocol: 6,
+                    _pad: 0,
+                    port: [0, 0],
+                    addr: Addr::v4([198, 18, high, low]).octets,
+                };
+                MapEdit::SetPrefix(32 + 128, prefix, target)
+            })
+            .collect();
+        match store.apply_all(&edits) {
+            Err((done, error)) => {
+                ensure!(done as u32 >= room - 1, "{done}");
+                ensure!(error.map == maps::SERVICE_PREFIXES, "{error:?}");
+            }
+            Ok(()) => bail!("more entries than there is room for"),
+        }
+        ensure!(store.state()?.prefixes.len() as u32 == room);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_refusal_repeats_the_kernels_own_sentence() {
+    in_netns("refused", |place| {
+        // The loopback device's driver has no XDP.
+        ip("link set lo up")?;
+        let (mut plane, _) = place.open()?;
+        apply(&plane)?;
+        match plane.attach(&[on("lo", AttachMode::Native)]) {
+            Err(error @ AttachError::Refused { .. }) => {
+                let text = error.to_string();
+                ensure!(text.contains("does not support XDP"), "{text}");
+                ensure!(text.contains("attach: generic"), "{text}");
+            }
+            other => bail!("{other:?}"),
+        }
+        let attached = plane.attach(&[on("lo", AttachMode::Auto)])?;
+        ensure!(attached[0].mode == XdpMode::Generic);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_bpffs_is_mounted_on_an_empty_directory_and_on_no_other() {
+    use nix::mount::{MsFlags, mount};
+    in_netns("bpffs", |place| {
+        // The mounts of this test vanish with its thread.
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        let directory = tempfile::tempdir()?;
+        let mut l4 = place.l4();
+        l4.pin_dir = directory.path().join("pins");
+        drop(DataPlane::open(&l4, 0)?);
+        ensure!(l4.pin_dir.join("next/settings").exists());
+
+        let other = tempfile::tempdir()?;
+        std::fs::write(other.path().join("precious"), "")?;
+        l4.pin_dir = other.path().to_owned();
+        match DataPlane::open(&l4, 0) {
+            Err(error @ LoadError::NotBpffs(_)) => {
+                ensure!(error.to_string().contains("/sys/fs/bpf"), "{error}");
+            }
+            Err(error) => bail!("{error:?}"),
+            Ok(_) => bail!("mounted over files"),
+        }
+        nix::mount::umount(&directory.path().join("pins"))?;
+        Ok(())
+    });
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    in_netns("caps", |place| {
+        #[repr(C)]
+        struct Header {
+            version: u32,
+            pid: i32,
+        }
+        /// `_LINUX_CAPABILITY_VERSION_3`.
+        const VERSION: u32 = 0x2008_0522;
+        let header = Header {
+            version: VERSION,
+            pid: 0,
+        };
+        let none = [0u32; 6];
+        // SAFETY: both pointers are to live values of the kernel's layout. Only this thread loses
+        // its capabilities.
+        let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+        ensure!(result == 0, "capset");
+        match DataPlane::open(&place.l4(), 0) {
+            Err(error @ LoadError::NoPrivilege { .. }) => {
+                ensure!(error.to_string().contains("CAP_BPF"), "{error}");
+            }
+            Err(error) => bail!("{error:?}"),
+            Ok(_) => bail!("opened"),
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn an_interface_with_another_program_is_refused_by_name() {
     in_netns("occupied", |place| {
         let other = Place::new("occupied-other");

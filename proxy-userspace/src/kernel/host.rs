@@ -35,9 +35,9 @@ pub(crate) fn raise_limits() {
     }
 }
 
-/// Names of the needed capabilities that this process lacks.
+/// Names of the needed capabilities that this thread lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     missing_in(effective_capabilities(&status).unwrap_or(0))
 }
 
