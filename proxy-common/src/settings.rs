@@ -24,6 +24,8 @@ pub struct Settings {
     /// Bits of [`settings_flags`].
     pub flags: u32,
     /// Raised on each change of services or routes: per-CPU caches of older generations are stale.
+    /// Odd while user space is in the middle of a change (see its `kernel::plan`): whoever writes
+    /// the settings for another reason keeps the parity.
     pub generation: u32,
     /// Raised on each change of the guard: known flows are judged once more.
     pub guard_generation: u32,
