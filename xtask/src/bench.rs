@@ -40,7 +40,7 @@ struct Run {
 /// Runs the task. The benchmark takes this process's place.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let Subject::L4(run) = &options.subject;
-    setup::ensure(workspace, Purpose::Peers)?;
+    setup::ensure(workspace, Purpose::Bench)?;
     refuse_without_privileges("cargo xtask bench")?;
     let binary = build::tool(workspace, Profile::Release, "bench")?;
     let mut bench = Command::new(&binary);

@@ -67,8 +67,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
 /// Returns false where it has none.
 pub(crate) fn clippy(workspace: &Workspace) -> Result<bool> {
     let toolchain = toolchain()?;
-    let mut version = toolchain.cargo("clippy", &workspace.ebpf_crate());
-    if shell::probe(version.arg("--version")).is_none() {
+    if !toolchain.has_clippy() {
         println!("      {toolchain} has no clippy: the kernel programs are not linted");
         return Ok(false);
     }

@@ -59,6 +59,11 @@ pub(crate) const EBPF_COMPILER: &[Package] = &[
     library("libstd-rust-web-dev-bpf", "Rust's core library for eBPF"),
 ];
 
+/// Lints of Debian's Rust compiler. Its package keeps out those of rustup's package in newer
+/// releases of Debian, which must stay; then the kernel programs are not linted.
+pub(crate) const EBPF_LINTS: &[Package] =
+    &[library("rust-web-clippy", "lints the kernel programs")];
+
 /// What building bpf-linker needs.
 pub(crate) const LINKER: &[Package] = &[
     library("llvm-22-dev", "bpf-linker is built on LLVM"),
@@ -121,6 +126,11 @@ fn select_missing(wanted: &[Package], present: impl Fn(&Package) -> bool) -> Vec
         .collect()
 }
 
+/// True if dpkg has installed this package.
+pub(crate) fn is_installed(name: &str) -> bool {
+    has_apt() && installed(&[name]).contains(name)
+}
+
 /// True on Debian and its kin.
 pub(crate) fn has_apt() -> bool {
     find_program("apt-get").is_some() && find_program("dpkg-query").is_some()
@@ -179,6 +189,8 @@ fn apt() -> Command {
     apt.env("DEBIAN_FRONTEND", "noninteractive");
     // Another apt (unattended upgrades) may hold the lock.
     apt.args(["-o", "DPkg::Lock::Timeout=120"]);
+    // Nothing of the user's is removed to make room for ours.
+    apt.arg("--no-remove");
     apt
 }
 

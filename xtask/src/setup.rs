@@ -23,10 +23,12 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     /// Compile everything.
     Build,
-    /// Run the demo and the tests.
-    Traffic,
-    /// Run the benchmarks.
-    Peers,
+    /// Send real traffic.
+    Demo,
+    /// Check everything.
+    Test,
+    /// Measure, and compare with others.
+    Bench,
 }
 
 /// Runs the task.
@@ -34,7 +36,7 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     if options.check {
         return check();
     }
-    ensure(workspace, Purpose::Peers)?;
+    ensure(workspace, Purpose::Bench)?;
     println!("everything is there; next: `cargo xtask demo` or `cargo xtask test`");
     Ok(ExitCode::SUCCESS)
 }
@@ -93,9 +95,14 @@ struct Missing {
 
 impl Missing {
     fn find(purpose: Purpose) -> Result<Self> {
-        let compiler = Toolchain::find()?.is_none();
+        let toolchain = Toolchain::find()?;
+        let compiler = toolchain.is_none();
         let linker = find_linker().is_none();
-        let wanted = wanted(purpose, compiler, linker);
+        let mut wanted = wanted(purpose, compiler, linker);
+        let debian = toolchain.is_none_or(|toolchain| toolchain == Toolchain::Debian);
+        if purpose >= Purpose::Test && debian && !packages::is_installed("rustup") {
+            wanted.push(packages::EBPF_LINTS);
+        }
         Ok(Self {
             packages: packages::missing(&wanted),
             linker,
@@ -148,10 +155,10 @@ fn wanted(purpose: Purpose, compiler: bool, linker: bool) -> Vec<&'static [Packa
     if linker {
         wanted.push(packages::LINKER);
     }
-    if purpose >= Purpose::Traffic {
+    if purpose >= Purpose::Demo {
         wanted.push(packages::TRAFFIC);
     }
-    if purpose >= Purpose::Peers {
+    if purpose >= Purpose::Bench {
         wanted.push(packages::PEERS);
     }
     wanted
@@ -169,7 +176,7 @@ fn check() -> Result<ExitCode> {
         "bpf-linker",
         &linker.map_or("MISSING".into(), |path| path.display().to_string()),
     );
-    let missing = Missing::find(Purpose::Peers)?;
+    let missing = Missing::find(Purpose::Bench)?;
     for package in &missing.packages {
         line(package.name, &format!("MISSING: {}", package.why));
     }
@@ -197,7 +204,7 @@ mod tests {
     #[test]
     fn a_users_toolchain_and_linker_save_the_packages_for_them() {
         assert_eq!(wanted(Purpose::Build, false, false), [packages::USER_SPACE]);
-        let all = wanted(Purpose::Peers, true, true);
+        let all = wanted(Purpose::Bench, true, true);
         assert_eq!(all.len(), 5);
     }
 

@@ -8,6 +8,7 @@
 use crate::host::{HostLacks, find_program};
 use crate::shell;
 use anyhow::{Result, bail};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fmt};
@@ -18,6 +19,9 @@ pub(crate) const LLVM: u32 = 22;
 
 /// The bpf-linker that `cargo xtask setup` installs.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
+
+/// Where Debian keeps its compiler.
+const DEBIAN_BIN: &str = "/usr/bin";
 
 /// Where Debian keeps that LLVM.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
@@ -78,7 +82,7 @@ impl Toolchain {
                 command
             }
             Self::Debian => {
-                let mut command = shell::foreign("/usr/bin/cargo");
+                let mut command = shell::foreign(Path::new(DEBIAN_BIN).join("cargo"));
                 // The core library's packaged form is enough; some features that the programs
                 // use are not stable yet.
                 command
@@ -91,13 +95,27 @@ impl Toolchain {
         command.args(["--release", "--target", "bpfel-unknown-none"]);
         // Line information makes verifier messages readable; BTF gives maps their types.
         command.env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
-        // rustc starts bpf-linker by its name.
-        let folder = find_linker().and_then(|linker| Some(linker.parent()?.to_owned()));
-        if let Some(path) = path_with(folder) {
+        // rustc starts bpf-linker by its name, and cargo its subcommands: Debian's must come before
+        // the proxies of rustup.
+        let linker = find_linker().and_then(|linker| Some(linker.parent()?.to_owned()));
+        let own = (*self == Self::Debian).then(|| PathBuf::from(DEBIAN_BIN));
+        if let Some(path) = path_with(own.into_iter().chain(linker)) {
             command.env("PATH", path);
         }
         command.current_dir(ebpf_crate);
         command
+    }
+
+    /// True if this toolchain has clippy.
+    pub(crate) fn has_clippy(&self) -> bool {
+        match self {
+            Self::Nightly => {
+                let mut command = shell::foreign("rustup");
+                shell::probe(command.args(["run", "nightly", "cargo", "clippy", "--version"]))
+                    .is_some()
+            }
+            Self::Debian => Path::new(DEBIAN_BIN).join("cargo-clippy").is_file(),
+        }
     }
 }
 
@@ -156,7 +174,7 @@ fn llvm_version(text: &str) -> Option<u32> {
 }
 
 fn has_debian() -> bool {
-    Path::new("/usr/bin/cargo").is_file() && debian_core().is_some()
+    Path::new(DEBIAN_BIN).join("cargo").is_file() && debian_core().is_some()
 }
 
 /// The folder of Debian's core library for eBPF.
@@ -195,7 +213,7 @@ pub(crate) fn linker_install(root: &Path) -> Command {
     ]);
     if Path::new(LLVM_PREFIX).is_dir() {
         command.env("LLVM_PREFIX", LLVM_PREFIX);
-        if let Some(path) = path_with(Some(Path::new(LLVM_PREFIX).join("bin"))) {
+        if let Some(path) = path_with([Path::new(LLVM_PREFIX).join("bin")]) {
             command.env("PATH", path);
         }
     }
@@ -212,10 +230,10 @@ pub(crate) fn linker_command() -> String {
     )
 }
 
-/// `PATH` with a folder in front.
-fn path_with(folder: Option<PathBuf>) -> Option<std::ffi::OsString> {
+/// `PATH` with folders in front.
+fn path_with(folders: impl IntoIterator<Item = PathBuf>) -> Option<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::join_paths(folder.into_iter().chain(env::split_paths(&path))).ok()
+    env::join_paths(folders.into_iter().chain(env::split_paths(&path))).ok()
 }
 
 #[cfg(test)]

@@ -104,10 +104,12 @@ fn refuse_without_privileges() -> Result<()> {
 fn run(workspace: &Workspace, stages: &[&Stage], filter: Option<&str>) -> Report {
     let mut report = Report::new();
     let total = stages.len() + 1;
-    let mut purpose = Purpose::Build;
-    if stages.iter().any(|stage| stage.is_privileged()) {
-        purpose = Purpose::Traffic;
-    }
+    let traffic = stages.iter().any(|stage| stage.is_privileged());
+    let purpose = if traffic {
+        Purpose::Test
+    } else {
+        Purpose::Build
+    };
     report::announce(1, total, "setup", "what the tests need is installed");
     let start = Instant::now();
     let ready = setup::ensure(workspace, purpose).map(|()| stages::Outcome::Check);
