@@ -17,7 +17,7 @@ const NO_STD_ROOTS: &[&str] = &["proxy-common/src/lib.rs", "proxy-ebpf/src/main.
 
 /// Reports dependencies that must not be.
 pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let mut found = banned(files);
     for file in files
         .iter()
         .filter(|file| file.path.ends_with("Cargo.toml"))
@@ -64,6 +64,41 @@ pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
             }),
     );
     found
+}
+
+/// Reports crates in a lock file that `deny.toml` bans.
+///
+/// `cargo deny` checks the same and more, but a fresh machine does not have it.
+fn banned(files: &[File]) -> Vec<Finding> {
+    let rules = files
+        .iter()
+        .find(|file| file.path == Path::new("deny.toml"));
+    let rules: Vec<_> = rules.iter().flat_map(|file| file.text.lines()).collect();
+    let bans: Vec<_> = rules.iter().filter_map(|line| ban(line)).collect();
+    let locks = files.iter().filter(|file| file.has_extension("lock"));
+    locks
+        .flat_map(|lock| {
+            lock.text
+                .lines()
+                .enumerate()
+                .map(move |(index, line)| (lock, index, line))
+        })
+        .filter_map(|(lock, index, line)| {
+            let name = line.strip_prefix("name = \"")?.strip_suffix('"')?;
+            let (_, reason) = bans.iter().find(|(banned, _)| *banned == name)?;
+            let text = format!("`{name}` is banned by deny.toml: {reason}");
+            Some(Finding::fault(&lock.path, index + 1, text))
+        })
+        .collect()
+}
+
+/// The crate and the reason in a line like `{ crate = "ring", reason = "…" },`.
+fn ban(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.trim().strip_prefix("{ crate = \"")?.split_once('"')?;
+    let reason = rest
+        .split_once("reason = \"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    Some((name, reason.map_or("", |(reason, _)| reason)))
 }
 
 /// Members must take the workspace's lints, or those are not checked.
@@ -135,6 +170,22 @@ mod tests {
         );
         let good = "[package]\nname = \"a\"\n\n[lints]\nworkspace = true\n";
         assert_eq!(check(&[file("a/Cargo.toml", good)], &[]).len(), 0);
+    }
+
+    #[test]
+    fn a_banned_crate_in_the_lock_file_is_named_with_the_reason() {
+        let rules = file(
+            "deny.toml",
+            "deny = [\n    { crate = \"ring\", reason = \"one only\" },\n]\n",
+        );
+        let lock = file(
+            "Cargo.lock",
+            "[[package]]\nname = \"ring\"\n[[package]]\nname = \"rings\"\n",
+        );
+        assert_eq!(
+            shown(&check(&[rules, lock], &[])),
+            ["Cargo.lock:2: fault: `ring` is banned by deny.toml: one only"]
+        );
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl fmt::Display for Finding {
 const SKIPPED_FOLDERS: &[&str] = &["target", ".git", "node_modules"];
 
 /// Kinds of files that rules look at.
-const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml", "sh", "service"];
+const EXTENSIONS: &[&str] = &["rs", "md", "toml", "lock", "yaml", "yml", "sh", "service"];
 
 /// Reads every text file below `root`.
 fn read(root: &Path) -> Result<Vec<File>> {
