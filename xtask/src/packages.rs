@@ -86,12 +86,17 @@ pub(crate) const TRAFFIC: &[Package] = &[
         "switches offloads of virtual interfaces",
     ),
     program("curl", "curl", "a real HTTP client"),
-    program("nginx-light", "nginx", "a real HTTP server"),
     program("bpftool", "bpftool", "shows pinned maps and programs"),
 ];
 
 /// What the benchmarks compare with, and what drives them.
 pub(crate) const PEERS: &[Package] = &[
+    program(
+        "nginx-light",
+        "nginx",
+        "the servers, and a balancer to compare with",
+    ),
+    library("libnginx-mod-stream", "its layer 4 part"),
     program("haproxy", "haproxy", "a balancer to compare with"),
     program("nftables", "nft", "address translation to compare with"),
     program("wrk", "wrk", "drives HTTP/1.1 load"),

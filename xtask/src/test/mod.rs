@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn some() -> Vec<Stage> {
-        stages::plan(&["packets".to_owned(), "netns".to_owned()], &[], None)
+        stages::plan(&["packets".to_owned(), "netns".to_owned()], &[], false)
     }
 
     #[test]

@@ -28,8 +28,6 @@ enum Kind {
     Unit(Vec<String>),
     /// A target of the tests' package.
     Suite,
-    /// As `Suite`, with the folder of another balancer's packet cases.
-    PeerVectors(PathBuf),
 }
 
 /// What a stage found, if it did not fail.
@@ -48,17 +46,23 @@ const SUITES: &str = "proxy-tests";
 /// fails comes before what builds on it.
 const ORDER: &[&str] = &["packets", "loader", "netns"];
 
-/// The target that replays another balancer's packet cases.
+/// The target that replays another balancer's packet cases, where these are at hand.
 const PEER_VECTORS: &str = "peer_vectors";
+
+/// Where they may be: this variable, or that folder beside the workspace.
+const PEER_VECTORS_VARIABLE: &str = "SLUICE_PEER_VECTORS";
+const PEER_VECTORS_FOLDER: &str = "../shared/peer-vectors";
 
 /// The stages of this workspace.
 pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
     let (suites, others) = test_targets(workspace)?;
-    Ok(plan(&suites, &others, peer_vectors(workspace)))
+    Ok(plan(&suites, &others, peer_vectors(workspace).is_some()))
 }
 
 /// The stages for these targets: `suites` need privileges, `others` do not.
-pub(crate) fn plan(suites: &[String], others: &[String], vectors: Option<PathBuf>) -> Vec<Stage> {
+///
+/// Without the data, its replay is no stage at all, rather than one that passes without a test.
+pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<Stage> {
     let stage = |name: &str, kind| Stage {
         name: name.to_owned(),
         kind,
@@ -79,13 +83,8 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: Option<PathBuf
             .position(|known| known == name)
             .unwrap_or(ORDER.len())
     });
-    for name in suites {
-        if name != PEER_VECTORS {
-            stages.push(stage(&name, Kind::Suite));
-        } else if let Some(folder) = &vectors {
-            stages.push(stage(&name, Kind::PeerVectors(folder.clone())));
-        }
-    }
+    suites.retain(|name| vectors || name != PEER_VECTORS);
+    stages.extend(suites.iter().map(|name| stage(name, Kind::Suite)));
     stages
 }
 
@@ -103,15 +102,15 @@ impl Stage {
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
                 "loader" => "loading, attaching, pinning and adopting",
                 "netns" => "real traffic in network namespaces",
+                PEER_VECTORS => "another balancer's packet cases, replayed",
                 _ => "a suite that needs privileges",
             },
-            Kind::PeerVectors(_) => "another balancer's packet cases, replayed",
         }
     }
 
     /// True if it needs root.
     pub(crate) fn is_privileged(&self) -> bool {
-        matches!(self.kind, Kind::Suite | Kind::PeerVectors(_))
+        matches!(self.kind, Kind::Suite)
     }
 
     /// True for the stages that later ones build on.
@@ -121,10 +120,7 @@ impl Stage {
 
     /// True if it runs what [`Self::is_build`] makes.
     pub(crate) fn needs_build(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Unit(_) | Kind::Suite | Kind::PeerVectors(_)
-        )
+        matches!(self.kind, Kind::Unit(_) | Kind::Suite)
     }
 
     /// Runs it.
@@ -140,10 +136,7 @@ impl Stage {
             Kind::Clippy => clippy(workspace),
             Kind::Build => build(workspace),
             Kind::Unit(targets) => return unit(workspace, targets, filter),
-            Kind::Suite => return suite(workspace, &self.name, None, filter),
-            Kind::PeerVectors(folder) => {
-                return suite(workspace, &self.name, Some(folder), filter);
-            }
+            Kind::Suite => return suite(workspace, &self.name, filter),
         }?;
         Ok(Outcome::Check)
     }
@@ -174,18 +167,12 @@ fn clippy(workspace: &Workspace) -> Result<()> {
     user.and(kernel.map(|_| ()))
 }
 
-/// Builds the binaries that suites start, then every test.
+/// Builds the binaries that suites start and every test, in one go: on its own, a build of the
+/// binaries would leave out the features that tests add and compile dozens of crates twice.
 fn build(workspace: &Workspace) -> Result<()> {
-    let remedy = "mend what the compiler names";
-    shell::run(
-        shell::cargo(workspace.root()).args(["build", "--workspace", "--bins"]),
-        remedy,
-    )?;
-    let mut tests = shell::cargo(workspace.root());
-    shell::run(
-        tests.args(["test", "--workspace", "--no-run", "--quiet"]),
-        remedy,
-    )
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args(["build", "--workspace", "--bins", "--tests", "--examples"]);
+    shell::run(&mut cargo, "mend what the compiler names")
 }
 
 fn unit(workspace: &Workspace, targets: &[String], filter: Option<&str>) -> Result<Outcome> {
@@ -201,18 +188,13 @@ fn unit(workspace: &Workspace, targets: &[String], filter: Option<&str>) -> Resu
     Ok(Outcome::Tests(tally))
 }
 
-fn suite(
-    workspace: &Workspace,
-    target: &str,
-    vectors: Option<&PathBuf>,
-    filter: Option<&str>,
-) -> Result<Outcome> {
+fn suite(workspace: &Workspace, target: &str, filter: Option<&str>) -> Result<Outcome> {
     let mut cargo = test_command(workspace);
     cargo.args(["--test", target]);
     cargo.env("SLUICE_REQUIRE_PRIVILEGED", "1");
     cargo.env("SLUICE_BIN", workspace.binary(Profile::Dev, "sluice"));
-    if let Some(folder) = vectors {
-        cargo.env("SLUICE_PEER_VECTORS", folder);
+    if let Some(folder) = peer_vectors(workspace) {
+        cargo.env(PEER_VECTORS_VARIABLE, folder);
     }
     Ok(Outcome::Tests(tests(&mut cargo, filter)?))
 }
@@ -243,10 +225,10 @@ fn with_filter<'a>(cargo: &'a mut Command, filter: Option<&str>) -> &'a mut Comm
 
 /// The folder of another balancer's packet cases, if it is there.
 fn peer_vectors(workspace: &Workspace) -> Option<PathBuf> {
-    env::var_os("SLUICE_PEER_VECTORS")
+    env::var_os(PEER_VECTORS_VARIABLE)
         .map(PathBuf::from)
         .into_iter()
-        .chain([workspace.root().join("../shared/peer-vectors")])
+        .chain([workspace.root().join(PEER_VECTORS_FOLDER)])
         .find_map(|folder| fs::canonicalize(folder).ok())
 }
 
@@ -309,7 +291,7 @@ mod tests {
     #[test]
     fn every_suite_has_a_stage_in_a_sensible_order() {
         let suites = ["bad_input", "netns", "packets", "loader"].map(str::to_owned);
-        let stages = plan(&suites, &[], None);
+        let stages = plan(&suites, &[], false);
         assert_eq!(
             names(&stages)[6..],
             ["packets", "loader", "netns", "bad_input"]
@@ -321,8 +303,8 @@ mod tests {
     #[test]
     fn peer_vectors_run_only_where_the_data_is() {
         let suites = [PEER_VECTORS.to_owned()];
-        assert_eq!(plan(&suites, &[], None).len(), 6);
-        assert_eq!(plan(&suites, &[], Some(PathBuf::from("data"))).len(), 7);
+        assert_eq!(plan(&suites, &[], false).len(), 6);
+        assert_eq!(plan(&suites, &[], true).len(), 7);
     }
 
     #[test]

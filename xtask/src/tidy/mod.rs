@@ -3,6 +3,7 @@
 //! Every rule is a pure function from files to findings, tested on small fixtures. All findings
 //! are reported at once, with file and line. What a lint can do is left to lints.
 
+mod commands;
 mod documents;
 mod layers;
 mod leftovers;
@@ -59,6 +60,7 @@ fn findings(files: &[File]) -> Vec<Finding> {
         leftovers::check(&sources, files),
         manifests::check(files, &sources),
         documents::check(files),
+        commands::check(&sources, files),
     ]
     .concat()
 }
