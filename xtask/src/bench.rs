@@ -40,8 +40,8 @@ struct Run {
 /// Runs the task. The benchmark takes this process's place.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let Subject::L4(run) = &options.subject;
-    setup::ensure(workspace, Purpose::Bench)?;
     refuse_without_privileges("cargo xtask bench")?;
+    setup::ensure(workspace, Purpose::Bench)?;
     let binary = build::tool(workspace, Profile::Release, "bench")?;
     let mut bench = Command::new(&binary);
     bench.current_dir(workspace.root()).arg("l4");

@@ -24,8 +24,8 @@ pub(crate) struct Options {
 /// Runs the task. The demo takes this process's place, so that Ctrl-C reaches it and it can clean
 /// up.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    setup::ensure(workspace, Purpose::Demo)?;
     refuse_without_privileges("cargo xtask demo")?;
+    setup::ensure(workspace, Purpose::Demo)?;
     let binary = build::tool(workspace, Profile::Dev, "demo")?;
     let mut demo = Command::new(&binary);
     demo.current_dir(workspace.root());

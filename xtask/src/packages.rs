@@ -186,7 +186,23 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
     shell::run(
         &mut install,
         "read apt's message above; `apt-get -f install` repairs broken states",
-    )
+    )?;
+    disable_services(packages);
+    Ok(())
+}
+
+/// Packages that would start a service at the next boot, and the service.
+const SERVICES: &[(&str, &str)] = &[("nginx-light", "nginx"), ("haproxy", "haproxy")];
+
+/// Keeps what was just installed for a benchmark from taking ports after the next boot.
+fn disable_services(installed: &[Package]) {
+    for (package, service) in SERVICES {
+        let ours = installed.iter().any(|new| new.name == *package);
+        let mut disable = Command::new("systemctl");
+        if ours && shell::probe(disable.args(["disable", "--quiet", service])).is_some() {
+            println!("      {service} is not started at boot; `systemctl enable {service}` does");
+        }
+    }
 }
 
 fn apt() -> Command {
@@ -194,6 +210,8 @@ fn apt() -> Command {
     apt.env("DEBIAN_FRONTEND", "noninteractive");
     // Another apt (unattended upgrades) may hold the lock.
     apt.args(["-o", "DPkg::Lock::Timeout=120"]);
+    // No bars that draw over each other in a log.
+    apt.args(["-o", "Dpkg::Use-Pty=0"]);
     // Nothing of the user's is removed to make room for ours.
     apt.arg("--no-remove");
     apt
