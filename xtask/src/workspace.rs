@@ -12,18 +12,16 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the workspace that this program was built in.
+    /// Finds the workspace: the one that cargo runs this program for, else the one that it was
+    /// built in.
     pub(crate) fn locate() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let manifest =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&manifest)
             .parent()
-            .context("xtask must lie in the workspace")?
+            .filter(|root| root.join("xtask").is_dir())
+            .context("the workspace has moved: start this by `cargo xtask`")?
             .to_owned();
-        // The folder may have been moved after the build; then the current one must be it.
-        let root = if root.join("xtask").is_dir() {
-            root
-        } else {
-            env::current_dir()?
-        };
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
             || root.join("target"),
             |dir| root.join(dir), // An absolute path replaces the root.
