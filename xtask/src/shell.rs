@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::{env, fs};
+use std::{env, fs, iter};
 
 /// Variables that `cargo run` and rustup leave in the environment of this program. They describe
 /// xtask's own build and would misguide a build by another toolchain.
@@ -89,9 +89,11 @@ pub(crate) fn display(command: &Command) -> String {
         .get_envs()
         .filter_map(|(name, value)| Some((name, value?)))
         .map(|(name, value)| format!("{}={}", name.to_string_lossy(), shown_value(name, value)));
-    let words = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quote);
+    let program = command.get_program();
+    // Our own cargo is what one gets by typing its name here.
+    let own = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if own { OsStr::new("cargo") } else { program };
+    let words = iter::once(program).chain(command.get_args()).map(quote);
     set.chain(words).collect::<Vec<_>>().join(" ")
 }
 
