@@ -55,6 +55,6 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
         bench.arg("--json").arg(file);
     }
     bench.args(&run.further);
-    println!("    $ {}", shell::display(&bench));
+    eprintln!("    $ {}", shell::display(&bench));
     Err(bench.exec()).with_context(|| format!("starting {}", binary.display()))
 }

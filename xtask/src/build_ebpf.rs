@@ -68,7 +68,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
 pub(crate) fn clippy(workspace: &Workspace) -> Result<bool> {
     let toolchain = toolchain()?;
     if !toolchain.has_clippy() {
-        println!("      {toolchain} has no clippy: the kernel programs are not linted");
+        eprintln!("      {toolchain} has no clippy: the kernel programs are not linted");
         return Ok(false);
     }
     let mut cargo = toolchain.cargo("clippy", &workspace.ebpf_crate());
@@ -91,7 +91,7 @@ fn toolchain() -> Result<Toolchain> {
 
 /// Runs cargo and returns the executables that it has built or found fresh.
 fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
-    println!("    $ {}", shell::display(cargo));
+    eprintln!("    $ {}", shell::display(cargo));
     let remedy = "`cargo xtask setup` installs the toolchain";
     let mut child = cargo
         .stdout(Stdio::piped())

@@ -33,7 +33,7 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     if let Some(mode) = &options.mode {
         demo.args(["--mode", mode]);
     }
-    println!("    $ {}", shell::display(&demo));
+    eprintln!("    $ {}", shell::display(&demo));
     Err(demo.exec()).with_context(|| format!("starting {}", binary.display()))
 }
 

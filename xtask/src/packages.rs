@@ -173,7 +173,7 @@ pub(crate) fn apt_command(packages: &[Package]) -> String {
 /// [`HostLacks`] where the distribution has no such package; else what apt failed at.
 pub(crate) fn install(packages: &[Package]) -> Result<()> {
     for package in packages {
-        println!("      {:<26} {}", package.name, package.why);
+        eprintln!("      {:<26} {}", package.name, package.why);
     }
     let mut update = apt();
     update.args(["update", "--quiet"]);
@@ -200,7 +200,7 @@ fn disable_services(installed: &[Package]) {
         let ours = installed.iter().any(|new| new.name == *package);
         let mut disable = Command::new("systemctl");
         if ours && shell::probe(disable.args(["disable", "--quiet", service])).is_some() {
-            println!("      {service} is not started at boot; `systemctl enable {service}` does");
+            eprintln!("      {service} is not started at boot; `systemctl enable {service}` does");
         }
     }
 }

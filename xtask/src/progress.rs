@@ -28,11 +28,11 @@ impl Progress {
     /// Those of the step.
     pub(crate) fn step<T>(&mut self, title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.begun += 1;
-        println!("[{}/{}] {title}", self.begun, self.total);
+        eprintln!("[{}/{}] {title}", self.begun, self.total);
         let start = Instant::now();
         let result = work();
         let outcome = if result.is_ok() { "done" } else { "FAILED" };
-        println!(
+        eprintln!(
             "      {outcome} in {} ({} in all)",
             human(start.elapsed()),
             human(self.start.elapsed())

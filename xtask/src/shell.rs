@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::{env, fs, iter};
+use std::{env, fs, io, iter};
 
 /// Variables that `cargo run` and rustup leave in the environment of this program. They describe
 /// xtask's own build and would misguide a build by another toolchain.
@@ -49,14 +49,15 @@ pub(crate) fn cargo(root: &Path) -> Command {
     command
 }
 
-/// Runs a command with its output shown.
+/// Runs a command with its output shown, on standard error: standard output is for results.
 ///
 /// # Errors
 ///
 /// If it cannot be started or fails; `remedy` then says what to do about it.
 pub(crate) fn run(command: &mut Command, remedy: &str) -> Result<()> {
-    println!("    $ {}", display(command));
+    eprintln!("    $ {}", display(command));
     let status = command
+        .stdout(io::stderr())
         .status()
         .with_context(|| cannot_start(command, remedy))?;
     if !status.success() {

@@ -25,7 +25,7 @@ struct Line {
 
 /// Says which stage begins.
 pub(crate) fn announce(index: usize, total: usize, stage: &str, about: &str) {
-    println!("\n[{index}/{total}] {stage}: {about}");
+    eprintln!("\n[{index}/{total}] {stage}: {about}");
 }
 
 impl Report {
@@ -59,7 +59,7 @@ impl Report {
         if let Some(error) = &error {
             eprintln!("error: {stage}: {error}");
         }
-        println!("      {stage} {} in {}", verdict(&tally), human(time));
+        eprintln!("      {stage} {} in {}", verdict(&tally), human(time));
         self.lines.push(Line {
             stage: stage.to_owned(),
             time,

@@ -62,7 +62,7 @@ fn count(line: &str, what: &str) -> u32 {
 ///
 /// If it fails for another reason than a failed test: it does not compile, or a test binary died.
 pub(crate) fn run(cargo: &mut Command) -> Result<Tally> {
-    println!("    $ {}", shell::display(cargo));
+    eprintln!("    $ {}", shell::display(cargo));
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
