@@ -6,10 +6,12 @@
 //! maps ──stats.rs, sweep.rs, events.rs──▶ counters, live flows, sampled events, captures
 //! ```
 
+pub mod apply;
 pub mod attach;
 pub mod capture;
 pub mod decap;
 pub mod events;
+pub mod fake;
 pub mod features;
 mod handle;
 pub mod host;
@@ -22,9 +24,14 @@ pub mod netlink;
 mod object;
 pub mod pcapng;
 pub mod pins;
+pub mod plan;
 mod set;
 pub mod stats;
 pub mod store;
 pub mod sweep;
 mod sys;
 mod table;
+pub mod tables;
+
+#[cfg(test)]
+mod testing;
