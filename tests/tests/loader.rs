@@ -4,7 +4,7 @@
 //! its own, so they run beside each other.
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, ProgramArray};
 use nix::sched::{CloneFlags, unshare};
 use proxy_common::ABI_VERSION;
 use proxy_common::addr::Addr;
@@ -211,14 +211,13 @@ fn pinned<V: aya::Pod>(place: &Path, name: &str) -> Result<Array<MapData, V>> {
 /// The flow from port `port`, as the packet path would write it.
 fn flow(port: u16, last_seen: u32) -> FlowEntry {
     FlowEntry {
-        key: FlowKey {
-            src: Addr::v4([203, 0, 113, 1]),
-            dst: Addr::v4([192, 0, 2, 1]),
-            src_port_be: port.to_be(),
-            dst_port_be: 80u16.to_be(),
-            protocol: 6,
-            _pad: [0; 3],
-        },
+        key: FlowKey::new(
+            Addr::v4([203, 0, 113, 1]),
+            Addr::v4([192, 0, 2, 1]),
+            port.to_be(),
+            80u16.to_be(),
+            6,
+        ),
         last_seen,
         counted: 1,
         backend: 1 + port % 2,
@@ -850,6 +849,37 @@ fn missing_capabilities_are_named() {
             Err(error) => bail!("{error:?}"),
             Ok(_) => bail!("opened"),
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_stages_behind_the_program_outlive_the_daemon() {
+    in_netns("stages", |place| {
+        let stages = place.0.join("stages");
+        let pinned = || -> Result<Vec<String>> {
+            std::fs::read_dir(&stages)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect()
+        };
+        let filled = |id: &str| -> Result<usize> {
+            let data = MapData::from_pin(stages.join(id))?;
+            let array = ProgramArray::try_from(Map::from_map_data(data)?)?;
+            Ok(array.indices().filter(Result::is_ok).count())
+        };
+        running(place)?.detach_all(true)?;
+        let (_, program) = xdp_on("lb0")?.context("not attached")?;
+        ensure!(pinned()? == [program.to_string()]);
+
+        // The old stages must be there until the link has the new program.
+        let (mut plane, _) = place.open()?;
+        ensure!(pinned()? == [program.to_string()]);
+        ensure!(filled(&program.to_string())? >= 1);
+        plane.attach(&[on("lb0", AttachMode::Auto)])?;
+        let (_, now) = xdp_on("lb0")?.context("not attached")?;
+        ensure!(now != program && pinned()? == [now.to_string()]);
+        plane.attach(&[on("lb0", AttachMode::Auto), on("lb1", AttachMode::Auto)])?;
+        ensure!(pinned()? == [now.to_string()]);
         Ok(())
     });
 }

@@ -1,12 +1,17 @@
 //! The kernel object: its maps made or opened, its programs loaded and pinned.
 
+use super::handle::MapHandle;
 use super::layout::{Capacities, SHAPES};
 use super::load::LoadError;
 use super::pins::{self, Pins};
+use super::store::StoreError;
 use super::sys;
+use aya::maps::Map;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use std::os::fd::{AsFd, OwnedFd};
+use proxy_common::maps::{self, program};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
@@ -68,6 +73,47 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The balancer's program, and what keeps the programs behind it.
+pub(crate) struct Balancer {
+    /// The program that is attached.
+    pub(crate) program: OwnedFd,
+    /// Its program array. The kernel empties such an array when no process and no pin refers to it
+    /// any more, even while a program still does: it must be pinned for as long as a link uses
+    /// this program, and not one moment less.
+    pub(crate) stages: MapHandle,
+}
+
+/// Loads the balancer's programs and chains them.
+pub(crate) fn load_balancer(ebpf: &mut Ebpf) -> Result<Balancer, LoadError> {
+    let stages = own_map(ebpf, maps::STAGES)?;
+    for (index, name) in (0u32..).zip(program::STAGES) {
+        let stage = load_program(ebpf, name)?;
+        stages
+            .set(&index, &stage.as_raw_fd())
+            .map_err(store_error("update", maps::STAGES))?;
+    }
+    let program = load_program(ebpf, program::BALANCE)?;
+    Ok(Balancer { program, stages })
+}
+
+/// A map of the object that is not adopted but belongs to this load of it.
+pub(crate) fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapHandle, LoadError> {
+    let error = store_error("open", name);
+    let data = match ebpf.map(name) {
+        Some(Map::Array(data) | Map::ProgramArray(data)) => data,
+        _ => return Err(error(io::ErrorKind::NotFound.into())),
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(MapHandle::new)
+        .map_err(error)
+}
+
+fn store_error(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> LoadError {
+    move |source| LoadError::Store(StoreError { call, map, source })
 }
 
 /// Pins a program under its name, in place of what was there.
