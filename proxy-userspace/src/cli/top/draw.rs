@@ -274,15 +274,15 @@ mod tests {
             "\
 sluice 0.1.0  serving  up 12s  generation 0
 flow table 250 of 1.00k (25.0 %)  order: file
-SERVICE              STATE              NEW/S     PKT/S     BYTE/S      LIVE   SHARE
-web                  nat                   40       400  390.6 KiB        38       -
-  web-1              up                    30       300  293.0 KiB        16   75.0%
-  web-2              draining              10       100  97.7 KiB         22   25.0%
-dns                  dsr-ipip               0         0        0 B         0       -
-  ns                 down                   0         0        0 B         0       -
+SERVICE                  STATE              NEW/S     PKT/S     BYTE/S      LIVE   SHARE
+web                      nat                   40       400  390.6 KiB        38       -
+  web-1                  up                    30       300  293.0 KiB        16   75.0%
+  web-2                  draining              10       100   97.7 KiB        22   25.0%
+dns                      dsr-ipip               0         0        0 B         0       -
+  ns                     down                   0         0        0 B         0       -
 
 
-─ packets by reason ─────────────────────────────────────────────────────────────────────
+ packets by reason ─────────────────────────────────────────────────────────────────────
 translated           forward       400/s     3.80k
 denied               drop            0/s     1.00M
 q quit  ↑↓ select  d drain  u undrain  s order  r reverse  / filter  ? help
