@@ -10,7 +10,7 @@
 //! It is served last, so that nobody is told anything that is not yet so.
 
 use super::capture::CaptureHub;
-use super::control::{BeginError, Control, Ending, Parts, TICK, epoch_seconds};
+use super::control::{BeginError, Control, Parts, TICK, epoch_seconds};
 use super::events::EventHub;
 use super::forwarding;
 use super::names::SharedNames;
@@ -148,8 +148,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 
     let hurry: Arc<Notify> = Arc::default();
     tasks.spawn(signals.forward(handle, Arc::clone(&hurry)));
-    let ending = control.run(commands, changes).await;
-    end(control, ending, &options, &hurry).await?;
+    let ending = control
+        .run(commands, changes, options.stop_delay, &hurry)
+        .await;
+    end(control, ending.keep_dataplane || options.keep_dataplane)?;
     drop(tasks);
     let _ = stopping.send(true);
     for task in admin_tasks {
@@ -258,23 +260,10 @@ fn serve(
     (stop, tasks)
 }
 
-/// Ends: not ready first, then detached. `hurry` cuts the delay short.
-async fn end(
-    mut control: Control<KernelPlane>,
-    ending: Ending,
-    options: &Options,
-    hurry: &Notify,
-) -> Result<(), StartError> {
+/// Ends: not ready, then detached or let go of.
+fn end(mut control: Control<KernelPlane>, keep: bool) -> Result<(), StartError> {
     signals::stopping();
     control.set_phase(Phase::Stopping);
-    if !ending.now && !options.stop_delay.is_zero() {
-        info!(delay = ?options.stop_delay, "not ready any more, still forwarding");
-        tokio::select! {
-            () = tokio::time::sleep(options.stop_delay) => {}
-            () = hurry.notified() => {}
-        }
-    }
-    let keep = ending.keep_dataplane || options.keep_dataplane;
     control.release(keep).map_err(|error| {
         warn!(error = %chain(&error), "the data plane could not be closed");
         StartError::Plane(error)
