@@ -13,7 +13,7 @@ use proxy_common::backend::{Backend, BackendState};
 use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, WAYS};
 use proxy_common::guard::{GuardKey, GuardRule, action};
 use proxy_common::hash::{filter_bit, flow_hash};
-use proxy_common::maps;
+use proxy_common::maps::{self, program};
 use proxy_common::service::{
     Mode, Selection, Service, ServiceKey, ServicePrefix, ServiceRef, kind,
 };
@@ -457,7 +457,6 @@ fn the_sweep_forgets_expired_flows_and_corrects_drift() {
 }
 
 #[test]
-#[ignore = "measures time, which a loaded machine spoils: belongs in a benchmark"]
 fn a_pass_over_a_million_flows_never_holds_a_core_for_long() {
     in_netns("million", |place| {
         let mut l4 = place.l4();
@@ -678,7 +677,6 @@ impl Names for NoNames {
 }
 
 #[test]
-#[ignore = "known fault: no capture record arrives from the real program yet"]
 fn a_capture_shows_what_arrived_and_what_became_of_it() {
     in_netns("pcap", |place| {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -882,10 +880,13 @@ fn the_stages_behind_the_program_outlive_the_daemon() {
         let (_, program) = xdp_on("lb0")?.context("not attached")?;
         ensure!(pinned()? == [program.to_string()]);
 
-        // The old stages must be there until the link has the new program.
+        // The old stages must be there until the link has the new program, however often a
+        // daemon dies before it gets so far.
+        drop(place.open()?);
+        drop(place.open()?);
         let (mut plane, _) = place.open()?;
         ensure!(pinned()? == [program.to_string()]);
-        ensure!(filled(&program.to_string())? >= 1);
+        ensure!(filled(&program.to_string())? == program::STAGES.len());
         plane.attach(&[on("lb0", AttachMode::Auto)])?;
         let (_, now) = xdp_on("lb0")?.context("not attached")?;
         ensure!(now != program && pinned()? == [now.to_string()]);
