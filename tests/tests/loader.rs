@@ -31,6 +31,7 @@ use proxy_userspace::kernel::sweep::{self, FlowFilter};
 use proxy_userspace::kernel::{attach, decap, features};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -40,8 +41,26 @@ const FLOWS: u32 = 1_024;
 /// A pin directory of one test; taken away when it ends, whatever happened.
 struct Place(PathBuf);
 
+/// Takes away what tests that were killed have left: their pins would hold memory for ever.
+fn clear_the_dead() {
+    let Ok(entries) = std::fs::read_dir("/sys/fs/bpf") else {
+        return;
+    };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let owner = name
+            .strip_prefix("sluice-loader-")
+            .and_then(|rest| rest.rsplit('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            drop(Place(path));
+        }
+    }
+}
+
 impl Place {
     fn new(name: &str) -> Self {
+        static CLEARED: Once = Once::new();
+        CLEARED.call_once(clear_the_dead);
         let path = format!("/sys/fs/bpf/sluice-loader-{name}-{}", std::process::id());
         Self(path.into())
     }
