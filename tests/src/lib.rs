@@ -1,2 +1,4 @@
 //! The test harness: packets, namespaces, origins and clients. The suites are this package's
 //! targets.
+
+pub mod packet;
