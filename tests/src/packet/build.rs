@@ -57,21 +57,37 @@ impl Packet {
             window: 0x7210,
             options: Vec::new(),
         };
-        Self { ip: Ip::between(src.ip(), dst.ip()), body: Body::Tcp(tcp), payload: Vec::new() }
+        Self {
+            ip: Ip::between(src.ip(), dst.ip()),
+            body: Body::Tcp(tcp),
+            payload: Vec::new(),
+        }
     }
 
     /// A UDP datagram with a checksum.
     pub fn udp(src: &str, dst: &str) -> Self {
         let (src, dst) = (socket(src), socket(dst));
-        let udp = Udp { src_port: src.port(), dst_port: dst.port(), checksum: true };
-        Self { ip: Ip::between(src.ip(), dst.ip()), body: Body::Udp(udp), payload: Vec::new() }
+        let udp = Udp {
+            src_port: src.port(),
+            dst_port: dst.port(),
+            checksum: true,
+        };
+        Self {
+            ip: Ip::between(src.ip(), dst.ip()),
+            body: Body::Udp(udp),
+            payload: Vec::new(),
+        }
     }
 
     /// An ICMP or ICMPv6 message.
     pub fn icmp(src: &str, dst: &str, kind: u8, code: u8, rest: [u8; 4]) -> Self {
         let icmp = Icmp { kind, code, rest };
         let ip = Ip::between(address(src), address(dst));
-        Self { ip, body: Body::Icmp(icmp), payload: Vec::new() }
+        Self {
+            ip,
+            body: Body::Icmp(icmp),
+            payload: Vec::new(),
+        }
     }
 
     /// An echo request with identifier 0x1234, sequence 7.
@@ -83,13 +99,21 @@ impl Packet {
     /// A packet of another protocol.
     pub fn other(src: &str, dst: &str, protocol: u8) -> Self {
         let ip = Ip::between(address(src), address(dst));
-        Self { ip, body: Body::Other(protocol), payload: vec![0xa5; 24] }
+        Self {
+            ip,
+            body: Body::Other(protocol),
+            payload: vec![0xa5; 24],
+        }
     }
 
     /// Fragmentation needed, or packet too big, quoting `packet`.
     pub fn too_big(src: &str, dst: &str, mtu: u16, packet: &[u8]) -> Self {
         let [high, low] = mtu.to_be_bytes();
-        let (kind, code) = if address(src).is_ipv4() { (3, 4) } else { (2, 0) };
+        let (kind, code) = if address(src).is_ipv4() {
+            (3, 4)
+        } else {
+            (2, 0)
+        };
         Self::icmp(src, dst, kind, code, [0, 0, high, low]).payload(packet)
     }
 
@@ -318,10 +342,12 @@ impl Ip {
 
 /// Parses an address; tests only.
 pub fn address(text: &str) -> IpAddr {
-    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 /// Parses an address with port; tests only.
 pub fn socket(text: &str) -> SocketAddr {
-    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
 }

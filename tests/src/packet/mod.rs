@@ -4,5 +4,8 @@
 //! and neighbours to find, [`rig`] runs the data plane on one frame at a time.
 
 pub mod build;
+pub mod netns;
+pub mod rig;
+pub mod service;
 pub mod verify;
 pub mod wire;

@@ -58,7 +58,12 @@ impl Namespace {
         let outside = File::open("/proc/thread-self/ns/net").context("opening own namespace")?;
         unshare(CloneFlags::CLONE_NEWNET)
             .context("packet tests need root: they make network namespaces and load programs")?;
-        let mut namespace = Self { outside, north: 0, south: 0, _not_send: PhantomData };
+        let mut namespace = Self {
+            outside,
+            north: 0,
+            south: 0,
+            _not_send: PhantomData,
+        };
         ip(&script())?;
         for (path, value) in [
             ("/proc/sys/net/ipv4/ip_forward", "1"),
@@ -92,7 +97,11 @@ pub fn ip(commands: &str) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("starting `ip` (package iproute2)")?;
-    child.stdin.take().context("standard input of `ip`")?.write_all(commands.as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("standard input of `ip`")?
+        .write_all(commands.as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("ip: {}", String::from_utf8_lossy(&output.stderr));
@@ -115,7 +124,9 @@ fn script() -> String {
     let mut lines = vec!["link set lo up".to_owned()];
     for (name, mac) in [("north", NORTH), ("south", SOUTH)] {
         let mac = text(mac);
-        lines.push(format!("link add {name} address {mac} type veth peer name {name}-peer"));
+        lines.push(format!(
+            "link add {name} address {mac} type veth peer name {name}-peer"
+        ));
         lines.push(format!("link set {name}-peer addrgenmode none"));
         lines.push(format!("link set {name} up"));
         lines.push(format!("link set {name}-peer up"));
@@ -130,7 +141,10 @@ fn script() -> String {
         lines.push(format!("address add {address} dev {device}{nodad}"));
     }
     let mut neighbour = |device: &str, address: String, mac: Mac| {
-        lines.push(format!("neigh add {address} lladdr {} dev {device} nud permanent", text(mac)));
+        lines.push(format!(
+            "neigh add {address} lladdr {} dev {device} nud permanent",
+            text(mac)
+        ));
     };
     neighbour("north", "192.0.2.254".into(), GATEWAY);
     neighbour("north", "2001:db8:2::fe".into(), GATEWAY);

@@ -70,7 +70,10 @@ pub enum Fault {
 ///
 /// The first [`Fault`], from the outside in.
 pub fn verify(frame: &[u8], gue_port: u16) -> Result<Vec<Layer>, Fault> {
-    let mut walk = Walk { layers: Vec::new(), gue_port };
+    let mut walk = Walk {
+        layers: Vec::new(),
+        gue_port,
+    };
     let mut offset = 12;
     loop {
         let kind = word(frame, offset, "Ethernet")?;
@@ -150,7 +153,9 @@ impl Walk {
         let (src, dst) = (v6_at(packet, 8), v6_at(packet, 24));
         let (mut next, mut offset, mut fragment) = (packet[6], 40, false);
         while is_extension(next) {
-            let octets = body.get(offset..offset + 8).ok_or(Fault::Cut("IPv6 extension"))?;
+            let octets = body
+                .get(offset..offset + 8)
+                .ok_or(Fault::Cut("IPv6 extension"))?;
             let units = usize::from(octets[1]);
             offset += match next {
                 protocol::FRAGMENT => 8,
@@ -204,13 +209,17 @@ impl Walk {
                 self.icmp(body, matches!(body[0], 3 | 4 | 5 | 11 | 12))
             }
             protocol::ICMPV6 if src.is_ipv6() => {
-                check("ICMPv6", body, 2, |b| pseudo_checksum(src, dst, number, b[0]))?;
+                check("ICMPv6", body, 2, |b| {
+                    pseudo_checksum(src, dst, number, b[0])
+                })?;
                 self.icmp(body, body[0] < 128)
             }
             protocol::IPIP | protocol::IPV6 => {
                 let version = if number == protocol::IPIP { 4 } else { 6 };
                 if body.first().is_some_and(|octet| octet >> 4 != version) {
-                    return Err(Fault::Field("the inner version contradicts the protocol number"));
+                    return Err(Fault::Field(
+                        "the inner version contradicts the protocol number",
+                    ));
                 }
                 self.ip(body, Trailer::None)
             }
@@ -229,9 +238,11 @@ impl Walk {
         let tunnel = word(body, 2, "UDP")? == self.gue_port;
         if word(body, 6, "UDP")? != 0 {
             // A transmitted 0xffff stands for a computed 0: both sum to "correct".
-            check("UDP", body, 6, |b| match pseudo_checksum(src, dst, protocol::UDP, b[0]) {
-                0 => 0xffff,
-                checksum => checksum,
+            check("UDP", body, 6, |b| {
+                match pseudo_checksum(src, dst, protocol::UDP, b[0]) {
+                    0 => 0xffff,
+                    checksum => checksum,
+                }
             })?;
         } else if src.is_ipv6() && !tunnel {
             return Err(Fault::Field("UDP over IPv6 lacks its checksum"));
@@ -244,7 +255,10 @@ impl Walk {
     }
 
     fn ports(&mut self, body: &[u8]) -> Result<(), Fault> {
-        self.layers.push(Layer::Ports { src: word(body, 0, "TCP")?, dst: word(body, 2, "TCP")? });
+        self.layers.push(Layer::Ports {
+            src: word(body, 0, "TCP")?,
+            dst: word(body, 2, "TCP")?,
+        });
         Ok(())
     }
 
@@ -252,8 +266,15 @@ impl Walk {
         if body.len() < 8 {
             return Err(Fault::Cut("ICMP"));
         }
-        self.layers.push(Layer::Icmp { kind: body[0], code: body[1] });
-        if error { self.ip(&body[8..], Trailer::Cut) } else { Ok(()) }
+        self.layers.push(Layer::Icmp {
+            kind: body[0],
+            code: body[1],
+        });
+        if error {
+            self.ip(&body[8..], Trailer::Cut)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -302,7 +323,11 @@ fn check(
     let mut blank = octets.to_vec();
     blank[offset..offset + 2].fill(0);
     let right = compute(&[&blank]);
-    if found == right { Ok(()) } else { Err(Fault::Checksum(what, found, right)) }
+    if found == right {
+        Ok(())
+    } else {
+        Err(Fault::Checksum(what, found, right))
+    }
 }
 
 fn word(octets: &[u8], offset: usize, what: &'static str) -> Result<u16, Fault> {

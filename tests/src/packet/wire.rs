@@ -62,7 +62,11 @@ pub struct Link {
 impl Link {
     /// A link header without VLAN tags.
     pub const fn new(dst: Mac, src: Mac) -> Self {
-        Self { dst, src, vlans: Vec::new() }
+        Self {
+            dst,
+            src,
+            vlans: Vec::new(),
+        }
     }
 
     /// The same with a further, inner VLAN tag.
@@ -75,7 +79,11 @@ impl Link {
     /// A frame that carries an IP packet; the EtherType follows from its version.
     pub fn frame(&self, packet: &[u8]) -> Vec<u8> {
         let version = packet.first().map_or(4, |octet| octet >> 4);
-        let kind = if version == 6 { ethertype::IPV6 } else { ethertype::IPV4 };
+        let kind = if version == 6 {
+            ethertype::IPV6
+        } else {
+            ethertype::IPV4
+        };
         self.frame_of(kind, packet)
     }
 
@@ -129,7 +137,15 @@ pub const MORE_FRAGMENTS: u16 = 0x2000;
 impl V4 {
     /// A plain header: no options, TTL 64, DF set.
     pub const fn new(src: Ipv4Addr, dst: Ipv4Addr) -> Self {
-        Self { src, dst, tos: 0, id: 0, fragment: DONT_FRAGMENT, ttl: 64, options: Vec::new() }
+        Self {
+            src,
+            dst,
+            tos: 0,
+            id: 0,
+            fragment: DONT_FRAGMENT,
+            ttl: 64,
+            options: Vec::new(),
+        }
     }
 
     /// The packet: this header, then `body`.
@@ -200,7 +216,10 @@ impl Extension {
     pub fn authentication(words: u8) -> Self {
         let mut octets = vec![0; 4 * (usize::from(words) + 2)];
         octets[1] = words;
-        Self { number: protocol::AUTHENTICATION, octets }
+        Self {
+            number: protocol::AUTHENTICATION,
+            octets,
+        }
     }
 
     /// A fragment header; `offset` is in octets, a multiple of eight.
@@ -208,14 +227,24 @@ impl Extension {
         let mut octets = vec![0; 2];
         octets.extend((offset as u16 | u16::from(more)).to_be_bytes());
         octets.extend(id.to_be_bytes());
-        Self { number: protocol::FRAGMENT, octets }
+        Self {
+            number: protocol::FRAGMENT,
+            octets,
+        }
     }
 }
 
 impl V6 {
     /// A plain header: no extensions, hop limit 64.
     pub const fn new(src: Ipv6Addr, dst: Ipv6Addr) -> Self {
-        Self { src, dst, class: 0, label: 0, hop_limit: 64, extensions: Vec::new() }
+        Self {
+            src,
+            dst,
+            class: 0,
+            label: 0,
+            hop_limit: 64,
+            extensions: Vec::new(),
+        }
     }
 
     /// The packet: this header, its extensions, then `body`.
