@@ -7,7 +7,7 @@
 use super::netns::{Namespace, pin_to_cpu};
 use super::service::Directory;
 use super::wire::Link;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
@@ -20,6 +20,7 @@ use proxy_common::service::{RING_CHUNK_SLOTS, RingChunk};
 use proxy_common::settings::Settings;
 use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -155,7 +156,7 @@ impl Rig {
         );
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(maps::FLOWS, sizes.sets_per_cpu * cpus)
-            .map_max_entries(maps::SNAT_PORTS, (sizes.snat_addrs * 2 << 16).max(1))
+            .map_max_entries(maps::SNAT_PORTS, ((sizes.snat_addrs * 2) << 16).max(1))
             .map_max_entries(maps::BACKENDS, sizes.backends)
             .map_max_entries(maps::LIVE_FLOWS, sizes.backends)
             .map_max_entries(maps::BACKEND_STATS, sizes.backends)
@@ -508,6 +509,24 @@ impl Rig {
             self.set(maps::FLOWS, index, set)?;
         }
         Ok(())
+    }
+
+    /// Octets of memory that the kernel accounts to a map.
+    ///
+    /// # Errors
+    ///
+    /// When the map is no array, or `/proc` does not tell.
+    pub fn map_memory(&self, name: &str) -> Result<u64> {
+        let Map::Array(map) = self.map(name)? else {
+            bail!("{name} is no array")
+        };
+        let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        Ok(line
+            .context("the kernel tells no memory of the map")?
+            .trim()
+            .parse()?)
     }
 
     /// A map of the object.

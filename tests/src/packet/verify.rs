@@ -396,10 +396,11 @@ mod tests {
         }
     }
 
-    /// Octets of an IPv6 packet that no checksum covers.
+    /// Octets of an IPv6 packet that no checksum covers, or that make it another protocol's.
     fn is_not_covered(packet: &Packet, offset: usize) -> bool {
         let before = packet.bytes().len() - packet.transport().len();
-        packet.ip.src().is_ipv6() && (offset < 4 || offset == 7 || (40..before).contains(&offset))
+        packet.ip.src().is_ipv6()
+            && (offset < 4 || offset == 6 || offset == 7 || (40..before).contains(&offset))
     }
 
     #[test]
