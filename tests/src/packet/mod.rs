@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod netns;
+pub mod plane;
 pub mod rig;
 pub mod service;
 pub mod verify;

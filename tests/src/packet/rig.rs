@@ -5,35 +5,22 @@
 //! the packet path, and some tests need states that no plan would make.
 
 use super::netns::{Namespace, pin_to_cpu};
+use super::plane::Plane;
+pub use super::plane::{Sizes, cpus, object_path};
 use super::service::Directory;
 use super::wire::Link;
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use anyhow::{Context, Result};
+use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
 use proxy_common::flow::{FlowEntry, FlowSet, WAYS};
 use proxy_common::guard::{GUARD_FIXED_BITS, GuardKey, GuardRule};
 use proxy_common::maps::{self, program};
 use proxy_common::reason::Reason;
-use proxy_common::service::{RING_CHUNK_SLOTS, RingChunk};
 use proxy_common::settings::Settings;
 use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::PathBuf;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Environment variable that names the kernel object, instead of `target/ebpf/sluice`.
-pub const OBJECT_VARIABLE: &str = "SLUICE_EBPF_OBJECT";
-
-/// Where the kernel object is.
-pub fn object_path() -> PathBuf {
-    std::env::var_os(OBJECT_VARIABLE).map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf/sluice"),
-        PathBuf::from,
-    )
-}
 
 /// What the XDP program returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,30 +75,10 @@ impl Outcome {
     }
 }
 
-/// Sizes of the maps that a rig makes.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// Sets of the flow table per CPU, 15 flows each.
-    pub sets_per_cpu: u32,
-    /// Entries of `backends` and its companions.
-    pub backends: u32,
-    /// Addresses of full-nat; each costs 9 MiB.
-    pub snat_addrs: u32,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            sets_per_cpu: 64,
-            backends: 256,
-            snat_addrs: 0,
-        }
-    }
-}
-
-/// A loaded data plane.
+/// A data plane in a namespace.
 pub struct Rig {
-    ebpf: Ebpf,
+    /// Taken only when the rig is dropped.
+    plane: Option<Plane>,
     reasons_before: Vec<u64>,
     /// What the `settings` map holds; change it with [`Self::settings`].
     settings: Settings,
@@ -124,6 +91,39 @@ pub struct Rig {
     pub cpu: usize,
     /// Left when the rig is dropped, after the maps.
     pub namespace: Namespace,
+}
+
+impl Deref for Rig {
+    type Target = Plane;
+
+    fn deref(&self) -> &Plane {
+        self.plane
+            .as_ref()
+            .expect("a rig has its plane until it is dropped")
+    }
+}
+
+impl DerefMut for Rig {
+    fn deref_mut(&mut self) -> &mut Plane {
+        self.plane
+            .as_mut()
+            .expect("a rig has its plane until it is dropped")
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let Some(plane) = self.plane.take() else {
+            return;
+        };
+        if std::thread::panicking() {
+            return;
+        }
+        let (services, backends) = self.directory.highest();
+        if let Err(error) = plane.put_back(services, backends) {
+            eprintln!("the data plane is not kept: {error:#}");
+        }
+    }
 }
 
 static NEXT_CPU: AtomicUsize = AtomicUsize::new(0);
@@ -148,32 +148,10 @@ impl Rig {
         let cpus = cpus()?;
         let cpu = NEXT_CPU.fetch_add(1, Ordering::Relaxed) % cpus as usize;
         pin_to_cpu(cpu)?;
-        let path = object_path();
-        ensure!(
-            path.exists(),
-            "{} is missing: run `cargo xtask build-ebpf`",
-            path.display()
-        );
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS, sizes.sets_per_cpu * cpus)
-            .map_max_entries(maps::SNAT_PORTS, ((sizes.snat_addrs * 2) << 16).max(1))
-            .map_max_entries(maps::BACKENDS, sizes.backends)
-            .map_max_entries(maps::LIVE_FLOWS, sizes.backends)
-            .map_max_entries(maps::BACKEND_STATS, sizes.backends)
-            .load_file(&path)
-            .with_context(|| format!("loading {}", path.display()))?;
-        for name in [program::BALANCE, program::DECAP] {
-            let program: &mut Xdp = ebpf
-                .program_mut(name)
-                .with_context(|| format!("the object has no program {name}"))?
-                .try_into()?;
-            program
-                .load()
-                .with_context(|| format!("loading program {name}"))?;
-        }
+        let plane = Plane::take(sizes)?;
         let settings = Settings {
             abi: proxy_common::ABI_VERSION,
-            generation: 1,
+            generation: plane.generation,
             guard_generation: 1,
             sets_per_cpu: sizes.sets_per_cpu,
             cpus,
@@ -184,7 +162,7 @@ impl Rig {
             ..Settings::default()
         };
         let mut rig = Self {
-            ebpf,
+            plane: Some(plane),
             reasons_before: Vec::new(),
             settings,
             directory: Directory::default(),
@@ -262,13 +240,9 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// Never, once the rig has been made.
+    /// When the object has none of this name.
     pub fn program(&self) -> Result<&Xdp> {
-        let program = self
-            .ebpf
-            .program(self.program)
-            .context("the program is loaded")?;
-        Ok(program.try_into()?)
+        self.program_named(self.program)
     }
 
     /// Packets per reason so far, in the order of [`Reason::ALL`], over all CPUs.
@@ -304,112 +278,13 @@ impl Rig {
         settings.generation += 1;
         change(&mut settings);
         self.settings = settings;
+        self.generation = self.generation.max(settings.generation);
         self.set(maps::SETTINGS, 0, settings)
     }
 
     /// The settings in force.
     pub const fn current_settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Writes an element of an array.
-    ///
-    /// # Errors
-    ///
-    /// When the index or the size of `V` does not fit the map.
-    pub fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) -> Result<()> {
-        let mut array: Array<_, V> = Array::try_from(self.map_mut(map)?)?;
-        array
-            .set(index, value, 0)
-            .with_context(|| format!("writing {map}[{index}]"))
-    }
-
-    /// Reads an element of an array.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::set`].
-    pub fn get<V: Pod>(&self, map: &str, index: u32) -> Result<V> {
-        let array: Array<_, V> = Array::try_from(self.map(map)?)?;
-        array
-            .get(&index, 0)
-            .with_context(|| format!("reading {map}[{index}]"))
-    }
-
-    /// Reads an element of a per-CPU array.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::set`].
-    pub fn get_per_cpu<V: Pod>(&self, map: &str, index: u32) -> Result<Vec<V>> {
-        let array: PerCpuArray<_, V> = PerCpuArray::try_from(self.map(map)?)?;
-        let values = array
-            .get(&index, 0)
-            .with_context(|| format!("reading {map}[{index}]"))?;
-        Ok(values.iter().copied().collect())
-    }
-
-    /// Writes an entry of a hash.
-    ///
-    /// # Errors
-    ///
-    /// When the map is full or the sizes do not fit.
-    pub fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
-        let mut hash: HashMap<_, K, V> = HashMap::try_from(self.map_mut(map)?)?;
-        hash.insert(key, value, 0)
-            .with_context(|| format!("writing {map}"))
-    }
-
-    /// Removes an entry of a hash.
-    ///
-    /// # Errors
-    ///
-    /// When there is none.
-    pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: &K) -> Result<()> {
-        let mut hash: HashMap<_, K, V> = HashMap::try_from(self.map_mut(map)?)?;
-        hash.remove(key)
-            .with_context(|| format!("removing from {map}"))
-    }
-
-    /// Writes an entry of a longest-prefix trie.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::insert`].
-    pub fn insert_prefix<K: Pod, V: Pod>(
-        &mut self,
-        map: &str,
-        bits: u32,
-        key: K,
-        value: V,
-    ) -> Result<()> {
-        let mut trie: LpmTrie<_, K, V> = LpmTrie::try_from(self.map_mut(map)?)?;
-        trie.insert(&Key::new(bits, key), value, 0)
-            .with_context(|| format!("writing {map}"))
-    }
-
-    /// Swaps in a ring with these backend ids as its slots.
-    ///
-    /// # Errors
-    ///
-    /// When the inner map cannot be made or set.
-    pub fn set_ring(&mut self, service: u16, slots: &[u16]) -> Result<()> {
-        /// `BPF_F_INNER_MAP`: inner maps of different sizes fit one outer map.
-        const INNER_MAP: u32 = 1 << 12;
-        let chunks = slots.len().div_ceil(RING_CHUNK_SLOTS).max(1) as u32;
-        let mut ring: Array<MapData, RingChunk> = Array::create(chunks, INNER_MAP)?;
-        for (index, part) in slots.chunks(RING_CHUNK_SLOTS).enumerate() {
-            let mut chunk = RingChunk {
-                slots: [0; RING_CHUNK_SLOTS],
-            };
-            chunk.slots[..part.len()].copy_from_slice(part);
-            ring.set(index as u32, chunk, 0)?;
-        }
-        let mut rings: ArrayOfMaps<_, Array<MapData, RingChunk>> =
-            ArrayOfMaps::try_from(self.map_mut(maps::RINGS)?)?;
-        rings
-            .set(u32::from(service), &ring, 0)
-            .context("setting the ring")
     }
 
     /// Writes a guard rule for a source prefix; scope 0 is global.
@@ -510,41 +385,6 @@ impl Rig {
         }
         Ok(())
     }
-
-    /// Octets of memory that the kernel accounts to a map.
-    ///
-    /// # Errors
-    ///
-    /// When the map is no array, or `/proc` does not tell.
-    pub fn map_memory(&self, name: &str) -> Result<u64> {
-        let Map::Array(map) = self.map(name)? else {
-            bail!("{name} is no array")
-        };
-        let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-        Ok(line
-            .context("the kernel tells no memory of the map")?
-            .trim()
-            .parse()?)
-    }
-
-    /// A map of the object.
-    ///
-    /// # Errors
-    ///
-    /// When the object has no such map.
-    pub fn map(&self, name: &str) -> Result<&Map> {
-        self.ebpf
-            .map(name)
-            .ok_or_else(|| anyhow!("the object has no map {name}"))
-    }
-
-    fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
-        self.ebpf
-            .map_mut(name)
-            .ok_or_else(|| anyhow!("the object has no map {name}"))
-    }
 }
 
 /// A frame from the clients' gateway to the balancer.
@@ -555,16 +395,6 @@ pub fn from_client() -> Link {
 /// A frame from a backend to the balancer.
 pub fn from_backend(last: u8) -> Link {
     Link::new(super::netns::SOUTH, super::netns::backend(last))
-}
-
-/// CPUs that the kernel may use.
-///
-/// # Errors
-///
-/// When `/sys` is not mounted.
-pub fn cpus() -> Result<u32> {
-    let count = aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?;
-    Ok(count as u32)
 }
 
 /// `struct xdp_md` as the kernel takes it for a test run.

@@ -158,6 +158,13 @@ impl Default for Directory {
     }
 }
 
+impl Directory {
+    /// Highest service id and backend id given out.
+    pub(super) const fn highest(&self) -> (u16, u16) {
+        (self.services, self.backends)
+    }
+}
+
 impl Rig {
     /// Writes the entries of a service: backends, ring, table, keys, filter, settings.
     ///

@@ -53,14 +53,13 @@ fn maglev_uses_the_slot_that_user_space_computes() {
         for n in 0..200 {
             let from = client(&ends, n, 1000 + n);
             let (src, dst) = (socket(&from), socket(ends.vip));
-            let key = FlowKey {
-                src: src.ip().into(),
-                dst: dst.ip().into(),
-                src_port_be: src.port().to_be(),
-                dst_port_be: dst.port().to_be(),
-                protocol: protocol::TCP,
-                _pad: [0; 3],
-            };
+            let key = FlowKey::new(
+                src.ip().into(),
+                dst.ip().into(),
+                src.port().to_be(),
+                dst.port().to_be(),
+                protocol::TCP,
+            );
             // The test's rings give their slots to the backends in turn.
             let slot = ring_slot(selection_hash(&key, seed), RING_SIZE as u32) as usize;
             assert_eq!(chosen(&mut rig, &ends.tcp().from(&from).syn()), slot % 5);
