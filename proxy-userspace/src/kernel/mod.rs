@@ -6,4 +6,11 @@
 //! maps ──stats.rs, sweep.rs, events.rs──▶ counters, live flows, sampled events, captures
 //! ```
 
+pub mod apply;
+pub mod fake;
+pub mod plan;
 pub mod store;
+pub mod tables;
+
+#[cfg(test)]
+mod testing;

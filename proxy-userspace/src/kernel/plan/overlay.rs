@@ -1,0 +1,154 @@
+//! What is laid over the configuration: health, operators' drains, weights changed at run time.
+
+use super::entries::is_tunnel;
+use super::ids::Ids;
+use crate::config::model::Config;
+use crate::kernel::store::KernelState;
+use proxy_common::addr::Addr;
+use proxy_common::backend::{Backend, BackendState};
+use proxy_common::service::Mode;
+use std::collections::{BTreeSet, HashMap};
+
+/// Facts about backends that are not in the configuration, by service and backend name.
+///
+/// A backend that is not mentioned is up, not draining, and has its configured weight. Names that
+/// the configuration does not have are ignored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overlay {
+    services: HashMap<String, HashMap<String, BackendOverlay>>,
+    /// What becomes of backends that the configuration no longer has.
+    pub removed: Removed,
+}
+
+/// What becomes of a backend that the configuration no longer has, although its listener is
+/// still there and has the same mode. (With the listener, everything goes at once.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Removed {
+    /// It is removed at once: its flows are selected anew.
+    #[default]
+    AtOnce,
+    /// It drains: it keeps its flows and is listed in [`super::ListenerIds::retiring`]. As it is
+    /// found in the maps themselves, a restart of the daemon does not end the drain.
+    Drain {
+        /// Backend ids whose deadline has passed; they are removed.
+        released: BTreeSet<u16>,
+    },
+}
+
+/// Facts about one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendOverlay {
+    /// What its health checks say.
+    pub health: Health,
+    /// What an operator asked for.
+    pub drain: Drain,
+    /// A weight that an operator set in place of the configured one.
+    pub weight: Option<u16>,
+}
+
+/// Whether a backend answers its health checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It does, or has none.
+    #[default]
+    Up,
+    /// It does not: its flows are selected anew.
+    Down,
+}
+
+/// How far an operator's drain is. Whoever keeps the overlay also watches the deadline: planning
+/// has no clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drain {
+    /// Not draining.
+    #[default]
+    No,
+    /// Keeps its flows, takes no new ones.
+    Draining,
+    /// The deadline has passed: the flows that are left are selected anew.
+    Expired,
+}
+
+impl BackendOverlay {
+    /// The state that follows. A backend that fails its checks is down even while it drains.
+    pub const fn state(&self) -> BackendState {
+        match (self.health, self.drain) {
+            (Health::Down, _) | (_, Drain::Expired) => BackendState::Down,
+            (Health::Up, Drain::Draining) => BackendState::Draining,
+            (Health::Up, Drain::No) => BackendState::Up,
+        }
+    }
+}
+
+impl Overlay {
+    /// The facts about a backend.
+    pub fn get(&self, service: &str, backend: &str) -> BackendOverlay {
+        self.services
+            .get(service)
+            .and_then(|backends| backends.get(backend))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// The facts about a backend, to be changed.
+    pub fn entry(&mut self, service: &str, backend: &str) -> &mut BackendOverlay {
+        self.services
+            .entry(service.to_owned())
+            .or_default()
+            .entry(backend.to_owned())
+            .or_default()
+    }
+
+    /// Forgets the backends that the configuration no longer has.
+    pub fn retain_configured(&mut self, config: &Config) {
+        self.services.retain(|name, backends| {
+            let Some(service) = config.service(name) else {
+                return false;
+            };
+            backends.retain(|name, _| service.backends.iter().any(|b| b.name == *name));
+            !backends.is_empty()
+        });
+    }
+
+    /// Reads back what an earlier process had laid over, so that adopting its data plane changes
+    /// nothing before the first health check has answered. Drains start their time anew.
+    ///
+    /// A backend that is down is taken to have failed its checks where its service has some, and
+    /// to have been drained by an operator otherwise: the maps do not tell the two apart. Weights
+    /// are not read back, because one that differs from the configuration's may as well be due to
+    /// a new configuration.
+    pub fn adopt(config: &Config, kernel: &KernelState) -> Self {
+        let entries: HashMap<u16, &Backend> =
+            kernel.backends.iter().map(|(id, b)| (*id, b)).collect();
+        let mut overlay = Self::default();
+        for listener in Ids::recover(config, kernel).listeners() {
+            let checked = (config.service(&listener.service)).is_some_and(|s| s.health.is_some());
+            for (name, id) in &listener.backends {
+                let facts = entries.get(id).and_then(|entry| facts_of(entry, checked));
+                if let Some(facts) = facts {
+                    *overlay.entry(&listener.service, name) = facts;
+                }
+            }
+        }
+        overlay
+    }
+}
+
+/// What an entry tells beyond the configuration.
+fn facts_of(entry: &Backend, checked: bool) -> Option<BackendOverlay> {
+    let lacks_source =
+        Mode::from_code(entry.mode).is_some_and(is_tunnel) && entry.encap_src == Addr::UNSPECIFIED;
+    let (health, drain) = match BackendState::from_code(entry.state)? {
+        BackendState::Draining => (Health::Up, Drain::Draining),
+        // Planning holds it down, and will again if it must.
+        BackendState::Down if lacks_source => return None,
+        BackendState::Down if checked => (Health::Down, Drain::No),
+        BackendState::Down => (Health::Up, Drain::Expired),
+        BackendState::Up | BackendState::Absent => return None,
+    };
+    Some(BackendOverlay {
+        health,
+        drain,
+        weight: None,
+    })
+}
