@@ -5,7 +5,9 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray,
+};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, Pod};
 use proxy_common::addr::Addr;
@@ -120,7 +122,10 @@ impl Plane {
             .map_max_entries(maps::BACKEND_STATS, sizes.backends)
             .load_file(&path)
             .with_context(|| format!("loading {}", path.display()))?;
-        for name in [program::BALANCE, program::DECAP] {
+        for name in program::STAGES
+            .into_iter()
+            .chain([program::BALANCE, program::DECAP])
+        {
             let program: &mut Xdp = ebpf
                 .program_mut(name)
                 .with_context(|| format!("the object has no program {name}"))?
@@ -129,11 +134,19 @@ impl Plane {
                 .load()
                 .with_context(|| format!("loading program {name}"))?;
         }
-        Ok(Self {
+        let mut plane = Self {
             ebpf,
             sizes,
             generation: 0,
-        })
+        };
+        for (index, name) in (0..).zip(program::STAGES) {
+            let stage = plane.program_named(name)?.fd()?.try_clone()?;
+            let mut stages = ProgramArray::try_from(plane.map_mut(maps::STAGES)?)?;
+            stages
+                .set(index, &stage, 0)
+                .with_context(|| format!("setting stage {name}"))?;
+        }
+        Ok(plane)
     }
 
     fn clear_keyed(&mut self) -> Result<()> {
