@@ -60,7 +60,7 @@ const fn ring(name: &'static str, octets: u32) -> Wanted {
 }
 
 fn all_wanted() -> Vec<Wanted> {
-    use MapType::{Array, ArrayOfMaps, Hash, LruHash, PercpuArray};
+    use MapType::{Array, ArrayOfMaps, Hash, LruHash, PercpuArray, ProgArray};
     vec![
         wanted::<u32, Settings>(maps::SETTINGS, Array, 1),
         wanted::<u32, AddressFilter>(maps::ADDRESS_FILTER, Array, 1),
@@ -86,6 +86,7 @@ fn all_wanted() -> Vec<Wanted> {
         ring(maps::EVENTS, capacity::EVENTS_OCTETS),
         ring(maps::CAPTURE, capacity::CAPTURE_OCTETS),
         wanted::<u32, DecapSettings>(maps::DECAP_SETTINGS, Array, 1),
+        wanted::<u32, u32>(maps::STAGES, ProgArray, maps::stage::COUNT),
     ]
 }
 
@@ -153,7 +154,8 @@ fn programs_have_the_names_of_the_contract() {
         .progs()
         .map(|program| program.name().to_string_lossy().into_owned())
         .collect();
-    for name in [program::BALANCE, program::DECAP, program::PASS] {
+    let own = [program::BALANCE, program::DECAP, program::PASS];
+    for name in own.into_iter().chain(program::STAGES) {
         assert!(
             names.iter().any(|found| found == name),
             "{name} is not among {names:?}"
