@@ -99,7 +99,7 @@ pub fn verify(frame: &[u8], gue_port: u16) -> Result<Vec<Layer>, Fault> {
 enum Trailer {
     /// Nothing: a packet in a tunnel.
     None,
-    /// Ethernet padding, up to the minimum frame.
+    /// Ethernet padding: a short frame's, which stays behind when a tunnel makes it longer.
     Padding,
     /// The packet may be cut: a quoted one.
     Cut,
@@ -302,7 +302,7 @@ fn bounded<'a>(
 ) -> Result<&'a [u8], Fault> {
     let fits = match trailer {
         Trailer::None => total == packet.len(),
-        Trailer::Padding => total == packet.len() || total < packet.len() && packet.len() <= 46,
+        Trailer::Padding => total <= packet.len(),
         Trailer::Cut => total >= packet.len(),
     };
     if fits {
