@@ -93,8 +93,7 @@ impl Toolchain {
             }
         };
         command.args(["--release", "--target", "bpfel-unknown-none"]);
-        // Line information makes verifier messages readable; BTF gives maps their types.
-        command.env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
+        command.env("RUSTFLAGS", BPF_RUSTFLAGS);
         // rustc starts bpf-linker by its name, and cargo its subcommands: Debian's must come before
         // the proxies of rustup.
         let linker = find_linker().and_then(|linker| Some(linker.parent()?.to_owned()));
@@ -118,6 +117,13 @@ impl Toolchain {
         }
     }
 }
+
+/// Line information makes verifier messages readable; BTF gives maps their types. Version 3 of the
+/// instruction set has 32-bit atomics. Headers are rarely aligned, so accesses may not be either;
+/// and short copies must become moves, not calls of an octet loop.
+const BPF_RUSTFLAGS: &str = "-C debuginfo=2 -C target-cpu=v3 -C link-arg=--btf \
+    -C link-arg=--disable-expand-memcpy-in-order \
+    -C link-arg=--cpu-features=+allows-misaligned-mem-access";
 
 fn choose(
     wish: Option<&str>,

@@ -221,12 +221,12 @@ fn rewrite_transport(frame: Frame, scratch: &Scratch, addresses: u64) -> u64 {
     let is_tcp = old.protocol == protocol::TCP;
     let mut change = ports;
     let checksum_at = l4 + if is_tcp { 16 } else { 6 };
-    if let Some(checksum) = frame.read::<u16>(checksum_at) {
-        if is_tcp || checksum != 0 {
-            let updated = update(checksum, addresses + ports);
-            let _ = frame.write(checksum_at, updated);
-            change += u64::from(!checksum) + u64::from(updated);
-        }
+    if let Some(checksum) = frame.read::<u16>(checksum_at)
+        && (is_tcp || checksum != 0)
+    {
+        let updated = update(checksum, addresses + ports);
+        let _ = frame.write(checksum_at, updated);
+        change += u64::from(!checksum) + u64::from(updated);
     }
     let _ = frame.write(l4, [new.src_port_be, new.dst_port_be]);
     change
