@@ -183,6 +183,20 @@ impl Rig {
     /// When the kernel refuses the run (a frame of less than 14 octets, say).
     pub fn run(&mut self, frame: &[u8]) -> Result<Outcome> {
         let (action, frame) = self.run_uncounted(frame)?;
+        let reasons = self.counted()?;
+        Ok(Outcome {
+            action,
+            frame,
+            reasons,
+        })
+    }
+
+    /// The reasons counted since the last look, each as often as it was.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn counted(&mut self) -> Result<Vec<Reason>> {
         let reasons = self.reasons()?;
         let mut counted = Vec::new();
         for (&reason, (now, before)) in Reason::ALL
@@ -192,11 +206,7 @@ impl Rig {
             counted.extend(std::iter::repeat_n(reason, (now - before) as usize));
         }
         self.reasons_before = reasons;
-        Ok(Outcome {
-            action,
-            frame,
-            reasons: counted,
-        })
+        Ok(counted)
     }
 
     /// Runs one frame without looking at the reasons: for floods.
@@ -205,8 +215,18 @@ impl Rig {
     ///
     /// As [`Self::run`].
     pub fn run_uncounted(&mut self, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
+        self.run_split(frame, frame.len())
+    }
+
+    /// As [`Self::run_uncounted`], with only the first `linear` octets in the first buffer: the
+    /// one way in which a program can meet less than an Ethernet header.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`]; also before Linux 6.18, which splits no frames.
+    pub fn run_split(&mut self, frame: &[u8], linear: usize) -> Result<(Action, Vec<u8>)> {
         let mut out = vec![0; frame.len() + 256];
-        let context = XdpMd::new(frame.len() as u32, self.ingress);
+        let context = XdpMd::new(linear as u32, self.ingress);
         let result = self.program()?.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),

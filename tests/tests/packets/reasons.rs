@@ -202,7 +202,7 @@ const PROVOCATIONS: &[(Reason, Provocation)] = &[
 const UNREACHABLE: &[(Reason, &str)] = &[
     (
         Reason::DropTruncatedEthernet,
-        "the kernel gives XDP no frame of less than 14 octets",
+        "provoked in `truncation`, by a frame whose first buffer is shorter than that",
     ),
     (
         Reason::DropHeadroom,

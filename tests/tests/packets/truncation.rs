@@ -153,3 +153,31 @@ fn fix_length(packet: &mut [u8]) {
         packet[4..6].copy_from_slice(&length);
     }
 }
+
+/// The kernel gives XDP no frame of less than an Ethernet header, but its first buffer may be
+/// shorter, and only that can be accessed directly.
+#[test]
+fn a_first_buffer_that_ends_in_the_ethernet_header_is_dropped() {
+    for ends in BOTH {
+        let mut rig = rig();
+        serve(&mut rig, &ends, Mode::Nat);
+        let frame = ends.tcp().frame(&from_client());
+        if let Err(error) = rig.run_split(&frame, 0) {
+            println!("this kernel splits no frames: {error:#}");
+            return;
+        }
+        rig.forget_reasons().unwrap();
+        for linear in 0..frame.len() {
+            let (action, _) = rig.run_split(&frame, linear).unwrap();
+            let counted = rig.counted().unwrap();
+            assert_ne!(action, Action::Aborted, "{linear} octets");
+            assert_eq!(counted.len(), 1, "{linear} octets: {counted:?}");
+            if linear < SHORTEST {
+                assert_eq!(
+                    (action, counted[0]),
+                    (Action::Drop, Reason::DropTruncatedEthernet)
+                );
+            }
+        }
+    }
+}
