@@ -175,12 +175,24 @@ impl<P: Plane> Control<P> {
         };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
+        self.mark_probes();
         self.attached = self.plane.attach(&self.config.l4.interfaces)?;
         self.resolve_neighbours();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
         self.set_phase(Phase::Serving);
         Ok(())
+    }
+
+    /// Tells the probes to VIPs by which mark their packets find their backend.
+    pub(super) fn mark_probes(&self) {
+        if !overlay::probes_vips(&self.config) {
+            return;
+        }
+        match overlay::checks_for(&self.config, &self.kernel, &self.overlay) {
+            Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
+            Err(error) => error!(%error, "probes to VIPs cannot be marked"),
+        }
     }
 
     /// Gives draining backends of an earlier process their whole time again.

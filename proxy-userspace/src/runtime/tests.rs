@@ -18,7 +18,7 @@ use crate::observe::counters::Counters;
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{BackendView, Daemon, View};
 use parking_lot::Mutex;
-use proxy_common::backend::BackendState;
+use proxy_common::backend::{BackendState, probe_mark};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -60,9 +60,9 @@ impl Source for TextSource {
     }
 }
 
-/// Backends that fail their probes.
+/// Backends that fail their probes, and the targets that were probed.
 #[derive(Clone, Debug, Default)]
-struct Sick(Arc<Mutex<Vec<IpAddr>>>);
+struct Sick(Arc<Mutex<Vec<IpAddr>>>, Arc<Mutex<Vec<Target>>>);
 
 impl Prober for Sick {
     fn probe(
@@ -71,6 +71,7 @@ impl Prober for Sick {
         _: Arc<HealthCheck>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let sick = self.0.lock().contains(&target.address.ip());
+        self.1.lock().push(target);
         async move {
             sleep(Duration::from_millis(1)).await;
             match sick {
@@ -789,4 +790,30 @@ async fn a_stop_delay_is_served_not_ready_and_can_be_cut_short() {
     daemon.hurry.notify_one();
     sleep(Duration::from_millis(1)).await;
     assert!(daemon.world.lock().attached.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_to_a_vip_carry_their_backends_id() {
+    let text = BASE
+        .replace(
+            "{interfaces",
+            "{tunnel: {source_v4: 10.0.0.254}, interfaces",
+        )
+        .replace("mode: nat", "mode: dsr-ipip")
+        .replace("10.0.0.1:80", "10.0.0.1")
+        .replace("10.0.0.2:80", "10.0.0.2");
+    let daemon = start(&format!("{text}    health: {{tcp: {{}}, target: vip}}\n"));
+    sleep(Duration::from_secs(1)).await;
+    let ids: Vec<u16> = daemon.view().await.services[0]
+        .backends
+        .iter()
+        .map(|backend| backend.ids[0])
+        .collect();
+    let targets = daemon.sick.1.lock().clone();
+    assert!(!targets.is_empty());
+    for target in targets {
+        assert_eq!(target.address.to_string(), "192.0.2.10:80");
+        let mark = target.mark.expect("marked");
+        assert!(ids.iter().any(|id| probe_mark(*id) == mark), "{mark:#x}");
+    }
 }
