@@ -89,7 +89,13 @@ fn reply(frame: Frame, packet: &Packet) -> Option<()> {
     let head = unsafe { &mut *head };
     let change =
         u64::from(!u16::from_ne_bytes([head[0], 0])) + u64::from(u16::from_ne_bytes([kind, 0]));
-    let checksum = update(u16::from_ne_bytes([head[2], head[3]]), change).to_ne_bytes();
+    let checksum = match update(u16::from_ne_bytes([head[2], head[3]]), change) {
+        // The update cannot tell the two zeros apart. Ones are right for either: a message of
+        // nothing but zeros has them, and to any other they add nothing.
+        0 => 0xffffu16,
+        checksum => checksum,
+    };
+    let checksum = checksum.to_ne_bytes();
     *head = [kind, head[1], checksum[0], checksum[1]];
     Some(())
 }
