@@ -93,6 +93,13 @@ fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
     opaque((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) == 0
 }
 
+/// The flow's entry, if it stands in its preferred way.
+#[inline(always)]
+pub fn preferred(place: &Place, key: &FlowKey) -> Option<*mut FlowEntry> {
+    let entry = way_of(place.set, place.way);
+    same(entry, key).then_some(entry)
+}
+
 /// Finds a flow in this CPU's part: the preferred way first, then whatever the tags allow.
 /// `place` then names the way.
 #[inline(always)]
