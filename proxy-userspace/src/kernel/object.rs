@@ -11,11 +11,15 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use proxy_common::maps::{self, program};
 use std::io;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
+
+/// How often a program is offered to the kernel before an interruption counts as a failure.
+const ATTEMPTS: u32 = 5;
 
 /// Lines of the verifier's log that an error shows: its last ones say what it refused.
 const VERIFIER_LINES: usize = 24;
@@ -63,11 +67,24 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
         .ok_or(LoadError::MissingProgram(name))?
         .try_into()
         .map_err(|_| LoadError::MissingProgram(name))?;
-    program.load().map_err(program_error)?;
+    let mut attempts = 1;
+    while let Err(error) = program.load() {
+        if attempts == ATTEMPTS || !is_interruption(&error) {
+            return Err(program_error(error));
+        }
+        attempts += 1;
+    }
     let fd = program.fd().map_err(program_error)?;
     fd.as_fd()
         .try_clone_to_owned()
         .map_err(|source| program_error(ProgramError::IOError(source)))
+}
+
+/// True where the verifier stopped because a signal waits for this thread: it says nothing of the
+/// program then.
+fn is_interruption(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. }
+        if matches!(io_error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted))
 }
 
 fn last_lines(text: &str, count: usize) -> String {
