@@ -1,5 +1,5 @@
-//! The short way: a whole, untagged packet without IP options, of an established flow whose entry
-//! stands in its preferred way and whose next hop is known.
+//! The short way: a whole, untagged packet without IP options, of an established flow whose next hop
+//! is known.
 //!
 //! That is nearly every packet of a balancer under load. All offsets are constants here, nothing
 //! is written down for later stages, and each check that fails gives the untouched packet to the
@@ -162,8 +162,10 @@ fn balance(frame: Frame, settings: &Settings, packet: &Packet) -> Option<u32> {
     if let Err(verdict) = filter(settings, packet) {
         return Some(done(verdict));
     }
-    let place = flow::place(settings, &packet.key)?;
-    let entry = flow::preferred(&place, &packet.key)?;
+    let mut place = flow::place(settings, &packet.key)?;
+    // A copy: the packet would else have to stand in memory as a whole.
+    let key = packet.key;
+    let entry = flow::find(&mut place, &key)?;
     // SAFETY: the entry is inside a map's value; only this CPU writes it.
     let (entry, flow) = unsafe { (entry, &*entry) };
     let steady = flow.phase == Phase::Established.code() || flow.phase == Phase::Udp.code();

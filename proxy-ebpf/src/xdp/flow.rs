@@ -93,13 +93,6 @@ fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
     opaque((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) == 0
 }
 
-/// The flow's entry, if it stands in its preferred way.
-#[inline(always)]
-pub fn preferred(place: &Place, key: &FlowKey) -> Option<*mut FlowEntry> {
-    let entry = way_of(place.set, place.way);
-    same(entry, key).then_some(entry)
-}
-
 /// Finds a flow in this CPU's part: the preferred way first, then whatever the tags allow.
 /// `place` then names the way.
 #[inline(always)]
@@ -108,6 +101,18 @@ pub fn find(place: &mut Place, key: &FlowKey) -> Option<*mut FlowEntry> {
     if same(preferred, key) {
         return Some(preferred);
     }
+    let way = search(place.set, key, u64::from(place.tag));
+    if way >= WAYS as u64 {
+        return None;
+    }
+    place.way = way as u32;
+    Some(way_of(place.set, place.way))
+}
+
+/// As [`find`], for a packet that most likely opens a flow: the tags alone tell that it has none,
+/// and the preferred way, a cache line of its own, need not be fetched.
+#[inline(always)]
+pub fn find_new(place: &mut Place, key: &FlowKey) -> Option<*mut FlowEntry> {
     let way = search(place.set, key, u64::from(place.tag));
     if way >= WAYS as u64 {
         return None;

@@ -55,6 +55,7 @@ use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::protocol;
 use proxy_common::settings::{Settings, settings_flags};
+use proxy_common::tcp;
 
 /// The time of a packet.
 #[derive(Clone, Copy)]
@@ -208,7 +209,12 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
         return end(Reason::DropInternal);
     };
     chosen.hash = place.hash;
-    let Some(entry) = flow::find(&mut place, &packet.key) else {
+    let entry = if tcp::opens(packet.tcp_flags) {
+        flow::find_new(&mut place, &packet.key)
+    } else {
+        flow::find(&mut place, &packet.key)
+    };
+    let Some(entry) = entry else {
         return hand_on(frame, stage::OPEN);
     };
     let next = known::look(settings, packet, now, &place, entry, chosen)?;
