@@ -4,6 +4,7 @@
 //! toolchain; `sluice run` then says what is missing.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 fn main() {
@@ -14,6 +15,7 @@ fn main() {
     println!("cargo::rerun-if-changed={}", object.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("sluice.bpf.o");
     write(&object, &out);
+    facts();
 }
 
 fn write(object: &Path, out: &Path) {
@@ -24,4 +26,53 @@ fn write(object: &Path, out: &Path) {
             fs::write(out, []).expect("OUT_DIR is writable");
         }
     }
+}
+
+/// Hands facts about the build to the crate. All of them can be given by the environment, so that
+/// a package built outside a repository, or reproducibly, can state them.
+fn facts() {
+    let env_or = |name: &str, or: &dyn Fn() -> Option<String>| {
+        println!("cargo::rerun-if-env-changed={name}");
+        let value = env::var(name).ok().or_else(or);
+        let value = value.filter(|text| !text.is_empty() && !text.contains('\n'));
+        println!(
+            "cargo::rustc-env={name}={}",
+            value.unwrap_or_else(|| "unknown".to_owned())
+        );
+    };
+    env_or("SLUICE_REVISION", &|| {
+        output("git", &["rev-parse", "--short=12", "HEAD"])
+    });
+    env_or("SLUICE_COMMIT_DATE", &|| {
+        output("git", &["log", "-1", "--format=%cs"])
+    });
+    env_or("SLUICE_RUSTC", &|| {
+        output(&env::var("RUSTC").ok()?, &["--version"])
+    });
+    for (name, from) in [("SLUICE_TARGET", "TARGET"), ("SLUICE_PROFILE", "PROFILE")] {
+        println!(
+            "cargo::rustc-env={name}={}",
+            env::var(from).expect("cargo sets it")
+        );
+    }
+    // The log of HEAD changes with each commit and checkout. A missing file would rebuild always.
+    let log = output(
+        "git",
+        &[
+            "rev-parse",
+            "--path-format=absolute",
+            "--git-path",
+            "logs/HEAD",
+        ],
+    );
+    if let Some(log) = log.filter(|path| Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+}
+
+/// First line that a command prints, if it succeeds.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }

@@ -1,3 +1,7 @@
 //! The binary `sluice`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    proxy_userspace::cli::main(std::env::args_os())
+}

@@ -1,0 +1,264 @@
+//! What is asked and answered over the admin API, besides [`crate::observe::view`].
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where everything but health and metrics lives.
+pub const PREFIX: &str = "/api/v1";
+
+/// A backend of a service, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendName {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+}
+
+/// Body of `POST /api/v1/drain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+    /// Seconds after which its flows are selected anew; the service's drain timeout if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+}
+
+/// Answer of `drain` and `undrain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendAnswer {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+    /// Its state now: `up`, `draining` or `down`.
+    pub state: String,
+    /// Flows that it still has.
+    pub live_flows: u64,
+    /// Seconds until the drain ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_remaining_seconds: Option<f64>,
+}
+
+/// Answer of a reload that took effect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReloadAnswer {
+    /// The generation now in force.
+    pub generation: u64,
+    /// What changed, one sentence each; empty if nothing did.
+    pub changes: Vec<String>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<String>,
+    /// Map entries that were written.
+    pub edits: u64,
+}
+
+/// Body of `POST /api/v1/guard` and `POST /api/v1/guard/remove`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardRequest {
+    /// Source address or prefix.
+    pub source: String,
+    /// Listener whose sources it judges; absent is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// What happens to the source. Not used by `remove`.
+    #[serde(default)]
+    pub action: GuardAction,
+    /// Seconds until the rule expires; absent never does. Not used by `remove`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<f64>,
+}
+
+/// What a guard rule does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardAction {
+    /// New flows of the source pass.
+    Allow,
+    /// Packets of the source are dropped.
+    #[default]
+    Deny,
+}
+
+/// Query of `GET /api/v1/flows`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlowQuery {
+    /// Only flows of this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Only flows of this backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Only flows of clients in this prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Flows at most; [`MAX_FLOWS`] at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Flows in one answer at most: the table may hold millions.
+pub const MAX_FLOWS: usize = 10_000;
+
+/// Flows in one answer when the query does not say.
+pub const DEFAULT_FLOWS: usize = 100;
+
+/// Answer of `GET /api/v1/flows`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowsAnswer {
+    /// The flows, in no particular order.
+    pub flows: Vec<crate::observe::view::FlowView>,
+    /// True if there were more than the limit.
+    pub truncated: bool,
+}
+
+/// Query of `GET /api/v1/events`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventQuery {
+    /// One packet in this many while somebody listens; the configured rate if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u32>,
+    /// Only events of this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Only events with this reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Only events with this outcome: `pass`, `forward` or `drop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
+/// Query of `POST /api/v1/capture`, whose answer is a pcapng stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptureQuery {
+    /// Octets of each packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snaplen: Option<u32>,
+    /// End after this many records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// End after this many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_seconds: Option<f64>,
+    /// Only packets that arrived on this interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Only packets of this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Only packets with this reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Only packets with this address at either end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Only packets with this port at either end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// Body of `POST /api/v1/stop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopRequest {
+    /// Leave the kernel part forwarding.
+    pub keep_dataplane: bool,
+    /// Do not wait for readiness to be noticed.
+    pub now: bool,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Whose fault it is, roughly.
+    pub kind: RefusalKind,
+    /// One sentence.
+    pub message: String,
+    /// Every single fault, already rendered for people, with the place in the file where it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}
+
+/// Kinds of [`Refusal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// The request makes no sense.
+    Invalid,
+    /// It names something that does not exist.
+    NotFound,
+    /// It does not fit the present state.
+    Conflict,
+    /// The kernel or the daemon failed.
+    Internal,
+    /// The daemon is stopping.
+    Stopping,
+}
+
+impl Refusal {
+    /// A refusal without details.
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            details: Vec::new(),
+        }
+    }
+
+    /// The daemon is stopping.
+    pub fn stopping() -> Self {
+        Self::new(RefusalKind::Stopping, "the daemon is stopping")
+    }
+
+    /// The daemon failed at something; the chain of causes becomes the message.
+    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(RefusalKind::Internal, chain(error))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for detail in &self.details {
+            write!(f, "\n{detail}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// An error and all its causes on one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let levels: Vec<String> = causes.map(ToString::to_string).collect();
+    levels.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_refused_rather_than_ignored() {
+        let body = r#"{"service":"web","backend":"b1","timeout":30}"#;
+        let error = serde_json::from_str::<DrainRequest>(body).expect_err("`timeout` is unknown");
+        assert!(error.to_string().contains("timeout"), "{error}");
+    }
+
+    #[test]
+    fn a_chain_names_every_level_once() {
+        let error = std::io::Error::other(Refusal::new(RefusalKind::Invalid, "no"));
+        assert_eq!(chain(&error), "no");
+    }
+}

@@ -1,0 +1,169 @@
+//! The unix socket: one owner at a time, and no stale file in the way.
+//!
+//! A lock file beside the socket decides who owns it. The kernel releases the lock when its holder
+//! dies, however it dies, so a socket file without a lock holder is stale and may be removed
+//! without asking anybody; two daemons that start at once cannot both win.
+
+use nix::fcntl::{Flock, FlockArg};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+
+/// Owner and group may talk to the daemon, nobody else.
+pub const MODE: u32 = 0o660;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// A bound socket. Dropping it removes the file and releases the lock.
+#[derive(Debug)]
+pub struct AdminSocket {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// The socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another daemon has it.
+    #[error("another sluice (process {pid}) already serves {}", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+        /// Process id of the other daemon, as it noted it.
+        pid: String,
+    },
+    /// The system refused.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl AdminSocket {
+    /// Takes the lock and binds the socket; must run inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`SocketError::InUse`] if another daemon runs, else [`SocketError::Io`].
+    pub fn bind(path: &Path) -> Result<(Self, UnixListener), SocketError> {
+        if let Some(directory) = path.parent() {
+            at("create directory", directory, fs::create_dir_all(directory))?;
+        }
+        let lock = take_lock(path)?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return at("remove stale socket", path, Err(error));
+            }
+            _ => {}
+        }
+        let listener = at("listen on", path, listen(path))?;
+        let socket = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        Ok((socket, listener))
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // Best effort: the next start removes what is left.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Where the lock of a socket lives. It is left behind: removing it would let two daemons hold
+/// locks on two files of the same name.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn take_lock(path: &Path) -> Result<Flock<File>, SocketError> {
+    let lock_path = lock_path(path);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = at("open lock", &lock_path, options.open(&lock_path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            at("write lock", &lock_path, note_owner(&mut lock))?;
+            Ok(lock)
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            Err(SocketError::InUse {
+                path: path.to_owned(),
+                pid: pid.trim().to_owned(),
+            })
+        }
+        Err((_, errno)) => at("lock", &lock_path, Err(errno.into())),
+    }
+}
+
+fn note_owner(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Permissions are set between `bind` and `listen`, so nobody can connect before they hold.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(StdUnixListener::from(std::os::fd::OwnedFd::from(socket)))
+}
+
+fn at<T>(what: &'static str, path: &Path, result: io::Result<T>) -> Result<T, SocketError> {
+    result.map_err(|source| SocketError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_daemon_is_refused_and_told_who_is_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("run/admin.sock");
+        let first = AdminSocket::bind(&path).expect("binds");
+        let error = AdminSocket::bind(&path).expect_err("in use");
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
+        drop(first);
+        assert!(!path.exists());
+        AdminSocket::bind(&path).expect("free again");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_killed_daemon_left_is_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        drop(StdUnixListener::bind(&path).expect("binds"));
+        assert!(path.exists());
+        let (_socket, _listener) = AdminSocket::bind(&path).expect("replaces it");
+        let mode = fs::metadata(&path).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+    }
+}

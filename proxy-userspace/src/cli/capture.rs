@@ -1,0 +1,129 @@
+//! `sluice capture`.
+
+use crate::admin::api::CaptureQuery;
+use crate::admin::client::Chunks;
+use crate::cli::args::{self, SocketArgs};
+use crate::cli::exit::{Exit, Failure};
+use std::io::IsTerminal as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::fs::File;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+/// Write what the balancer saw and did to a pcapng file
+///
+/// Packets that XDP sends back are invisible to tcpdump. This captures inside the balancer: each
+/// packet as it arrived and as it left, with its verdict as a comment. Open the file with
+/// Wireshark or tshark.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sluice capture -w web.pcapng --service web --count 200
+  sluice capture -w - --reason denied --duration 10s | tshark -r -
+  sluice capture -w drops.pcapng --host 192.0.2.7 --port 443
+
+Ctrl-C ends the capture; the file is complete at any time.")]
+pub(super) struct Args {
+    /// File to write, - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    write: PathBuf,
+    /// Only packets that arrived on this interface
+    #[arg(short, long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Only packets of this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Only packets with this reason, see `sluice status --reasons`
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only packets from or to this address
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// Only packets from or to this port
+    #[arg(long)]
+    port: Option<u16>,
+    /// End after this many packets
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after this time
+    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    duration: Option<Duration>,
+    /// Octets of each packet to keep
+    #[arg(short, long, value_name = "OCTETS", value_parser = clap::value_parser!(u32).range(14..))]
+    snaplen: Option<u32>,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let standard_output = self.write.as_os_str() == "-";
+        if standard_output && std::io::stdout().is_terminal() {
+            let error = "a capture is binary and standard output is a terminal";
+            return Err(Failure::new(Exit::Usage, error).hint("Pipe it, or give a file with -w."));
+        }
+        args::block_on(async {
+            let chunks = self
+                .socket
+                .client()
+                .post_stream("capture", &self.query())
+                .await?;
+            if standard_output {
+                copy(chunks, tokio::io::stdout()).await
+            } else {
+                let file = File::create(&self.write).await;
+                copy(
+                    chunks,
+                    file.map_err(|error| cannot_write(&self.write, error))?,
+                )
+                .await
+            }
+        })
+    }
+
+    fn query(&self) -> CaptureQuery {
+        CaptureQuery {
+            snaplen: self.snaplen,
+            count: self.count,
+            duration_seconds: self.duration.map(|duration| duration.as_secs_f64()),
+            interface: self.interface.clone(),
+            service: self.service.clone(),
+            reason: self.reason.clone(),
+            host: self.host.map(|host| host.to_string()),
+            port: self.port,
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: std::io::Error) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("cannot write {}: {error}", path.display()),
+    )
+}
+
+/// Copies until the stream ends or Ctrl-C. Closing the connection ends the capture.
+async fn copy(mut chunks: Chunks, mut out: impl AsyncWrite + Unpin) -> Result<Exit, Failure> {
+    let written = async {
+        let mut octets = 0u64;
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.next() => chunk?,
+                _ = tokio::signal::ctrl_c() => None,
+            };
+            let Some(chunk) = chunk else { break };
+            octets += chunk.len() as u64;
+            out.write_all(&chunk)
+                .await
+                .map_err(|error| Failure::new(Exit::Failed, error))?;
+            out.flush()
+                .await
+                .map_err(|error| Failure::new(Exit::Failed, error))?;
+        }
+        Ok::<_, Failure>(octets)
+    };
+    let octets = written.await?;
+    eprintln!("{octets} octets written");
+    Ok(Exit::Done)
+}

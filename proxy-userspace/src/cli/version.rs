@@ -1,0 +1,55 @@
+//! `sluice version`.
+
+use crate::cli::args::Output;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output;
+use crate::observe::build::{BuildInfo, VERSION_LINE};
+
+/// Print the version and facts about the build
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sluice version -v
+  sluice version -o json | jq -r .revision")]
+pub(super) struct Args {
+    /// Print every fact, not only the version
+    #[arg(short, long)]
+    verbose: bool,
+    /// How to print the facts
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let info = BuildInfo::current();
+        match self.output {
+            Output::Json => output::json(&info)?,
+            Output::Table => {
+                output::line(format!("sluice {VERSION_LINE}"))?;
+                if self.verbose {
+                    output::print(&facts(&info))?;
+                }
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn facts(info: &BuildInfo) -> String {
+    let running = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    let running = running.as_deref().map_or("unknown", str::trim);
+    let facts = [
+        ("commit", info.revision.as_str()),
+        ("commit date", info.commit_date.as_str()),
+        ("compiler", info.rustc.as_str()),
+        ("target", info.target.as_str()),
+        ("profile", info.profile.as_str()),
+        ("data plane layout", &info.abi_version.to_string()),
+        ("running kernel", running),
+    ];
+    facts
+        .iter()
+        .map(|(name, value)| format!("{:<18} {value}\n", format!("{name}:")))
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! Diagnostics by `tracing`, written to standard error so that results on standard output stay
+//! clean for pipes.
+//!
+//! Precedence of the level: `--log-level`, then `SLUICE_LOG`, then `info`. The value may be a
+//! level (`debug`) or a list of directives (`info,proxy_userspace::health=debug`), because a
+//! flood of one module's lines is the usual reason for wanting fewer of the others.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// Environment variable with the default level.
+pub const LEVEL_VARIABLE: &str = "SLUICE_LOG";
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The logger could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The level or a directive is not understood.
+    #[error("log level `{directives}` is not understood")]
+    Level {
+        /// What was given.
+        directives: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// A logger is already installed in this process.
+    #[error("a logger is already installed")]
+    Installed(#[source] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Installs the logger for the whole process.
+///
+/// # Errors
+///
+/// [`LogError::Level`] if `directives` is not understood, [`LogError::Installed`] at the second
+/// call.
+pub fn install(format: Format, directives: &str) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(directives).map_err(|source| LogError::Level {
+        directives: directives.to_owned(),
+        source,
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE)
+        .with_target(false);
+    let installed = match format {
+        Format::Text => tracing::subscriber::set_global_default(
+            builder
+                .with_ansi(color(std::io::stderr().is_terminal()))
+                .finish(),
+        ),
+        Format::Json => tracing::subscriber::set_global_default(
+            builder.json().flatten_event(true).with_ansi(false).finish(),
+        ),
+    };
+    installed.map_err(LogError::Installed)
+}
+
+/// Whether to colour output, given whether it goes to a terminal.
+///
+/// `NO_COLOR` (any non-empty value, see no-color.org) wins over `CLICOLOR_FORCE`.
+pub fn color(terminal: bool) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    color_given(terminal, set("NO_COLOR"), set("CLICOLOR_FORCE"))
+}
+
+const fn color_given(terminal: bool, no_color: bool, force: bool) -> bool {
+    !no_color && (terminal || force)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_wins_and_pipes_are_plain() {
+        assert!(color_given(true, false, false));
+        assert!(!color_given(false, false, false));
+        assert!(color_given(false, false, true));
+        assert!(!color_given(true, true, true));
+    }
+
+    #[test]
+    fn a_wrong_directive_is_named() {
+        let error = install(Format::Text, "info,=,=").expect_err("not a directive");
+        assert!(error.to_string().contains("info,=,="));
+    }
+}

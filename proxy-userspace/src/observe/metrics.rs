@@ -1,0 +1,480 @@
+//! The metrics page: one [`View`] and the daemon's own [`Counters`], in OpenMetrics text.
+//!
+//! Nothing is registered ahead and nothing is kept between scrapes: a service that leaves the
+//! configuration leaves the page with it, and a counter is what the kernel's map says now.
+
+use crate::observe::build;
+use crate::observe::counters::{Counters, Histogram, PROBE_BUCKETS};
+use crate::observe::names::{self, Kind, Metric};
+use crate::observe::process::ProcessUsage;
+use crate::observe::view::View;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `Content-Type` of the page.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The metrics page.
+///
+/// # Errors
+///
+/// [`fmt::Error`] never in practice: writing to a string does not fail.
+pub fn page(
+    view: Arc<View>,
+    counters: Arc<Counters>,
+    ready: bool,
+    process: ProcessUsage,
+) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page {
+        view,
+        counters,
+        ready,
+        process,
+    }));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// Everything that one scrape shows.
+#[derive(Debug)]
+struct Page {
+    view: Arc<View>,
+    counters: Arc<Counters>,
+    ready: bool,
+    process: ProcessUsage,
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let mut families = Families(&mut encoder);
+        self.daemon(&mut families)?;
+        self.packets(&mut families)?;
+        self.listeners(&mut families)?;
+        self.backends(&mut families)?;
+        self.health(&mut families)?;
+        self.data_plane(&mut families)?;
+        self.process(&mut families)
+    }
+}
+
+impl Page {
+    fn daemon(&self, out: &mut Families) -> fmt::Result {
+        let counters = &self.counters;
+        out.info(
+            names::BUILD_INFO,
+            [build::VERSION, build::REVISION, build::RUSTC],
+        )?;
+        out.one(names::READY, self.ready)?;
+        out.one(
+            names::RELOAD_SUCCESSFUL,
+            !counters.last_reload_refused.load(Relaxed),
+        )?;
+        out.one(
+            names::RELOAD_SUCCESS_TIME,
+            counters.last_reload_success_seconds.load(Relaxed) as f64,
+        )?;
+        let reloads = [
+            ("success", counters.reloads_succeeded.load(Relaxed)),
+            ("failure", counters.reloads_failed.load(Relaxed)),
+        ];
+        out.many(
+            names::RELOADS,
+            reloads.map(|(result, count)| ([result], Value::from(count))),
+        )
+    }
+
+    fn packets(&self, out: &mut Families) -> fmt::Result {
+        let reasons = self.view.reasons.iter();
+        out.many(
+            names::PACKETS,
+            reasons.map(|count| {
+                (
+                    [count.reason.as_str(), count.outcome.as_str()],
+                    Value::from(count.packets),
+                )
+            }),
+        )
+    }
+
+    fn listeners(&self, out: &mut Families) -> fmt::Result {
+        type Field = fn(&crate::observe::view::ListenerView) -> u64;
+        let fields: [(Metric, Field); 6] = [
+            (names::LISTENER_LOCAL_PACKETS, |listener| {
+                listener.local_packets
+            }),
+            (names::LISTENER_LOCAL_BYTES, |listener| listener.local_bytes),
+            (names::LISTENER_LOCAL_FLOWS, |listener| {
+                listener.local_new_flows
+            }),
+            (names::LISTENER_DROPPED, |listener| listener.dropped),
+            (names::LISTENER_UNTRACKED, |listener| {
+                listener.untracked_flows
+            }),
+            (names::LISTENER_REPLACED, |listener| listener.replaced_flows),
+        ];
+        for (metric, field) in fields {
+            let rows = self.view.services.iter().flat_map(|service| {
+                service.listeners.iter().map(move |listener| {
+                    (
+                        [listener.name.as_str(), service.name.as_str()],
+                        field(listener).into(),
+                    )
+                })
+            });
+            out.many(metric, rows)?;
+        }
+        Ok(())
+    }
+
+    fn backends(&self, out: &mut Families) -> fmt::Result {
+        type Field = fn(&crate::observe::view::BackendView) -> Value;
+        let fields: [(Metric, Field); 9] = [
+            (names::BACKEND_PACKETS, |backend| {
+                backend.traffic.packets.into()
+            }),
+            (names::BACKEND_BYTES, |backend| backend.traffic.bytes.into()),
+            (names::BACKEND_NEW_FLOWS, |backend| {
+                backend.traffic.new_flows.into()
+            }),
+            (names::BACKEND_RETURN_PACKETS, |backend| {
+                backend.traffic.return_packets.into()
+            }),
+            (names::BACKEND_RETURN_BYTES, |backend| {
+                backend.traffic.return_bytes.into()
+            }),
+            (names::BACKEND_LIVE_FLOWS, |backend| {
+                backend.live_flows.into()
+            }),
+            (names::BACKEND_WEIGHT, |backend| {
+                u64::from(backend.weight).into()
+            }),
+            (names::BACKEND_UP, |backend| (backend.state == "up").into()),
+            (names::BACKEND_DRAINING, |backend| {
+                (backend.state == "draining").into()
+            }),
+        ];
+        for (metric, field) in fields {
+            let rows = self.view.services.iter().flat_map(|service| {
+                service.backends.iter().map(move |backend| {
+                    (
+                        [service.name.as_str(), backend.name.as_str()],
+                        field(backend),
+                    )
+                })
+            });
+            out.many(metric, rows)?;
+        }
+        Ok(())
+    }
+
+    fn health(&self, out: &mut Families) -> fmt::Result {
+        let checked = || {
+            self.view.services.iter().flat_map(|service| {
+                service.backends.iter().filter_map(move |backend| {
+                    let health = backend.health.as_ref()?;
+                    Some((service.name.as_str(), backend.name.as_str(), health))
+                })
+            })
+        };
+        let probes = checked().flat_map(|(service, backend, health)| {
+            [
+                ([service, backend, "success"], health.successes.into()),
+                ([service, backend, "failure"], health.failures.into()),
+            ]
+        });
+        out.many(names::HEALTH_PROBES, probes)?;
+        out.many(
+            names::HEALTH_TRANSITIONS,
+            checked()
+                .map(|(service, backend, health)| ([service, backend], health.transitions.into())),
+        )?;
+        out.many(
+            names::HEALTH_DAMPED,
+            checked().map(|(service, backend, health)| ([service, backend], health.damped.into())),
+        )?;
+        out.histograms(names::HEALTH_DURATION, &self.counters.probes())
+    }
+
+    fn data_plane(&self, out: &mut Families) -> fmt::Result {
+        let flows = &self.view.flow_table;
+        let flow_table = (proxy_common::maps::FLOWS, flows.entries, flows.capacity);
+        let usage = || {
+            let maps = self.view.maps.iter();
+            std::iter::once(flow_table)
+                .chain(maps.map(|usage| (usage.map.as_str(), usage.entries, usage.capacity)))
+        };
+        out.many(
+            names::MAP_ENTRIES,
+            usage().map(|(map, entries, _)| ([map], entries.into())),
+        )?;
+        out.many(
+            names::MAP_CAPACITY,
+            usage().map(|(map, _, most)| ([map], most.into())),
+        )?;
+        out.one(names::EXPIRED_FLOWS, flows.expired)?;
+        let lost = [
+            (
+                proxy_common::maps::EVENTS,
+                self.counters.events_lost.load(Relaxed),
+            ),
+            (
+                proxy_common::maps::CAPTURE,
+                self.counters.capture_lost.load(Relaxed),
+            ),
+        ];
+        out.many(
+            names::RING_LOST,
+            lost.map(|(buffer, count)| ([buffer], count.into())),
+        )?;
+        let errors = self.counters.kernel_errors();
+        out.many(
+            names::STORE_ERRORS,
+            errors
+                .into_iter()
+                .map(|(call, count)| ([call], count.into())),
+        )?;
+        out.one(names::RECONCILED, self.counters.reconciled.load(Relaxed))
+    }
+
+    fn process(&self, out: &mut Families) -> fmt::Result {
+        let process = &self.process;
+        out.one(names::PROCESS_CPU, process.cpu_seconds)?;
+        out.one(names::PROCESS_RESIDENT, process.resident_bytes)?;
+        out.one(names::PROCESS_VIRTUAL, process.virtual_bytes)?;
+        out.one(names::PROCESS_THREADS, process.threads)?;
+        out.one(names::PROCESS_START, process.start_seconds)?;
+        out.one(names::PROCESS_FDS, process.open_fds)?;
+        out.one(names::PROCESS_MAX_FDS, process.max_fds)
+    }
+}
+
+/// A sample.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Integer(u64),
+    Float(f64),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Integer(value.into())
+    }
+}
+
+impl Value {
+    fn encode(self, metric: Metric, sample: MetricEncoder) -> fmt::Result {
+        match (self, metric.kind) {
+            (Self::Integer(value), Kind::Counter) => ConstCounter::new(value).encode(sample),
+            (Self::Float(value), Kind::Counter) => ConstCounter::new(value).encode(sample),
+            (Self::Integer(value), _) => ConstGauge::new(value).encode(sample),
+            (Self::Float(value), _) => ConstGauge::new(value).encode(sample),
+        }
+    }
+}
+
+/// Writes whole families, so that HELP and TYPE lines come once and before the samples.
+struct Families<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Families<'_, '_> {
+    /// A family with one sample and no labels.
+    fn one(&mut self, metric: Metric, value: impl Into<Value>) -> fmt::Result {
+        debug_assert!(metric.labels.is_empty(), "{}", metric.name);
+        value.into().encode(metric, self.family(metric)?)
+    }
+
+    /// A family with a sample for each row.
+    fn many<'v, const N: usize>(
+        &mut self,
+        metric: Metric,
+        rows: impl IntoIterator<Item = ([&'v str; N], Value)>,
+    ) -> fmt::Result {
+        let mut family = self.family(metric)?;
+        for (values, value) in rows {
+            value.encode(metric, family.encode_family(&labels(metric, values))?)?;
+        }
+        Ok(())
+    }
+
+    /// The head of a family.
+    fn family(&mut self, metric: Metric) -> Result<MetricEncoder<'_>, fmt::Error> {
+        let kind = match metric.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+            Kind::Info => MetricType::Info,
+        };
+        // The encoder appends these suffixes itself.
+        let name = metric.name;
+        let stem = name
+            .strip_suffix("_total")
+            .or_else(|| name.strip_suffix("_info"));
+        self.0
+            .encode_descriptor(stem.unwrap_or(name), metric.help, None, kind)
+    }
+
+    /// A family that holds facts.
+    fn info<const N: usize>(&mut self, metric: Metric, values: [&str; N]) -> fmt::Result {
+        self.family(metric)?.encode_info(&labels(metric, values))
+    }
+
+    /// A histogram for each key of the only label.
+    fn histograms(&mut self, metric: Metric, rows: &BTreeMap<String, Histogram>) -> fmt::Result {
+        let mut family = self.family(metric)?;
+        for (key, histogram) in rows {
+            let labels = labels(metric, [key.as_str()]);
+            let bounds = PROBE_BUCKETS.iter().copied().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(histogram.sum, histogram.count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn labels<'v, const N: usize>(
+    metric: Metric,
+    values: [&'v str; N],
+) -> Vec<(&'static str, &'v str)> {
+    debug_assert_eq!(metric.labels.len(), N, "{}", metric.name);
+    metric.labels.iter().copied().zip(values).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::view::{
+        BackendView, FlowTable, HealthView, ListenerView, ReasonCount, ServiceView, Traffic,
+    };
+    use std::time::Duration;
+
+    fn view() -> View {
+        View {
+            services: vec![ServiceView {
+                name: "web".to_owned(),
+                listeners: vec![ListenerView {
+                    name: "http".to_owned(),
+                    dropped: 4,
+                    ..Default::default()
+                }],
+                backends: vec![BackendView {
+                    name: "we\"b1".to_owned(),
+                    state: "draining".to_owned(),
+                    traffic: Traffic {
+                        packets: 7,
+                        ..Default::default()
+                    },
+                    health: Some(HealthView {
+                        failures: 2,
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            reasons: vec![ReasonCount {
+                reason: "denied".to_owned(),
+                outcome: "drop".to_owned(),
+                packets: 9,
+                ..Default::default()
+            }],
+            flow_table: FlowTable {
+                capacity: 100,
+                entries: 3,
+                expired: 1,
+            },
+            ..Default::default()
+        }
+    }
+
+    fn text() -> String {
+        let counters = Counters::default();
+        counters.probe("web", Duration::from_millis(2));
+        counters.kernel_error("update");
+        page(
+            Arc::new(view()),
+            Arc::new(counters),
+            true,
+            ProcessUsage::read(),
+        )
+        .expect("writes")
+    }
+
+    #[test]
+    fn samples_carry_their_labels_and_escape_them() {
+        let text = text();
+        for line in [
+            r#"sluice_packets_total{reason="denied",outcome="drop"} 9"#,
+            r#"sluice_backend_packets_total{service="web",backend="we\"b1"} 7"#,
+            r#"sluice_backend_up{service="web",backend="we\"b1"} 0"#,
+            r#"sluice_backend_draining{service="web",backend="we\"b1"} 1"#,
+            r#"sluice_listener_dropped_packets_total{listener="http",service="web"} 4"#,
+            r#"sluice_health_probes_total{service="web",backend="we\"b1",result="failure"} 2"#,
+            r#"sluice_health_probe_duration_seconds_count{service="web"} 1"#,
+            r#"sluice_bpf_map_capacity{map="flows"} 100"#,
+            r#"sluice_kernel_errors_total{call="update"} 1"#,
+            "sluice_config_last_reload_successful 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn every_metric_of_the_table_is_on_the_page_and_no_other() {
+        let text = text();
+        let exported: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|rest| rest.split(' ').next())
+            .collect();
+        let expected: Vec<&str> = names::ALL
+            .iter()
+            .map(|metric| {
+                let name = metric.name;
+                name.strip_suffix("_total")
+                    .or_else(|| name.strip_suffix("_info"))
+                    .unwrap_or(name)
+            })
+            .collect();
+        assert_eq!(exported, expected);
+    }
+
+    #[test]
+    fn every_family_has_a_sample_when_there_is_something_to_count() {
+        let text = text();
+        for metric in names::ALL {
+            let sample = |line: &&str| line.starts_with(metric.name);
+            assert!(
+                text.lines().any(|line| sample(&line)),
+                "{} has no sample",
+                metric.name
+            );
+        }
+    }
+}

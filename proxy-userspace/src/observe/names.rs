@@ -1,0 +1,217 @@
+//! Every metric: name, type, labels and meaning, in one table.
+//!
+//! Rules (prometheus.io, "Metric and label naming"): one prefix, base units, `_total` for
+//! counters, `_info` for facts, and no label whose values clients can choose. `docs/metrics.md`
+//! is compared with this table by a test, so a name cannot be exported without being documented
+//! nor documented without being exported.
+//!
+//! `process_*` keeps the names that every Prometheus dashboard already knows.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+    /// Always 1; its labels are the facts.
+    Info,
+}
+
+impl Kind {
+    /// The word used in the documentation.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// A metric family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name as scraped, suffix included.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels, in the order in which they are exported.
+    pub labels: &'static [&'static str],
+    /// One sentence, also the HELP line.
+    pub help: &'static str,
+}
+
+/// Declares the metrics as constants and lists them in [`ALL`].
+macro_rules! metrics {
+    ($($id:ident = $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)+) => {
+        $(#[doc = $help] pub const $id: Metric = Metric {
+            name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help,
+        };)+
+        /// Every metric, in the order in which they are exported.
+        pub const ALL: &[Metric] = &[$($id),+];
+    };
+}
+
+metrics! {
+    BUILD_INFO = "sluice_build_info", Info, ["version", "revision", "rustc"],
+        "The build of the running daemon.";
+    READY = "sluice_ready", Gauge, [],
+        "1 while /readyz answers 200.";
+    RELOAD_SUCCESSFUL = "sluice_config_last_reload_successful", Gauge, [],
+        "1 unless the last attempt to load the configuration was refused.";
+    RELOAD_SUCCESS_TIME = "sluice_config_last_reload_success_timestamp_seconds", Gauge, [],
+        "When the configuration in force was loaded.";
+    RELOADS = "sluice_config_reloads_total", Counter, ["result"],
+        "Reloads by result, success or failure.";
+
+    PACKETS = "sluice_packets_total", Counter, ["reason", "outcome"],
+        "Packets by the reason of their verdict and by what became of them: pass, forward or drop.";
+
+    LISTENER_LOCAL_PACKETS = "sluice_listener_local_packets_total", Counter, ["listener", "service"],
+        "Packets that a local service's listener handed to this host's stack.";
+    LISTENER_LOCAL_BYTES = "sluice_listener_local_bytes_total", Counter, ["listener", "service"],
+        "Octets of IP packet of those.";
+    LISTENER_LOCAL_FLOWS = "sluice_listener_local_new_flows_total", Counter, ["listener", "service"],
+        "New flows of a local service's listener.";
+    LISTENER_DROPPED = "sluice_listener_dropped_packets_total", Counter, ["listener", "service"],
+        "Packets to the listener that were dropped; sluice_packets_total tells why.";
+    LISTENER_UNTRACKED = "sluice_listener_untracked_flows_total", Counter, ["listener", "service"],
+        "New flows that found no room in the flow table and are forwarded by the ring alone.";
+    LISTENER_REPLACED = "sluice_listener_replaced_flows_total", Counter, ["listener", "service"],
+        "New flows that took the place of one which never sent a second packet.";
+
+    BACKEND_PACKETS = "sluice_backend_packets_total", Counter, ["service", "backend"],
+        "Packets sent to the backend.";
+    BACKEND_BYTES = "sluice_backend_bytes_total", Counter, ["service", "backend"],
+        "Octets of IP packet sent to the backend, before encapsulation.";
+    BACKEND_NEW_FLOWS = "sluice_backend_new_flows_total", Counter, ["service", "backend"],
+        "Flows that were given to the backend.";
+    BACKEND_RETURN_PACKETS = "sluice_backend_return_packets_total", Counter, ["service", "backend"],
+        "Packets of the backend that were sent to clients (modes nat and full-nat).";
+    BACKEND_RETURN_BYTES = "sluice_backend_return_bytes_total", Counter, ["service", "backend"],
+        "Octets of those.";
+    BACKEND_LIVE_FLOWS = "sluice_backend_live_flows", Gauge, ["service", "backend"],
+        "Flows of the backend that are not closing.";
+    BACKEND_WEIGHT = "sluice_backend_weight", Gauge, ["service", "backend"],
+        "Configured weight of the backend.";
+    BACKEND_UP = "sluice_backend_up", Gauge, ["service", "backend"],
+        "1 while the backend takes new flows.";
+    BACKEND_DRAINING = "sluice_backend_draining", Gauge, ["service", "backend"],
+        "1 while the backend keeps its flows but takes no new ones.";
+
+    HEALTH_PROBES = "sluice_health_probes_total", Counter, ["service", "backend", "result"],
+        "Health probes by result, success or failure.";
+    HEALTH_TRANSITIONS = "sluice_health_transitions_total", Counter, ["service", "backend"],
+        "Changes of the health verdict.";
+    HEALTH_DAMPED = "sluice_health_damped", Gauge, ["service", "backend"],
+        "1 while flap damping holds the backend down.";
+    HEALTH_DURATION = "sluice_health_probe_duration_seconds", Histogram, ["service"],
+        "Time that health probes of the service's backends took.";
+
+    MAP_ENTRIES = "sluice_bpf_map_entries", Gauge, ["map"],
+        "Entries in use of a map of the data plane; for flows as of the last complete sweep.";
+    MAP_CAPACITY = "sluice_bpf_map_capacity", Gauge, ["map"],
+        "Entries that a map of the data plane holds at most.";
+    EXPIRED_FLOWS = "sluice_flows_expired_total", Counter, [],
+        "Idle entries that the sweeper cleared from the flow table since the daemon started.";
+    RING_LOST = "sluice_ring_buffer_lost_total", Counter, ["buffer"],
+        "Records lost because a ring buffer was full or its reader too slow.";
+    STORE_ERRORS = "sluice_kernel_errors_total", Counter, ["call"],
+        "Failed operations on the data plane's maps and links, by what was tried.";
+    RECONCILED = "sluice_reconciled_edits_total", Counter, [],
+        "Map entries that had to be repaired because they differed from the configuration.";
+
+    PROCESS_CPU = "process_cpu_seconds_total", Counter, [],
+        "User and system CPU time of the daemon.";
+    PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, [],
+        "Resident memory of the daemon.";
+    PROCESS_VIRTUAL = "process_virtual_memory_bytes", Gauge, [],
+        "Virtual memory of the daemon.";
+    PROCESS_THREADS = "process_threads", Gauge, [],
+        "Threads of the daemon.";
+    PROCESS_START = "process_start_time_seconds", Gauge, [],
+        "When the daemon started, seconds since the epoch.";
+    PROCESS_FDS = "process_open_fds", Gauge, [],
+        "Open file descriptors of the daemon.";
+    PROCESS_MAX_FDS = "process_max_fds", Gauge, [],
+        "File descriptors that the daemon may open.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn names_follow_the_rules() {
+        let mut seen = BTreeSet::new();
+        for metric in ALL {
+            let name = metric.name;
+            assert!(seen.insert(name), "{name} twice");
+            assert!(
+                name.starts_with("sluice_") || name.starts_with("process_"),
+                "{name}"
+            );
+            assert_eq!(
+                metric.kind == Kind::Counter,
+                name.ends_with("_total"),
+                "{name}"
+            );
+            assert_eq!(metric.kind == Kind::Info, name.ends_with("_info"), "{name}");
+            assert!(metric.help.ends_with('.'), "{name}");
+        }
+    }
+
+    /// Rows of the tables in `docs/metrics.md`: `| name | type | labels | meaning |`.
+    fn documented() -> BTreeMap<String, (String, String)> {
+        let text = include_str!("../../../docs/metrics.md");
+        text.lines()
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.trim().trim_matches('|').split('|').collect();
+                let [name, kind, labels, _] = cells.as_slice() else {
+                    return None;
+                };
+                let name = name.trim().strip_prefix('`')?.strip_suffix('`')?;
+                Some((
+                    name.to_owned(),
+                    (kind.trim().to_owned(), labels.replace([' ', '`'], "")),
+                ))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_exactly_what_is_exported() {
+        let exported = ALL
+            .iter()
+            .map(|metric| {
+                let kind = metric.kind.name().to_owned();
+                (metric.name.to_owned(), (kind, metric.labels.join(",")))
+            })
+            .collect();
+        similar_maps(&documented(), &exported);
+    }
+
+    fn similar_maps(
+        documented: &BTreeMap<String, (String, String)>,
+        exported: &BTreeMap<String, (String, String)>,
+    ) {
+        for (name, facts) in exported {
+            assert_eq!(
+                documented.get(name),
+                Some(facts),
+                "docs/metrics.md on {name}"
+            );
+        }
+        for name in documented.keys() {
+            assert!(
+                exported.contains_key(name),
+                "docs/metrics.md lists {name}, never exported"
+            );
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What the daemon knows at one moment, in the words of the configuration.
+//!
+//! These types are the JSON of the admin API and therefore a promise: fields are added, never
+//! renamed or given another meaning. Times of day are seconds since the epoch, spans are seconds,
+//! sizes are octets; counters start at zero when the data plane's maps are made (not when the
+//! daemon starts) and never go down while the maps live.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that `sluice status` shows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The daemon.
+    pub daemon: Daemon,
+    /// The configuration in force.
+    pub config: ConfigState,
+    /// Interfaces that the balancer is attached to.
+    pub interfaces: Vec<InterfaceView>,
+    /// The flow table.
+    pub flow_table: FlowTable,
+    /// How full the other maps are.
+    pub maps: Vec<MapUsage>,
+    /// Services in file order.
+    pub services: Vec<ServiceView>,
+    /// Packets by reason; reasons never seen are left out.
+    pub reasons: Vec<ReasonCount>,
+    /// When the counters were read, seconds since the epoch.
+    pub read_at_seconds: f64,
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Since when it runs, seconds since the epoch.
+    pub started_at_seconds: f64,
+    /// True if it took over a data plane that was already forwarding.
+    pub adopted: bool,
+    /// Directory of the pins.
+    pub pin_dir: String,
+}
+
+/// What the daemon is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Setting up: not ready.
+    #[default]
+    Starting,
+    /// Balancing.
+    Serving,
+    /// On the way out: not ready.
+    Stopping,
+}
+
+impl Phase {
+    /// The word used in the API and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The configuration in force, and how the last attempt to replace it ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigState {
+    /// The file.
+    pub path: String,
+    /// Raised by each successful reload; 1 at start.
+    pub generation: u64,
+    /// When the configuration in force was loaded, seconds since the epoch.
+    pub loaded_at_seconds: f64,
+    /// True unless the last reload was refused.
+    pub last_reload_successful: bool,
+    /// Why the last reload was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reload_error: Option<String>,
+}
+
+/// An interface with the balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceView {
+    /// Its name.
+    pub name: String,
+    /// Its index, 0 while it is missing.
+    pub index: u32,
+    /// `native` or `generic`; `detached` while the interface is missing.
+    pub attached: String,
+}
+
+/// How full the flow table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTable {
+    /// Flows that it holds at most.
+    pub capacity: u64,
+    /// Entries in use, return paths included, as of the last complete sweep.
+    pub entries: u64,
+    /// Entries that the sweeper has cleared because they were idle.
+    pub expired: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapUsage {
+    /// Its name, as pinned.
+    pub map: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries at most.
+    pub capacity: u64,
+}
+
+/// A service with its listeners and backends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// Forwarding mode.
+    pub mode: String,
+    /// How new flows get a backend.
+    pub selection: String,
+    /// Listeners in file order.
+    pub listeners: Vec<ListenerView>,
+    /// Backends in file order, then those that left the configuration and still drain.
+    pub backends: Vec<BackendView>,
+}
+
+impl ServiceView {
+    /// Everything that concerned the service: its backends, and what `local` passed.
+    pub fn traffic(&self) -> Traffic {
+        let own = self.listeners.iter().map(|listener| Traffic {
+            packets: listener.local_packets,
+            bytes: listener.local_bytes,
+            new_flows: listener.local_new_flows,
+            ..Traffic::default()
+        });
+        own.chain(self.backends.iter().map(|backend| backend.traffic))
+            .fold(Traffic::default(), Traffic::plus)
+    }
+}
+
+/// A listener: what clients address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// Its name.
+    pub name: String,
+    /// Address or prefix.
+    pub vip: String,
+    /// Port, or `all`.
+    pub port: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Its id in the maps.
+    pub id: u16,
+    /// Packets handed to this host's stack (`local`).
+    pub local_packets: u64,
+    /// Octets of those.
+    pub local_bytes: u64,
+    /// New flows of `local`.
+    pub local_new_flows: u64,
+    /// Packets dropped, for whatever reason.
+    pub dropped: u64,
+    /// New flows that found no room in the flow table.
+    pub untracked_flows: u64,
+    /// Flows that replaced an unconfirmed one.
+    pub replaced_flows: u64,
+}
+
+/// A backend of a service, over all of the service's listeners.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its port; `None` keeps the client's.
+    pub port: Option<u16>,
+    /// Its weight.
+    pub weight: u16,
+    /// `up`, `draining` or `down`, as the kernel has it.
+    pub state: String,
+    /// Why, where there is something to say: `drained by operator`, `health: connection refused`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Its ids in the maps, one per listener.
+    pub ids: Vec<u16>,
+    /// Seconds until a drain ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_remaining_seconds: Option<f64>,
+    /// Health, where it is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthView>,
+    /// Flows that are not closing.
+    pub live_flows: u64,
+    /// Packets and flows.
+    pub traffic: Traffic,
+}
+
+/// What the checks of a backend say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// The verdict after rise, fall and damping.
+    pub healthy: bool,
+    /// True while damping holds a flapping backend down.
+    pub damped: bool,
+    /// Probes that succeeded.
+    pub successes: u64,
+    /// Probes that failed.
+    pub failures: u64,
+    /// Changes of the verdict.
+    pub transitions: u64,
+    /// How long the last probe took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe_seconds: Option<f64>,
+    /// What the last failed probe said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// Counters of traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets towards the backend.
+    pub packets: u64,
+    /// Octets of IP packet of those, before encapsulation.
+    pub bytes: u64,
+    /// Flows that got the backend.
+    pub new_flows: u64,
+    /// Packets back to clients (NAT modes).
+    pub return_packets: u64,
+    /// Octets of those.
+    pub return_bytes: u64,
+}
+
+impl Traffic {
+    /// The sum of both.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            new_flows: self.new_flows + other.new_flows,
+            return_packets: self.return_packets + other.return_packets,
+            return_bytes: self.return_bytes + other.return_bytes,
+        }
+    }
+
+    /// What was added since `earlier`; 0 where the counters started anew.
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(earlier.packets),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            new_flows: self.new_flows.saturating_sub(earlier.new_flows),
+            return_packets: self.return_packets.saturating_sub(earlier.return_packets),
+            return_bytes: self.return_bytes.saturating_sub(earlier.return_bytes),
+        }
+    }
+}
+
+/// Packets of one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// Its name.
+    pub reason: String,
+    /// `pass`, `forward` or `drop`.
+    pub outcome: String,
+    /// One sentence for people.
+    pub text: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A guard rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuardView {
+    /// Source prefix.
+    pub source: String,
+    /// Listener whose sources it judges; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// `allow` or `deny`.
+    pub action: String,
+    /// Who wrote it: `config`, `operator` or `policy`.
+    pub owner: String,
+    /// Why: `configured`, `manual`, `rate-limit`, …
+    pub cause: String,
+    /// Seconds until it expires; `None` never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<f64>,
+}
+
+/// A flow of the flow table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Client address and port.
+    pub client: String,
+    /// Address and port that the client sent to.
+    pub vip: String,
+    /// Name of the service, or its id where the configuration no longer has it.
+    pub service: String,
+    /// Name of the backend, or its id.
+    pub backend: String,
+    /// `syn`, `established`, `closing` or `udp`.
+    pub phase: String,
+    /// Seconds since its last packet.
+    pub idle_seconds: f64,
+    /// True once a second packet was seen.
+    pub confirmed: bool,
+}
+
+/// A sampled verdict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// When, seconds since the epoch.
+    pub time_seconds: f64,
+    /// `tcp`, `udp`, `icmp`, …
+    pub protocol: String,
+    /// Source, with its port where there is one.
+    pub source: String,
+    /// Destination as the packet arrived.
+    pub destination: String,
+    /// Octets of IP packet.
+    pub length: u32,
+    /// Interface on which it arrived.
+    pub interface: String,
+    /// Reason of the verdict.
+    pub reason: String,
+    /// `pass`, `forward` or `drop`.
+    pub outcome: String,
+    /// Name of the service, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Name of the backend, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_of_a_service_is_its_backends_and_what_it_served_itself() {
+        let service = ServiceView {
+            listeners: vec![ListenerView {
+                local_packets: 5,
+                ..Default::default()
+            }],
+            backends: vec![BackendView {
+                traffic: Traffic {
+                    packets: 2,
+                    bytes: 80,
+                    ..Default::default()
+                },
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(service.traffic().packets, 7);
+        assert_eq!(service.traffic().bytes, 80);
+    }
+
+    #[test]
+    fn counters_that_started_anew_give_no_negative_rate() {
+        let before = Traffic {
+            packets: 10,
+            ..Default::default()
+        };
+        assert_eq!(
+            Traffic {
+                packets: 3,
+                ..Default::default()
+            }
+            .since(before)
+            .packets,
+            0
+        );
+    }
+
+    #[test]
+    fn a_view_survives_json() {
+        let view = View {
+            services: vec![ServiceView::default()],
+            ..Default::default()
+        };
+        let text = serde_json::to_string(&view).expect("serialises");
+        assert_eq!(serde_json::from_str::<View>(&text).expect("parses"), view);
+    }
+}
