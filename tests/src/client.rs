@@ -197,17 +197,19 @@ impl Client {
     ///
     /// curl fails; its message is the error.
     pub fn curl(&self, args: &[&str]) -> Result<String> {
-        run(self.netns.command("curl").args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--noproxy",
-            "*",
-            "--max-time",
-            "10",
-        ]
-        .iter()
-        .chain(args)))
+        run(self.netns.command("curl").args(
+            [
+                "--silent",
+                "--show-error",
+                "--fail",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "10",
+            ]
+            .iter()
+            .chain(args),
+        ))
     }
 }
 

@@ -135,11 +135,7 @@ impl Connection {
     }
 
     /// Hands the body to `each`, with the offset of each part.
-    fn body(
-        &mut self,
-        length: u64,
-        mut each: impl FnMut(u64, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn body(&mut self, length: u64, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut offset = 0;
         while offset < length {
             if self.buffer.is_empty() {

@@ -7,12 +7,12 @@
 //! (client, balancer, backends, each in its own network namespace), an [`origin::Origin`] on each
 //! backend, and a [`daemon::Daemon`] (the built `sluice`) in the balancer's namespace.
 //!
-//! ```ignore
+//! ```no_run
 //! use proxy_tests::{path::Path, stage::Stage};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let stage = Stage::new(Path::NAT_V4).start()?;
-//! let answer = stage.client().get(stage.web_vip(), "/name")?;
+//! let answer = stage.client().get(stage.web(), "/name")?;
 //! assert_eq!(answer.status, 200);
 //! # Ok(())
 //! # }
@@ -27,10 +27,13 @@
 pub mod client;
 pub mod command;
 
+pub mod config;
 pub mod connection;
+pub mod daemon;
 
 pub mod http;
 
+pub mod kernel;
 pub mod load;
 pub mod netns;
 pub mod origin;
@@ -38,5 +41,6 @@ pub mod path;
 pub mod pattern;
 pub mod privilege;
 
+pub mod stage;
 pub mod topology;
 pub mod vlan;

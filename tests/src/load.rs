@@ -135,7 +135,10 @@ impl LoadReport {
     /// As [`Self::expect_no_failure`].
     pub fn expect_no_failure_after(&self, moment: Option<Instant>) -> Result<()> {
         if self.answered == 0 {
-            bail!("no request was answered at all: {:?}", self.failures.first());
+            bail!(
+                "no request was answered at all: {:?}",
+                self.failures.first()
+            );
         }
         let late: Vec<_> = self
             .failures

@@ -45,8 +45,9 @@ pub struct Namespace {
 impl Netns {
     /// Makes a namespace. `role` becomes the last part of its name.
     ///
-    /// Loopback is up, reverse-path filtering and duplicate address detection are off, and every
-    /// user may open ping sockets.
+    /// Loopback is up, reverse-path filtering, duplicate address detection and redirects (which
+    /// would lead packets past a one-armed balancer) are off, and every user may open ping
+    /// sockets.
     ///
     /// # Errors
     ///
@@ -77,6 +78,7 @@ impl Netns {
             ("net/ipv6/conf/all/accept_dad", "0"),
             ("net/ipv6/conf/default/accept_dad", "0"),
             ("net/ipv6/conf/default/accept_ra", "0"),
+            ("net/ipv6/conf/default/accept_redirects", "0"),
         ] {
             netns.sysctl(key, value)?;
         }
@@ -128,10 +130,12 @@ impl Namespace {
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Result<thread::JoinHandle<T>> {
         let file = Arc::clone(&self.file);
-        Ok(thread::Builder::new().name(name.to_owned()).spawn(move || {
-            enter(file.as_fd()).expect("an open namespace can be entered by root");
-            f()
-        })?)
+        Ok(thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                enter(file.as_fd()).expect("an open namespace can be entered by root");
+                f()
+            })?)
     }
 
     /// A command whose process will run inside the namespace.
@@ -175,11 +179,7 @@ impl Namespace {
     ///
     /// There is no such device or offload.
     pub fn offloads(&self, device: &str, settings: &[&str]) -> Result<()> {
-        run(self
-            .command("ethtool")
-            .args(["-K", device])
-            .args(settings))
-        .map(drop)
+        run(self.command("ethtool").args(["-K", device]).args(settings)).map(drop)
     }
 }
 

@@ -50,7 +50,12 @@ impl Origin {
     /// # Errors
     ///
     /// A port is taken, or an address is not the namespace's.
-    pub fn start(netns: &Namespace, name: &str, tcp_ports: &[u16], udp: &[SocketAddr]) -> Result<Self> {
+    pub fn start(
+        netns: &Namespace,
+        name: &str,
+        tcp_ports: &[u16],
+        udp: &[SocketAddr],
+    ) -> Result<Self> {
         let (tcp, udp) = netns.run(|| -> Result<_> {
             let tcp = tcp_ports
                 .iter()
@@ -274,7 +279,11 @@ async fn answer(shared: &Shared, head: &Head, difference: Option<u64>) -> Result
         });
     }
     shared.requests.fetch_add(1, Ordering::Relaxed);
-    let number = |prefix| target.strip_prefix(prefix).and_then(|n: &str| n.parse().ok());
+    let number = |prefix| {
+        target
+            .strip_prefix(prefix)
+            .and_then(|n: &str| n.parse().ok())
+    };
     if method == "PUT" && target == "/upload" {
         return Ok(match difference {
             None => Answer::ok("ok"),

@@ -81,6 +81,9 @@ mod tests {
         let pattern = Pattern::new();
         let mut data = pattern.at(0, 10_000).to_vec();
         data.drain(1448..2896);
-        assert!(matches!(pattern.first_difference(0, &data), Some(1448..1460)));
+        assert!(matches!(
+            pattern.first_difference(0, &data),
+            Some(1448..1460)
+        ));
     }
 }

@@ -46,8 +46,8 @@ impl TaggedDevice {
     ///
     /// There is no such device, or the kernel refuses the programs.
     pub fn attach(device: &str, id: u16) -> Result<Self> {
-        let index = nix::net::if_::if_nametoindex(device)
-            .with_context(|| format!("no device {device}"))?;
+        let index =
+            nix::net::if_::if_nametoindex(device).with_context(|| format!("no device {device}"))?;
         let push = [
             instruction(MOVE_IMMEDIATE, 2, i32::from(ETH_P_8021Q.to_be())),
             instruction(MOVE_IMMEDIATE, 3, i32::from(id)),

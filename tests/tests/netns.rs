@@ -1,0 +1,11 @@
+//! Suites with real clients, real servers and the built `sluice`, in network namespaces.
+//!
+//! They need root and a built binary (`cargo xtask build`); see [`proxy_tests::privilege`] and
+//! [`proxy_tests::daemon::sluice`]. Each test makes its own hosts, so all run in parallel.
+
+#[path = "netns/support.rs"]
+#[macro_use]
+mod support;
+
+#[path = "netns/control.rs"]
+mod control;
