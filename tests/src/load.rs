@@ -37,7 +37,7 @@ pub struct LoadReport {
     pub answered: u64,
     /// By whom.
     pub shares: Shares,
-    /// Requests that failed: when, and why.
+    /// Requests that failed: when they began, and why.
     pub failures: Vec<(Instant, String)>,
     /// The longest that a request took.
     pub slowest: Duration,
@@ -128,7 +128,7 @@ impl LoadReport {
         self.expect_no_failure_after(None)
     }
 
-    /// Checks that nothing failed after a moment (`None`: at all).
+    /// Checks that no request failed that began after a moment (`None`: none at all).
     ///
     /// # Errors
     ///
@@ -147,10 +147,11 @@ impl LoadReport {
             .collect();
         if let Some((at, why)) = late.first() {
             bail!(
-                "{} of {} requests failed, the first {:.1?} ago: {why}",
+                "{} of {} requests failed, the first {:.1?} ago (slowest {:.1?}): {why}",
                 late.len(),
                 self.answered + self.failures.len() as u64,
-                at.elapsed()
+                at.elapsed(),
+                self.slowest,
             );
         }
         Ok(())
@@ -190,9 +191,7 @@ impl Worker {
             }
             Err(error) => {
                 self.connection = None;
-                self.report
-                    .failures
-                    .push((Instant::now(), format!("{error:#}")));
+                self.report.failures.push((start, format!("{error:#}")));
             }
         }
     }

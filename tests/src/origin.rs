@@ -28,6 +28,9 @@ use tokio::sync::oneshot;
 /// A server that runs until it is dropped or [`Origin::kill`]ed.
 #[derive(Debug)]
 pub struct Origin {
+    netns: Namespace,
+    tcp_ports: Vec<u16>,
+    udp: Vec<SocketAddr>,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -56,12 +59,40 @@ impl Origin {
         tcp_ports: &[u16],
         udp: &[SocketAddr],
     ) -> Result<Self> {
-        let (tcp, udp) = netns.run(|| -> Result<_> {
-            let tcp = tcp_ports
+        let mut origin = Self {
+            netns: netns.clone(),
+            tcp_ports: tcp_ports.to_vec(),
+            udp: udp.to_vec(),
+            shared: Arc::new(Shared {
+                name: name.to_owned(),
+                healthy: AtomicBool::new(true),
+                connections: AtomicU64::new(0),
+                requests: AtomicU64::new(0),
+                pattern: Pattern::new(),
+            }),
+            stop: None,
+            thread: None,
+        };
+        origin.revive()?;
+        Ok(origin)
+    }
+
+    /// Starts the server again after [`Self::kill`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn revive(&mut self) -> Result<()> {
+        self.kill();
+        let name = self.name();
+        let (tcp, udp) = self.netns.run(|| -> Result<_> {
+            let tcp = self
+                .tcp_ports
                 .iter()
                 .map(|&port| listen(port).with_context(|| format!("{name} at port {port}")))
                 .collect::<Result<Vec<_>>>()?;
-            let udp = udp
+            let udp = self
+                .udp
                 .iter()
                 .map(|&address| {
                     let socket = std::net::UdpSocket::bind(address);
@@ -70,27 +101,18 @@ impl Origin {
                 .collect::<Result<Vec<_>>>()?;
             Ok((tcp, udp))
         })?;
-        let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            healthy: AtomicBool::new(true),
-            connections: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            pattern: Pattern::new(),
-        });
         let (stop, stopped) = oneshot::channel();
-        let for_thread = Arc::clone(&shared);
+        let shared = Arc::clone(&self.shared);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let thread = netns.spawn(&format!("origin {name}"), move || {
-            runtime.block_on(serve(for_thread, tcp, udp, stopped));
+        let thread = self.netns.spawn(&format!("origin {name}"), move || {
+            runtime.block_on(serve(shared, tcp, udp, stopped));
             // Dropping the runtime drops every task and closes every connection.
         })?;
-        Ok(Self {
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        self.stop = Some(stop);
+        self.thread = Some(thread);
+        Ok(())
     }
 
     /// The name.

@@ -17,6 +17,7 @@ pub struct StageSpec {
     topology: TopologySpec,
     edits: Vec<Edit>,
     extra_tcp_ports: Vec<u16>,
+    daemon_args: Vec<String>,
 }
 
 /// A change of the configuration before the daemon sees it.
@@ -60,6 +61,13 @@ impl StageSpec {
         self
     }
 
+    /// Further arguments of `sluice run`.
+    pub fn daemon_args(mut self, args: &[&str]) -> Self {
+        self.daemon_args
+            .extend(args.iter().map(|&arg| arg.to_owned()));
+        self
+    }
+
     /// Sets everything up but the daemon.
     ///
     /// # Errors
@@ -97,6 +105,7 @@ impl StageSpec {
             config,
             path,
             vip,
+            daemon_args: self.daemon_args,
             daemon: None,
             decapsulators: Vec::new(),
             origins,
@@ -142,6 +151,7 @@ pub struct Stage {
     /// Which way packets take.
     pub path: Path,
     vip: IpAddr,
+    daemon_args: Vec<String>,
     // In the order in which they are to be dropped.
     daemon: Option<Daemon>,
     decapsulators: Vec<Decapsulator>,
@@ -173,6 +183,7 @@ impl Stage {
             },
             edits: Vec::new(),
             extra_tcp_ports: Vec::new(),
+            daemon_args: Vec::new(),
         }
     }
 
@@ -198,9 +209,10 @@ impl Stage {
     ///
     /// It does not become ready.
     pub fn start_daemon(&mut self) -> Result<()> {
-        let daemon = self
-            .daemon
-            .insert(Daemon::start(&self.topology.balancer, &self.config)?);
+        let args: Vec<&str> = self.daemon_args.iter().map(String::as_str).collect();
+        let daemon = Daemon::prepare(&self.topology.balancer, &self.config, &args)?;
+        let daemon = self.daemon.insert(daemon);
+        daemon.run()?;
         daemon.wait_until("every backend is up", |view| {
             let mut backends = view.services.iter().flat_map(|service| &service.backends);
             backends.all(|backend| backend.state == "up")
@@ -212,7 +224,16 @@ impl Stage {
     /// # Panics
     ///
     /// If it was never started.
-    pub fn daemon(&mut self) -> &mut Daemon {
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("the stage has a daemon")
+    }
+
+    /// The daemon, to kill it or to start it again.
+    ///
+    /// # Panics
+    ///
+    /// If it was never started.
+    pub fn daemon_mut(&mut self) -> &mut Daemon {
         self.daemon.as_mut().expect("the stage has a daemon")
     }
 

@@ -9,3 +9,30 @@ mod support;
 
 #[path = "netns/control.rs"]
 mod control;
+
+#[path = "netns/failover.rs"]
+mod failover;
+
+#[path = "netns/forwarding.rs"]
+mod forwarding;
+
+#[path = "netns/guard.rs"]
+mod guard;
+
+#[path = "netns/lifecycle.rs"]
+mod lifecycle;
+
+#[path = "netns/limits.rs"]
+mod limits;
+
+#[path = "netns/nginx.rs"]
+mod nginx;
+
+#[path = "netns/observe.rs"]
+mod observe;
+
+#[path = "netns/selection.rs"]
+mod selection;
+
+#[path = "netns/shapes.rs"]
+mod shapes;

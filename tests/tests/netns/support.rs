@@ -1,6 +1,7 @@
 //! How a test of these suites is written.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use proxy_tests::client::Shares;
 use proxy_tests::path::Path;
 use proxy_tests::privilege;
 
@@ -46,3 +47,28 @@ macro_rules! on_every_path {
         );
     };
 }
+
+/// Checks that new connections were shared as `weights` say, within five standard deviations of
+/// a random choice: a right balancer fails that once in a million runs.
+pub(crate) fn expect_shares(shares: &Shares, weights: &[(&str, u32)]) -> Result<()> {
+    let count: u64 = shares.values().sum();
+    let total: u32 = weights.iter().map(|(_, weight)| weight).sum();
+    for (backend, weight) in weights {
+        let got = shares.get(*backend).copied().unwrap_or(0) as f64;
+        let part = f64::from(*weight) / f64::from(total);
+        let expected = count as f64 * part;
+        let deviation = (count as f64 * part * (1.0 - part)).sqrt();
+        ensure!(
+            (got - expected).abs() <= 5.0 * deviation,
+            "{backend} got {got} of {count} connections instead of {expected:.0}: {shares:?}"
+        );
+    }
+    ensure!(
+        shares.len() == weights.iter().filter(|(_, weight)| *weight > 0).count(),
+        "somebody else answered: {shares:?}"
+    );
+    Ok(())
+}
+
+/// Even weights of the three backends that a stage has.
+pub(crate) const EVEN: &[(&str, u32)] = &[("web-1", 1), ("web-2", 1), ("web-3", 1)];
