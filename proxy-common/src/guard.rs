@@ -16,9 +16,20 @@ pub struct GuardKey {
     pub scope: [u8; 4],
     /// Source prefix, mapped form for IPv4.
     pub addr: [u8; 16],
+    /// Zero; never matched. The trie keeps the value right behind the key, and the value holds a
+    /// 64-bit number, so the key must be a multiple of eight octets long.
+    pub _pad: [u8; 4],
 }
 
-const _: () = assert!(size_of::<GuardKey>() == 4 + 16);
+const _: () = assert!(size_of::<GuardKey>() == 4 + 16 + 4);
+
+impl GuardKey {
+    /// The key of a source prefix's address in a scope (a service id; 0 is global).
+    #[inline(always)]
+    pub const fn new(scope: u32, addr: [u8; 16]) -> Self {
+        Self { scope: scope.to_be_bytes(), addr, _pad: [0; 4] }
+    }
+}
 
 /// Bits before the address in a [`GuardKey`].
 pub const GUARD_FIXED_BITS: u32 = 32;

@@ -56,7 +56,7 @@ impl ServiceKey {
 /// The trie matches protocol and port whole (32 bits) and then as many address bits as the
 /// prefix has: the prefix length in the key is 32 + the length in the 128-bit address.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServicePrefix {
     /// IP protocol.
     pub protocol: u8,

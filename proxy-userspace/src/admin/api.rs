@@ -153,18 +153,10 @@ pub struct CaptureQuery {
     /// Only packets that arrived on this interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// Only packets of this service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// Only packets with this reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Only packets with this address at either end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Only packets with this port at either end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
+    /// Which packets, such as `host 192.0.2.1 and port 80 and service web and reason denied`;
+    /// empty is all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub filter: String,
 }
 
 /// Body of `POST /api/v1/stop`.

@@ -5,7 +5,6 @@ use crate::admin::client::Chunks;
 use crate::cli::args::{self, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use std::io::IsTerminal as _;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::fs::File;
@@ -19,9 +18,11 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sluice capture -w web.pcapng --service web --count 200
-  sluice capture -w - --reason denied --duration 10s | tshark -r -
-  sluice capture -w drops.pcapng --host 192.0.2.7 --port 443
+  sluice capture -w web.pcapng --count 200 service web
+  sluice capture -w - --duration 10s reason denied | tshark -r -
+  sluice capture -w one.pcapng host 192.0.2.7 and port 443
+
+The reasons are listed by `sluice status --reasons`.
 
 Ctrl-C ends the capture; the file is complete at any time.")]
 pub(super) struct Args {
@@ -31,18 +32,6 @@ pub(super) struct Args {
     /// Only packets that arrived on this interface
     #[arg(short, long, value_name = "NAME")]
     interface: Option<String>,
-    /// Only packets of this service
-    #[arg(long)]
-    service: Option<String>,
-    /// Only packets with this reason, see `sluice status --reasons`
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only packets from or to this address
-    #[arg(long, value_name = "ADDRESS")]
-    host: Option<IpAddr>,
-    /// Only packets from or to this port
-    #[arg(long)]
-    port: Option<u16>,
     /// End after this many packets
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -52,6 +41,9 @@ pub(super) struct Args {
     /// Octets of each packet to keep
     #[arg(short, long, value_name = "OCTETS", value_parser = clap::value_parser!(u32).range(14..))]
     snaplen: Option<u32>,
+    /// Which packets: host ADDRESS, port NUMBER, service NAME, reason NAME; all must hold
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
     #[command(flatten)]
     socket: SocketArgs,
 }
@@ -88,10 +80,7 @@ impl Args {
             count: self.count,
             duration_seconds: self.duration.map(|duration| duration.as_secs_f64()),
             interface: self.interface.clone(),
-            service: self.service.clone(),
-            reason: self.reason.clone(),
-            host: self.host.map(|host| host.to_string()),
-            port: self.port,
+            filter: self.filter.join(" "),
         }
     }
 }

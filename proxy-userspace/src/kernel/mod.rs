@@ -6,4 +6,30 @@
 //! maps ──stats.rs, sweep.rs, events.rs──▶ counters, live flows, sampled events, captures
 //! ```
 
+pub mod apply;
+pub mod attach;
+pub mod capture;
+pub mod decap;
+pub mod events;
+pub mod fake;
+pub mod features;
+mod handle;
+pub mod host;
+pub mod layout;
+pub mod load;
+pub mod maps;
+mod migrate;
+pub mod neighbours;
+pub mod netlink;
+pub mod pcapng;
+pub mod pins;
+pub mod plan;
+pub mod stats;
 pub mod store;
+pub mod sweep;
+mod sys;
+mod table;
+pub mod tables;
+
+#[cfg(test)]
+mod testing;

@@ -1,1 +1,49 @@
 //! The life of the daemon: start, signals, reload, drain, stop.
+//!
+//! ```text
+//!  signals ─┐                      ┌───────────────┐  edits   ┌────────────┐
+//!  admin ───┼── commands (mpsc) ──▶│ control task  │─────────▶│ data plane │
+//!  health ──┤                      │ owns the plane│◀─────────│ (kernel)   │
+//!  timers ──┘                      └──────┬────────┘ counters └─────┬──────┘
+//!                                         │ one snapshot           │ rings
+//!                                         ▼                        ▼
+//!                                    names (ArcSwap) ────────▶ pumps: events, capture
+//! ```
+//!
+//! **One owner.** The control task alone plans and writes maps, so there is no lock around the data
+//! plane and no order of events to reason about: what happens first is what arrives first. Its
+//! work is a few system calls per command; building the rings of a large configuration takes
+//! longer, and meanwhile only commands wait: packets, probes and `/livez` do not.
+//!
+//! **The kernel is the state.** The daemon keeps nothing on disk. What it needs after a crash
+//! (which backends are down or drained, operators' guard rules, ids, flows) is read back from the
+//! maps, so starting after SIGKILL and starting after a stop with `--keep-dataplane` are the same.
+//!
+//! **Failures.** A reload either takes effect as a whole or leaves the old configuration in force.
+//! An edit that the kernel refuses in between reloads (a health change, say) leaves the control
+//! task *behind*: it tries again with each tick, from what the maps then hold, and `/readyz` says
+//! so meanwhile.
+
+mod capture;
+mod commands;
+mod control;
+mod drains;
+mod events;
+mod guard;
+mod names;
+mod overlay;
+mod plane;
+mod real;
+mod reload;
+mod signals;
+mod source;
+mod start;
+mod view;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use source::{FileSource, Source};
+pub use start::{Options, StartError, run};

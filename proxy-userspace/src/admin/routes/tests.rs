@@ -90,9 +90,8 @@ async fn scripted(command: Command) {
         Command::Capture(query, reply) => {
             let (chunks, receiver) = mpsc::channel(4);
             let _ = reply.send(Ok(receiver));
-            let port = query.port.expect("asked for").to_string();
             chunks
-                .send(Bytes::from(port))
+                .send(Bytes::from(query.filter))
                 .await
                 .expect("still listening");
         }
@@ -193,7 +192,7 @@ async fn events_are_one_json_object_each_and_end_with_their_source() {
 async fn a_capture_is_streamed_as_it_comes() {
     let served = served(scripted);
     let query = CaptureQuery {
-        port: Some(80),
+        filter: "port 80".to_owned(),
         ..Default::default()
     };
     let mut chunks = served
@@ -201,7 +200,7 @@ async fn a_capture_is_streamed_as_it_comes() {
         .post_stream("capture", &query)
         .await
         .expect("starts");
-    assert_eq!(chunks.next().await.expect("reads"), Some(Bytes::from("80")));
+    assert_eq!(chunks.next().await.expect("reads"), Some(Bytes::from("port 80")));
     assert_eq!(chunks.next().await.expect("ends"), None);
 }
 

@@ -1,0 +1,137 @@
+//! The key `services`.
+
+use super::health::Health;
+use super::scalar::{Address, BackendName, Endpoint, Name, Time};
+use crate::config::decode::Field;
+use crate::config::defaults;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A named set of backends and how they are used.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    /// Name of the service, unique among services; shown in status, logs and metrics.
+    pub(crate) name: Field<Name>,
+    /// How packets reach a backend.
+    #[serde(default)]
+    #[schemars(extend("default" = "nat"))]
+    pub(crate) mode: Field<ForwardingMode>,
+    /// How a new flow gets its backend.
+    #[serde(default)]
+    #[schemars(extend("default" = "maglev"))]
+    pub(crate) selection: Field<SelectionMethod>,
+    /// Slots of the Maglev ring: a prime, best 100 times the number of backends or more. All
+    /// three selections use the ring.
+    #[serde(default)]
+    #[schemars(range(min = 2, max = 1_000_003), extend("default" = defaults::RING_SIZE))]
+    pub(crate) ring_size: Field<u32>,
+    /// The addresses that backends see as the client in the mode `full-nat`: addresses of this
+    /// balancer that nothing else uses. Each gives 64512 flows per backend. At most 8 in all
+    /// services together.
+    #[serde(default)]
+    #[schemars(length(max = 8), extend("default" = []))]
+    pub(crate) source_addresses: Field<Vec<Field<Address>>>,
+    /// How long flows are kept that no packet belongs to.
+    #[serde(default)]
+    pub(crate) timeouts: Field<Timeouts>,
+    /// How long a draining backend keeps its flows; after that they are selected anew.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::DRAIN_TIMEOUT)))]
+    pub(crate) drain_timeout: Field<Time>,
+    /// The servers. Must be given, except in the mode `local`, which has none.
+    #[serde(default)]
+    pub(crate) backends: Field<Vec<Field<Backend>>>,
+    /// Active health check. Without it every backend counts as healthy.
+    #[serde(default)]
+    pub(crate) health: Field<Health>,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ForwardingMode {
+    /// The destination address and port become the backend's; answers come back through the
+    /// balancer, which must be the backends' way to the clients (their gateway).
+    Nat,
+    /// As `nat`, and the source becomes one of `source_addresses`, so that backends need no route
+    /// back; they do not see the client's address.
+    FullNat,
+    /// Only the MAC addresses change; the backend, in the same layer 2 network and with the VIP
+    /// on a loopback interface, answers the client directly. Ports cannot be translated.
+    DsrL2,
+    /// The packet is wrapped in another IP packet (IPIP, RFC 2003 and 2473); the backend unwraps
+    /// it (`sluice decap`) and answers the client directly. Ports cannot be translated.
+    DsrIpip,
+    /// The packet is wrapped in UDP (GUE variant 1); otherwise as `dsr-ipip`.
+    DsrGue,
+    /// This host serves it: the guard decides, packets are counted and passed on to the host.
+    Local,
+}
+
+/// How a new flow gets its backend.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SelectionMethod {
+    /// Consistent hashing on addresses and ports (Maglev, NSDI 2016): balancers of a fleet choose
+    /// alike, and a change of backends moves few flows.
+    Maglev,
+    /// As `maglev`, but a client address keeps its backend until `timeouts.affinity` has passed
+    /// without a new flow.
+    SourceAffinity,
+    /// Of two candidates from the ring, the one with fewer live flows for its weight.
+    TwoChoices,
+}
+
+/// How long flows are kept that no packet belongs to: at most 26 days.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Timeouts {
+    /// A TCP flow of which only a SYN was seen.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.syn)))]
+    pub(crate) syn: Field<Time>,
+    /// An established TCP flow.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.established)))]
+    pub(crate) established: Field<Time>,
+    /// A TCP flow after a FIN or RST.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.closing)))]
+    pub(crate) closing: Field<Time>,
+    /// A UDP flow.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.udp)))]
+    pub(crate) udp: Field<Time>,
+    /// How long a client address keeps its backend with `selection: source-affinity`.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.affinity)))]
+    pub(crate) affinity: Field<Time>,
+}
+
+/// A server: its address and port, or a map with more.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "$text-or-keys")]
+#[schemars(rename = "Backend", untagged)]
+pub(crate) enum Backend {
+    /// The address with or without port.
+    Endpoint(Endpoint),
+    /// The address and more.
+    Keys(BackendKeys),
+}
+
+/// A server with a name or weight of its own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackendKeys {
+    /// Name of the backend, unique in its service. Without it, the address and port as written.
+    #[serde(default)]
+    pub(crate) name: Field<BackendName>,
+    /// Address and port, such as `10.1.0.2:8080` or `"[2001:db8::2]:8080"`. Without a port, the
+    /// client's destination port is kept.
+    pub(crate) address: Field<Endpoint>,
+    /// Share of new flows, relative to the other backends; 0 takes no new flows.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::WEIGHT))]
+    pub(crate) weight: Field<u16>,
+}

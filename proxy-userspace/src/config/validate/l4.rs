@@ -1,0 +1,243 @@
+//! The sections `l4`, `admin` and `guard`.
+
+use super::{Names, elements, need, network, number, or, time};
+use crate::config::decode::{At, Field};
+use crate::config::defaults;
+use crate::config::fault::Code;
+use crate::config::file::l4 as file;
+use crate::config::file::scalar::{Network, Path};
+use crate::config::model::{Admin, AttachMode, Guard, Interface, L4};
+use crate::config::report::{Draft, Place, Report};
+use crate::config::yaml::NodeId;
+use ipnet::IpNet;
+use proxy_common::maps::capacity;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Octets of a socket's path: `sun_path` is 108 with its final zero (unix(7)).
+const SOCKET_PATH: usize = 107;
+
+/// The section `l4`.
+pub(super) fn l4(report: &Report<'_>, root: NodeId, field: &Field<file::L4>) -> L4 {
+    let l4 = need(report, root, "l4", "{interfaces: [eth0]}", field);
+    let none = file::L4::default();
+    let (node, keys) = match l4 {
+        Some(at) => (Some(at.node), &at.value),
+        None => (None, &none),
+    };
+    let (tunnel_source_v4, tunnel_source_v6, gue_port) = tunnel(report, &keys.tunnel);
+    L4 {
+        interfaces: node
+            .map(|node| interfaces(report, node, &keys.interfaces))
+            .unwrap_or_default(),
+        pin_dir: path(&keys.pin_dir, defaults::PIN_DIR),
+        flow_capacity: number(
+            report,
+            &keys.flow_capacity,
+            64..=67_108_864,
+            defaults::FLOW_CAPACITY,
+        ),
+        backend_capacity: number(
+            report,
+            &keys.backend_capacity,
+            2..=capacity::MAX_BACKENDS,
+            defaults::BACKEND_CAPACITY,
+        ),
+        tunnel_source_v4,
+        tunnel_source_v6,
+        gue_port,
+        selection_seed: or(&keys.selection_seed, defaults::SELECTION_SEED),
+        route_ttl: time(report, &keys.route_ttl, defaults::ROUTE_TTL),
+        icmp_per_second: or(&keys.icmp_per_second, defaults::ICMP_PER_SECOND),
+        sample_every: or(&keys.sample_every, defaults::SAMPLE_EVERY),
+    }
+}
+
+fn path(field: &Field<Path>, default: &str) -> PathBuf {
+    field
+        .value()
+        .map_or_else(|| PathBuf::from(default), |path| path.0.clone())
+}
+
+fn interfaces(
+    report: &Report<'_>,
+    l4: NodeId,
+    field: &Field<Vec<Field<file::Interface>>>,
+) -> Vec<Interface> {
+    if let Some(list) = need(report, l4, "interfaces", "[eth0]", field)
+        && list.value.is_empty()
+    {
+        let draft = Draft::new(Code::InvalidValue, "no interface is given")
+            .expected("at least one interface")
+            .fix("name the interface on which clients' packets arrive; `ip link` lists them");
+        report.error(Place::Value(list.node), draft);
+    }
+    let mut names = Names::default();
+    elements(field)
+        .filter_map(|at| {
+            let interface = interface(report, at)?;
+            names
+                .add(report, "interface", &interface.name, at.node)
+                .then_some(interface)
+        })
+        .collect()
+}
+
+fn interface(report: &Report<'_>, at: &At<file::Interface>) -> Option<Interface> {
+    match &at.value {
+        file::Interface::Name(name) => Some(Interface {
+            name: name.0.clone(),
+            attach: AttachMode::Auto,
+        }),
+        file::Interface::Keys(keys) => {
+            let name = need(report, at.node, "name", "eth0", &keys.name)?;
+            Some(Interface {
+                name: name.value.0.clone(),
+                attach: match or(&keys.attach, file::Attach::Auto) {
+                    file::Attach::Auto => AttachMode::Auto,
+                    file::Attach::Native => AttachMode::Native,
+                    file::Attach::Generic => AttachMode::Generic,
+                },
+            })
+        }
+    }
+}
+
+fn tunnel(
+    report: &Report<'_>,
+    field: &Field<file::Tunnel>,
+) -> (Option<ipnet::Ipv4Net>, Option<ipnet::Ipv6Net>, u16) {
+    let Some(keys) = field.value() else {
+        return (None, None, defaults::GUE_PORT);
+    };
+    let wrong_family = |at: &At<Network>, family: &str| {
+        let draft = Draft::new(
+            Code::InvalidValue,
+            format!("`{}` is not an {family} address or prefix", at.value.0),
+        )
+        .expected(format!("an {family} address or prefix"));
+        report.error(Place::Value(at.node), draft);
+    };
+    let v4 = keys
+        .source_v4
+        .given()
+        .and_then(|at| match network(report, at) {
+            IpNet::V4(source) => Some(source),
+            IpNet::V6(_) => {
+                wrong_family(at, "IPv4");
+                None
+            }
+        });
+    let v6 = keys
+        .source_v6
+        .given()
+        .and_then(|at| match network(report, at) {
+            IpNet::V6(source) => Some(source),
+            IpNet::V4(_) => {
+                wrong_family(at, "IPv6");
+                None
+            }
+        });
+    let port = number(report, &keys.gue_port, 1..=u16::MAX, defaults::GUE_PORT);
+    (v4, v6, port)
+}
+
+/// The section `admin`.
+pub(super) fn admin(report: &Report<'_>, field: &Field<file::Admin>) -> Admin {
+    let Some(keys) = field.value() else {
+        return Admin {
+            socket: defaults::ADMIN_SOCKET.into(),
+            listen: None,
+        };
+    };
+    if let Some(socket) = keys.socket.given()
+        && socket.value.0.as_os_str().len() > SOCKET_PATH
+    {
+        let length = socket.value.0.as_os_str().len();
+        let draft = Draft::new(Code::Limit, format!("the path has {length} octets"))
+            .expected(format!("at most {SOCKET_PATH}, the limit for Unix sockets"))
+            .fix("choose a shorter path, such as `/run/sluice/admin.sock`");
+        report.error(Place::Value(socket.node), draft);
+    }
+    if let Some(listen) = keys.listen.given()
+        && !listen.value.0.ip().is_loopback()
+    {
+        report.warn(
+            Place::Value(listen.node),
+            format!(
+                "`{}` can be reached from other hosts, and nobody is asked for a password",
+                listen.value.0
+            ),
+            "listen on `127.0.0.1`, or make sure that a firewall protects the port",
+        );
+    }
+    Admin {
+        socket: path(&keys.socket, defaults::ADMIN_SOCKET),
+        listen: keys.listen.value().map(|listen| listen.0),
+    }
+}
+
+/// The section `guard`.
+pub(super) fn guard(report: &Report<'_>, field: &Field<file::GlobalGuard>) -> Guard {
+    let Some(keys) = field.value() else {
+        return Guard::default();
+    };
+    let (allow, deny) = sources(report, &keys.allow, &keys.deny);
+    Guard {
+        allow,
+        deny,
+        budget: None,
+    }
+}
+
+/// The lists `allow` and `deny` of a guard.
+pub(super) fn sources(
+    report: &Report<'_>,
+    allow: &Field<Vec<Field<Network>>>,
+    deny: &Field<Vec<Field<Network>>>,
+) -> (Vec<IpNet>, Vec<IpNet>) {
+    let mut seen = HashMap::new();
+    let allow = prefixes(report, "allow", allow, &mut seen);
+    let deny = prefixes(report, "deny", deny, &mut seen);
+    (allow, deny)
+}
+
+fn prefixes(
+    report: &Report<'_>,
+    list: &'static str,
+    field: &Field<Vec<Field<Network>>>,
+    seen: &mut HashMap<IpNet, (&'static str, NodeId)>,
+) -> Vec<IpNet> {
+    let mut prefixes = Vec::new();
+    for at in elements(field) {
+        let prefix = network(report, at);
+        match seen.get(&prefix) {
+            None => {
+                seen.insert(prefix, (list, at.node));
+                prefixes.push(prefix);
+            }
+            Some((first, node)) if *first == list => report.warn(
+                Place::Value(at.node),
+                format!(
+                    "`{prefix}` is in this list already, in line {}",
+                    report.line(*node)
+                ),
+                "remove one of the two",
+            ),
+            Some((first, node)) => {
+                let draft = Draft::new(
+                    Code::Conflict,
+                    format!(
+                        "`{prefix}` is also in `{first}`, in line {}",
+                        report.line(*node)
+                    ),
+                )
+                .fix(
+                    "remove one of the two; a longer prefix makes an exception from a shorter one",
+                );
+                report.error(Place::Value(at.node), draft);
+            }
+        }
+    }
+    prefixes
+}

@@ -1,0 +1,113 @@
+//! Probes: one question to one server, answered within one deadline.
+//!
+//! A backend is a stranger. Its answer may be garbage, endless, slow or never come; a probe turns
+//! all of that into a [`Failure`] with a bounded label, in bounded time and memory, and never
+//! panics. The deadline is taken once, when the probe starts, and every step is measured against
+//! it, so that a peer that drips one byte a second gains nothing by being almost alive.
+//!
+//! A probe closes its connection in the ordinary way (FIN). Others send RST, to keep no
+//! TIME_WAIT; but a server's log then fills with resets, and a TIME_WAIT per probe and minute is
+//! no burden, since each occupies a port towards that one server only.
+//!
+//! Dropping a probe's future closes its socket and does nothing else.
+
+mod http;
+mod socket;
+mod tcp;
+
+use super::outcome::{Failure, FailureKind, Outcome, Passed};
+use crate::config::model::{HealthCheck, Probe};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Where a probe goes, and how its packets are told from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Address and port to connect to.
+    pub address: SocketAddr,
+    /// Mark of the socket's packets (`SO_MARK`), by which a program on the way out recognises a
+    /// probe to a VIP and sends it to one backend. Needs `CAP_NET_ADMIN` (from Linux 5.17 on
+    /// `CAP_NET_RAW` suffices); without it the probe fails as
+    /// [`Local`](FailureKind::Local).
+    pub mark: Option<u32>,
+    /// Source address; `None` lets the routing table choose.
+    pub source: Option<IpAddr>,
+}
+
+impl Target {
+    /// A target without mark, from any source address.
+    pub const fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            mark: None,
+            source: None,
+        }
+    }
+}
+
+/// Makes probes. A trait so that the monitor can be tested without a network.
+pub trait Prober: Send + Sync + 'static {
+    /// Probes once. The future ends by the check's timeout and may be dropped at any time.
+    fn probe(
+        &self,
+        target: Target,
+        check: Arc<HealthCheck>,
+    ) -> impl Future<Output = Outcome> + Send + 'static;
+}
+
+/// Makes probes over the network.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NetProber;
+
+impl Prober for NetProber {
+    fn probe(
+        &self,
+        target: Target,
+        check: Arc<HealthCheck>,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
+        probe(target, check)
+    }
+}
+
+/// Probes `target` once, as `check` says, and ends by the check's timeout.
+///
+/// # Errors
+///
+/// A [`Failure`] for whatever is not the expected answer.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the connection.
+pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
+    let started = Instant::now();
+    let deadline = Deadline(started + check.timeout.min(LONGEST_TIMEOUT));
+    match &check.probe {
+        Probe::Tcp => tcp::probe(target, deadline).await?,
+        Probe::Http(expected) => http::probe(target, expected, deadline).await?,
+    }
+    Ok(Passed {
+        latency: started.elapsed(),
+    })
+}
+
+/// No probe runs longer, whatever the configuration says: a later deadline could overflow.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The end of a probe's time.
+#[derive(Clone, Copy, Debug)]
+struct Deadline(Instant);
+
+impl Deadline {
+    /// Waits for `step` until the deadline; `doing` completes the sentence "timed out …".
+    async fn bound<T>(self, doing: &str, step: impl Future<Output = T>) -> Result<T, Failure> {
+        timeout_at(self.0, step)
+            .await
+            .map_err(|_| Failure::new(FailureKind::Timeout, format!("timed out {doing}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

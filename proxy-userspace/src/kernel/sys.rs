@@ -1,0 +1,278 @@
+//! The calls of bpf(2) that aya 0.14 keeps private or lacks: pins, information, and XDP links
+//! without aya's silent fall-back to netlink (whose attachments cannot be pinned). Maps are in
+//! [`super::handle`].
+//!
+//! Everything here is a thin, typed wrapper around one command.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Commands of bpf(2) (`enum bpf_cmd`).
+pub(super) mod cmd {
+    pub(crate) const MAP_CREATE: libc::c_int = 0;
+    pub(crate) const MAP_LOOKUP: libc::c_int = 1;
+    pub(crate) const MAP_UPDATE: libc::c_int = 2;
+    pub(crate) const MAP_DELETE: libc::c_int = 3;
+    pub(crate) const MAP_NEXT_KEY: libc::c_int = 4;
+    pub(crate) const PROG_LOAD: libc::c_int = 5;
+    pub(crate) const OBJ_PIN: libc::c_int = 6;
+    pub(crate) const OBJ_GET: libc::c_int = 7;
+    pub(crate) const PROG_BY_ID: libc::c_int = 13;
+    pub(crate) const MAP_BY_ID: libc::c_int = 14;
+    pub(crate) const OBJ_INFO: libc::c_int = 15;
+    pub(crate) const LOOKUP_BATCH: libc::c_int = 24;
+    pub(crate) const UPDATE_BATCH: libc::c_int = 26;
+    pub(crate) const LINK_CREATE: libc::c_int = 28;
+    pub(crate) const LINK_UPDATE: libc::c_int = 29;
+    pub(crate) const LINK_DETACH: libc::c_int = 34;
+}
+
+/// `BPF_MAP_TYPE_ARRAY`.
+pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_F_INNER_MAP`: an inner array whose size may differ from its siblings'.
+pub(crate) const INNER_MAP_FLAG: u32 = 0x1000;
+/// `BPF_XDP`, the attach type of XDP programs and links.
+const ATTACH_XDP: u32 = 37;
+/// `XDP_FLAGS_SKB_MODE`: generic.
+pub(crate) const XDP_SKB_MODE: u32 = 1 << 1;
+/// `XDP_FLAGS_DRV_MODE`: native.
+pub(crate) const XDP_DRV_MODE: u32 = 1 << 2;
+
+/// Calls bpf(2) with an attribute of the kernel's layout.
+pub(super) fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<RawFd> {
+    // SAFETY: `attr` is a live, exclusively borrowed `repr(C)` value whose size is given; the
+    // kernel treats the fields it does not get as zero. Pointers in it come from live borrows of
+    // the callers below, which outlast the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<A>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        // Descriptors fit an `int`.
+        Ok(result as RawFd)
+    }
+}
+
+/// Calls a command that yields a descriptor.
+pub(super) fn bpf_fd<A>(command: libc::c_int, attr: &mut A) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(super) fn address<T>(value: &T) -> u64 {
+    std::ptr::from_ref(value) as u64
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct PathAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins an object (map, program, link) at a path of a bpffs.
+pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = PathAttr {
+        path: path.as_ptr() as u64,
+        fd: fd.as_raw_fd() as u32,
+        flags: 0,
+    };
+    bpf(cmd::OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens a pinned object.
+pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = PathAttr {
+        path: path.as_ptr() as u64,
+        ..PathAttr::default()
+    };
+    bpf_fd(cmd::OBJ_GET, &mut attr)
+}
+
+/// What the kernel says about a map (`struct bpf_map_info`, its first fields).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MapInfo {
+    pub(crate) map_type: u32,
+    pub(crate) id: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    pub(crate) flags: u32,
+    name: [u8; 16],
+}
+
+/// What the kernel says about an XDP link (`struct bpf_link_info`, its first fields).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LinkInfo {
+    pub(crate) link_type: u32,
+    pub(crate) id: u32,
+    pub(crate) program_id: u32,
+    _pad: u32,
+    /// 0 once the interface has gone.
+    pub(crate) ifindex: u32,
+    _pad2: u32,
+}
+
+/// What the kernel says about a program (`struct bpf_prog_info`, its first fields).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct ProgramInfo {
+    program_type: u32,
+    id: u32,
+    _before_name: [u64; 7],
+    name: [u8; 16],
+}
+
+const _: () = assert!(size_of::<MapInfo>() == 6 * 4 + 16);
+const _: () = assert!(size_of::<LinkInfo>() == 24);
+const _: () = assert!(size_of::<ProgramInfo>() == 64 + 16);
+
+/// Fills the first octets of the kernel's information about an object.
+pub(super) fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    #[repr(C)]
+    struct InfoAttr {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let mut attr = InfoAttr {
+        fd: fd.as_raw_fd() as u32,
+        length: size_of::<T>() as u32,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    bpf(cmd::OBJ_INFO, &mut attr).map(drop)
+}
+
+fn name_of(name: &[u8; 16]) -> String {
+    let length = name.iter().position(|&octet| octet == 0).unwrap_or(16);
+    String::from_utf8_lossy(&name[..length]).into_owned()
+}
+
+/// Information about a link.
+pub(crate) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut link = LinkInfo::default();
+    info(fd, &mut link)?;
+    Ok(link)
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct IdAttr {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+pub(super) fn id_attr(id: u32) -> IdAttr {
+    IdAttr {
+        id,
+        ..IdAttr::default()
+    }
+}
+
+/// Name of a loaded program.
+pub(crate) fn program_name(id: u32) -> io::Result<String> {
+    let fd = bpf_fd(cmd::PROG_BY_ID, &mut id_attr(id))?;
+    let mut program = ProgramInfo::default();
+    info(fd.as_fd(), &mut program)?;
+    Ok(name_of(&program.name))
+}
+
+/// Attaches an XDP program by a link; `mode` is one of the `XDP_*_MODE` flags or 0.
+pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct LinkCreateAttr {
+        program: u32,
+        ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attr = LinkCreateAttr {
+        program: program.as_raw_fd() as u32,
+        ifindex,
+        attach_type: ATTACH_XDP,
+        flags: mode,
+    };
+    bpf_fd(cmd::LINK_CREATE, &mut attr)
+}
+
+/// Puts another program behind a link, between two packets.
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = [link.as_raw_fd() as u32, program.as_raw_fd() as u32, 0, 0];
+    bpf(cmd::LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Detaches a link at once, whoever else still holds it.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = link.as_raw_fd() as u32;
+    bpf(cmd::LINK_DETACH, &mut attr).map(drop)
+}
+
+/// Makes a map only to see whether the kernel can. `inner` is the template of a map of maps.
+pub(crate) fn probe_map(
+    map_type: u32,
+    sizes: (u32, u32),
+    max_entries: u32,
+    inner: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let inner = inner.map_or(0, |fd| fd.as_raw_fd() as u32);
+    let mut attr = [map_type, sizes.0, sizes.1, max_entries, 0, inner];
+    bpf_fd(cmd::MAP_CREATE, &mut attr)
+}
+
+/// Loads the smallest XDP program, which passes everything, to see whether it can be attached.
+pub(crate) fn load_pass() -> io::Result<OwnedFd> {
+    /// `BPF_PROG_TYPE_XDP`.
+    const PROGRAM_TYPE_XDP: u32 = 6;
+    /// `r0 = XDP_PASS; exit`, in the kernel's instruction encoding.
+    const INSTRUCTIONS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    #[repr(C)]
+    struct LoadAttr {
+        program_type: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u32; 2],
+        log_buffer: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        ifindex: u32,
+        attach_type: u32,
+    }
+    const _: () = assert!(size_of::<LoadAttr>() == 72);
+    let mut attr = LoadAttr {
+        program_type: PROGRAM_TYPE_XDP,
+        instruction_count: INSTRUCTIONS.len() as u32,
+        instructions: INSTRUCTIONS.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log: [0; 2],
+        log_buffer: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: *b"sluice_probe\0\0\0\0",
+        ifindex: 0,
+        attach_type: ATTACH_XDP,
+    };
+    bpf_fd(cmd::PROG_LOAD, &mut attr)
+}

@@ -1,0 +1,395 @@
+//! The flow table and the full-nat port table as seen through shared memory.
+//!
+//! The kernel writes these while we read. All access therefore goes through atomics, and an
+//! entry is believed only if its tag and its protocol are the same before and after it was read
+//! (the kernel sets the protocol to 0 while it writes an entry). What user space may change is
+//! little: end an entry's `counted`, clear its tag, free a port.
+
+use super::handle::{MapHandle, Mapping, Shared};
+use proxy_common::addr::Addr;
+use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, SetHeader, SnatPort, WAYS};
+use std::io;
+use std::mem::{offset_of, size_of};
+use std::sync::atomic::{
+    AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
+};
+
+/// [`FlowEntry`], shared.
+#[repr(C, align(8))]
+pub(crate) struct SharedEntry {
+    key: [AtomicU64; 5],
+    last_seen: AtomicU32,
+    counted: AtomicU32,
+    guard_generation: AtomicU32,
+    nat_word: AtomicU32,
+    backend: AtomicU16,
+    service: AtomicU16,
+    nat_port_be: AtomicU16,
+    phase: AtomicU8,
+    flags: AtomicU8,
+}
+
+/// [`FlowSet`], shared.
+#[repr(C, align(64))]
+pub(crate) struct SharedSet {
+    tags: [AtomicU16; WAYS + 1],
+    confirmed: AtomicU16,
+    hand: AtomicU16,
+    _pad: [AtomicU32; 7],
+    ways: [SharedEntry; WAYS],
+}
+
+const _: () = assert!(size_of::<SharedEntry>() == size_of::<FlowEntry>());
+const _: () = assert!(offset_of!(SharedEntry, last_seen) == offset_of!(FlowEntry, last_seen));
+const _: () = assert!(offset_of!(SharedEntry, counted) == offset_of!(FlowEntry, counted));
+const _: () = assert!(offset_of!(SharedEntry, backend) == offset_of!(FlowEntry, backend));
+const _: () = assert!(offset_of!(SharedEntry, service) == offset_of!(FlowEntry, service));
+const _: () = assert!(offset_of!(SharedEntry, phase) == offset_of!(FlowEntry, phase));
+const _: () = assert!(size_of::<SharedSet>() == size_of::<FlowSet>());
+const _: () = assert!(offset_of!(SharedSet, confirmed) == offset_of!(SetHeader, confirmed));
+const _: () = assert!(offset_of!(SharedSet, ways) == offset_of!(FlowSet, ways));
+
+// SAFETY: atomics only; the size assertions show that there is no padding.
+unsafe impl Shared for SharedSet {}
+
+impl SharedEntry {
+    fn read(&self) -> FlowEntry {
+        let words = self.key.each_ref().map(|word| word.load(Relaxed));
+        FlowEntry {
+            key: key_of(words),
+            last_seen: self.last_seen.load(Relaxed),
+            counted: self.counted.load(Relaxed),
+            guard_generation: self.guard_generation.load(Relaxed),
+            nat_word: self.nat_word.load(Relaxed),
+            backend: self.backend.load(Relaxed),
+            service: self.service.load(Relaxed),
+            nat_port_be: self.nat_port_be.load(Relaxed),
+            phase: self.phase.load(Relaxed),
+            flags: self.flags.load(Relaxed),
+        }
+    }
+
+    fn write(&self, entry: &FlowEntry) {
+        for (to, from) in self.key.iter().zip(entry.key.words()) {
+            to.store(from, Relaxed);
+        }
+        self.last_seen.store(entry.last_seen, Relaxed);
+        self.counted.store(entry.counted, Relaxed);
+        self.guard_generation.store(entry.guard_generation, Relaxed);
+        self.nat_word.store(entry.nat_word, Relaxed);
+        self.backend.store(entry.backend, Relaxed);
+        self.service.store(entry.service, Relaxed);
+        self.nat_port_be.store(entry.nat_port_be, Relaxed);
+        self.phase.store(entry.phase, Relaxed);
+        self.flags.store(entry.flags, Relaxed);
+    }
+}
+
+/// The tuple from its words, the inverse of [`FlowKey::words`].
+fn key_of(words: [u64; 5]) -> FlowKey {
+    let addr = |high: u64, low: u64| {
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&high.to_ne_bytes());
+        octets[8..].copy_from_slice(&low.to_ne_bytes());
+        Addr { octets }
+    };
+    let last = words[4].to_ne_bytes();
+    FlowKey {
+        src: addr(words[0], words[1]),
+        dst: addr(words[2], words[3]),
+        src_port_be: u16::from_ne_bytes([last[0], last[1]]),
+        dst_port_be: u16::from_ne_bytes([last[2], last[3]]),
+        protocol: last[4],
+        _pad: [0; 3],
+    }
+}
+
+impl SharedSet {
+    /// Bit mask of the ways that hold something.
+    pub(crate) fn used(&self) -> u16 {
+        (0..WAYS).fold(0, |used, way| {
+            used | u16::from(self.tags[way].load(Relaxed) != 0) << way
+        })
+    }
+
+    /// Bit mask of the ways that have seen a second packet.
+    pub(crate) fn confirmed(&self) -> u16 {
+        self.confirmed.load(Relaxed)
+    }
+
+    /// The flow in a way, if there is one that is not being written.
+    pub(crate) fn entry(&self, way: usize) -> Option<(u16, FlowEntry)> {
+        let tag = self.tags[way].load(Acquire);
+        if tag == 0 {
+            return None;
+        }
+        let entry = self.ways[way].read();
+        let again = self.ways[way].key[4].load(Acquire).to_ne_bytes()[4];
+        let whole = entry.key.protocol != 0
+            && again == entry.key.protocol
+            && self.tags[way].load(Acquire) == tag;
+        whole.then_some((tag, entry))
+    }
+
+    /// Ends a flow: takes it out of the live count of its backend, then clears its tag, unless the
+    /// kernel has put another flow there meanwhile.
+    pub(crate) fn end(&self, way: usize, tag: u16, backend: u16, live: &[AtomicI64]) {
+        if self.ways[way].counted.swap(0, Relaxed) == 1
+            && let Some(count) = live.get(usize::from(backend))
+        {
+            count.fetch_sub(1, Relaxed);
+        }
+        // Losing the race leaves the kernel's new flow alone.
+        let _ = self.tags[way].compare_exchange(tag, 0, Release, Relaxed);
+    }
+
+    /// Puts a flow into the preferred way or any free one; false if there is none.
+    ///
+    /// Only for tables that no program uses yet: the packet path relies on being the only writer.
+    pub(crate) fn insert(
+        &self,
+        preferred: usize,
+        tag: u16,
+        confirmed: bool,
+        entry: &FlowEntry,
+    ) -> bool {
+        let free = |way: &usize| self.tags[*way].load(Relaxed) == 0;
+        let Some(way) = std::iter::once(preferred).chain(0..WAYS).find(free) else {
+            return false;
+        };
+        self.ways[way].write(entry);
+        if confirmed {
+            self.confirmed.fetch_or(1 << way, Relaxed);
+        }
+        self.tags[way].store(tag, Release);
+        true
+    }
+}
+
+/// The whole flow table.
+#[derive(Debug)]
+pub(crate) struct FlowTable {
+    memory: Mapping,
+}
+
+impl FlowTable {
+    pub(crate) fn open(flows: &MapHandle) -> io::Result<Self> {
+        check_value::<FlowSet>(flows)?;
+        Ok(Self {
+            memory: flows.map_memory()?,
+        })
+    }
+
+    /// Its sets; those of CPU 0 first.
+    pub(crate) fn sets(&self) -> &[SharedSet] {
+        self.memory.elements()
+    }
+}
+
+/// [`SnatPort`], shared.
+#[repr(C, align(8))]
+pub(crate) struct SharedPort {
+    client: [AtomicU64; 2],
+    vip: [AtomicU64; 2],
+    backend_addr: [AtomicU64; 2],
+    ports: [AtomicU16; 3],
+    backend: AtomicU16,
+    last_seen: AtomicU32,
+    phase: AtomicU8,
+    _pad: [AtomicU8; 3],
+}
+
+const _: () = assert!(size_of::<SharedPort>() == size_of::<SnatPort>());
+const _: () = assert!(offset_of!(SharedPort, backend) == offset_of!(SnatPort, backend));
+const _: () = assert!(offset_of!(SharedPort, last_seen) == offset_of!(SnatPort, last_seen));
+const _: () = assert!(offset_of!(SharedPort, phase) == offset_of!(SnatPort, phase));
+
+// SAFETY: atomics only; the size assertion shows that there is no padding.
+unsafe impl Shared for SharedPort {}
+
+/// What decides whether a port is still used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortUse {
+    pub(crate) backend: u16,
+    pub(crate) last_seen: u32,
+    pub(crate) phase: u8,
+}
+
+impl SharedPort {
+    /// Who uses the port, if anybody does.
+    pub(crate) fn usage(&self) -> Option<PortUse> {
+        let backend = self.backend.load(Acquire);
+        (backend != 0).then(|| PortUse {
+            backend,
+            last_seen: self.last_seen.load(Relaxed),
+            phase: self.phase.load(Relaxed),
+        })
+    }
+
+    /// Frees the port, unless another backend has got it meanwhile.
+    pub(crate) fn free(&self, backend: u16) {
+        let _ = self.backend.compare_exchange(backend, 0, Release, Relaxed);
+    }
+
+    /// Copies a record into a table that no program uses yet.
+    pub(crate) fn copy_from(&self, other: &Self) {
+        let words = [
+            (&self.client, &other.client),
+            (&self.vip, &other.vip),
+            (&self.backend_addr, &other.backend_addr),
+        ];
+        for (to, from) in words {
+            for (to, from) in to.iter().zip(from) {
+                to.store(from.load(Relaxed), Relaxed);
+            }
+        }
+        for (to, from) in self.ports.iter().zip(&other.ports) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        self.last_seen.store(other.last_seen.load(Relaxed), Relaxed);
+        self.phase.store(other.phase.load(Relaxed), Relaxed);
+        self.backend.store(other.backend.load(Relaxed), Release);
+    }
+}
+
+/// The whole full-nat port table.
+#[derive(Debug)]
+pub(crate) struct PortTable {
+    memory: Mapping,
+}
+
+impl PortTable {
+    pub(crate) fn open(snat_ports: &MapHandle) -> io::Result<Self> {
+        check_value::<SnatPort>(snat_ports)?;
+        Ok(Self {
+            memory: snat_ports.map_memory()?,
+        })
+    }
+
+    pub(crate) fn ports(&self) -> &[SharedPort] {
+        self.memory.elements()
+    }
+}
+
+/// The live counts.
+#[derive(Debug)]
+pub(crate) struct LiveTable {
+    memory: Mapping,
+}
+
+impl LiveTable {
+    pub(crate) fn open(live_flows: &MapHandle) -> io::Result<Self> {
+        check_value::<AtomicI64>(live_flows)?;
+        Ok(Self {
+            memory: live_flows.map_memory()?,
+        })
+    }
+
+    /// By backend id.
+    pub(crate) fn counts(&self) -> &[AtomicI64] {
+        self.memory.elements()
+    }
+}
+
+fn check_value<T>(map: &MapHandle) -> io::Result<()> {
+    if map.info().value_size as usize == size_of::<T>() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An empty set, for tests.
+    pub(crate) fn empty_set() -> Box<SharedSet> {
+        Box::new(SharedSet {
+            tags: Default::default(),
+            confirmed: AtomicU16::new(0),
+            hand: AtomicU16::new(0),
+            _pad: Default::default(),
+            ways: std::array::from_fn(|_| SharedEntry {
+                key: Default::default(),
+                last_seen: AtomicU32::new(0),
+                counted: AtomicU32::new(0),
+                guard_generation: AtomicU32::new(0),
+                nat_word: AtomicU32::new(0),
+                backend: AtomicU16::new(0),
+                service: AtomicU16::new(0),
+                nat_port_be: AtomicU16::new(0),
+                phase: AtomicU8::new(0),
+                flags: AtomicU8::new(0),
+            }),
+        })
+    }
+
+    fn entry() -> FlowEntry {
+        FlowEntry {
+            key: FlowKey {
+                src: Addr::v4([10, 0, 0, 1]),
+                dst: Addr::v6([0x20; 16]),
+                src_port_be: 4242,
+                dst_port_be: 80u16.to_be(),
+                protocol: 6,
+                _pad: [0; 3],
+            },
+            last_seen: 77,
+            counted: 1,
+            guard_generation: 3,
+            nat_word: 4,
+            backend: 2,
+            service: 5,
+            nat_port_be: 6,
+            phase: 2,
+            flags: 1,
+        }
+    }
+
+    #[test]
+    fn an_entry_survives_the_way_through_shared_memory() {
+        let set = empty_set();
+        assert!(set.insert(7, 0x1235, true, &entry()));
+        assert_eq!(set.entry(7), Some((0x1235, entry())));
+        assert_eq!((set.used(), set.confirmed()), (1 << 7, 1 << 7));
+    }
+
+    #[test]
+    fn an_entry_that_is_being_written_is_not_seen() {
+        let set = empty_set();
+        let mut half = entry();
+        half.key.protocol = 0;
+        assert!(set.insert(0, 1, false, &half));
+        assert_eq!(set.entry(0), None);
+    }
+
+    #[test]
+    fn ending_a_flow_lowers_its_backends_count_once() {
+        let set = empty_set();
+        let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
+        assert!(set.insert(3, 9, false, &entry()));
+        set.end(3, 9, 2, &live);
+        set.end(3, 9, 2, &live);
+        assert_eq!(live[2].load(Relaxed), 4);
+        assert_eq!(set.used(), 0);
+    }
+
+    #[test]
+    fn ending_a_flow_spares_one_that_took_its_place() {
+        let set = empty_set();
+        assert!(set.insert(3, 11, false, &entry()));
+        set.end(3, 9, 2, &[]);
+        assert_eq!(set.used(), 1 << 3);
+    }
+
+    #[test]
+    fn a_full_set_takes_no_more() {
+        let set = empty_set();
+        for way in 0..WAYS {
+            assert!(set.insert(0, 1 + 2 * way as u16, false, &entry()));
+        }
+        assert!(!set.insert(0, 99, false, &entry()));
+    }
+}

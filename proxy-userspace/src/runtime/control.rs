@@ -1,0 +1,476 @@
+//! The task that owns the data plane: what it keeps, and the order in which it does things.
+
+use super::capture::CaptureHub;
+use super::drains::Drains;
+use super::events::EventHub;
+use super::names::{NameTable, SharedNames};
+use super::overlay;
+use super::plane::{Plane, PlaneError};
+use super::source::Source;
+use crate::admin::control::Command;
+use crate::config::model::Config;
+use crate::health::{CheckError, HealthChange, Monitor};
+use crate::kernel::apply::{ApplyError, FollowError, Target, apply, follow};
+use crate::kernel::attach::Attachment;
+use crate::kernel::plan::{Drain, Host, Ids, Inputs, Overlay, Plan, PlanErrors, PlanWarning, plan};
+use crate::kernel::store::{KernelState, MapStore as _, StoreError};
+use crate::kernel::sweep::{STEP_INTERVAL, SweepReport};
+use crate::observe::counters::Counters;
+use crate::observe::readiness::{Check, Readiness};
+use crate::observe::view::{ConfigState, Daemon, Phase};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, error, info, warn};
+
+/// How often is looked after what may have gone wrong: a plan that failed, expired guard rules,
+/// interfaces that came or went, neighbours.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+
+/// Ticks between comparisons of the maps with what they should hold.
+const RECONCILE_TICKS: u64 = 30;
+
+/// Ticks between looks at neighbours and routes.
+const NEIGHBOUR_TICKS: u64 = 10;
+
+/// Health changes that are planned for at once.
+const HEALTH_BATCH: usize = 256;
+
+/// How the daemon is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Leave the kernel forwarding.
+    pub(crate) keep_dataplane: bool,
+    /// Do not wait before detaching.
+    pub(crate) now: bool,
+}
+
+/// What the control task is made of, besides the plane and the configuration.
+pub(crate) struct Parts {
+    /// Health checks; another task drives them.
+    pub(crate) monitor: Monitor,
+    /// The daemon's own counters.
+    pub(crate) counters: Arc<Counters>,
+    /// What `/readyz` answers.
+    pub(crate) readiness: Arc<Readiness>,
+    /// The snapshot for the pumps.
+    pub(crate) names: SharedNames,
+    /// Subscribers of sampled events.
+    pub(crate) events: EventHub,
+    /// The capture session, if there is one.
+    pub(crate) capture: CaptureHub,
+    /// Facts for the view.
+    pub(crate) daemon: Daemon,
+}
+
+/// The control task's state.
+pub(crate) struct Control<P> {
+    pub(super) plane: P,
+    pub(super) source: Box<dyn Source>,
+    pub(super) config: Arc<Config>,
+    pub(super) config_state: ConfigState,
+    pub(super) overlay: Overlay,
+    pub(super) drains: Drains,
+    pub(super) host: Host,
+    /// What the maps hold, as of the last plan.
+    pub(super) kernel: KernelState,
+    pub(super) ids: Ids,
+    pub(super) warnings: Vec<PlanWarning>,
+    pub(super) attached: Vec<Attachment>,
+    pub(super) sweep: SweepTotals,
+    pub(super) parts: Parts,
+    /// Why the data plane does not follow, if it does not.
+    pub(super) behind: Option<String>,
+    ticks: u64,
+}
+
+/// What the sweeper found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SweepTotals {
+    /// The last complete pass.
+    pub(crate) last: SweepReport,
+    /// Flows expired by all passes.
+    pub(crate) expired: u64,
+}
+
+/// The control task could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// The health checks make no sense.
+    #[error(transparent)]
+    Checks(#[from] CheckError),
+    /// The data plane cannot follow the configuration.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The maps cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The program cannot be attached.
+    #[error(transparent)]
+    Plane(#[from] super::plane::PlaneError),
+}
+
+impl<P: Plane> Control<P> {
+    /// Takes over a data plane, makes it follow the configuration and attaches it.
+    pub(crate) fn begin(
+        mut plane: P,
+        source: Box<dyn Source>,
+        config: Config,
+        parts: Parts,
+    ) -> Result<Self, BeginError> {
+        let kernel = plane.store().state()?;
+        let ids = Ids::recover(&config, &kernel);
+        let overlay = Overlay::adopt(&config, &kernel, &ids);
+        let host = plane.host(&config);
+        let config_state = ConfigState {
+            path: source.name(),
+            generation: 1,
+            loaded_at_seconds: epoch_seconds(),
+            last_reload_successful: true,
+            last_reload_error: None,
+        };
+        let mut control = Self {
+            plane,
+            source,
+            config: Arc::new(config),
+            config_state,
+            overlay,
+            drains: Drains::default(),
+            host,
+            kernel,
+            ids,
+            warnings: Vec::new(),
+            attached: Vec::new(),
+            sweep: SweepTotals::default(),
+            parts,
+            behind: None,
+            ticks: 0,
+        };
+        control.resume()?;
+        Ok(control)
+    }
+
+    fn resume(&mut self) -> Result<(), BeginError> {
+        let checks = overlay::checks_for(&self.config, &self.kernel, &self.overlay)?;
+        self.parts.monitor.reconcile(checks);
+        overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor);
+        self.begin_adopted_drains();
+        let target =
+            Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        let plan = follow(self.plane.store(), &target)?;
+        self.take(plan);
+        self.attached = self.plane.attach(&self.config.l4.interfaces)?;
+        for attachment in &self.attached {
+            info!(
+                interface = attachment.interface,
+                mode = attachment.mode.name(),
+                updated = attachment.updated,
+                "attached"
+            );
+        }
+        self.resolve_neighbours();
+        self.parts.counters.loaded(true, epoch_seconds() as u64);
+        self.publish_names();
+        self.set_phase(Phase::Serving);
+        Ok(())
+    }
+
+    /// Gives draining backends of an earlier process their whole time again.
+    fn begin_adopted_drains(&mut self) {
+        let now = Instant::now();
+        for (service, backend) in overlay::draining(&self.overlay, &self.config) {
+            let timeout = self.config.service(service).map(|service| service.drain_timeout);
+            self.drains.begin(service, backend, now + timeout.unwrap_or_default());
+            info!(service, backend, ?timeout, "still draining");
+        }
+    }
+
+    /// Serves until told to stop; returns how to.
+    pub(crate) async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut changes: mpsc::UnboundedReceiver<HealthChange>,
+    ) -> Ending {
+        let mut ticks = interval(TICK);
+        let mut sweeps = interval(STEP_INTERVAL);
+        for timer in [&mut ticks, &mut sweeps] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut batch = Vec::new();
+        loop {
+            let drain_ends = self.drains.next();
+            let drain_end = async {
+                match drain_ends {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // In this order: what people and checks say comes before housekeeping.
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Stop(request, reply)) => {
+                        let _ = reply.send(Ok(()));
+                        return Ending {
+                            keep_dataplane: request.keep_dataplane,
+                            now: request.now,
+                        };
+                    }
+                    Some(command) => self.answer(command),
+                    None => return Ending::default(),
+                },
+                count = changes.recv_many(&mut batch, HEALTH_BATCH) => {
+                    if count > 0 {
+                        self.health_changed(&batch);
+                        batch.clear();
+                    }
+                }
+                () = drain_end => self.end_drains(Instant::now()),
+                sampling = self.parts.events.ended() => self.sample(sampling),
+                () = self.parts.capture.ended() => self.stop_capture(),
+                _ = ticks.tick() => self.tick(),
+                _ = sweeps.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// Reports itself as not ready; the data plane still forwards.
+    pub(crate) fn set_phase(&mut self, phase: Phase) {
+        self.parts.daemon.phase = phase;
+        self.publish_readiness();
+    }
+
+    /// Ends the data plane, or lets go of it.
+    pub(crate) fn release(self, keep: bool) -> Result<(), PlaneError> {
+        self.plane.release(keep)
+    }
+
+    fn health_changed(&mut self, changes: &[HealthChange]) {
+        debug!(changes = changes.len(), "health changed");
+        if overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor) {
+            self.replan("health change");
+        }
+        self.publish_readiness();
+    }
+
+    fn end_drains(&mut self, now: Instant) {
+        let ended = self.drains.take_ended(now);
+        for (service, backend) in &ended {
+            info!(service, backend, "drain deadline passed: remaining flows are selected anew");
+            self.overlay.entry(service, backend).drain = Drain::Expired;
+        }
+        if !ended.is_empty() {
+            self.replan("drain deadline");
+        }
+    }
+
+    /// Looks after everything that nobody reports.
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if self.behind.is_some() || self.ticks.is_multiple_of(RECONCILE_TICKS) {
+            self.reconcile();
+        }
+        self.expire_guard_rules();
+        self.watch_interfaces();
+        if self.ticks.is_multiple_of(NEIGHBOUR_TICKS) {
+            self.resolve_neighbours();
+        }
+        self.publish_readiness();
+        super::signals::alive();
+    }
+
+    fn sweep(&mut self) {
+        match self.plane.sweep() {
+            Ok(Some(report)) => {
+                self.sweep.last = report;
+                self.sweep.expired += report.flows_expired;
+            }
+            Ok(None) => {}
+            Err(error) => self.kernel_failed(&error),
+        }
+    }
+
+    /// Plans from what the maps are known to hold, and applies. A failure is logged and made up
+    /// for by the ticks.
+    pub(super) fn replan(&mut self, why: &'static str) {
+        if let Err(error) = self.try_replan() {
+            error!(why, error = %crate::admin::api::chain(&error), "the data plane did not follow");
+            self.fall_behind(&error);
+        }
+    }
+
+    /// As [`Self::replan`], for callers that report the failure.
+    pub(super) fn try_replan(&mut self) -> Result<usize, FollowError> {
+        if self.behind.is_some() {
+            // What the maps hold is not known.
+            let target =
+                Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+            let plan = follow(self.plane.store(), &target)?;
+            return Ok(self.take(plan));
+        }
+        let plan = self.plan().map_err(FollowError::Plan)?;
+        self.apply(&plan).map_err(FollowError::Apply)?;
+        Ok(self.take(plan))
+    }
+
+    fn plan(&self) -> Result<Plan, PlanErrors> {
+        plan(&Inputs {
+            config: &self.config,
+            overlay: &self.overlay,
+            kernel: &self.kernel,
+            host: &self.host,
+        })
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
+        apply(self.plane.store(), &plan.edits)
+    }
+
+    /// Takes over what a plan led to; returns the number of its edits.
+    pub(super) fn take(&mut self, plan: Plan) -> usize {
+        for warning in plan.warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+            warn!("{warning}");
+        }
+        let edits = plan.edits.len();
+        if edits > 0 {
+            debug!(edits, "data plane edited");
+        }
+        self.kernel = plan.state;
+        self.ids = plan.ids;
+        self.warnings = plan.warnings;
+        if let Some(reason) = self.behind.take() {
+            info!(reason, "the data plane follows again");
+        }
+        edits
+    }
+
+    /// Compares the maps with what they should hold, and repairs them.
+    fn reconcile(&mut self) {
+        let was_behind = self.behind.is_some();
+        let target = Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        match follow(self.plane.store(), &target) {
+            Ok(plan) => {
+                if !plan.edits.is_empty() && !was_behind {
+                    let edits = plan.edits.len() as u64;
+                    warn!(edits, "the maps had been changed by somebody else: repaired");
+                    self.parts.counters.reconciled.fetch_add(edits, Relaxed);
+                }
+                self.take(plan);
+                self.publish_names();
+            }
+            Err(error) => {
+                debug!(error = %crate::admin::api::chain(&error), "still behind");
+                self.fall_behind(&error);
+            }
+        }
+    }
+
+    pub(super) fn fall_behind(&mut self, error: &FollowError) {
+        if let FollowError::Read(source) | FollowError::Apply(ApplyError { source, .. }) = error {
+            self.parts.counters.kernel_error(source.call);
+        }
+        self.behind = Some(crate::admin::api::chain(error));
+        self.publish_readiness();
+    }
+
+    pub(super) fn kernel_failed(&self, error: &StoreError) {
+        self.parts.counters.kernel_error(error.call);
+        debug!(error = %crate::admin::api::chain(error), "kernel operation failed");
+    }
+
+    /// Attaches again where an interface has gone and come back.
+    fn watch_interfaces(&mut self) {
+        let present = self.plane.interfaces();
+        let index_of = |name: &str| {
+            let mut found = present.iter();
+            found.find(|(present, _)| present == name).map(|(_, index)| *index)
+        };
+        let lost = |attached: &Attachment| index_of(&attached.interface) != Some(attached.ifindex);
+        let reattach = self.attached.iter().any(lost);
+        if !reattach {
+            return;
+        }
+        let wanted: Vec<_> = (self.config.l4.interfaces.iter())
+            .filter(|interface| index_of(&interface.name).is_some())
+            .cloned()
+            .collect();
+        if wanted.len() < self.config.l4.interfaces.len() {
+            // Still gone; `/readyz` says so.
+            return;
+        }
+        match self.plane.attach(&wanted) {
+            Ok(attached) => {
+                info!("attached again to interfaces that had gone");
+                self.attached = attached;
+                self.publish_names();
+            }
+            Err(error) => {
+                self.parts.counters.kernel_error("attach");
+                warn!(error = %crate::admin::api::chain(&error), "cannot attach again");
+            }
+        }
+    }
+
+    /// Backends' neighbours are resolved ahead, so that a first packet need not wait; sources of
+    /// tunnels follow the routes.
+    fn resolve_neighbours(&mut self) {
+        let addresses: Vec<IpAddr> = (self.config.services.iter())
+            .flat_map(|service| service.backends.iter().map(|backend| backend.address))
+            .collect();
+        self.plane.resolve(&addresses);
+        let host = self.plane.host(&self.config);
+        if host.egress_sources != self.host.egress_sources {
+            self.host = host;
+            self.replan("routes changed");
+        }
+    }
+
+    /// Replaces the snapshot that the pumps read.
+    pub(super) fn publish_names(&mut self) {
+        let interfaces = self.plane.interfaces();
+        self.parts.names.store(Arc::new(NameTable {
+            ids: self.ids.clone(),
+            interfaces: interfaces.into_iter().map(|(name, index)| (index, name)).collect(),
+        }));
+    }
+
+    pub(super) fn publish_readiness(&mut self) {
+        let mut checks = vec![
+            Check::phase(self.parts.daemon.phase),
+            Check::new("data-plane", self.behind.clone()),
+            Check::new("health", self.unprobed()),
+        ];
+        let present = self.plane.interfaces();
+        for interface in &self.config.l4.interfaces {
+            let name = &interface.name;
+            let attached = self.attached.iter().any(|attached| {
+                attached.interface == *name
+                    && present.iter().any(|(_, index)| *index == attached.ifindex)
+            });
+            let wrong = (!attached).then(|| "the interface is missing".to_owned());
+            checks.push(Check::new(format!("interface:{name}"), wrong));
+        }
+        self.parts.readiness.set(checks);
+    }
+
+    /// Backends that have never been probed: a balancer that just started would send all to none.
+    fn unprobed(&self) -> Option<String> {
+        use crate::health::Verdict;
+        let monitor = &self.parts.monitor;
+        let waiting = (self.config.services.iter())
+            .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
+            .filter(|(service, backend)| {
+                monitor.verdict(&service.name, &backend.name) == Some(Verdict::Unknown)
+            })
+            .count();
+        (waiting > 0).then(|| format!("{waiting} backends have not been probed yet"))
+    }
+}
+
+/// Seconds since the epoch.
+pub(super) fn epoch_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

@@ -1,0 +1,65 @@
+//! What is laid over the configuration, kept in step with health checks and drains.
+
+use crate::config::model::Config;
+use crate::health::{Check, CheckError, Known, Monitor, checks};
+use crate::kernel::plan::{Drain, Health, Ids, Overlay};
+use crate::kernel::store::KernelState;
+use proxy_common::backend::BackendState;
+use std::collections::HashMap;
+
+/// The checks of a configuration. A backend that the data plane knows starts with the verdict
+/// that it has there, so that neither a restart nor a reload moves flows.
+pub(crate) fn checks_for(
+    config: &Config,
+    kernel: &KernelState,
+    overlay: &Overlay,
+) -> Result<Vec<Check>, CheckError> {
+    let ids = Ids::recover(config, kernel);
+    let states: HashMap<u16, u8> =
+        kernel.backends.iter().map(|(id, backend)| (*id, backend.state)).collect();
+    checks(config, |service, backend| {
+        let mut found = ids.of_backend(&service.name, &backend.name);
+        let state = found.next().and_then(|(_, id)| BackendState::from_code(*states.get(&id)?));
+        let adopted = match state {
+            None | Some(BackendState::Absent) => None,
+            Some(BackendState::Up | BackendState::Draining) => Some(true),
+            // Down for its drain's sake says nothing about its health.
+            Some(BackendState::Down) => {
+                let overlay = overlay.get(&service.name, &backend.name);
+                Some(overlay.drain == Drain::Expired && overlay.health == Health::Up)
+            }
+        };
+        Known { adopted, ..Known::default() }
+    })
+}
+
+/// Brings the overlay's health up to what the monitor says. True if something changed.
+///
+/// Backends that are not checked are up.
+pub(crate) fn update_health(overlay: &mut Overlay, config: &Config, monitor: &Monitor) -> bool {
+    let mut changed = false;
+    for service in &config.services {
+        for backend in &service.backends {
+            let up = monitor.is_up(&service.name, &backend.name).unwrap_or(true);
+            let health = if up { Health::Up } else { Health::Down };
+            if overlay.get(&service.name, &backend.name).health != health {
+                overlay.entry(&service.name, &backend.name).health = health;
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+/// Backends that drain: service and backend names.
+pub(crate) fn draining<'c>(
+    overlay: &'c Overlay,
+    config: &'c Config,
+) -> impl Iterator<Item = (&'c str, &'c str)> {
+    config.services.iter().flat_map(move |service| {
+        let backends = service.backends.iter().filter(move |backend| {
+            overlay.get(&service.name, &backend.name).drain == Drain::Draining
+        });
+        backends.map(move |backend| (service.name.as_str(), backend.name.as_str()))
+    })
+}

@@ -1,0 +1,74 @@
+//! What the control task asks of a data plane. A trait, so that all its decisions are tested
+//! without a kernel.
+
+use crate::config::model::{Config, Interface};
+use crate::kernel::attach::{AttachError, Attachment};
+use crate::kernel::load::LoadError;
+use crate::kernel::plan::Host;
+use crate::kernel::stats::{MapUsage, StatsSnapshot};
+use crate::kernel::store::{MapStore, StoreError};
+use crate::kernel::sweep::{FlowFilter, FlowView, SweepReport};
+use std::net::IpAddr;
+
+/// A data plane, as the control task sees it.
+pub(crate) trait Plane {
+    /// Where edits go.
+    type Store: MapStore;
+
+    /// Where edits go.
+    fn store(&mut self) -> &mut Self::Store;
+
+    /// Facts about this machine that a plan for `config` depends on.
+    fn host(&mut self, config: &Config) -> Host;
+
+    /// Makes sure that the maps have the sizes that `config` asks for. True if new maps had to be
+    /// made: they take effect with the next [`Self::attach`], until then the old ones forward.
+    fn fit(&mut self, config: &Config) -> Result<bool, PlaneError>;
+
+    /// Puts the maps in force and attaches to these interfaces and no others.
+    fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError>;
+
+    /// Counters of these services and backends, and of every reason.
+    fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError>;
+
+    /// How full the maps are.
+    fn usage(&mut self) -> Result<Vec<MapUsage>, StoreError>;
+
+    /// Sweeps a slice of the flow table; the report comes with the last slice of a pass.
+    fn sweep(&mut self) -> Result<Option<SweepReport>, StoreError>;
+
+    /// At most `limit` flows that pass the filter.
+    fn flows(&mut self, filter: &FlowFilter, limit: usize) -> Vec<FlowView>;
+
+    /// Starts to copy this many octets of each packet to the capture ring, or stops it.
+    fn set_capture(&mut self, octets: Option<u32>) -> Result<(), StoreError>;
+
+    /// Has the kernel resolve the neighbours on the way to these addresses.
+    fn resolve(&mut self, addresses: &[IpAddr]);
+
+    /// Interfaces that are present, with their indices.
+    fn interfaces(&mut self) -> Vec<(String, u32)>;
+
+    /// The packet path's clock, in nanoseconds.
+    fn now_ns(&self) -> u64;
+
+    /// Ends the data plane, or with `keep` only lets go of it.
+    fn release(self, keep: bool) -> Result<(), PlaneError>;
+}
+
+/// The data plane cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaneError {
+    /// It cannot be opened or closed.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// It cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A map cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An earlier failure left no data plane open. The kernel forwards on.
+    #[error("the data plane is closed after an earlier failure; restart the daemon")]
+    Closed,
+}

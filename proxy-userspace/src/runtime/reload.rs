@@ -1,0 +1,219 @@
+//! Reload: a new configuration takes effect as a whole, or not at all.
+//!
+//! ```text
+//! load → validate ──▶ sizes ──▶ health checks ──▶ plan, apply ──▶ attach ──▶ swap
+//!    └── refused ◀───────┴──────────── go back ◀───────┴────────────┘
+//! ```
+//!
+//! Until the swap at the end, everything that is kept describes the old configuration, so going
+//! back means to make the data plane follow that once more.
+
+use super::control::{Control, epoch_seconds};
+use super::overlay;
+use super::plane::{Plane, PlaneError};
+use crate::admin::api::{Refusal, RefusalKind, ReloadAnswer, chain};
+use crate::config::model::Config;
+use crate::kernel::apply::{ReplaceError, Target, follow, replace};
+use crate::kernel::plan::{Host, Overlay, Plan};
+use std::error::Error;
+use std::sync::atomic::Ordering::Relaxed;
+use tracing::{error, info, warn};
+
+/// A configuration with what is laid over it, on the way into force.
+struct Next {
+    config: Config,
+    overlay: Overlay,
+    host: Host,
+}
+
+impl<P: Plane> Control<P> {
+    /// Reads the configuration again and puts it in force. The outcome is logged and counted.
+    pub(super) fn reload(&mut self) -> Result<ReloadAnswer, Refusal> {
+        super::signals::reloading();
+        let outcome = self.try_reload();
+        let counters = &self.parts.counters;
+        match &outcome {
+            Ok(answer) => {
+                counters.reloads_succeeded.fetch_add(1, Relaxed);
+                counters.loaded(true, epoch_seconds() as u64);
+                for change in &answer.changes {
+                    info!("{change}");
+                }
+                for warning in &answer.warnings {
+                    warn!("{warning}");
+                }
+                let ReloadAnswer { generation, edits, .. } = answer;
+                info!(generation, edits, "configuration reloaded");
+            }
+            Err(refusal) => {
+                counters.reloads_failed.fetch_add(1, Relaxed);
+                counters.loaded(false, 0);
+                error!("reload refused, the old configuration stays in force: {refusal}");
+                self.config_state.last_reload_successful = false;
+                self.config_state.last_reload_error = Some(refusal.to_string());
+            }
+        }
+        self.publish_readiness();
+        super::signals::ready();
+        outcome
+    }
+
+    fn try_reload(&mut self) -> Result<ReloadAnswer, Refusal> {
+        let (mut config, mut warnings) = self.source.load()?;
+        warnings.extend(keep_fixed(&self.config, &mut config));
+        let changes = crate::config::diff(&self.config, &config);
+        let changes = changes.iter().map(ToString::to_string).collect();
+        let next = self.prepare(config)?;
+        let plan = match self.put_in_force(&next) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                self.restore_checks();
+                return Err(refusal);
+            }
+        };
+        let edits = plan.edits.len() as u64;
+        warnings.extend(plan.warnings.iter().map(ToString::to_string));
+        self.swap(next, plan);
+        Ok(ReloadAnswer { generation: self.config_state.generation, changes, warnings, edits })
+    }
+
+    /// Replaces the health checks and lays health and drains over the new configuration.
+    fn prepare(&mut self, config: Config) -> Result<Next, Refusal> {
+        let checks = overlay::checks_for(&config, &self.kernel, &self.overlay)
+            .map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
+        self.parts.monitor.reconcile(checks);
+        let mut overlay = self.overlay.clone();
+        overlay.retain_configured(&config);
+        overlay::update_health(&mut overlay, &config, &self.parts.monitor);
+        let host = self.plane.host(&config);
+        Ok(Next { config, overlay, host })
+    }
+
+    /// Makes the data plane follow the new configuration, or the old one again.
+    fn put_in_force(&mut self, next: &Next) -> Result<Plan, Refusal> {
+        let renewed = self.plane.fit(&next.config).map_err(internal)?;
+        let plan = if renewed { self.fill_renewed(next)? } else { self.replace(next)? };
+        let attach = renewed || next.config.l4.interfaces != self.config.l4.interfaces;
+        if attach {
+            match self.plane.attach(&next.config.l4.interfaces) {
+                Ok(attached) => self.attached = attached,
+                Err(error) => {
+                    let refusal = internal(error);
+                    self.go_back(renewed);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Fills maps that are not in force yet.
+    fn fill_renewed(&mut self, next: &Next) -> Result<Plan, Refusal> {
+        let target =
+            Target { config: &next.config, overlay: &next.overlay, host: &next.host };
+        follow(self.plane.store(), &target).map_err(|error| {
+            let refusal = internal(error);
+            self.go_back(true);
+            refusal
+        })
+    }
+
+    /// Changes the maps that are in force.
+    fn replace(&mut self, next: &Next) -> Result<Plan, Refusal> {
+        let old = Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        let new = Target { config: &next.config, overlay: &next.overlay, host: &next.host };
+        match replace(self.plane.store(), &old, &new) {
+            Ok(plan) => Ok(plan),
+            Err(error) => {
+                let refusal = internal_ref(&error);
+                match error {
+                    ReplaceError::Refused(_) => {}
+                    ReplaceError::WentBack { plan, .. } => drop(self.take(*plan)),
+                    ReplaceError::Stuck { back, .. } => self.fall_behind(&back),
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Makes the data plane follow the configuration that is still in force. What fails here is
+    /// tried again with each tick.
+    fn go_back(&mut self, renewed: bool) {
+        if renewed && let Err(error) = self.plane.fit(&self.config) {
+            error!(error = %chain(&error), "cannot go back to the old maps");
+        }
+        let target = Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        match follow(self.plane.store(), &target) {
+            Ok(plan) => drop(self.take(plan)),
+            Err(error) => self.fall_behind(&error),
+        }
+        match self.plane.attach(&self.config.l4.interfaces) {
+            Ok(attached) => self.attached = attached,
+            Err(error) => error!(error = %chain(&error), "cannot attach as before"),
+        }
+    }
+
+    /// Goes back to the health checks of the configuration in force.
+    fn restore_checks(&mut self) {
+        match overlay::checks_for(&self.config, &self.kernel, &self.overlay) {
+            Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
+            Err(error) => error!(%error, "cannot go back to the old health checks"),
+        }
+    }
+
+    /// The point of no return: from here on the new configuration is the one in force.
+    fn swap(&mut self, next: Next, plan: Plan) {
+        self.configured_sampling = next.config.l4.sample_every;
+        self.config = next.config;
+        self.overlay = next.overlay;
+        self.host = next.host;
+        self.take(plan);
+        let config = &self.config;
+        self.drains.retain(|service, backend| {
+            let service = config.service(service);
+            service.is_some_and(|service| service.backends.iter().any(|b| b.name == backend))
+        });
+        self.config_state.generation += 1;
+        self.config_state.loaded_at_seconds = epoch_seconds();
+        self.config_state.last_reload_successful = true;
+        self.config_state.last_reload_error = None;
+        self.sample();
+        self.publish_names();
+        self.resolve_neighbours();
+    }
+}
+
+/// Keeps what cannot change while the daemon runs; returns a warning for each such change.
+fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |key: &str| {
+        warnings.push(format!("`{key}` has changed: this takes effect when the daemon is restarted"));
+    };
+    if new.l4.pin_dir != old.l4.pin_dir {
+        warn("l4.pin_dir");
+        new.l4.pin_dir.clone_from(&old.l4.pin_dir);
+    }
+    if new.admin.socket != old.admin.socket {
+        warn("admin.socket");
+        new.admin.socket.clone_from(&old.admin.socket);
+    }
+    if new.admin.listen != old.admin.listen {
+        warn("admin.listen");
+        new.admin.listen = old.admin.listen;
+    }
+    warnings
+}
+
+fn internal(error: impl Error + 'static) -> Refusal {
+    Refusal::internal(&error)
+}
+
+fn internal_ref(error: &(dyn Error + 'static)) -> Refusal {
+    Refusal::internal(error)
+}
+
+impl From<PlaneError> for Refusal {
+    fn from(error: PlaneError) -> Self {
+        internal(error)
+    }
+}
