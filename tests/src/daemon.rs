@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -159,6 +160,8 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            // Ctrl-C at a terminal is for the one who started it, not for it.
+            .process_group(0)
             .spawn()
             .context("cannot start sluice")?;
         self.child = Some(child);
@@ -398,6 +401,7 @@ impl Decapsulator {
             .stdin(Stdio::null())
             .stdout(log.reopen()?)
             .stderr(log.reopen()?)
+            .process_group(0)
             .spawn()
             .context("cannot start sluice decap")?;
         let mut this = Self {

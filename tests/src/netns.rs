@@ -6,6 +6,8 @@
 use crate::command::{run, run_with_input};
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -141,11 +143,16 @@ impl Namespace {
     /// A command whose process will run inside the namespace.
     ///
     /// Unlike `ip netns exec` this leaves the mounts alone, so that `/sys/fs/bpf` stays visible.
+    /// The process is killed when the thread that spawns it ends, so that a test process that is
+    /// killed leaves no daemon behind.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let file = Arc::clone(&self.file);
-        let enter_namespace = move || enter(file.as_fd()).map_err(std::io::Error::from);
-        // SAFETY: `setns` is one system call: it neither allocates nor takes a lock.
+        let enter_namespace = move || {
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            Ok(enter(file.as_fd())?)
+        };
+        // SAFETY: two system calls that neither allocate nor take a lock.
         unsafe { command.pre_exec(enter_namespace) };
         command
     }

@@ -237,6 +237,16 @@ impl Stage {
         self.daemon.as_mut().expect("the stage has a daemon")
     }
 
+    /// Keeps daemon and decapsulators from printing their logs at the end.
+    pub fn set_quiet(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            daemon.set_quiet();
+        }
+        for decapsulator in &mut self.decapsulators {
+            decapsulator.set_quiet();
+        }
+    }
+
     /// The client, with its first address.
     pub fn client(&self) -> Client {
         Client::new(&self.topology.client)

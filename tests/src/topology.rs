@@ -305,6 +305,8 @@ fn balancer(wiring: &mut Wiring<'_>, spec: &TopologySpec) -> Result<(Netns, Vec<
     let backend_side = vec![
         format!("{BALANCER_BACKEND_V4}/24"),
         format!("{SNAT_V4}/24"),
+        // The second source of examples/l4-full-nat.yaml.
+        "10.2.0.101/24".to_owned(),
         format!("{BALANCER_BACKEND_V6}/64"),
         format!("{SNAT_V6}/64"),
     ];
