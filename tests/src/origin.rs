@@ -6,6 +6,7 @@
 //! | `GET /bytes/N` | N octets of the [`Pattern`] |
 //! | `PUT /upload` | `ok` if the body is the pattern, else 409 and where it differs |
 //! | `GET /slow/MS` | the name, after MS milliseconds |
+//! | `GET /status` | `ready` |
 //! | `GET /healthz` | 200, or 503 after [`Origin::set_healthy`] with `false` |
 //!
 //! Every answer has `X-Backend` (the name) and `X-Peer` (whom the origin believes to talk to).
@@ -324,6 +325,7 @@ async fn answer(shared: &Shared, head: &Head, difference: Option<u64>) -> Result
     }
     Ok(match target {
         "/" | "/name" => Answer::ok(shared.name.clone()),
+        "/status" => Answer::ok("ready"),
         _ => Answer::refusal("404 Not Found", "no such thing here"),
     })
 }

@@ -17,6 +17,8 @@ pub struct StageSpec {
     topology: TopologySpec,
     edits: Vec<Edit>,
     extra_tcp_ports: Vec<u16>,
+    extra_udp_ports: Vec<u16>,
+    extra_vips: Vec<IpAddr>,
     daemon_args: Vec<String>,
 }
 
@@ -61,6 +63,18 @@ impl StageSpec {
         self
     }
 
+    /// Backends' UDP echoes also listen here, at the backends' own addresses.
+    pub fn udp_ports(mut self, ports: &[u16]) -> Self {
+        self.extra_udp_ports.extend(ports);
+        self
+    }
+
+    /// Backends have these VIPs too.
+    pub fn vips(mut self, vips: &[IpAddr]) -> Self {
+        self.extra_vips.extend(vips);
+        self
+    }
+
     /// Further arguments of `sluice run`.
     pub fn daemon_args(mut self, args: &[&str]) -> Self {
         self.daemon_args
@@ -81,10 +95,13 @@ impl StageSpec {
         tcp_ports.extend(self.extra_tcp_ports);
         let mut origins = Vec::new();
         for node in &topology.backends {
-            let mut udp = vec![SocketAddr::new(
-                node.address(path.backend_is_v6()),
-                BACKEND_ECHO_PORT,
-            )];
+            let own = node.address(path.backend_is_v6());
+            let mut udp = vec![SocketAddr::new(own, BACKEND_ECHO_PORT)];
+            let extra = self.extra_udp_ports.iter();
+            udp.extend(extra.map(|&port| SocketAddr::new(own, port)));
+            for &vip in &self.extra_vips {
+                add_vip(&node.netns, vip)?;
+            }
             if path.mode.is_dsr() {
                 add_vip(&node.netns, vip)?;
                 udp.push(SocketAddr::new(vip, ECHO_PORT));
@@ -129,7 +146,7 @@ impl StageSpec {
 /// The VIP of a path.
 fn vip(path: Path) -> IpAddr {
     if path.client_is_v6() {
-        vip_v6(10).into()
+        vip_v6(0x10).into()
     } else {
         vip_v4(10).into()
     }
@@ -183,6 +200,8 @@ impl Stage {
             },
             edits: Vec::new(),
             extra_tcp_ports: Vec::new(),
+            extra_udp_ports: Vec::new(),
+            extra_vips: Vec::new(),
             daemon_args: Vec::new(),
         }
     }

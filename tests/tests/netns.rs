@@ -10,6 +10,9 @@ mod support;
 #[path = "netns/control.rs"]
 mod control;
 
+#[path = "netns/examples.rs"]
+mod examples;
+
 #[path = "netns/failover.rs"]
 mod failover;
 

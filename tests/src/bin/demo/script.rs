@@ -23,7 +23,7 @@ pub(crate) fn config(mode: Mode, v6: bool) -> Result<Value> {
     let mut config: Value = serde_saphyr::from_str(&text)
         .with_context(|| format!("cannot understand {}", file.display()))?;
     let vip: IpAddr = if v6 {
-        vip_v6(10).into()
+        vip_v6(0x10).into()
     } else {
         vip_v4(10).into()
     };

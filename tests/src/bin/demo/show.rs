@@ -45,7 +45,7 @@ impl Show {
     /// Names the hosts.
     pub(crate) fn opening(&self, v6: bool) {
         let (client, vip, backends) = if v6 {
-            ("fd01::10", "[2001:db8::a]:80", "fd02::21 to ::23")
+            ("fd01::10", "[2001:db8::10]:80", "fd02::21 to ::23")
         } else {
             ("10.1.0.10", "192.0.2.10:80", "10.2.0.21 to .23")
         };
