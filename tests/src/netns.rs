@@ -7,7 +7,7 @@ use crate::command::{run, run_with_input};
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use std::fs::{self, File};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -149,10 +149,12 @@ impl Namespace {
         let mut command = Command::new(program);
         let file = Arc::clone(&self.file);
         let enter_namespace = move || {
+            // A caller that waits for signals has them blocked, and children inherit that.
+            SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             Ok(enter(file.as_fd())?)
         };
-        // SAFETY: two system calls that neither allocate nor take a lock.
+        // SAFETY: three system calls that neither allocate nor take a lock.
         unsafe { command.pre_exec(enter_namespace) };
         command
     }

@@ -22,7 +22,7 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// Starts to watch. Must be called before any other thread is made, for they inherit that the
-/// signals are blocked; child processes do not.
+/// signals are blocked; processes in namespaces are started without that.
 ///
 /// # Errors
 ///
