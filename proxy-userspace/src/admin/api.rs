@@ -119,6 +119,25 @@ pub struct FlowsAnswer {
     pub truncated: bool,
 }
 
+/// Query of `GET /api/v1/config`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigQuery {
+    /// How to write it.
+    pub format: ConfigFormat,
+}
+
+/// How a configuration is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigFormat {
+    /// As the file is.
+    #[default]
+    Yaml,
+    /// JSON of the same shape.
+    Json,
+}
+
 /// Query of `GET /api/v1/events`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

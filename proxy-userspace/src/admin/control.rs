@@ -4,6 +4,7 @@ use crate::admin::api::{
     BackendAnswer, BackendName, CaptureQuery, DrainRequest, EventQuery, FlowQuery, FlowsAnswer,
     GuardRequest, Refusal, ReloadAnswer, StopRequest,
 };
+use crate::config::model::Config;
 use crate::observe::view::{EventView, GuardView, View};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -38,8 +39,8 @@ pub enum Command {
     Events(EventQuery, Reply<mpsc::Receiver<EventView>>),
     /// Send a pcapng stream until it ends or the receiver is dropped.
     Capture(CaptureQuery, Reply<mpsc::Receiver<Bytes>>),
-    /// The configuration in force, as YAML.
-    Config(Reply<String>),
+    /// The configuration in force.
+    Config(Reply<Box<Config>>),
     /// End the daemon.
     Stop(StopRequest, Reply<()>),
 }

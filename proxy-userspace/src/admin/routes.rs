@@ -7,8 +7,8 @@
 //! | `POST /api/v1/{reload,drain,undrain,guard,guard/remove,capture,stop}` | yes | no |
 
 use crate::admin::api::{
-    BackendAnswer, BackendName, CaptureQuery, DrainRequest, EventQuery, FlowQuery, FlowsAnswer,
-    GuardRequest, PREFIX, Refusal, RefusalKind, ReloadAnswer, StopRequest,
+    BackendAnswer, BackendName, CaptureQuery, ConfigFormat, ConfigQuery, DrainRequest, EventQuery,
+    FlowQuery, FlowsAnswer, GuardRequest, PREFIX, Refusal, RefusalKind, ReloadAnswer, StopRequest,
 };
 use crate::admin::control::{Command, Handle, Reply};
 use crate::admin::guard::HostPolicy;
@@ -191,9 +191,19 @@ async fn flows(
     ask(&shared, |reply| Command::Flows(query, reply)).await
 }
 
-async fn config(State(shared): State<Shared>) -> Result<Response, Refusal> {
-    let yaml = shared.handle.ask(Command::Config).await?;
-    Ok(([(header::CONTENT_TYPE, "application/yaml")], yaml).into_response())
+/// YAML, or JSON with `?format=json`.
+async fn config(
+    State(shared): State<Shared>,
+    Asked(query): Asked<ConfigQuery>,
+) -> Result<Response, Refusal> {
+    let config = shared.handle.ask(Command::Config).await?;
+    Ok(match query.format {
+        ConfigFormat::Json => Json(crate::config::effective(&config)).into_response(),
+        ConfigFormat::Yaml => {
+            let yaml = crate::config::effective_yaml(&config);
+            ([(header::CONTENT_TYPE, "application/yaml")], yaml).into_response()
+        }
+    })
 }
 
 async fn guard_list(State(shared): State<Shared>) -> Result<Json<Vec<GuardView>>, Refusal> {

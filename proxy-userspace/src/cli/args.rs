@@ -2,10 +2,13 @@
 
 use crate::admin::client::Client;
 use crate::cli::exit::{Exit, Failure};
+use crate::config;
+use crate::config::model::Config;
 use crate::observe::log;
 use clap::{Args, ValueEnum};
 use std::future::Future;
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the daemon's socket is by default.
@@ -25,6 +28,82 @@ impl SocketArgs {
         Client::new(&self.socket)
     }
 }
+
+/// Where the configuration is by default.
+pub(super) const DEFAULT_CONFIG: &str = "/etc/sluice/sluice.yaml";
+
+/// Which configuration file.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// Configuration file, - for standard input [default: /etc/sluice/sluice.yaml]
+    #[arg(short, long, value_name = "FILE", env = "SLUICE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// True if a file was named.
+    pub(super) const fn is_given(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// The file that was named, or the default if it exists.
+    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.config {
+            return Ok(path.clone());
+        }
+        let path = PathBuf::from(DEFAULT_CONFIG);
+        if path.exists() {
+            return Ok(path);
+        }
+        let error = "there is no configuration file";
+        Err(Failure::new(Exit::Failed, error).hint(no_config()))
+    }
+}
+
+/// Reads a configuration for a command that needs it only on the side; faults are printed.
+pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+    config::load(path)
+        .map(|loaded| loaded.config)
+        .map_err(|errors| {
+            eprint!(
+                "{}",
+                errors.pretty(log::color(std::io::stderr().is_terminal()))
+            );
+            Failure::new(Exit::Failed, format!("{} is not valid", path.display()))
+        })
+}
+
+/// What a newcomer can do next.
+fn no_config() -> String {
+    let example: String = EXAMPLE.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "\
+Tried, in this order:
+  -c FILE                    not given
+  SLUICE_CONFIG              not set
+  {DEFAULT_CONFIG}    does not exist
+
+A configuration that spreads one port over two servers:
+
+{example}
+Save it as sluice.yaml, adapt it, and then:
+  sluice check -c sluice.yaml       what this host can do
+  sluice validate -c sluice.yaml    is it right?
+  sluice run -c sluice.yaml         balance"
+    )
+}
+
+/// A small configuration that shows the three parts every one has.
+const EXAMPLE: &str = "\
+l4: {interfaces: [eth0]}
+listeners:
+  - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web}
+services:
+  - name: web
+    mode: full-nat
+    source_addresses: [192.0.2.11]
+    backends: ['10.0.0.1:8080', '10.0.0.2:8080']
+";
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -120,6 +199,18 @@ mod tests {
         let error = prefix("192.0.2.7/24").expect_err("host bits");
         assert!(error.contains("192.0.2.0/24"), "{error}");
         assert!(prefix("example.net").is_err());
+    }
+
+    #[test]
+    fn the_example_for_newcomers_is_valid() {
+        let loaded = crate::config::parse("example", EXAMPLE);
+        let loaded = loaded.unwrap_or_else(|errors| panic!("{}", errors.pretty(false)));
+        assert!(
+            loaded.warnings.is_empty(),
+            "{}",
+            loaded.warnings.pretty(false)
+        );
+        assert!(no_config().contains("sluice validate"));
     }
 
     #[test]

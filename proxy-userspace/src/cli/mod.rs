@@ -8,8 +8,12 @@ pub mod exit;
 
 mod args;
 mod capture;
+mod check;
 mod completion;
+mod config;
 mod daemon;
+mod decap;
+mod detach;
 mod drain;
 mod flows;
 mod format;
@@ -18,9 +22,12 @@ mod man;
 mod observe;
 mod output;
 mod reload;
+mod run;
+mod schema;
 mod status;
 mod stop;
 mod top;
+mod validate;
 mod version;
 
 use crate::observe::build;
@@ -51,6 +58,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
+    Validate(validate::Args),
+    Check(check::Args),
     Reload(reload::Args),
     Status(status::Args),
     Top(top::Args),
@@ -61,6 +71,10 @@ enum Command {
     Observe(observe::Args),
     Capture(capture::Args),
     Stop(stop::Args),
+    Decap(decap::Args),
+    Detach(detach::Args),
+    Config(config::Args),
+    Schema(schema::Args),
     Completion(completion::Args),
     Man(man::Args),
     Version(version::Args),
@@ -103,6 +117,9 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 impl Command {
     fn run(self) -> Result<Exit, Failure> {
         match self {
+            Self::Run(args) => args.run(),
+            Self::Validate(args) => args.run(),
+            Self::Check(args) => args.run(),
             Self::Reload(args) => args.run(),
             Self::Status(args) => args.run(),
             Self::Top(args) => args.run(),
@@ -113,6 +130,10 @@ impl Command {
             Self::Observe(args) => args.run(),
             Self::Capture(args) => args.run(),
             Self::Stop(args) => args.run(),
+            Self::Decap(args) => args.run(),
+            Self::Detach(args) => args.run(),
+            Self::Config(args) => args.run(),
+            Self::Schema(args) => args.run(),
             Self::Completion(args) => args.run(),
             Self::Man(args) => args.run(),
             Self::Version(args) => args.run(),

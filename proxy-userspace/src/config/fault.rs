@@ -199,7 +199,7 @@ impl Faults {
     /// Orders `list` by place and drops what is said twice (an anchor's content that is used in
     /// several places is at fault in each of them).
     pub(crate) fn new(source: Arc<str>, mut list: Vec<Fault>) -> Self {
-        list.sort_by(|a, b| (a.offset, a.severity).cmp(&(b.offset, b.severity)));
+        list.sort_by_key(|fault| (fault.offset, fault.severity));
         let mut seen = std::collections::HashSet::new();
         list.retain(|fault| seen.insert((fault.offset, fault.length, fault.message.clone())));
         Self { source, list }

@@ -3,6 +3,7 @@
 use super::fault::{Code, Fault, Faults, Severity};
 use super::yaml::{Document, Kind, NodeId, Span, Step};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Characters of offending text that a fault repeats.
@@ -74,24 +75,32 @@ impl Draft {
     }
 }
 
-/// The word most like `wrong`, if any is like it at all.
+/// The word most like `wrong`, if any is like it at all: one slip of the fingers away, or with
+/// much in common from the start on.
 pub(crate) fn similar<'w>(
     wrong: &str,
     words: impl IntoIterator<Item = &'w str>,
 ) -> Option<&'w str> {
-    let wrong = wrong.to_lowercase().replace(['_', ' '], "-");
+    let normal = |word: &str| word.to_lowercase().replace(['_', ' '], "-");
+    let wrong = normal(wrong);
+    let likeness = |word: &str| {
+        let word = normal(word);
+        match strsim::damerau_levenshtein(&wrong, &word) {
+            0 => 1.0,
+            1 if word.len() > 2 => 0.99,
+            _ => strsim::jaro_winkler(&wrong, &word),
+        }
+    };
     words
         .into_iter()
-        .map(|word| {
-            (
-                strsim::jaro_winkler(&wrong, &word.to_lowercase().replace('_', "-")),
-                word,
-            )
-        })
-        .filter(|(likeness, _)| *likeness >= 0.8)
+        .map(|word| (likeness(word), word))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, word)| word)
 }
+
+/// Likeness (Jaro and Winkler) from which a word is suggested. Lower values suggest nonsense.
+const ALIKE: f64 = 0.8;
 
 /// The faults of one file so far.
 pub(crate) struct Report<'d> {
@@ -99,6 +108,8 @@ pub(crate) struct Report<'d> {
     file: Arc<str>,
     source: Arc<str>,
     faults: RefCell<Vec<Fault>>,
+    /// Keys that a map has under a wrong name.
+    misspelt: RefCell<HashSet<(NodeId, &'static str)>>,
 }
 
 impl<'d> Report<'d> {
@@ -109,6 +120,7 @@ impl<'d> Report<'d> {
             file,
             source,
             faults: RefCell::new(Vec::new()),
+            misspelt: RefCell::new(HashSet::new()),
         }
     }
 
@@ -128,8 +140,17 @@ impl<'d> Report<'d> {
         self.note(Severity::Warning, place, draft);
     }
 
-    /// Notes that `map` lacks `key`.
+    /// Remembers that an unknown key of `map` was probably meant to be `key`, which is therefore
+    /// not also missing.
+    pub(crate) fn expect_key(&self, map: NodeId, key: &'static str) {
+        self.misspelt.borrow_mut().insert((map, key));
+    }
+
+    /// Notes that `map` lacks `key`, unless it has it under a wrong name.
     pub(crate) fn missing(&self, map: NodeId, key: &'static str, example: &str) {
+        if self.misspelt.borrow().contains(&(map, key)) {
+            return;
+        }
         let draft = Draft::new(Code::MissingKey, format!("the key `{key}` is missing"))
             .fix(format!("add `{key}: {example}`"))
             .of_missing(key);

@@ -2,7 +2,9 @@
 
 use super::fault::Code;
 use super::file::File;
+use proxy_common::maps::capacity;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Name of the schema for values that come from the environment.
@@ -131,12 +133,34 @@ pub fn reference_markdown() -> String {
     for section in &writer.sections {
         out.push_str(section);
     }
+    out.push_str("\n## Values\n\n| Value | Form |\n|---|---|\n");
+    for (title, form) in writer.values() {
+        // A write to a string cannot fail.
+        let _ = writeln!(out, "| {title} | {form} |");
+    }
+    out.push_str(&limits());
     out.push_str(FAULTS);
     for code in Code::ALL {
-        // The write to a string cannot fail.
         let _ = writeln!(out, "| `{}` | {} |", code.name(), code.meaning());
     }
     out
+}
+
+/// What the data plane's maps can hold.
+fn limits() -> String {
+    format!(
+        "\n## Limits\n\n\
+         {} listeners, {} of them with a prefix; {} services; {} backends at most, by default {} \
+         (`l4.backend_capacity`), each counted once for each listener of its service; {} source \
+         addresses of `full-nat`; {} guard rules.\n",
+        capacity::SERVICES - 1,
+        capacity::SERVICE_PREFIXES,
+        capacity::SERVICES - 1,
+        capacity::MAX_BACKENDS - 1,
+        capacity::BACKENDS - 1,
+        capacity::SNAT_ADDRS,
+        capacity::GUARD_RULES,
+    )
 }
 
 /// Writes one section for each map of the file.
@@ -232,25 +256,31 @@ impl Writer {
                 .collect();
             return words.join(", ");
         }
+        if let Some(title) = schema["title"].as_str() {
+            return title.to_owned();
+        }
         match schema["type"].as_str() {
             Some("array") => format!("list of: {}", self.value(&schema["items"])),
             Some("object") => "map".to_owned(),
             Some("integer" | "number") => number(&schema),
-            Some("string") => cell_or(&schema["description"], "text"),
-            _ => match schema["anyOf"].as_array() {
-                Some(forms) if schema.get("title").is_none() => {
-                    let known = schema.get("description").is_some()
-                        && forms.iter().all(|form| form.get("$ref").is_none());
-                    if known {
-                        cell(&schema["description"])
-                    } else {
-                        let forms: Vec<_> = forms.iter().map(|form| self.value(form)).collect();
-                        forms.join(" – or: ")
-                    }
-                }
-                _ => cell(&schema["description"]),
-            },
+            Some("string") => "text".to_owned(),
+            _ => {
+                let forms = schema["anyOf"].as_array().into_iter().flatten();
+                let forms: Vec<_> = forms.map(|form| self.value(form)).collect();
+                forms.join(", or ")
+            }
         }
+    }
+
+    /// What each kind of value is, by its title.
+    fn values(&self) -> BTreeMap<String, String> {
+        let definitions = self.definitions.as_object().into_iter().flatten();
+        definitions
+            .filter_map(|(_, schema)| {
+                let title = schema["title"].as_str()?;
+                Some((title.to_owned(), cell(&schema["description"])))
+            })
+            .collect()
     }
 
     /// The meaning of each word of an enumeration.
@@ -312,13 +342,6 @@ fn cell(text: &Value) -> String {
         .collect::<Vec<_>>()
         .join(" ")
         .replace('|', "\\|")
-}
-
-fn cell_or(text: &Value, otherwise: &str) -> String {
-    match text.as_str() {
-        Some(_) => cell(text),
-        None => otherwise.to_owned(),
-    }
 }
 
 fn plain_text(value: &Value) -> String {

@@ -1,6 +1,13 @@
-//! Tests of the whole way from text to model.
+//! Tests of the whole way from text to model and back.
 
 use super::*;
+use crate::types::{PortMatch, Protocol};
+use model::{AttachMode, Budget, Probe, ProbeTarget};
+use proptest::prelude::*;
+use proxy_common::service::{Mode, Selection};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 const SMALL: &str = "
 l4: {interfaces: [eth0]}
@@ -18,6 +25,13 @@ fn good(text: &str) -> Loaded {
     }
 }
 
+fn examples() -> impl Iterator<Item = std::path::PathBuf> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+}
+
 #[test]
 fn a_small_file_gets_its_defaults() {
     let loaded = good(SMALL);
@@ -27,8 +41,292 @@ fn a_small_file_gets_its_defaults() {
         loaded.warnings.pretty(false)
     );
     let config = loaded.config;
-    assert_eq!(config.services[0].backends[0].name, "10.1.0.1:8080");
-    assert_eq!(config.services[0].backends[1].weight, 2);
-    assert_eq!(config.services[0].ring_size, 65_537);
-    assert_eq!(config.listeners[0].vip.to_string(), "192.0.2.10/32");
+    assert_eq!(config.l4.interfaces[0].attach, AttachMode::Auto);
+    assert_eq!(config.l4.pin_dir, Path::new("/sys/fs/bpf/sluice"));
+    assert_eq!(config.admin.listen, None);
+    let listener = &config.listeners[0];
+    assert_eq!(listener.vip.to_string(), "192.0.2.10/32");
+    assert_eq!(listener.port, PortMatch::One(80));
+    assert_eq!(listener.protocol, Protocol::Tcp);
+    let service = &config.services[0];
+    assert_eq!(
+        (service.mode, service.selection),
+        (Mode::Nat, Selection::Maglev)
+    );
+    assert_eq!(service.ring_size, 65_537);
+    assert_eq!(service.timeouts.established, Duration::from_secs(3600));
+    assert_eq!(service.health, None);
+    assert_eq!(service.backends[0].name, "10.1.0.1:8080");
+    assert_eq!(service.backends[0].weight, 1);
+    assert_eq!(service.backends[1].name, "b2");
+    assert_eq!(service.backends[1].weight, 2);
+}
+
+#[test]
+fn every_key_reaches_the_model() {
+    let config = good(
+        r#"
+l4:
+  interfaces: [{name: eth1, attach: generic}]
+  tunnel: {source_v4: 172.16.0.0/16, source_v6: "0100::/96", gue_port: 6081}
+  selection_seed: 0xffffffffffffffff
+  route_ttl: 1500ms
+listeners:
+  - name: dns
+    kind: l4
+    address: 192.0.2.0/28
+    port: all
+    protocol: udp
+    service: dns
+    guard: {allow: ["2001:db8::/32"], budget: {per_second: 10, burst: 30}}
+  - {name: web, kind: l4, address: 192.0.2.20, port: 80, service: dns}
+services:
+  - name: dns
+    mode: dsr-gue
+    selection: two-choices
+    timeouts: {udp: 1h 30m}
+    drain_timeout: 0s
+    backends: ["2001:db8:1::1"]
+    health:
+      http: {method: HEAD, status: [204, "300-399"], host: example.org}
+      port: 80
+      target: vip
+      jitter: 12.5%
+      damping: {suppress: 2.5}
+"#,
+    )
+    .config;
+    assert_eq!(config.l4.interfaces[0].attach, AttachMode::Generic);
+    assert_eq!(
+        config.l4.tunnel_source_v4.unwrap().to_string(),
+        "172.16.0.0/16"
+    );
+    assert_eq!(config.l4.tunnel_source_v6.unwrap().to_string(), "100::/96");
+    assert_eq!(
+        (config.l4.gue_port, config.l4.selection_seed),
+        (6081, u64::MAX)
+    );
+    assert_eq!(config.l4.route_ttl, Duration::from_millis(1500));
+    let listener = &config.listeners[0];
+    assert_eq!(
+        (listener.port, listener.protocol),
+        (PortMatch::All, Protocol::Udp)
+    );
+    assert_eq!(
+        listener.guard.budget,
+        Some(Budget {
+            per_second: 10,
+            burst: 30
+        })
+    );
+    let service = &config.services[0];
+    assert_eq!(service.selection, Selection::TwoChoices);
+    assert_eq!(service.timeouts.udp, Duration::from_secs(5400));
+    assert_eq!(service.drain_timeout, Duration::ZERO);
+    assert_eq!(service.backends[0].port, None);
+    let check = service.health.as_ref().unwrap();
+    let Probe::Http(http) = &check.probe else {
+        panic!("{check:?}")
+    };
+    assert_eq!(http.method, "HEAD");
+    assert_eq!(http.statuses, [(204, 204), (300, 399)]);
+    assert_eq!(http.host.as_deref(), Some("example.org"));
+    assert_eq!((check.port, check.target), (Some(80), ProbeTarget::Vip));
+    assert_eq!((check.jitter, check.damping.suppress), (0.125, 2.5));
+}
+
+#[test]
+fn every_example_loads_without_warnings_and_says_what_it_shows() {
+    let mut modes = Vec::new();
+    for path in examples() {
+        let loaded = load(&path).unwrap_or_else(|errors| panic!("{}", errors.pretty(false)));
+        let warnings = loaded.warnings.pretty(false);
+        assert!(loaded.warnings.is_empty(), "{warnings}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# "), "{}", path.display());
+        modes.extend(loaded.config.services.iter().map(|service| service.mode));
+    }
+    for mode in Mode::ALL {
+        assert!(modes.contains(&mode), "no example of {}", mode.name());
+    }
+}
+
+#[test]
+fn the_effective_file_means_the_same() {
+    for path in examples() {
+        let config = load(&path).unwrap().config;
+        let text = effective_yaml(&config);
+        assert_eq!(good(&text).config, config, "{}\n{text}", path.display());
+    }
+}
+
+#[test]
+fn variables_make_numbers_names_and_parts_of_values() {
+    let text = r#"
+l4: {interfaces: ["${IFACE:-eth0}"]}
+listeners:
+  - {name: web, kind: l4, address: "${VIP:?the VIP}", port: "${PORT}", service: web}
+services:
+  - name: web
+    backends:
+      - {address: "${NET}.1:80", weight: "${WEIGHT}"}
+    health: {http: {body_contains: "$${HOME}"}}
+"#;
+    let set = HashMap::from([
+        ("VIP", "192.0.2.10"),
+        ("PORT", "8080"),
+        ("NET", "10.1.0"),
+        ("WEIGHT", "7"),
+    ]);
+    let loaded = parse_with("test", text, &|name| {
+        set.get(name).map(|value| (*value).to_owned())
+    });
+    let config = loaded.unwrap().config;
+    assert_eq!(config.l4.interfaces[0].name, "eth0");
+    assert_eq!(config.listeners[0].port, PortMatch::One(8080));
+    assert_eq!(config.services[0].backends[0].name, "10.1.0.1:80");
+    assert_eq!(config.services[0].backends[0].weight, 7);
+    let Some(Probe::Http(http)) = config.services[0].health.as_ref().map(|check| &check.probe)
+    else {
+        panic!("an HTTP check");
+    };
+    assert_eq!(http.body_contains.as_deref(), Some("${HOME}"));
+}
+
+#[test]
+fn variables_cannot_bring_in_structure() {
+    let text = SMALL.replace("192.0.2.10", "\"${VIP}\"");
+    let errors =
+        parse_with("test", &text, &|_| Some("192.0.2.10, port: 22".to_owned())).unwrap_err();
+    assert_eq!(errors.iter().count(), 1);
+    assert_eq!(errors.iter().next().unwrap().code, Code::InvalidValue);
+}
+
+#[test]
+fn standard_forms_of_text_load() {
+    good(&SMALL.replace('\n', "\r\n"));
+    good(&format!("\u{feff}{SMALL}"));
+    good(&format!("%YAML 1.2\n---{SMALL}...\n"));
+    let json = effective(&good(SMALL).config).to_string();
+    assert_eq!(good(&json).config, good(SMALL).config);
+}
+
+#[test]
+fn a_file_that_is_not_text_is_unreadable() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [0xff, 0xfe, 0x00]).unwrap();
+    let errors = load(file.path()).unwrap_err();
+    assert_eq!(errors.iter().next().unwrap().code, Code::Unreadable);
+    assert_eq!(
+        load(Path::new("/"))
+            .unwrap_err()
+            .iter()
+            .next()
+            .unwrap()
+            .code,
+        Code::Unreadable
+    );
+}
+
+/// A file with this many services of this many backends.
+fn large(services: u32, backends: u32) -> String {
+    let mut listeners = String::new();
+    let mut list = String::new();
+    for service in 0..services {
+        let vip = std::net::Ipv4Addr::from(0xcb00_0000 + service);
+        writeln!(
+            listeners,
+            "  - {{name: l{service}, kind: l4, address: {vip}, port: 80, service: s{service}}}"
+        )
+        .unwrap();
+        writeln!(
+            list,
+            "  - name: s{service}\n    ring_size: 1000003\n    backends:"
+        )
+        .unwrap();
+        for backend in 0..backends {
+            let address = std::net::Ipv4Addr::from(0x0a00_0001 + service * backends + backend);
+            writeln!(
+                list,
+                "      - {{name: b{backend}, address: \"{address}:8080\"}}"
+            )
+            .unwrap();
+        }
+    }
+    format!(
+        "l4: {{interfaces: [eth0], backend_capacity: 65536}}\nlisteners:\n{listeners}services:\n{list}"
+    )
+}
+
+#[test]
+fn large_files_load_in_time_that_nobody_notices() {
+    for (services, backends) in [(1000, 16), (1, 4096), (4095, 4)] {
+        let text = large(services, backends);
+        let start = Instant::now();
+        let config = good(&text).config;
+        let took = start.elapsed();
+        assert_eq!(config.services.len(), services as usize);
+        assert_eq!(config.services[0].backends.len(), backends as usize);
+        // Some 0.1 s optimised, 1 s not; a square of anything would take minutes.
+        assert!(
+            took < Duration::from_secs(20),
+            "{services} × {backends} took {took:?}"
+        );
+    }
+}
+
+#[test]
+fn large_bad_files_are_judged_in_full() {
+    let text = large(1000, 4)
+        .replace("port: 80,", "port: 0,")
+        .replace(":8080", ":0");
+    let errors = parse_with("test", &text, &|_| None).unwrap_err();
+    assert_eq!(errors.iter().count(), 5000);
+    let drawn = errors.pretty(false);
+    assert!(drawn.contains("and 4900 more"), "{}", drawn.len());
+}
+
+#[test]
+fn more_than_the_data_plane_holds_is_refused() {
+    let errors = parse_with("test", &large(4096, 1), &|_| None).unwrap_err();
+    let text = errors.to_string();
+    assert!(
+        text.contains("there are 4096 listeners; expected at most 4095"),
+        "{text}"
+    );
+    assert!(
+        text.contains("there are 4096 services; expected at most 4095"),
+        "{text}"
+    );
+    let text = large(2, 40_000);
+    let text = parse_with("test", &text, &|_| None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("there are 80000 backends (once for each listener); expected at most 65535"),
+        "{text}"
+    );
+}
+
+proptest! {
+    /// Whatever the text, there is an answer, and every fault lies in the text.
+    #[test]
+    fn no_text_makes_it_panic(
+        cut in 0..2000usize,
+        length in 0..40usize,
+        insert in r#"[ \n\t\[\]{}:,&*!|>'"%@`$a0é#?-]{0,12}"#,
+    ) {
+        let mut text: String = include_str!("../../../examples/l4-udp.yaml").to_owned();
+        let floor = |text: &str, at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let start = floor(&text, cut);
+        let end = floor(&text, start + length).max(start);
+        text.replace_range(start..end, &insert);
+        if let Err(errors) = parse_with("test", &text, &|_| None) {
+            prop_assert!(errors.iter().any(|fault| fault.severity == Severity::Error));
+            for fault in &errors {
+                prop_assert!(text.get(fault.offset..fault.offset + fault.length).is_some(), "{fault}");
+            }
+            prop_assert!(!errors.pretty(false).is_empty());
+        }
+    }
 }

@@ -341,6 +341,11 @@ impl<W: Write> CaptureWriter<W> {
         Ok(())
     }
 
+    /// Packets written so far.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
     /// Flushes the output; returns how many packets were written.
     ///
     /// # Errors

@@ -358,7 +358,17 @@ impl Sweeper {
 
     /// Lists at most `limit` flows, in table order.
     pub fn list(&self, filter: &FlowFilter, limit: usize, now_tick: u32) -> Vec<FlowView> {
-        list_flows(&self.flows, filter, limit, now_tick)
+        self.list_where(|flow| filter.accepts(flow), limit, now_tick)
+    }
+
+    /// As [`Self::list`], for callers with a filter of their own.
+    pub fn list_where(
+        &self,
+        wanted: impl Fn(&FlowView) -> bool,
+        limit: usize,
+        now_tick: u32,
+    ) -> Vec<FlowView> {
+        list_flows(&self.flows, wanted, limit, now_tick)
     }
 }
 
@@ -374,12 +384,13 @@ pub fn list(
     now_tick: u32,
 ) -> Result<Vec<FlowView>, StoreError> {
     let flows = FlowTable::open(set.get(maps::FLOWS)?).map_err(failed(maps::FLOWS))?;
-    Ok(list_flows(&flows, filter, limit, now_tick))
+    let wanted = |flow: &FlowView| filter.accepts(flow);
+    Ok(list_flows(&flows, wanted, limit, now_tick))
 }
 
 fn list_flows(
     flows: &FlowTable,
-    filter: &FlowFilter,
+    wanted: impl Fn(&FlowView) -> bool,
     limit: usize,
     now_tick: u32,
 ) -> Vec<FlowView> {
@@ -394,7 +405,7 @@ fn list_flows(
                 Some(view(&entry, confirmed >> way & 1 == 1, now_tick))
             })
         })
-        .filter(|flow| filter.accepts(flow))
+        .filter(|flow| wanted(flow))
         .take(limit)
         .collect()
 }

@@ -125,6 +125,15 @@ pub(crate) fn follow_on(store: &mut FakeStore, config: &Config, overlay: &Overla
     plan
 }
 
+/// As [`follow_on`], but checks the invariants only at the end: for large configurations.
+pub(crate) fn follow_with_few_checks(store: &mut FakeStore, config: &Config) -> Plan {
+    let plan = plan_on(store, config, &Overlay::default()).unwrap();
+    apply(store, &plan.edits).unwrap();
+    store.check_invariants().unwrap();
+    assert_eq!(store.state().unwrap(), plan.state);
+    plan
+}
+
 /// Makes fresh maps follow a configuration.
 pub(crate) fn fresh(config: &Config) -> (FakeStore, Plan) {
     let mut store = FakeStore::new(config.l4.backend_capacity);

@@ -30,8 +30,8 @@ pub struct Counters {
     pub reconciled: AtomicU64,
     /// Failed kernel operations by what was tried. The keys are literals of this program.
     kernel_errors: Mutex<BTreeMap<&'static str, u64>>,
-    /// Probe durations by service.
-    probes: Mutex<BTreeMap<String, Histogram>>,
+    /// Durations of probes.
+    probes: Mutex<Histogram>,
 }
 
 impl Counters {
@@ -45,22 +45,13 @@ impl Counters {
         self.kernel_errors.lock().clone()
     }
 
-    /// Counts a probe of a backend of `service`.
-    pub fn probe(&self, service: &str, took: Duration) {
-        let mut probes = self.probes.lock();
-        match probes.get_mut(service) {
-            Some(histogram) => histogram.observe(took),
-            None => probes.entry(service.to_owned()).or_default().observe(took),
-        }
+    /// Counts a probe.
+    pub fn probe(&self, took: Duration) {
+        self.probes.lock().observe(took);
     }
 
-    /// Forgets the probes of services that `keep` refuses, so that reloads leave no dead series.
-    pub fn retain_probes(&self, keep: impl Fn(&str) -> bool) {
-        self.probes.lock().retain(|service, _| keep(service));
-    }
-
-    /// Probe durations by service.
-    pub fn probes(&self) -> BTreeMap<String, Histogram> {
+    /// Durations of probes.
+    pub fn probes(&self) -> Histogram {
         self.probes.lock().clone()
     }
 

@@ -17,7 +17,6 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -190,10 +189,13 @@ impl Page {
             })
         };
         let probes = checked().flat_map(|(service, backend, health)| {
-            [
-                ([service, backend, "success"], health.successes.into()),
-                ([service, backend, "failure"], health.failures.into()),
-            ]
+            let failed = health
+                .failed
+                .iter()
+                .map(|(kind, count)| (kind.as_str(), *count));
+            std::iter::once(("passed", health.passed))
+                .chain(failed)
+                .map(move |(result, count)| ([service, backend, result], count.into()))
         });
         out.many(names::HEALTH_PROBES, probes)?;
         out.many(
@@ -203,9 +205,15 @@ impl Page {
         )?;
         out.many(
             names::HEALTH_DAMPED,
-            checked().map(|(service, backend, health)| ([service, backend], health.damped.into())),
+            checked().map(|(service, backend, health)| {
+                ([service, backend], (health.verdict == "held").into())
+            }),
         )?;
-        out.histograms(names::HEALTH_DURATION, &self.counters.probes())
+        let last = checked().filter_map(|(service, backend, health)| {
+            Some(([service, backend], health.last_probe_seconds?.into()))
+        });
+        out.many(names::HEALTH_LAST_DURATION, last)?;
+        out.histogram(names::HEALTH_DURATION, &self.counters.probes())
     }
 
     fn data_plane(&self, out: &mut Families) -> fmt::Result {
@@ -342,18 +350,16 @@ impl Families<'_, '_> {
         self.family(metric)?.encode_info(&labels(metric, values))
     }
 
-    /// A histogram for each key of the only label.
-    fn histograms(&mut self, metric: Metric, rows: &BTreeMap<String, Histogram>) -> fmt::Result {
-        let mut family = self.family(metric)?;
-        for (key, histogram) in rows {
-            let labels = labels(metric, [key.as_str()]);
-            let bounds = PROBE_BUCKETS.iter().copied().chain([f64::MAX]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(histogram.sum, histogram.count, &buckets, None)?;
-        }
-        Ok(())
+    /// A family that is one histogram.
+    fn histogram(&mut self, metric: Metric, histogram: &Histogram) -> fmt::Result {
+        let bounds = PROBE_BUCKETS.iter().copied().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
+        self.family(metric)?.encode_histogram::<NoLabelSet>(
+            histogram.sum,
+            histogram.count,
+            &buckets,
+            None,
+        )
     }
 }
 
@@ -390,7 +396,8 @@ mod tests {
                         ..Default::default()
                     },
                     health: Some(HealthView {
-                        failures: 2,
+                        failed: [("timeout".to_owned(), 2)].into(),
+                        last_probe_seconds: Some(0.001),
                         ..Default::default()
                     }),
                     ..Default::default()
@@ -414,7 +421,7 @@ mod tests {
 
     fn text() -> String {
         let counters = Counters::default();
-        counters.probe("web", Duration::from_millis(2));
+        counters.probe(Duration::from_millis(2));
         counters.kernel_error("update");
         page(
             Arc::new(view()),
@@ -434,8 +441,8 @@ mod tests {
             r#"sluice_backend_up{service="web",backend="we\"b1"} 0"#,
             r#"sluice_backend_draining{service="web",backend="we\"b1"} 1"#,
             r#"sluice_listener_dropped_packets_total{listener="http",service="web"} 4"#,
-            r#"sluice_health_probes_total{service="web",backend="we\"b1",result="failure"} 2"#,
-            r#"sluice_health_probe_duration_seconds_count{service="web"} 1"#,
+            r#"sluice_health_probes_total{service="web",backend="we\"b1",result="timeout"} 2"#,
+            r#"sluice_health_probe_duration_seconds_count 1"#,
             r#"sluice_bpf_map_capacity{map="flows"} 100"#,
             r#"sluice_kernel_errors_total{call="update"} 1"#,
             "sluice_config_last_reload_successful 1",

@@ -104,13 +104,15 @@ metrics! {
         "1 while the backend keeps its flows but takes no new ones.";
 
     HEALTH_PROBES = "sluice_health_probes_total", Counter, ["service", "backend", "result"],
-        "Health probes by result, success or failure.";
+        "Health probes by result: passed, or the way in which they failed.";
     HEALTH_TRANSITIONS = "sluice_health_transitions_total", Counter, ["service", "backend"],
         "Changes of the health verdict.";
     HEALTH_DAMPED = "sluice_health_damped", Gauge, ["service", "backend"],
         "1 while flap damping holds the backend down.";
-    HEALTH_DURATION = "sluice_health_probe_duration_seconds", Histogram, ["service"],
-        "Time that health probes of the service's backends took.";
+    HEALTH_LAST_DURATION = "sluice_health_last_probe_duration_seconds", Gauge, ["service", "backend"],
+        "Time that the last probe of the backend which passed took.";
+    HEALTH_DURATION = "sluice_health_probe_duration_seconds", Histogram, [],
+        "Time that health probes took, passed or failed.";
 
     MAP_ENTRIES = "sluice_bpf_map_entries", Gauge, ["map"],
         "Entries in use of a map of the data plane; for flows as of the last complete sweep.";

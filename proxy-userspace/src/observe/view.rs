@@ -6,6 +6,7 @@
 //! daemon starts) and never go down while the maps live.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Everything that `sluice status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -207,14 +208,12 @@ pub struct BackendView {
 /// What the checks of a backend say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HealthView {
-    /// The verdict after rise, fall and damping.
-    pub healthy: bool,
-    /// True while damping holds a flapping backend down.
-    pub damped: bool,
-    /// Probes that succeeded.
-    pub successes: u64,
-    /// Probes that failed.
-    pub failures: u64,
+    /// The verdict after rise, fall and damping: `up`, `down`, `held` (it flaps) or `unknown`.
+    pub verdict: String,
+    /// Probes that passed.
+    pub passed: u64,
+    /// Probes that failed, by how; kinds never seen are left out.
+    pub failed: BTreeMap<String, u64>,
     /// Changes of the verdict.
     pub transitions: u64,
     /// How long the last probe took.

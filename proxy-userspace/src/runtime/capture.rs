@@ -66,9 +66,18 @@ impl CaptureHub {
     ) -> (Self, CapturePump) {
         let (sessions, arriving) = mpsc::unbounded_channel();
         let (ending, ended) = mpsc::unbounded_channel();
-        let hub = Self { sessions, ended, running: false };
-        let pump =
-            CapturePump { readers, sessions: arriving, ended: ending, names, counters };
+        let hub = Self {
+            sessions,
+            ended,
+            running: false,
+        };
+        let pump = CapturePump {
+            readers,
+            sessions: arriving,
+            ended: ending,
+            names,
+            counters,
+        };
         (hub, pump)
     }
 
@@ -89,7 +98,10 @@ impl CaptureHub {
             let index = names.interface_index(name);
             index.ok_or_else(|| invalid(format!("there is no interface `{name}`")))
         });
-        let duration = query.duration_seconds.map(Duration::try_from_secs_f64).transpose();
+        let duration = query
+            .duration_seconds
+            .map(Duration::try_from_secs_f64)
+            .transpose();
         let duration = duration.map_err(|error| invalid(format!("duration: {error}")))?;
         let (pieces, receiver) = mpsc::channel(PIECES);
         let session = Session {
@@ -99,7 +111,9 @@ impl CaptureHub {
             deadline: duration.and_then(|duration| Instant::now().checked_add(duration)),
             pieces,
         };
-        self.sessions.send(session).map_err(|_| Refusal::stopping())?;
+        self.sessions
+            .send(session)
+            .map_err(|_| Refusal::stopping())?;
         self.running = true;
         let octets = query.snaplen.unwrap_or(CAPTURE_OCTETS as u32);
         Ok((receiver, octets.clamp(1, CAPTURE_OCTETS as u32)))
@@ -177,7 +191,11 @@ impl CapturePump {
     fn begin(&self, session: Session) -> Option<Running> {
         let pending = Pending::default();
         match CaptureWriter::new(pending.clone(), session.filter.clone()) {
-            Ok(writer) => Some(Running { session, writer, pending }),
+            Ok(writer) => Some(Running {
+                session,
+                writer,
+                pending,
+            }),
             Err(error) => {
                 warn!(%error, "a capture cannot begin");
                 let _ = self.ended.send(());
@@ -211,7 +229,11 @@ impl Write for Pending {
 
 impl Running {
     fn take(&mut self, packet: CapturedPacket, names: &NameTable, counters: &Counters) {
-        if self.session.ifindex.is_some_and(|wanted| wanted != packet.header.ifindex) {
+        if self
+            .session
+            .ifindex
+            .is_some_and(|wanted| wanted != packet.header.ifindex)
+        {
             return;
         }
         if self.pending.0.lock().len() > MAX_PENDING {
@@ -235,12 +257,19 @@ impl Running {
     fn is_over(&self) -> bool {
         self.session.pieces.is_closed()
             || self.writer.packets() >= self.session.count
-            || self.session.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || self
+                .session
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Sends what is left from a task of its own: the client may be slow.
     fn finish(self, names: &NameTable) {
-        let Self { session, writer, pending } = self;
+        let Self {
+            session,
+            mut writer,
+            pending,
+        } = self;
         let _ = writer.finish(names);
         let rest = std::mem::take(&mut *pending.0.lock());
         tokio::spawn(async move { session.pieces.send(rest.into()).await });
@@ -282,7 +311,10 @@ mod tests {
         let (_readers, readers) = mpsc::unbounded_channel();
         let (mut hub, pump) = CaptureHub::new(readers, Arc::default(), Arc::default());
         tokio::spawn(pump.run());
-        let query = CaptureQuery { snaplen: Some(96), ..CaptureQuery::default() };
+        let query = CaptureQuery {
+            snaplen: Some(96),
+            ..CaptureQuery::default()
+        };
         let (mut pieces, octets) = hub.start(&query, &names()).expect("starts");
         assert_eq!(octets, 96);
         let head = pieces.recv().await.expect("a pcapng header");
@@ -299,7 +331,10 @@ mod tests {
         let (_readers, readers) = mpsc::unbounded_channel();
         let (mut hub, pump) = CaptureHub::new(readers, Arc::default(), Arc::default());
         tokio::spawn(pump.run());
-        let query = CaptureQuery { duration_seconds: Some(3.0), ..CaptureQuery::default() };
+        let query = CaptureQuery {
+            duration_seconds: Some(3.0),
+            ..CaptureQuery::default()
+        };
         let began = Instant::now();
         let (mut pieces, _) = hub.start(&query, &names()).expect("starts");
         hub.ended().await;
@@ -316,10 +351,31 @@ mod tests {
             assert!(refusal.message.contains(word), "{refusal}");
         };
         let interface = Some("eth9".to_owned());
-        check(CaptureQuery { interface, ..Default::default() }, "eth9", &mut hub);
+        check(
+            CaptureQuery {
+                interface,
+                ..Default::default()
+            },
+            "eth9",
+            &mut hub,
+        );
         let filter = "service nosuch".to_owned();
-        check(CaptureQuery { filter, ..Default::default() }, "nosuch", &mut hub);
+        check(
+            CaptureQuery {
+                filter,
+                ..Default::default()
+            },
+            "nosuch",
+            &mut hub,
+        );
         let duration_seconds = Some(-1.0);
-        check(CaptureQuery { duration_seconds, ..Default::default() }, "duration", &mut hub);
+        check(
+            CaptureQuery {
+                duration_seconds,
+                ..Default::default()
+            },
+            "duration",
+            &mut hub,
+        );
     }
 }

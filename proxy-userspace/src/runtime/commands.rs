@@ -11,7 +11,7 @@ use crate::admin::api::{
 use crate::admin::control::Command;
 use crate::kernel::plan::Drain;
 use crate::kernel::store::{MapEdit, MapStore as _};
-use crate::kernel::sweep::{FlowFilter, FlowView as KernelFlow};
+use crate::kernel::sweep::FlowView as KernelFlow;
 use crate::observe::view::{EventView, FlowView, GuardView, View};
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -39,7 +39,7 @@ impl<P: Plane> Control<P> {
             Command::Flows(query, reply) => drop(reply.send(self.flows(&query))),
             Command::Events(query, reply) => drop(reply.send(self.events(query))),
             Command::Capture(query, reply) => drop(reply.send(self.capture(&query))),
-            Command::Config(reply) => drop(reply.send(Ok(crate::config::effective(&self.config)))),
+            Command::Config(reply) => drop(reply.send(Ok(Box::new(self.config.clone())))),
             // The loop ends before it comes here.
             Command::Stop(_, reply) => drop(reply.send(Err(Refusal::stopping()))),
         }
@@ -55,14 +55,16 @@ impl<P: Plane> Control<P> {
     fn drain(&mut self, request: &DrainRequest) -> Result<BackendAnswer, Refusal> {
         let (service, backend) = (&request.service, &request.backend);
         let configured = self.drain_timeout(service, backend)?;
-        let asked = request.timeout_seconds.map(Duration::try_from_secs_f64).transpose();
-        let asked = asked.map_err(|error| {
-            Refusal::new(RefusalKind::Invalid, format!("timeout: {error}"))
-        })?;
+        let asked = request
+            .timeout_seconds
+            .map(Duration::try_from_secs_f64)
+            .transpose();
+        let asked = asked
+            .map_err(|error| Refusal::new(RefusalKind::Invalid, format!("timeout: {error}")))?;
         let timeout = asked.unwrap_or(configured);
-        let deadline = Instant::now().checked_add(timeout).ok_or_else(|| {
-            Refusal::new(RefusalKind::Invalid, "timeout: beyond the end of time")
-        })?;
+        let deadline = Instant::now()
+            .checked_add(timeout)
+            .ok_or_else(|| Refusal::new(RefusalKind::Invalid, "timeout: beyond the end of time"))?;
         self.set_drain(service, backend, Drain::Draining)?;
         self.drains.begin(service, backend, deadline);
         info!(service, backend, ?timeout, "draining");
@@ -82,15 +84,24 @@ impl<P: Plane> Control<P> {
     fn drain_timeout(&self, service: &str, backend: &str) -> Result<Duration, Refusal> {
         let not_found = |message| Refusal::new(RefusalKind::NotFound, message);
         let found = self.config.service(service).ok_or_else(|| {
-            let names = self.config.services.iter().map(|service| service.name.as_str());
-            not_found(format!("there is no service `{service}`{}", suggestion(service, names)))
+            let names = self
+                .config
+                .services
+                .iter()
+                .map(|service| service.name.as_str());
+            not_found(format!(
+                "there is no service `{service}`{}",
+                suggestion(service, names)
+            ))
         })?;
         if found.backends.iter().any(|known| known.name == *backend) {
             return Ok(found.drain_timeout);
         }
         let names = found.backends.iter().map(|backend| backend.name.as_str());
         let suggestion = suggestion(backend, names);
-        Err(not_found(format!("service `{service}` has no backend `{backend}`{suggestion}")))
+        Err(not_found(format!(
+            "service `{service}` has no backend `{backend}`{suggestion}"
+        )))
     }
 
     /// Changes a drain in the data plane, or changes nothing.
@@ -105,11 +116,16 @@ impl<P: Plane> Control<P> {
 
     fn backend_answer(&mut self, service: &str, backend: &str) -> Result<BackendAnswer, Refusal> {
         let view = self.view()?;
-        let services = view.services.into_iter().filter(|known| known.name == service);
+        let services = view
+            .services
+            .into_iter()
+            .filter(|known| known.name == service);
         let mut backends = services.flat_map(|service| service.backends);
-        let found = backends.find(|known| known.name == backend).ok_or_else(|| {
-            Refusal::new(RefusalKind::NotFound, format!("no backend `{backend}`"))
-        })?;
+        let found = backends
+            .find(|known| known.name == backend)
+            .ok_or_else(|| {
+                Refusal::new(RefusalKind::NotFound, format!("no backend `{backend}`"))
+            })?;
         Ok(BackendAnswer {
             service: service.to_owned(),
             backend: backend.to_owned(),
@@ -136,7 +152,10 @@ impl<P: Plane> Control<P> {
                 ..self.kernel.settings
             };
             let edit = MapEdit::Settings(settings);
-            self.plane.store().apply(&edit).map_err(|error| Refusal::internal(&error))?;
+            self.plane
+                .store()
+                .apply(&edit)
+                .map_err(|error| Refusal::internal(&error))?;
             self.kernel.settings = settings;
         }
         let view = guard::view(&entry, &self.ids, now_ns);
@@ -174,7 +193,9 @@ impl<P: Plane> Control<P> {
                 self.kernel_failed(&error);
                 Refusal::internal(&error)
             })?;
-            self.kernel.guard.retain(|(l, k, _)| (*l, *k) != (length, key));
+            self.kernel
+                .guard
+                .retain(|(l, k, _)| (*l, *k) != (length, key));
             self.kernel.guard.push((length, key, rule));
         }
         self.try_replan().map(drop).map_err(|error| {
@@ -188,7 +209,10 @@ impl<P: Plane> Control<P> {
         let client = query.client.as_deref().map(|text| {
             let ip = || text.parse::<IpAddr>().map(IpNet::from);
             text.parse::<IpNet>().or_else(|_| ip()).map_err(|_| {
-                Refusal::new(RefusalKind::Invalid, format!("`{text}` is no address or prefix"))
+                Refusal::new(
+                    RefusalKind::Invalid,
+                    format!("`{text}` is no address or prefix"),
+                )
             })
         });
         let client = client.transpose()?;
@@ -198,31 +222,40 @@ impl<P: Plane> Control<P> {
             let message = format!("there is no service `{service}`");
             return Err(Refusal::new(RefusalKind::NotFound, message));
         }
-        let filter = FlowFilter {
-            address: client.filter(|net| net.prefix_len() == net.max_prefix_len()).map(|net| net.addr()),
-            ..FlowFilter::default()
-        };
-        // The kernel's filter knows one id; a service has one for each listener.
+        // A service has one id for each listener.
         let ids = &self.ids;
         let wanted = |flow: &KernelFlow| {
             let backend = ids.backend_of(flow.backend);
-            let service = ids.listener_of(flow.service).map(|listener| listener.service.as_str());
+            let service = ids
+                .listener_of(flow.service)
+                .map(|listener| listener.service.as_str());
             let is = |wanted: &Option<String>, found: Option<&str>| {
                 wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
             };
-            is(&query.service, service)
+            !flow.is_return
+                && is(&query.service, service)
                 && is(&query.backend, backend.map(|name| name.backend))
                 && client.is_none_or(|net| net.contains(&flow.source.ip()))
         };
-        let found = self.plane.flows(&filter, &wanted, limit + 1);
+        let found = self.plane.flows(&wanted, limit + 1);
         let truncated = found.len() > limit;
-        let flows = found.iter().take(limit).map(|flow| self.flow_view(flow)).collect();
+        let flows = found
+            .iter()
+            .take(limit)
+            .map(|flow| self.flow_view(flow))
+            .collect();
         Ok(FlowsAnswer { flows, truncated })
     }
 
     fn flow_view(&self, flow: &KernelFlow) -> FlowView {
-        let service = self.ids.listener_of(flow.service).map(|listener| listener.service.clone());
-        let backend = self.ids.backend_of(flow.backend).map(|name| name.backend.to_owned());
+        let service = self
+            .ids
+            .listener_of(flow.service)
+            .map(|listener| listener.service.clone());
+        let backend = self
+            .ids
+            .backend_of(flow.backend)
+            .map(|name| name.backend.to_owned());
         FlowView {
             protocol: protocol_name(flow.protocol),
             client: flow.source.to_string(),
@@ -255,7 +288,9 @@ impl<P: Plane> Control<P> {
     fn capture(&mut self, query: &CaptureQuery) -> Result<mpsc::Receiver<Bytes>, Refusal> {
         let names = self.parts.names.load_full();
         let (pieces, octets) = self.parts.capture.start(query, &names)?;
-        self.plane.set_capture(Some(octets)).map_err(|error| Refusal::internal(&error))?;
+        self.plane
+            .set_capture(Some(octets))
+            .map_err(|error| Refusal::internal(&error))?;
         info!(filter = query.filter, octets, "capture started");
         Ok(pieces)
     }

@@ -7,9 +7,10 @@ use super::names::{NameTable, SharedNames};
 use super::overlay;
 use super::plane::{Plane, PlaneError};
 use super::source::Source;
+use crate::admin::api::chain;
 use crate::admin::control::Command;
-use crate::config::model::Config;
-use crate::health::{CheckError, HealthChange, Monitor};
+use crate::config::model::{Config, Interface};
+use crate::health::{BackendName, CheckError, HealthChange, Monitor};
 use crate::kernel::apply::{ApplyError, FollowError, Target, apply, follow};
 use crate::kernel::attach::Attachment;
 use crate::kernel::plan::{Drain, Host, Ids, Inputs, Overlay, Plan, PlanErrors, PlanWarning, plan};
@@ -18,6 +19,7 @@ use crate::kernel::sweep::{STEP_INTERVAL, SweepReport};
 use crate::observe::counters::Counters;
 use crate::observe::readiness::{Check, Readiness};
 use crate::observe::view::{ConfigState, Daemon, Phase};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,7 +36,7 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 const RECONCILE_TICKS: u64 = 30;
 
 /// Ticks between looks at neighbours and routes.
-const NEIGHBOUR_TICKS: u64 = 10;
+const NEIGHBOUR_TICKS: u64 = 3;
 
 /// Health changes that are planned for at once.
 const HEALTH_BATCH: usize = 256;
@@ -70,7 +72,9 @@ pub(crate) struct Parts {
 pub(crate) struct Control<P> {
     pub(super) plane: P,
     pub(super) source: Box<dyn Source>,
-    pub(super) config: Arc<Config>,
+    pub(super) config: Config,
+    /// `sample_every` of the configuration; a listener may have asked for more.
+    pub(super) configured_sampling: u32,
     pub(super) config_state: ConfigState,
     pub(super) overlay: Overlay,
     pub(super) drains: Drains,
@@ -80,6 +84,10 @@ pub(crate) struct Control<P> {
     pub(super) ids: Ids,
     pub(super) warnings: Vec<PlanWarning>,
     pub(super) attached: Vec<Attachment>,
+    /// Interfaces that were there when last looked, with their indices.
+    present: Vec<(String, u32)>,
+    /// Changes of health verdicts by backend.
+    pub(super) transitions: HashMap<BackendName, u64>,
     pub(super) sweep: SweepTotals,
     pub(super) parts: Parts,
     /// Why the data plane does not follow, if it does not.
@@ -123,7 +131,7 @@ impl<P: Plane> Control<P> {
     ) -> Result<Self, BeginError> {
         let kernel = plane.store().state()?;
         let ids = Ids::recover(&config, &kernel);
-        let overlay = Overlay::adopt(&config, &kernel, &ids);
+        let overlay = Overlay::adopt(&config, &kernel);
         let host = plane.host(&config);
         let config_state = ConfigState {
             path: source.name(),
@@ -135,7 +143,8 @@ impl<P: Plane> Control<P> {
         let mut control = Self {
             plane,
             source,
-            config: Arc::new(config),
+            configured_sampling: config.l4.sample_every,
+            config,
             config_state,
             overlay,
             drains: Drains::default(),
@@ -144,6 +153,8 @@ impl<P: Plane> Control<P> {
             ids,
             warnings: Vec::new(),
             attached: Vec::new(),
+            present: Vec::new(),
+            transitions: HashMap::new(),
             sweep: SweepTotals::default(),
             parts,
             behind: None,
@@ -158,8 +169,11 @@ impl<P: Plane> Control<P> {
         self.parts.monitor.reconcile(checks);
         overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor);
         self.begin_adopted_drains();
-        let target =
-            Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        let target = Target {
+            config: &self.config,
+            overlay: &self.overlay,
+            host: &self.host,
+        };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
         self.attached = self.plane.attach(&self.config.l4.interfaces)?;
@@ -182,8 +196,12 @@ impl<P: Plane> Control<P> {
     fn begin_adopted_drains(&mut self) {
         let now = Instant::now();
         for (service, backend) in overlay::draining(&self.overlay, &self.config) {
-            let timeout = self.config.service(service).map(|service| service.drain_timeout);
-            self.drains.begin(service, backend, now + timeout.unwrap_or_default());
+            let timeout = self
+                .config
+                .service(service)
+                .map(|service| service.drain_timeout);
+            self.drains
+                .begin(service, backend, now + timeout.unwrap_or_default());
             info!(service, backend, ?timeout, "still draining");
         }
     }
@@ -229,7 +247,7 @@ impl<P: Plane> Control<P> {
                     }
                 }
                 () = drain_end => self.end_drains(Instant::now()),
-                sampling = self.parts.events.ended() => self.sample(sampling),
+                () = self.parts.events.ended() => self.sample(),
                 () = self.parts.capture.ended() => self.stop_capture(),
                 _ = ticks.tick() => self.tick(),
                 _ = sweeps.tick() => self.sweep(),
@@ -249,7 +267,9 @@ impl<P: Plane> Control<P> {
     }
 
     fn health_changed(&mut self, changes: &[HealthChange]) {
-        debug!(changes = changes.len(), "health changed");
+        for change in changes {
+            *self.transitions.entry(change.name.clone()).or_default() += 1;
+        }
         if overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor) {
             self.replan("health change");
         }
@@ -259,7 +279,10 @@ impl<P: Plane> Control<P> {
     fn end_drains(&mut self, now: Instant) {
         let ended = self.drains.take_ended(now);
         for (service, backend) in &ended {
-            info!(service, backend, "drain deadline passed: remaining flows are selected anew");
+            info!(
+                service,
+                backend, "drain deadline passed: remaining flows are selected anew"
+            );
             self.overlay.entry(service, backend).drain = Drain::Expired;
         }
         if !ended.is_empty() {
@@ -297,7 +320,7 @@ impl<P: Plane> Control<P> {
     /// for by the ticks.
     pub(super) fn replan(&mut self, why: &'static str) {
         if let Err(error) = self.try_replan() {
-            error!(why, error = %crate::admin::api::chain(&error), "the data plane did not follow");
+            error!(why, error = %chain(&error), "the data plane did not follow");
             self.fall_behind(&error);
         }
     }
@@ -306,8 +329,11 @@ impl<P: Plane> Control<P> {
     pub(super) fn try_replan(&mut self) -> Result<usize, FollowError> {
         if self.behind.is_some() {
             // What the maps hold is not known.
-            let target =
-                Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+            let target = Target {
+                config: &self.config,
+                overlay: &self.overlay,
+                host: &self.host,
+            };
             let plan = follow(self.plane.store(), &target)?;
             return Ok(self.take(plan));
         }
@@ -331,7 +357,11 @@ impl<P: Plane> Control<P> {
 
     /// Takes over what a plan led to; returns the number of its edits.
     pub(super) fn take(&mut self, plan: Plan) -> usize {
-        for warning in plan.warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+        for warning in plan
+            .warnings
+            .iter()
+            .filter(|warning| !self.warnings.contains(warning))
+        {
             warn!("{warning}");
         }
         let edits = plan.edits.len();
@@ -350,19 +380,26 @@ impl<P: Plane> Control<P> {
     /// Compares the maps with what they should hold, and repairs them.
     fn reconcile(&mut self) {
         let was_behind = self.behind.is_some();
-        let target = Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        let target = Target {
+            config: &self.config,
+            overlay: &self.overlay,
+            host: &self.host,
+        };
         match follow(self.plane.store(), &target) {
             Ok(plan) => {
                 if !plan.edits.is_empty() && !was_behind {
                     let edits = plan.edits.len() as u64;
-                    warn!(edits, "the maps had been changed by somebody else: repaired");
+                    warn!(
+                        edits,
+                        "the maps had been changed by somebody else: repaired"
+                    );
                     self.parts.counters.reconciled.fetch_add(edits, Relaxed);
                 }
                 self.take(plan);
                 self.publish_names();
             }
             Err(error) => {
-                debug!(error = %crate::admin::api::chain(&error), "still behind");
+                debug!(error = %chain(&error), "still behind");
                 self.fall_behind(&error);
             }
         }
@@ -372,36 +409,27 @@ impl<P: Plane> Control<P> {
         if let FollowError::Read(source) | FollowError::Apply(ApplyError { source, .. }) = error {
             self.parts.counters.kernel_error(source.call);
         }
-        self.behind = Some(crate::admin::api::chain(error));
+        self.behind = Some(chain(error));
         self.publish_readiness();
     }
 
     pub(super) fn kernel_failed(&self, error: &StoreError) {
         self.parts.counters.kernel_error(error.call);
-        debug!(error = %crate::admin::api::chain(error), "kernel operation failed");
+        debug!(error = %chain(error), "kernel operation failed");
     }
 
     /// Attaches again where an interface has gone and come back.
     fn watch_interfaces(&mut self) {
-        let present = self.plane.interfaces();
-        let index_of = |name: &str| {
-            let mut found = present.iter();
-            found.find(|(present, _)| present == name).map(|(_, index)| *index)
-        };
-        let lost = |attached: &Attachment| index_of(&attached.interface) != Some(attached.ifindex);
-        let reattach = self.attached.iter().any(lost);
-        if !reattach {
+        self.present = self.plane.interfaces();
+        let lost = |attached: &Attachment| !self.is_present(attached.ifindex);
+        let wanted = &self.config.l4.interfaces;
+        let back =
+            |interface: &Interface| self.present.iter().any(|(name, _)| *name == interface.name);
+        // While one is still missing, the others forward on and `/readyz` says so.
+        if !self.attached.iter().any(lost) || !wanted.iter().all(back) {
             return;
         }
-        let wanted: Vec<_> = (self.config.l4.interfaces.iter())
-            .filter(|interface| index_of(&interface.name).is_some())
-            .cloned()
-            .collect();
-        if wanted.len() < self.config.l4.interfaces.len() {
-            // Still gone; `/readyz` says so.
-            return;
-        }
-        match self.plane.attach(&wanted) {
+        match self.plane.attach(wanted) {
             Ok(attached) => {
                 info!("attached again to interfaces that had gone");
                 self.attached = attached;
@@ -409,14 +437,19 @@ impl<P: Plane> Control<P> {
             }
             Err(error) => {
                 self.parts.counters.kernel_error("attach");
-                warn!(error = %crate::admin::api::chain(&error), "cannot attach again");
+                warn!(error = %chain(&error), "cannot attach again");
             }
         }
     }
 
+    /// True if there is an interface with this index.
+    pub(super) fn is_present(&self, ifindex: u32) -> bool {
+        self.present.iter().any(|(_, index)| *index == ifindex)
+    }
+
     /// Backends' neighbours are resolved ahead, so that a first packet need not wait; sources of
     /// tunnels follow the routes.
-    fn resolve_neighbours(&mut self) {
+    pub(super) fn resolve_neighbours(&mut self) {
         let addresses: Vec<IpAddr> = (self.config.services.iter())
             .flat_map(|service| service.backends.iter().map(|backend| backend.address))
             .collect();
@@ -430,10 +463,14 @@ impl<P: Plane> Control<P> {
 
     /// Replaces the snapshot that the pumps read.
     pub(super) fn publish_names(&mut self) {
-        let interfaces = self.plane.interfaces();
+        self.present = self.plane.interfaces();
+        let interfaces = self
+            .present
+            .iter()
+            .map(|(name, index)| (*index, name.clone()));
         self.parts.names.store(Arc::new(NameTable {
             ids: self.ids.clone(),
-            interfaces: interfaces.into_iter().map(|(name, index)| (index, name)).collect(),
+            interfaces: interfaces.collect(),
         }));
     }
 
@@ -443,13 +480,10 @@ impl<P: Plane> Control<P> {
             Check::new("data-plane", self.behind.clone()),
             Check::new("health", self.unprobed()),
         ];
-        let present = self.plane.interfaces();
         for interface in &self.config.l4.interfaces {
             let name = &interface.name;
-            let attached = self.attached.iter().any(|attached| {
-                attached.interface == *name
-                    && present.iter().any(|(_, index)| *index == attached.ifindex)
-            });
+            let attached = (self.attached.iter())
+                .any(|known| known.interface == *name && self.is_present(known.ifindex));
             let wrong = (!attached).then(|| "the interface is missing".to_owned());
             checks.push(Check::new(format!("interface:{name}"), wrong));
         }
@@ -461,7 +495,12 @@ impl<P: Plane> Control<P> {
         use crate::health::Verdict;
         let monitor = &self.parts.monitor;
         let waiting = (self.config.services.iter())
-            .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
+            .flat_map(|service| {
+                service
+                    .backends
+                    .iter()
+                    .map(move |backend| (service, backend))
+            })
             .filter(|(service, backend)| {
                 monitor.verdict(&service.name, &backend.name) == Some(Verdict::Unknown)
             })
@@ -472,5 +511,8 @@ impl<P: Plane> Control<P> {
 
 /// Seconds since the epoch.
 pub(super) fn epoch_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }

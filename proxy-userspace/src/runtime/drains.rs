@@ -20,17 +20,20 @@ pub(crate) struct Drains {
 impl Drains {
     /// Begins a drain, or moves the deadline of one.
     pub(crate) fn begin(&mut self, service: &str, backend: &str, deadline: Instant) {
-        self.deadlines.insert((service.to_owned(), backend.to_owned()), deadline);
+        self.deadlines
+            .insert((service.to_owned(), backend.to_owned()), deadline);
     }
 
     /// Forgets a drain.
     pub(crate) fn cancel(&mut self, service: &str, backend: &str) {
-        self.deadlines.remove(&(service.to_owned(), backend.to_owned()));
+        self.deadlines
+            .remove(&(service.to_owned(), backend.to_owned()));
     }
 
     /// Keeps only the drains that `keep` accepts.
     pub(crate) fn retain(&mut self, keep: impl Fn(&str, &str) -> bool) {
-        self.deadlines.retain(|(service, backend), _| keep(service, backend));
+        self.deadlines
+            .retain(|(service, backend), _| keep(service, backend));
     }
 
     /// When the next drain ends.
@@ -54,7 +57,9 @@ impl Drains {
 
     /// How long a drain still lasts.
     pub(crate) fn remaining(&self, service: &str, backend: &str, now: Instant) -> Option<Duration> {
-        let deadline = self.deadlines.get(&(service.to_owned(), backend.to_owned()))?;
+        let deadline = self
+            .deadlines
+            .get(&(service.to_owned(), backend.to_owned()))?;
         Some(deadline.saturating_duration_since(now))
     }
 }

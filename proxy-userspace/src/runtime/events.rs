@@ -74,8 +74,19 @@ impl EventHub {
     ) -> (Self, EventPump) {
         let (listeners, arriving) = mpsc::unbounded_channel();
         let (leaving, left) = mpsc::unbounded_channel();
-        let hub = Self { listeners, left, sampling: BTreeMap::new(), next: 0 };
-        let pump = EventPump { readers, listeners: arriving, left: leaving, names, counters };
+        let hub = Self {
+            listeners,
+            left,
+            sampling: BTreeMap::new(),
+            next: 0,
+        };
+        let pump = EventPump {
+            readers,
+            listeners: arriving,
+            left: leaving,
+            names,
+            counters,
+        };
         (hub, pump)
     }
 
@@ -91,9 +102,16 @@ impl EventHub {
         let filter = Filter::parse(&query)?;
         let (events, receiver) = mpsc::channel(BACKLOG);
         self.next += 1;
-        let listener = Listener { id: self.next, filter, events };
-        self.listeners.send(listener).map_err(|_| Refusal::stopping())?;
-        self.sampling.insert(self.next, query.sample.filter(|&every| every > 0));
+        let listener = Listener {
+            id: self.next,
+            filter,
+            events,
+        };
+        self.listeners
+            .send(listener)
+            .map_err(|_| Refusal::stopping())?;
+        self.sampling
+            .insert(self.next, query.sample.filter(|&every| every > 0));
         Ok(receiver)
     }
 
@@ -119,7 +137,10 @@ impl Filter {
     fn parse(query: &EventQuery) -> Result<Self, Refusal> {
         let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
         let reason = query.reason.as_deref().map(|name| {
-            let found = Reason::ALL.iter().find(|reason| reason.name() == name).copied();
+            let found = Reason::ALL
+                .iter()
+                .find(|reason| reason.name() == name)
+                .copied();
             found.ok_or_else(|| invalid(format!("there is no reason `{name}`")))
         });
         let outcome = query.outcome.as_deref().map(|name| {
@@ -135,9 +156,13 @@ impl Filter {
     }
 
     fn accepts(&self, view: &EventView, reason: Option<Reason>) -> bool {
-        self.service.as_deref().is_none_or(|service| view.service.as_deref() == Some(service))
+        self.service
+            .as_deref()
+            .is_none_or(|service| view.service.as_deref() == Some(service))
             && self.reason.is_none_or(|wanted| reason == Some(wanted))
-            && self.outcome.is_none_or(|wanted| reason.map(Reason::outcome) == Some(wanted))
+            && self
+                .outcome
+                .is_none_or(|wanted| reason.map(Reason::outcome) == Some(wanted))
     }
 }
 
@@ -156,7 +181,7 @@ impl EventPump {
             };
             tokio::select! {
                 event = next => match event {
-                    Ok(event) if listeners.is_empty() => drop(event),
+                    Ok(_) if listeners.is_empty() => {}
                     Ok(event) => self.deliver(&event, &listeners),
                     Err(error) => {
                         warn!(%error, "events cannot be read any more");
@@ -212,8 +237,13 @@ fn view(
         destination: end(event.dst, event.dst_port_be),
         length: event.length,
         interface: names.interface_or_index(event.ifindex),
-        reason: reason.map_or_else(|| event.reason.to_string(), |reason| reason.name().to_owned()),
-        outcome: reason.map_or("unknown", |reason| reason.outcome().name()).to_owned(),
+        reason: reason.map_or_else(
+            || event.reason.to_string(),
+            |reason| reason.name().to_owned(),
+        ),
+        outcome: reason
+            .map_or("unknown", |reason| reason.outcome().name())
+            .to_owned(),
         service: names.service(event.service),
         backend: names.backend(event.backend),
     }
@@ -270,18 +300,30 @@ mod tests {
         let view = view(&event(), Some(Reason::Translated), &names(), 500_000_000);
         assert_eq!(view.time_seconds, 1.5);
         assert_eq!(view.source, "192.0.2.1:4711");
-        assert_eq!((view.interface.as_str(), view.outcome.as_str()), ("eth0", "forward"));
+        assert_eq!(
+            (view.interface.as_str(), view.outcome.as_str()),
+            ("eth0", "forward")
+        );
         assert_eq!(view.service.as_deref(), Some("web"));
         assert_eq!(view.backend.as_deref(), Some("b1"));
     }
 
     #[test]
     fn what_is_not_known_keeps_its_number() {
-        let event = Event { ifindex: 9, service: 5, protocol: 47, reason: 999, ..event() };
+        let event = Event {
+            ifindex: 9,
+            service: 5,
+            protocol: 47,
+            reason: 999,
+            ..event()
+        };
         let view = view(&event, None, &names(), 0);
         assert_eq!(view.interface, "#9");
         assert_eq!(view.protocol, "proto-47");
-        assert_eq!((view.reason.as_str(), view.outcome.as_str()), ("999", "unknown"));
+        assert_eq!(
+            (view.reason.as_str(), view.outcome.as_str()),
+            ("999", "unknown")
+        );
         assert_eq!(view.service, None);
     }
 
@@ -293,7 +335,10 @@ mod tests {
             ..EventQuery::default()
         };
         let filter = Filter::parse(&query).expect("parses");
-        let web = EventView { service: Some("web".to_owned()), ..EventView::default() };
+        let web = EventView {
+            service: Some("web".to_owned()),
+            ..EventView::default()
+        };
         assert!(filter.accepts(&web, Some(Reason::DropDenied)));
         assert!(!filter.accepts(&web, Some(Reason::Translated)));
         assert!(!filter.accepts(&EventView::default(), Some(Reason::DropDenied)));
@@ -301,7 +346,10 @@ mod tests {
 
     #[test]
     fn an_unknown_reason_is_refused() {
-        let query = EventQuery { reason: Some("bored".to_owned()), ..EventQuery::default() };
+        let query = EventQuery {
+            reason: Some("bored".to_owned()),
+            ..EventQuery::default()
+        };
         let refusal = Filter::parse(&query).expect_err("unknown");
         assert!(refusal.message.contains("bored"));
     }
@@ -312,7 +360,10 @@ mod tests {
         let names: SharedNames = Arc::default();
         let (mut hub, pump) = EventHub::new(readers, names, Arc::default());
         tokio::spawn(pump.run());
-        let ask = |sample| EventQuery { sample, ..EventQuery::default() };
+        let ask = |sample| EventQuery {
+            sample,
+            ..EventQuery::default()
+        };
         let coarse = hub.listen(ask(Some(100))).expect("room");
         let fine = hub.listen(ask(Some(1))).expect("room");
         let _default = hub.listen(ask(None)).expect("room");

@@ -1,8 +1,8 @@
 //! Operators' guard rules: between names and map entries. Pure.
 
 use crate::admin::api::{GuardAction, GuardRequest, Refusal, RefusalKind};
-use crate::kernel::plan::guard::{self as rules, GLOBAL_SCOPE};
 use crate::kernel::plan::Ids;
+use crate::kernel::plan::guard::{self as rules, GLOBAL_SCOPE};
 use crate::kernel::store::KernelState;
 use crate::observe::view::GuardView;
 use ipnet::IpNet;
@@ -51,7 +51,10 @@ pub(crate) fn removable(
 ) -> Result<Entry, Refusal> {
     let (length, key) = place(request, ids)?;
     let source = &request.source;
-    let found = kernel.guard.iter().find(|(l, k, _)| (*l, *k) == (length, key));
+    let found = kernel
+        .guard
+        .iter()
+        .find(|(l, k, _)| (*l, *k) == (length, key));
     match found {
         None => {
             let message = format!("there is no rule for {source}");
@@ -71,14 +74,20 @@ pub(crate) fn removable(
 pub(crate) fn expired(kernel: &KernelState, now_ns: u64) -> Vec<Entry> {
     let mut all = kernel.guard.iter();
     let is_expired = |rule: &GuardRule| rule.expires_ns != 0 && rule.expires_ns <= now_ns;
-    all.by_ref().filter(|(_, _, rule)| is_expired(rule)).copied().collect()
+    all.by_ref()
+        .filter(|(_, _, rule)| is_expired(rule))
+        .copied()
+        .collect()
 }
 
 /// The same rule, handed over to the configuration. Planning then removes it, or puts the
 /// configuration's own rule for the same prefix in its place: there is no moment without a rule
 /// where there should be one.
 pub(crate) fn handed_over((length, key, rule): Entry) -> Entry {
-    let handed = GuardRule { owner: owner::CONFIG, ..rule };
+    let handed = GuardRule {
+        owner: owner::CONFIG,
+        ..rule
+    };
     (length, key, handed)
 }
 
@@ -87,8 +96,7 @@ pub(crate) fn views(kernel: &KernelState, ids: &Ids, now_ns: u64) -> Vec<GuardVi
     let shown = kernel.guard.iter().filter(|(_, _, rule)| {
         rule.action != action::NONE && (rule.expires_ns == 0 || rule.expires_ns > now_ns)
     });
-    let mut views: Vec<GuardView> =
-        shown.map(|entry| view(entry, ids, now_ns)).collect();
+    let mut views: Vec<GuardView> = shown.map(|entry| view(entry, ids, now_ns)).collect();
     views.sort_by(|a, b| (&a.listener, &a.source).cmp(&(&b.listener, &b.source)));
     views
 }
@@ -104,7 +112,12 @@ pub(crate) fn view((length, key, rule): &Entry, ids: &Ids, now_ns: u64) -> Guard
     GuardView {
         source: source(*length, key),
         listener,
-        action: if rule.action == action::ALLOW { "allow" } else { "deny" }.to_owned(),
+        action: if rule.action == action::ALLOW {
+            "allow"
+        } else {
+            "deny"
+        }
+        .to_owned(),
         owner: owner_name(rule.owner).to_owned(),
         cause: cause_name(rule.cause).to_owned(),
         expires_in_seconds: (rule.expires_ns != 0).then_some(left_ns as f64 / 1e9),
@@ -126,7 +139,10 @@ fn place(request: &GuardRequest, ids: &Ids) -> Result<(u32, GuardKey), Refusal> 
         None => GLOBAL_SCOPE,
         Some(name) => {
             let listener = ids.listener(name).ok_or_else(|| {
-                Refusal::new(RefusalKind::NotFound, format!("there is no listener `{name}`"))
+                Refusal::new(
+                    RefusalKind::NotFound,
+                    format!("there is no listener `{name}`"),
+                )
             })?;
             listener.id
         }
@@ -198,7 +214,10 @@ mod tests {
             let view = view(&entry, &ids(), 1_000);
             assert_eq!(view.source, source);
             assert_eq!(view.listener.as_deref(), Some("http"));
-            assert_eq!((view.action.as_str(), view.owner.as_str()), ("deny", "operator"));
+            assert_eq!(
+                (view.action.as_str(), view.owner.as_str()),
+                ("deny", "operator")
+            );
             assert_eq!(view.expires_in_seconds, Some(60.0));
         }
         let (_, key, _) = entry(&request("192.0.2.7"), &ids(), 0).expect("an address");
@@ -208,21 +227,38 @@ mod tests {
     #[test]
     fn faults_of_a_request_are_named() {
         let refused = |request: &GuardRequest| entry(request, &ids(), 0).expect_err("refused");
-        assert!(refused(&request("example.net")).message.contains("example.net"));
-        assert!(refused(&request("192.0.2.7/24")).message.contains("192.0.2.0/24"));
+        assert!(
+            refused(&request("example.net"))
+                .message
+                .contains("example.net")
+        );
+        assert!(
+            refused(&request("192.0.2.7/24"))
+                .message
+                .contains("192.0.2.0/24")
+        );
         let listener = Some("smtp".to_owned());
-        let unknown = refused(&GuardRequest { listener, ..request("192.0.2.7") });
+        let unknown = refused(&GuardRequest {
+            listener,
+            ..request("192.0.2.7")
+        });
         assert_eq!(unknown.kind, RefusalKind::NotFound);
         for seconds in [0.0, -1.0, f64::NAN, 1e30] {
             let expires_in_seconds = Some(seconds);
-            refused(&GuardRequest { expires_in_seconds, ..request("192.0.2.7") });
+            refused(&GuardRequest {
+                expires_in_seconds,
+                ..request("192.0.2.7")
+            });
         }
     }
 
     #[test]
     fn a_rule_of_the_configuration_is_not_removed_by_command() {
         let (length, key, rule) = entry(&request("192.0.2.0/24"), &ids(), 0).expect("valid");
-        let mut kernel = KernelState { guard: vec![(length, key, rule)], ..Default::default() };
+        let mut kernel = KernelState {
+            guard: vec![(length, key, rule)],
+            ..Default::default()
+        };
         removable(&request("192.0.2.0/24"), &ids(), &kernel).expect("the operator's own");
         kernel.guard = vec![handed_over((length, key, rule))];
         let refusal = removable(&request("192.0.2.0/24"), &ids(), &kernel).expect_err("config");
@@ -236,7 +272,10 @@ mod tests {
         let mut request = request("192.0.2.0/24");
         request.expires_in_seconds = Some(1.0);
         let rule = entry(&request, &ids(), 0).expect("valid");
-        let kernel = KernelState { guard: vec![rule], ..Default::default() };
+        let kernel = KernelState {
+            guard: vec![rule],
+            ..Default::default()
+        };
         assert_eq!(views(&kernel, &ids(), 999_999_999).len(), 1);
         assert!(expired(&kernel, 999_999_999).is_empty());
         assert!(views(&kernel, &ids(), 1_000_000_000).is_empty());

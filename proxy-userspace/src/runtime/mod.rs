@@ -33,17 +33,14 @@ mod guard;
 mod names;
 mod overlay;
 mod plane;
+mod probing;
 mod real;
 mod reload;
 mod signals;
 mod source;
 mod start;
 mod view;
-
-#[cfg(test)]
-mod fake;
-#[cfg(test)]
-mod tests;
-
+pub use control::BeginError;
+pub use plane::PlaneError;
 pub use source::{FileSource, Source};
 pub use start::{Options, StartError, run};

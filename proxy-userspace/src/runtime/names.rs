@@ -28,7 +28,9 @@ impl NameTable {
     /// Index of an interface.
     pub(crate) fn interface_index(&self, name: &str) -> Option<u32> {
         let mut known = self.interfaces.iter();
-        known.find(|(_, known)| *known == name).map(|(index, _)| *index)
+        known
+            .find(|(_, known)| *known == name)
+            .map(|(index, _)| *index)
     }
 }
 

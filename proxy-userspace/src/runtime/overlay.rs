@@ -15,11 +15,16 @@ pub(crate) fn checks_for(
     overlay: &Overlay,
 ) -> Result<Vec<Check>, CheckError> {
     let ids = Ids::recover(config, kernel);
-    let states: HashMap<u16, u8> =
-        kernel.backends.iter().map(|(id, backend)| (*id, backend.state)).collect();
+    let states: HashMap<u16, u8> = kernel
+        .backends
+        .iter()
+        .map(|(id, backend)| (*id, backend.state))
+        .collect();
     checks(config, |service, backend| {
         let mut found = ids.of_backend(&service.name, &backend.name);
-        let state = found.next().and_then(|(_, id)| BackendState::from_code(*states.get(&id)?));
+        let state = found
+            .next()
+            .and_then(|(_, id)| BackendState::from_code(*states.get(&id)?));
         let adopted = match state {
             None | Some(BackendState::Absent) => None,
             Some(BackendState::Up | BackendState::Draining) => Some(true),
@@ -29,7 +34,10 @@ pub(crate) fn checks_for(
                 Some(overlay.drain == Drain::Expired && overlay.health == Health::Up)
             }
         };
-        Known { adopted, ..Known::default() }
+        Known {
+            adopted,
+            ..Known::default()
+        }
     })
 }
 

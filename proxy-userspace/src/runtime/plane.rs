@@ -7,7 +7,7 @@ use crate::kernel::load::LoadError;
 use crate::kernel::plan::Host;
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::store::{MapStore, StoreError};
-use crate::kernel::sweep::{FlowFilter, FlowView, SweepReport};
+use crate::kernel::sweep::{FlowView, SweepReport};
 use std::net::IpAddr;
 
 /// A data plane, as the control task sees it.
@@ -37,8 +37,8 @@ pub(crate) trait Plane {
     /// Sweeps a slice of the flow table; the report comes with the last slice of a pass.
     fn sweep(&mut self) -> Result<Option<SweepReport>, StoreError>;
 
-    /// At most `limit` flows that pass the filter.
-    fn flows(&mut self, filter: &FlowFilter, limit: usize) -> Vec<FlowView>;
+    /// At most `limit` flows that are wanted.
+    fn flows(&mut self, wanted: &dyn Fn(&FlowView) -> bool, limit: usize) -> Vec<FlowView>;
 
     /// Starts to copy this many octets of each packet to the capture ring, or stops it.
     fn set_capture(&mut self, octets: Option<u32>) -> Result<(), StoreError>;
@@ -58,7 +58,7 @@ pub(crate) trait Plane {
 
 /// The data plane cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlaneError {
+pub enum PlaneError {
     /// It cannot be opened or closed.
     #[error(transparent)]
     Load(#[from] LoadError),

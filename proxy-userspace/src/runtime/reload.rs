@@ -42,7 +42,9 @@ impl<P: Plane> Control<P> {
                 for warning in &answer.warnings {
                     warn!("{warning}");
                 }
-                let ReloadAnswer { generation, edits, .. } = answer;
+                let ReloadAnswer {
+                    generation, edits, ..
+                } = answer;
                 info!(generation, edits, "configuration reloaded");
             }
             Err(refusal) => {
@@ -74,7 +76,12 @@ impl<P: Plane> Control<P> {
         let edits = plan.edits.len() as u64;
         warnings.extend(plan.warnings.iter().map(ToString::to_string));
         self.swap(next, plan);
-        Ok(ReloadAnswer { generation: self.config_state.generation, changes, warnings, edits })
+        Ok(ReloadAnswer {
+            generation: self.config_state.generation,
+            changes,
+            warnings,
+            edits,
+        })
     }
 
     /// Replaces the health checks and lays health and drains over the new configuration.
@@ -86,13 +93,21 @@ impl<P: Plane> Control<P> {
         overlay.retain_configured(&config);
         overlay::update_health(&mut overlay, &config, &self.parts.monitor);
         let host = self.plane.host(&config);
-        Ok(Next { config, overlay, host })
+        Ok(Next {
+            config,
+            overlay,
+            host,
+        })
     }
 
     /// Makes the data plane follow the new configuration, or the old one again.
     fn put_in_force(&mut self, next: &Next) -> Result<Plan, Refusal> {
         let renewed = self.plane.fit(&next.config).map_err(internal)?;
-        let plan = if renewed { self.fill_renewed(next)? } else { self.replace(next)? };
+        let plan = if renewed {
+            self.fill_renewed(next)?
+        } else {
+            self.replace(next)?
+        };
         let attach = renewed || next.config.l4.interfaces != self.config.l4.interfaces;
         if attach {
             match self.plane.attach(&next.config.l4.interfaces) {
@@ -109,8 +124,11 @@ impl<P: Plane> Control<P> {
 
     /// Fills maps that are not in force yet.
     fn fill_renewed(&mut self, next: &Next) -> Result<Plan, Refusal> {
-        let target =
-            Target { config: &next.config, overlay: &next.overlay, host: &next.host };
+        let target = Target {
+            config: &next.config,
+            overlay: &next.overlay,
+            host: &next.host,
+        };
         follow(self.plane.store(), &target).map_err(|error| {
             let refusal = internal(error);
             self.go_back(true);
@@ -120,8 +138,16 @@ impl<P: Plane> Control<P> {
 
     /// Changes the maps that are in force.
     fn replace(&mut self, next: &Next) -> Result<Plan, Refusal> {
-        let old = Target { config: &self.config, overlay: &self.overlay, host: &self.host };
-        let new = Target { config: &next.config, overlay: &next.overlay, host: &next.host };
+        let old = Target {
+            config: &self.config,
+            overlay: &self.overlay,
+            host: &self.host,
+        };
+        let new = Target {
+            config: &next.config,
+            overlay: &next.overlay,
+            host: &next.host,
+        };
         match replace(self.plane.store(), &old, &new) {
             Ok(plan) => Ok(plan),
             Err(error) => {
@@ -142,7 +168,11 @@ impl<P: Plane> Control<P> {
         if renewed && let Err(error) = self.plane.fit(&self.config) {
             error!(error = %chain(&error), "cannot go back to the old maps");
         }
-        let target = Target { config: &self.config, overlay: &self.overlay, host: &self.host };
+        let target = Target {
+            config: &self.config,
+            overlay: &self.overlay,
+            host: &self.host,
+        };
         match follow(self.plane.store(), &target) {
             Ok(plan) => drop(self.take(plan)),
             Err(error) => self.fall_behind(&error),
@@ -187,7 +217,9 @@ impl<P: Plane> Control<P> {
 fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |key: &str| {
-        warnings.push(format!("`{key}` has changed: this takes effect when the daemon is restarted"));
+        warnings.push(format!(
+            "`{key}` has changed: this takes effect when the daemon is restarted"
+        ));
     };
     if new.l4.pin_dir != old.l4.pin_dir {
         warn("l4.pin_dir");

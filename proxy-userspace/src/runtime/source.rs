@@ -52,7 +52,11 @@ fn refusal(path: &Path, errors: &ConfigErrors) -> Refusal {
         n => format!("{n} faults"),
     };
     let message = format!("{count} in {}", path.display());
-    Refusal { kind: RefusalKind::Invalid, message, details }
+    Refusal {
+        kind: RefusalKind::Invalid,
+        message,
+        details,
+    }
 }
 
 fn sentences(faults: &Faults) -> Vec<String> {

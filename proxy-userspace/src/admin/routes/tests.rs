@@ -200,7 +200,10 @@ async fn a_capture_is_streamed_as_it_comes() {
         .post_stream("capture", &query)
         .await
         .expect("starts");
-    assert_eq!(chunks.next().await.expect("reads"), Some(Bytes::from("port 80")));
+    assert_eq!(
+        chunks.next().await.expect("reads"),
+        Some(Bytes::from("port 80"))
+    );
     assert_eq!(chunks.next().await.expect("ends"), None);
 }
 

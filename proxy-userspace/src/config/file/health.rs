@@ -39,11 +39,11 @@ pub(crate) struct Health {
     pub(crate) jitter: Field<Percent>,
     /// Successes in a row that make a backend up.
     #[serde(default)]
-    #[schemars(range(min = 1), extend("default" = defaults::RISE))]
+    #[schemars(range(min = 1, max = 1000), extend("default" = defaults::RISE))]
     pub(crate) rise: Field<u32>,
     /// Failures in a row that make a backend down.
     #[serde(default)]
-    #[schemars(range(min = 1), extend("default" = defaults::FALL))]
+    #[schemars(range(min = 1, max = 1000), extend("default" = defaults::FALL))]
     pub(crate) fall: Field<u32>,
     /// Keeps a backend down that goes up and down too often.
     #[serde(default)]

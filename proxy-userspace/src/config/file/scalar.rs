@@ -72,6 +72,7 @@ scalar!(
     "a name of at most 63 letters, digits, `.`, `_` and `-` that begins with a letter or digit",
     |text| is_name(text, "").then(|| text.to_owned()),
     {
+        "title": "name",
         "type": "string",
         "description": "A name: letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 63.",
         "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -85,6 +86,7 @@ scalar!(
     "a name of at most 63 letters, digits, `.`, `_`, `-`, `:`, `[` and `]`",
     |text| is_name(text, ":[]").then(|| text.to_owned()),
     {
+        "title": "backend name",
         "type": "string",
         "description": "A name: letters, digits, `.`, `_`, `-`, `:`, `[` and `]`, at most 63.",
         "pattern": "^[A-Za-z0-9:\\[\\]][A-Za-z0-9._:\\[\\]-]{0,62}$"
@@ -103,6 +105,7 @@ scalar!(
         good.then(|| text.to_owned())
     },
     {
+        "title": "interface",
         "type": "string",
         "description": "Name of an interface, as `ip link` shows it: at most 15 characters.",
         "pattern": "^[^/:\\s]{1,15}$"
@@ -116,6 +119,7 @@ scalar!(
     "an absolute path, beginning with `/`",
     |text| (text.starts_with('/') && !text.contains('\0')).then(|| PathBuf::from(text)),
     {
+        "title": "path",
         "type": "string",
         "description": "An absolute path.",
         "pattern": "^/"
@@ -129,6 +133,7 @@ scalar!(
     "an IPv4 or IPv6 address",
     |text| text.parse().ok(),
     {
+        "title": "address",
         "type": "string",
         "description": "An IPv4 or IPv6 address.",
         "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]
@@ -145,6 +150,7 @@ scalar!(
         false => text.parse::<IpAddr>().ok().map(IpNet::from),
     },
     {
+        "title": "address or prefix",
         "type": "string",
         "description": "An IPv4 or IPv6 address, or a prefix such as `192.0.2.0/28` or `2001:db8::/64`.",
         "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"
@@ -180,6 +186,7 @@ scalar!(
         })
     },
     {
+        "title": "address with or without port",
         "type": "string",
         "description": "An address with or without port, such as `10.1.0.1:8080`, `10.1.0.1` or `\"[2001:db8::1]:8080\"`.",
         "pattern": "^([0-9.]+(:[0-9]{1,5})?|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+\\]:[0-9]{1,5})$"
@@ -193,6 +200,7 @@ scalar!(
     "an address and port, such as `127.0.0.1:9180` or `\"[::1]:9180\"`",
     |text| text.parse().ok(),
     {
+        "title": "address and port",
         "type": "string",
         "description": "An address and port, such as `127.0.0.1:9180` or `\"[::1]:9180\"`.",
         "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$"
@@ -209,6 +217,7 @@ scalar!(
         _ => text.parse().ok().filter(|port| *port != 0).map(Some),
     },
     {
+        "title": "port",
         "description": "A port from 1 to 65535, or `all`.",
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": 65535},
@@ -228,6 +237,7 @@ scalar!(
         unit.then(|| humantime::parse_duration(text).ok()).flatten()
     },
     {
+        "title": "duration",
         "type": "string",
         "description": "A duration with its unit, such as `500ms`, `30s`, `10m` or `1h 30m`.",
         "pattern": "^([0-9]+ *[A-Za-z]+ *)+$"
@@ -244,6 +254,7 @@ scalar!(
         (0.0..=100.0).contains(&percent).then(|| percent / 100.0)
     },
     {
+        "title": "percentage",
         "type": "string",
         "description": "A share in percent from `0%` to `100%`.",
         "pattern": "^[0-9]+(\\.[0-9]+)? *%$"
@@ -263,6 +274,7 @@ scalar!(
         good.then_some(range)
     },
     {
+        "title": "status",
         "description": "A status code from 100 to 599, or a range such as `200-299`.",
         "anyOf": [
             {"type": "integer", "minimum": 100, "maximum": 599},

@@ -8,6 +8,7 @@ use crate::config::file::health as file;
 use crate::config::model::{Damping, HealthCheck, HttpProbe, Probe, ProbeTarget};
 use crate::config::report::{Draft, Place, Report};
 use proxy_common::service::Mode;
+use std::time::Duration;
 
 /// Most successes or failures in a row; more is surely a mistake.
 const ROW_MOST: u32 = 1000;
@@ -162,7 +163,8 @@ fn target(report: &Report<'_>, field: &Field<file::CheckTarget>, mode: Mode) -> 
 }
 
 fn timing(report: &Report<'_>, at: &At<file::Health>, check: &HealthCheck) {
-    if check.timeout >= check.interval {
+    // Shorter intervals are faults of their own.
+    if check.timeout >= check.interval && check.interval >= Duration::from_millis(2) {
         let keys = &at.value;
         let node = keys
             .timeout

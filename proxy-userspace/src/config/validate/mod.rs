@@ -7,7 +7,9 @@
 
 mod health;
 mod l4;
+mod limits;
 mod listeners;
+mod pairs;
 mod services;
 mod together;
 

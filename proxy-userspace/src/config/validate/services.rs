@@ -158,18 +158,17 @@ fn backends(report: &Report<'_>, at: &At<file::Service>, mode: Mode) -> Vec<Back
         let Some((backend, node)) = backend(report, at) else {
             continue;
         };
-        if names.add(report, "backend", &backend.name, node) {
-            if let Some(first) = targets.insert((backend.address, backend.port), at.node) {
-                let draft = Draft::new(
-                    Code::Conflict,
-                    format!(
-                        "the backend in line {} has the same address and port",
-                        report.line(first)
-                    ),
-                )
-                .fix("remove one of the two; a higher weight gives a backend more flows");
-                report.error(Place::Value(at.node), draft);
-            }
+        if let Some(first) = targets.insert((backend.address, backend.port), at.node) {
+            let draft = Draft::new(
+                Code::Conflict,
+                format!(
+                    "the backend in line {} has the same address and port",
+                    report.line(first)
+                ),
+            )
+            .fix("remove one of the two; a higher weight gives a backend more flows");
+            report.error(Place::Value(at.node), draft);
+        } else if names.add(report, "backend", &backend.name, node) {
             backends.push(backend);
         }
     }

@@ -13,7 +13,7 @@ pub(super) fn check(store: &FakeStore) -> Checked {
     check_keys(store)?;
     check_rings(store)?;
     check_filter(store)?;
-    if store.tables.settings.generation % 2 == 0 {
+    if store.tables.settings.generation.is_multiple_of(2) {
         check_at_rest(store)?;
     }
     Ok(())
@@ -62,7 +62,8 @@ fn check_target(
     })
 }
 
-/// Every ring has the slots that its service counts on, all with filled backends of the service.
+/// Every ring has the slots that its service counts on, all with backends of the service that are
+/// up: the packet path drops what a ring leads to any other.
 fn check_rings(store: &FakeStore) -> Checked {
     for (id, service) in &store.tables.services {
         let slots = store.rings.get(id).map_or(0, Vec::len);
@@ -82,6 +83,9 @@ fn check_rings(store: &FakeStore) -> Checked {
                     "ring {id} has backend {backend_id} of service {}",
                     backend.service
                 )
+            })?;
+            holds(backend.state == BackendState::Up.code(), || {
+                format!("ring {id} has backend {backend_id}, which is not up")
             })?;
         }
     }

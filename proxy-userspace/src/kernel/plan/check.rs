@@ -13,8 +13,13 @@ use proxy_common::service::{Mode, ServiceKey};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-/// Everything that is wrong.
-pub(super) fn check(config: &Config, from: &Tables, found: &Recovered) -> Vec<PlanError> {
+/// Everything that is wrong. `guard_rules` is how many rules the guard needs.
+pub(super) fn check(
+    config: &Config,
+    from: &Tables,
+    found: &Recovered,
+    guard_rules: usize,
+) -> Vec<PlanError> {
     let mut errors = Vec::new();
     let abi = from.settings.abi;
     if abi != 0 && abi != ABI_VERSION {
@@ -25,7 +30,7 @@ pub(super) fn check(config: &Config, from: &Tables, found: &Recovered) -> Vec<Pl
     }
     check_services(config, &mut errors);
     check_listeners(config, &mut errors);
-    check_room(config, from, found, &mut errors);
+    check_room(config, from, found, guard_rules, &mut errors);
     errors
 }
 
@@ -80,7 +85,7 @@ fn check_services(config: &Config, errors: &mut Vec<PlanError>) {
 
 fn check_listeners(config: &Config, errors: &mut Vec<PlanError>) {
     let services = services_by_name(config);
-    let sources: HashSet<IpAddr> = (config.services.iter())
+    let sources: BTreeSet<IpAddr> = (config.services.iter())
         .filter(|service| service.mode == Mode::FullNat)
         .flat_map(|service| service.source_addresses.iter().copied())
         .collect();
@@ -104,17 +109,25 @@ fn check_listeners(config: &Config, errors: &mut Vec<PlanError>) {
                 listener: name.clone(),
             });
         }
-        let address = listener.vip.addr();
-        if matches!(Place::of(listener), Place::Exact(_)) && sources.contains(&address) {
+        for &address in sources
+            .iter()
+            .filter(|address| listener.vip.contains(*address))
+        {
             errors.push(PlanError::SnatIsVip {
                 address,
-                listener: name,
+                listener: name.clone(),
             });
         }
     }
 }
 
-fn check_room(config: &Config, from: &Tables, found: &Recovered, errors: &mut Vec<PlanError>) {
+fn check_room(
+    config: &Config,
+    from: &Tables,
+    found: &Recovered,
+    guard_rules: usize,
+    errors: &mut Vec<PlanError>,
+) {
     let mut check = |what, wanted: usize, capacity: u32, remedy| {
         if wanted > capacity as usize {
             errors.push(PlanError::TooMany {
@@ -152,10 +165,9 @@ fn check_room(config: &Config, from: &Tables, found: &Recovered, errors: &mut Ve
         capacity::SERVICE_PREFIXES,
         "use shorter prefixes to join listeners",
     );
-    let (rules, unplaced) = guard::wanted(config, &found.services, &from.guard);
     check(
         "guard rules",
-        rules.len() + unplaced,
+        guard_rules,
         capacity::GUARD_RULES,
         "join neighbouring prefixes, or move rules of all listeners to the global guard",
     );

@@ -5,7 +5,7 @@ use super::entries::{TunnelSource, configured_source, is_tunnel, service_entry};
 use super::error::{PlanErrors, PlanWarning};
 use super::ids::{Allocation, Ids, ListenerIds, Place, Recovered, allocate, services_by_name};
 use super::rings::in_ring;
-use super::{Inputs, filter, guard, snat};
+use super::{Inputs, filter, guard, retire, snat};
 use crate::config::model::{Backend, Listener, Service};
 use crate::kernel::tables::Tables;
 use proxy_common::ABI_VERSION;
@@ -35,29 +35,42 @@ pub(super) struct Kept {
 
 /// Works out what the maps should hold, starting from what they hold.
 pub(super) fn build(inputs: &Inputs<'_>, from: &Tables) -> Result<Desired, PlanErrors> {
-    let found = Recovered::new(inputs.config, from);
-    let mut errors = check(inputs.config, from, &found);
-    let snat_addrs = snat::layout(&snat_lists(inputs.config), &from.snat_addrs)
+    let config = inputs.config;
+    let found = Recovered::new(config, from);
+    let (mut guard, unplaced) = guard::wanted(config, &found.services, &from.guard);
+    let mut errors = check(config, from, &found, guard.len() + unplaced);
+    let snat_addrs = snat::layout(&snat_lists(config), &from.snat_addrs)
         .map_err(|error| errors.push(error))
         .unwrap_or_default();
     if !errors.is_empty() {
         return Err(PlanErrors(errors));
     }
-    let backend_capacity = backend_capacity(from);
-    let allocation = allocate(&found, from, capacity::SERVICES, backend_capacity)
-        .map_err(|error| PlanErrors(vec![error]))?;
+    let retiring = retire::retiring(config, inputs.overlay, from, &found);
+    let rooms = (capacity::SERVICES, backend_capacity(from));
+    let allocation =
+        allocate(&found, &retiring, from, rooms).map_err(|error| PlanErrors(vec![error]))?;
+    guard::place(&mut guard, config, &found.services, &allocation.services);
     let mut builder = Builder {
         inputs,
         from,
         allocation: &allocation,
         tables: Tables {
             snat_addrs,
+            guard,
             backend_capacity: from.backend_capacity,
             ..Tables::default()
         },
         warnings: Vec::new(),
     };
-    let listeners = builder.fill();
+    let mut listeners = builder.fill();
+    for (&id, &listener) in &retiring {
+        let before = &from.backends[&id];
+        builder.tables.backends.insert(id, retire::entry(before));
+        listeners[listener]
+            .retiring
+            .push((retire::name(before), id));
+    }
+    builder.tables.settings = builder.settings();
     let Builder {
         tables, warnings, ..
     } = builder;
@@ -131,11 +144,6 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn fill(&mut self) -> Vec<ListenerIds> {
         let config = self.inputs.config;
-        let wanted: Vec<Option<u16>> = self.allocation.services.iter().copied().map(Some).collect();
-        let kept = &self.allocation.kept_services;
-        (self.tables.guard, _) = guard::wanted_where(config, &wanted, &self.from.guard, |scope| {
-            kept.contains(&scope)
-        });
         let guarded: BTreeSet<u16> = (self.tables.guard.keys())
             .map(|(_, key)| guard::scope_of(key))
             .collect();
@@ -159,13 +167,13 @@ impl Builder<'_> {
                 service: service.name.clone(),
                 id,
                 backends: names.zip(backend_ids.iter().copied()).collect(),
+                retiring: Vec::new(),
             });
         }
         for (&index, &addr) in &self.tables.snat_addrs {
             let target = reference(kind::SNAT, index as u16);
             self.tables.keys.insert(ServiceKey::new(addr, 0, 0), target);
         }
-        self.tables.settings = self.settings();
         listeners
     }
 

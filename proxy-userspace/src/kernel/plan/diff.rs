@@ -9,55 +9,75 @@ use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::service::{Mode, Service, kind, service_flags};
 use proxy_common::settings::Settings;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Appends the edits that lead from `from` to `to`; returns `to` with its final settings.
+/// The edits that lead from `from` to `to`, by way of `between` if there is such a stage; and `to`
+/// with its final settings.
 ///
 /// # Errors
 ///
 /// [`PlanError::Ring`] if a ring cannot be built.
 pub(super) fn edits(
     from: &Tables,
+    between: Option<&Tables>,
     mut to: Tables,
-    rings: &mut Rings,
-    out: &mut Vec<MapEdit>,
-) -> Result<Tables, PlanError> {
+) -> Result<(Vec<MapEdit>, Tables), PlanError> {
     let interrupted = is_odd(from.settings.generation);
-    let (narrow, wide) = {
-        let (old, new) = (address_filter(from), address_filter(&to));
-        let both = union(&old, &new);
-        let grows = interrupted || both != old;
-        ((new != both).then_some(new), grows.then_some(both))
+    let mut stages = Stages {
+        steps: Steps::new(&from.settings, &to.settings),
+        rings: Rings::default(),
+        out: Vec::new(),
     };
-    let additions = additions(from, &to, interrupted, rings)?;
-    let unlinked = unlinked(from, &to);
-    let released = released(from, &to, interrupted);
-    let steps = Steps::new(&from.settings, &to.settings);
-    if additions.is_empty()
-        && unlinked.is_empty()
-        && released.is_empty()
-        && narrow.is_none()
-        && wide.is_none()
-    {
-        to.settings = steps.alone(out);
-        return Ok(to);
+    let first = stages.steps.begin();
+    stages.out.push(first);
+    match between {
+        None => stages.stage(from, &to, interrupted)?,
+        Some(between) => {
+            stages.stage(from, between, interrupted)?;
+            let flush = stages.steps.flush();
+            stages.out.push(flush);
+            stages.stage(between, &to, false)?;
+        }
     }
+    let Stages { steps, mut out, .. } = stages;
+    if out.len() == 1 {
+        out.clear();
+        to.settings = Steps::new(&from.settings, &to.settings).alone(&mut out);
+    } else {
+        let guard_changes =
+            interrupted || out.iter().any(is_guard) || guard_flags_change(from, &to);
+        to.settings = steps.end(guard_changes, &mut out);
+    }
+    Ok((out, to))
+}
 
-    let guard_changes = interrupted
-        || guard_flags_change(from, &to)
-        || (additions.iter().chain(&released)).any(is_guard);
-    let mut steps = steps;
-    out.push(steps.begin());
-    out.extend(wide.map(|filter| MapEdit::AddressFilter(Box::new(filter))));
-    out.extend(additions);
-    out.extend(unlinked);
-    if released.iter().any(clears_what_caches_name) {
-        out.push(steps.flush());
+/// The edits so far, and what the next ones depend on besides the contents.
+struct Stages {
+    steps: Steps,
+    rings: Rings,
+    out: Vec<MapEdit>,
+}
+
+impl Stages {
+    /// Additions, then removals.
+    fn stage(&mut self, from: &Tables, to: &Tables, interrupted: bool) -> Result<(), PlanError> {
+        let (old, new) = (address_filter(from), address_filter(to));
+        let both = union(&old, &new);
+        if interrupted || both != old {
+            self.out.push(MapEdit::AddressFilter(Box::new(both)));
+        }
+        additions(from, to, interrupted, &mut self.rings, &mut self.out)?;
+        unlinked(from, to, &mut self.out);
+        let released = released(from, to, interrupted);
+        if released.iter().any(clears_what_caches_name) {
+            self.out.push(self.steps.flush());
+        }
+        self.out.extend(released);
+        if both != new {
+            self.out.push(MapEdit::AddressFilter(Box::new(new)));
+        }
+        Ok(())
     }
-    out.extend(released);
-    out.extend(narrow.map(|filter| MapEdit::AddressFilter(Box::new(filter))));
-    to.settings = steps.end(guard_changes, out);
-    Ok(to)
 }
 
 /// The settings at the steps of a plan. The generation is odd while edits are under way.
@@ -138,8 +158,8 @@ fn additions(
     to: &Tables,
     interrupted: bool,
     rings: &mut Rings,
-) -> Result<Vec<MapEdit>, PlanError> {
-    let mut out = Vec::new();
+    out: &mut Vec<MapEdit>,
+) -> Result<(), PlanError> {
     for (&(length, key), &rule) in changed(&from.guard, &to.guard) {
         out.push(MapEdit::SetGuard(length, key, rule));
     }
@@ -150,12 +170,12 @@ fn additions(
         .map(|(&key, &target)| (target.kind, MapEdit::SetKey(key, target)))
         .partition(|(kind, _)| *kind == kind::SNAT);
     out.extend(sources.into_iter().map(|(_, edit)| edit));
-    services(from, to, interrupted, rings, &mut out)?;
+    services(from, to, interrupted, rings, out)?;
     out.extend(addressed.into_iter().map(|(_, edit)| edit));
     for (&(length, prefix), &target) in changed(&from.prefixes, &to.prefixes) {
         out.push(MapEdit::SetPrefix(length, prefix, target));
     }
-    Ok(out)
+    Ok(())
 }
 
 /// The entries of `to` that `from` lacks or has otherwise.
@@ -253,11 +273,11 @@ fn while_ring_changes(old: &Service, new: &Service) -> Service {
 }
 
 /// The removals of keys: after them no new packet finds what is to be released.
-fn unlinked(from: &Tables, to: &Tables) -> Vec<MapEdit> {
-    let keys = removed(&from.keys, &to.keys).map(MapEdit::RemoveKey);
-    let prefixes = removed(&from.prefixes, &to.prefixes)
-        .map(|(length, prefix)| MapEdit::RemovePrefix(length, prefix));
-    keys.chain(prefixes).collect()
+fn unlinked(from: &Tables, to: &Tables, out: &mut Vec<MapEdit>) {
+    out.extend(removed(&from.keys, &to.keys).map(MapEdit::RemoveKey));
+    for (length, prefix) in removed(&from.prefixes, &to.prefixes) {
+        out.push(MapEdit::RemovePrefix(length, prefix));
+    }
 }
 
 /// The removals of what nothing refers to any more.
@@ -272,10 +292,19 @@ fn released(from: &Tables, to: &Tables, interrupted: bool) -> Vec<MapEdit> {
         if old.ring_size != 0 {
             let ring_size = 0;
             out.push(MapEdit::Service(id, Service { ring_size, ..old }));
-        }
-        if old.ring_size != 0 || interrupted {
             out.push(MapEdit::Ring(id, Vec::new()));
         }
+    }
+    if interrupted {
+        // A ring may be there whatever the entry says; or even without one, as a new service's
+        // ring comes after its backends and before its entry.
+        let mentioned = from.backends.values().map(|backend| backend.service);
+        let rings: BTreeSet<u16> = mentioned
+            .chain(services.iter().copied())
+            .filter(|id| !to.services.contains_key(id))
+            .filter(|id| from.services.get(id).is_none_or(|old| old.ring_size == 0))
+            .collect();
+        out.extend(rings.into_iter().map(|id| MapEdit::Ring(id, Vec::new())));
     }
     for id in removed(&from.backends, &to.backends) {
         out.push(MapEdit::Backend(id, Backend::default()));

@@ -88,9 +88,11 @@ pub enum PlanError {
         /// What is wrong.
         source: crate::balance::maglev::RingError,
     },
-    /// An address that is both a VIP and a source of full-nat.
+    /// An address that is both a VIP and a source of full-nat: answers to it would be taken for
+    /// requests.
     #[error(
-        "{address} is the VIP of listener `{listener}` and a full-nat source address: use another source address"
+        "the full-nat source address {address} belongs to the VIP of listener `{listener}`: \
+         use another source address"
     )]
     SnatIsVip {
         /// The address.

@@ -26,25 +26,16 @@ pub fn key(scope: u16, net: IpNet) -> (u32, GuardKey) {
         GuardKey {
             scope: u32::from(scope).to_be_bytes(),
             addr: Addr::from(net.trunc().addr()).octets,
+            _pad: [0; 4],
         },
     )
 }
 
-/// The rules that the map should hold, given the service ids of the listeners, and how many more
-/// belong to listeners that have no id yet.
+/// The rules that the map should hold, given the ids that listeners already have, and how many
+/// more the listeners without one need: those are added by [`place`].
+///
+/// Rules that are not the configuration's stay, except in the scope of a listener that is gone.
 pub(super) fn wanted(config: &Config, ids: &[Option<u16>], held: &Rules) -> (Rules, usize) {
-    let known: BTreeSet<u16> = ids.iter().flatten().copied().collect();
-    wanted_where(config, ids, held, |scope| known.contains(&scope))
-}
-
-/// As [`wanted`]. The rules that are not the configuration's are kept only in the scopes of which
-/// `keeps_scope` says that they still stand for the same listener.
-pub(super) fn wanted_where(
-    config: &Config,
-    ids: &[Option<u16>],
-    held: &Rules,
-    keeps_scope: impl Fn(u16) -> bool,
-) -> (Rules, usize) {
     let mut rules = Rules::new();
     add_configured(&mut rules, GLOBAL_SCOPE, &config.guard);
     let mut unplaced = 0;
@@ -58,8 +49,19 @@ pub(super) fn wanted_where(
             }
         }
     }
-    let keeps = |scope| scope == GLOBAL_SCOPE || keeps_scope(scope);
-    (merge(rules, held, keeps), unplaced)
+    let mut scopes: BTreeSet<u16> = ids.iter().flatten().copied().collect();
+    scopes.insert(GLOBAL_SCOPE);
+    merge(&mut rules, held, &scopes);
+    (rules, unplaced)
+}
+
+/// Adds the rules of the listeners that had no id, now that they have one.
+pub(super) fn place(rules: &mut Rules, config: &Config, before: &[Option<u16>], ids: &[u16]) {
+    for ((listener, before), &id) in config.listeners.iter().zip(before).zip(ids) {
+        if before.is_none() {
+            add_configured(rules, id, &listener.guard);
+        }
+    }
 }
 
 /// Adds the rules that a configuration gives for one scope.
@@ -100,25 +102,22 @@ const fn configured(action: u8) -> GuardRule {
 
 /// Lays the rules that are not the configuration's over those that are. Of two rules with the
 /// same key the configured one yields, and becomes the other's fallback.
-///
-/// `keeps_scope` tells whether a scope still stands for what it stood for when its rules were
-/// written.
-fn merge(configured: Rules, held: &Rules, keeps_scope: impl Fn(u16) -> bool) -> Rules {
-    let mut rules = configured.clone();
+fn merge(rules: &mut Rules, held: &Rules, scopes: &BTreeSet<u16>) {
+    let mut hidden = Rules::new();
     for (key, rule) in held {
-        if rule.owner != owner::CONFIG && keeps_scope(scope_of(&key.1)) {
-            rules.insert(*key, *rule);
+        if rule.owner != owner::CONFIG && scopes.contains(&scope_of(&key.1)) {
+            let configured = rules.insert(*key, *rule);
+            hidden.extend(configured.map(|rule| (*key, rule)));
         }
     }
-    set_fallbacks(&mut rules, &configured);
-    rules
+    set_fallbacks(rules, &hidden);
 }
 
 /// Sets the fallback of each rule that expires: what holds at that time without it.
 ///
 /// That is the action of the next shorter prefix that lives longer. Where this one expires later
 /// in its turn, the fallback is stale until the expired rule is removed and planning runs again.
-fn set_fallbacks(rules: &mut Rules, configured: &Rules) {
+fn set_fallbacks(rules: &mut Rules, hidden: &Rules) {
     if rules.values().all(|rule| rule.expires_ns == 0) {
         return;
     }
@@ -134,7 +133,7 @@ fn set_fallbacks(rules: &mut Rules, configured: &Rules) {
         }
         let rule = rules[&(length, key)];
         if rule.expires_ns != 0 {
-            let hidden = configured.get(&(length, key));
+            let hidden = hidden.get(&(length, key));
             let wider = around.iter().rev().map(|outer| &rules[outer]);
             let lasting = (hidden.into_iter().chain(wider))
                 .find(|other| other.expires_ns == 0 || other.expires_ns > rule.expires_ns);

@@ -15,7 +15,7 @@ use crate::config::model::{Backend, Config, Listener, Service};
 use crate::kernel::tables::Tables;
 use proxy_common::addr::Addr;
 use proxy_common::service::{self, ServiceKey, ServicePrefix, ServiceRef, kind};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Names and ids, both ways.
 ///
@@ -39,6 +39,16 @@ pub struct ListenerIds {
     pub id: u16,
     /// Names and ids of the backends, in the order of the configuration.
     pub backends: Vec<(String, u16)>,
+    /// Backends that the configuration no longer has, and that keep their flows until they are
+    /// released (see [`super::Removed`]). Their names are `ADDRESS:PORT`.
+    pub retiring: Vec<(String, u16)>,
+}
+
+impl ListenerIds {
+    /// Names and ids of all backends, the retiring ones last.
+    pub fn all_backends(&self) -> impl Iterator<Item = &(String, u16)> {
+        self.backends.iter().chain(&self.retiring)
+    }
 }
 
 /// What a backend id stands for.
@@ -59,7 +69,7 @@ impl Ids {
         for (i, listener) in listeners.iter().enumerate() {
             ids.by_name.insert(listener.name.clone(), i);
             ids.by_id.insert(listener.id, i);
-            for (j, (_, id)) in listener.backends.iter().enumerate() {
+            for (j, (_, id)) in listener.all_backends().enumerate() {
                 ids.by_backend.insert(*id, (i, j));
             }
         }
@@ -88,6 +98,7 @@ impl Ids {
                         backends: named
                             .filter_map(|(backend, id)| Some((backend.name.clone(), id?)))
                             .collect(),
+                        retiring: Vec::new(),
                     })
                 })
                 .collect(),
@@ -116,7 +127,7 @@ impl Ids {
         Some(BackendName {
             listener: &listener.name,
             service: &listener.service,
-            backend: &listener.backends[j].0,
+            backend: &listener.all_backends().nth(j)?.0,
         })
     }
 
@@ -290,17 +301,20 @@ pub(super) struct Allocation {
     pub(super) reuses: bool,
 }
 
-/// Keeps the ids that exist and finds new ones.
+/// Keeps the ids that exist, those of retiring backends too, and finds new ones.
 ///
-/// Fails if there are not enough, which the caller has ruled out by counting.
+/// `rooms` are the capacities of the tables of services and of backends. Fails if there are not enough ids, which the caller has ruled out by counting.
 pub(super) fn allocate(
     found: &Recovered,
+    retiring: &BTreeMap<u16, usize>,
     tables: &Tables,
-    service_capacity: u32,
-    backend_capacity: u32,
+    rooms: (u32, u32),
 ) -> Result<Allocation, PlanError> {
+    let (service_capacity, backend_capacity) = rooms;
     let kept_services: BTreeSet<u16> = found.services.iter().flatten().copied().collect();
-    let kept_backends: BTreeSet<u16> = found.backends.iter().flatten().flatten().copied().collect();
+    let kept_backends: BTreeSet<u16> = (found.backends.iter().flatten().flatten().copied())
+        .chain(retiring.keys().copied())
+        .collect();
     let mut services = Pool::new(used_service_ids(tables), &kept_services, service_capacity);
     let used_backends = tables.backends.keys().copied().collect();
     let mut backends = Pool::new(used_backends, &kept_backends, backend_capacity);

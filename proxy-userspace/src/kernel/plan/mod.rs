@@ -11,8 +11,8 @@
 //! one:
 //!
 //! - a key refers to a service that is filled in;
-//! - a service has a ring of at least `ring_size` slots, each with a backend of that service whose
-//!   entry is filled in;
+//! - a service has a ring of at least `ring_size` slots, each with a backend of that service that
+//!   is up (the packet path drops what a ring leads to any other);
 //! - the address filter admits every VIP, NAT backend and full-nat source that the keys mention;
 //! - an id stands for what it stood for, unless everything of the old meaning has been removed.
 //!
@@ -38,12 +38,13 @@ pub mod filter;
 pub mod guard;
 mod ids;
 mod overlay;
+mod retire;
 mod rings;
 mod snat;
 
 pub use error::{PlanError, PlanErrors, PlanWarning};
 pub use ids::{BackendName, Ids, ListenerIds};
-pub use overlay::{BackendOverlay, Drain, Health, Overlay};
+pub use overlay::{BackendOverlay, Drain, Health, Overlay, Removed};
 
 use crate::config::model::Config;
 use crate::kernel::store::{KernelState, MapEdit};
@@ -103,24 +104,16 @@ pub struct Plan {
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanErrors> {
     let from = Tables::of(inputs.kernel);
     let desired = desired::build(inputs, &from)?;
-    let mut rings = rings::Rings::default();
-    let mut edits = Vec::new();
-    let mut state = from;
-    if desired.two_stages {
-        let between = desired::without_removed(&state, &desired.tables, &desired.kept);
-        state = diff::edits(&state, between, &mut rings, &mut edits).map_err(one)?;
-    }
-    state = diff::edits(&state, desired.tables, &mut rings, &mut edits).map_err(one)?;
+    let between = (desired.two_stages)
+        .then(|| desired::without_removed(&from, &desired.tables, &desired.kept));
+    let (edits, to) = diff::edits(&from, between.as_ref(), desired.tables)
+        .map_err(|error| PlanErrors(vec![error]))?;
     Ok(Plan {
         edits,
         ids: desired.ids,
-        state: state.state(),
+        state: to.state(),
         warnings: desired.warnings,
     })
-}
-
-fn one(error: PlanError) -> PlanErrors {
-    PlanErrors(vec![error])
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! What is laid over the configuration: health, operators' drains, weights changed at run time.
 
+use super::entries::is_tunnel;
+use super::ids::Ids;
 use crate::config::model::Config;
-use crate::kernel::plan::ids::Ids;
 use crate::kernel::store::KernelState;
-use proxy_common::backend::BackendState;
-use std::collections::HashMap;
+use proxy_common::addr::Addr;
+use proxy_common::backend::{Backend, BackendState};
+use proxy_common::service::Mode;
+use std::collections::{BTreeSet, HashMap};
 
 /// Facts about backends that are not in the configuration, by service and backend name.
 ///
@@ -13,6 +16,23 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overlay {
     services: HashMap<String, HashMap<String, BackendOverlay>>,
+    /// What becomes of backends that the configuration no longer has.
+    pub removed: Removed,
+}
+
+/// What becomes of a backend that the configuration no longer has, although its listener is
+/// still there and has the same mode. (With the listener, everything goes at once.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Removed {
+    /// It is removed at once: its flows are selected anew.
+    #[default]
+    AtOnce,
+    /// It drains: it keeps its flows and is listed in [`super::ListenerIds::retiring`]. As it is
+    /// found in the maps themselves, a restart of the daemon does not end the drain.
+    Drain {
+        /// Backend ids whose deadline has passed; they are removed.
+        released: BTreeSet<u16>,
+    },
 }
 
 /// Facts about one backend.
@@ -91,46 +111,44 @@ impl Overlay {
     }
 
     /// Reads back what an earlier process had laid over, so that adopting its data plane changes
-    /// nothing before the first health check has answered.
+    /// nothing before the first health check has answered. Drains start their time anew.
     ///
     /// A backend that is down is taken to have failed its checks where its service has some, and
     /// to have been drained by an operator otherwise: the maps do not tell the two apart. Weights
     /// are not read back, because one that differs from the configuration's may as well be due to
     /// a new configuration.
     pub fn adopt(config: &Config, kernel: &KernelState) -> Self {
-        let states: HashMap<u16, u8> = kernel
-            .backends
-            .iter()
-            .map(|(id, b)| (*id, b.state))
-            .collect();
+        let entries: HashMap<u16, &Backend> =
+            kernel.backends.iter().map(|(id, b)| (*id, b)).collect();
         let mut overlay = Self::default();
         for listener in Ids::recover(config, kernel).listeners() {
             let checked = (config.service(&listener.service)).is_some_and(|s| s.health.is_some());
             for (name, id) in &listener.backends {
-                let Some(state) = states
-                    .get(id)
-                    .and_then(|code| BackendState::from_code(*code))
-                else {
-                    continue;
-                };
-                let entry = match state {
-                    BackendState::Draining => BackendOverlay {
-                        drain: Drain::Draining,
-                        ..BackendOverlay::default()
-                    },
-                    BackendState::Down if checked => BackendOverlay {
-                        health: Health::Down,
-                        ..BackendOverlay::default()
-                    },
-                    BackendState::Down => BackendOverlay {
-                        drain: Drain::Expired,
-                        ..BackendOverlay::default()
-                    },
-                    BackendState::Up | BackendState::Absent => continue,
-                };
-                *overlay.entry(&listener.service, name) = entry;
+                let facts = entries.get(id).and_then(|entry| facts_of(entry, checked));
+                if let Some(facts) = facts {
+                    *overlay.entry(&listener.service, name) = facts;
+                }
             }
         }
         overlay
     }
+}
+
+/// What an entry tells beyond the configuration.
+fn facts_of(entry: &Backend, checked: bool) -> Option<BackendOverlay> {
+    let lacks_source =
+        Mode::from_code(entry.mode).is_some_and(is_tunnel) && entry.encap_src == Addr::UNSPECIFIED;
+    let (health, drain) = match BackendState::from_code(entry.state)? {
+        BackendState::Draining => (Health::Up, Drain::Draining),
+        // Planning holds it down, and will again if it must.
+        BackendState::Down if lacks_source => return None,
+        BackendState::Down if checked => (Health::Down, Drain::No),
+        BackendState::Down => (Health::Up, Drain::Expired),
+        BackendState::Up | BackendState::Absent => return None,
+    };
+    Some(BackendOverlay {
+        health,
+        drain,
+        weight: None,
+    })
 }

@@ -1,0 +1,120 @@
+//! `sluice check`.
+
+use crate::cli::args::{self, ConfigArgs, Output, OutputArgs};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::{self, Column};
+use crate::config;
+use crate::config::model::{AttachMode, Interface, L4};
+use crate::kernel::features::{self, Finding, Status};
+use serde_json::json;
+
+/// Find out what this host can do, and what to do where it cannot
+///
+/// Looks at the kernel, capabilities, limits, the BPF file system, and at the interfaces of the
+/// configuration or of the command line. A program that passes everything is attached to those
+/// for a moment; some drivers reset their queues then.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sluice check
+  sluice check -c sluice.yaml
+  sluice check --interface eth0 --interface eth1
+
+Exit code 77: something needed is missing.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Interface to look at, besides those of the configuration
+    #[arg(short, long, value_name = "NAME")]
+    interface: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let mut l4 = self.l4()?;
+        l4.interfaces
+            .extend(self.interface.iter().map(|name| Interface {
+                name: name.clone(),
+                attach: AttachMode::Auto,
+            }));
+        let findings = features::check(&l4);
+        match self.output.output {
+            Output::Json => output::json(&json(&findings))?,
+            Output::Table => output::print(&text(&findings))?,
+        }
+        let failed = findings
+            .iter()
+            .any(|finding| finding.status == Status::Fail);
+        Ok(if failed { Exit::Host } else { Exit::Done })
+    }
+
+    /// The settings to check against: of the configuration if there is one, else the defaults.
+    fn l4(&self) -> Result<L4, Failure> {
+        if self.config.is_given() {
+            return args::load(&self.config.path()?).map(|config| config.l4);
+        }
+        let defaults = config::parse("defaults", NOTHING_CONFIGURED).map(|loaded| loaded.config.l4);
+        let mut l4 = defaults.map_err(|errors| Failure::new(Exit::Failed, errors))?;
+        l4.interfaces.clear();
+        Ok(l4)
+    }
+}
+
+/// The shortest configuration that is valid: all of it but the interface are defaults.
+const NOTHING_CONFIGURED: &str = "l4: {interfaces: [lo]}";
+
+fn json(findings: &[Finding]) -> serde_json::Value {
+    let findings = findings.iter().map(|finding| {
+        json!({
+            "name": finding.name,
+            "status": finding.status.name(),
+            "detail": finding.detail,
+            "remedy": finding.remedy,
+        })
+    });
+    findings.collect()
+}
+
+fn text(findings: &[Finding]) -> String {
+    let headings = [
+        Column::Words("STATUS"),
+        Column::Words("WHAT"),
+        Column::Words("FOUND"),
+    ];
+    let rows = findings.iter().map(|finding| {
+        let status = finding.status.name().to_owned();
+        vec![status, finding.name.clone(), finding.detail.clone()]
+    });
+    let mut text = output::columns(&headings, rows);
+    let remedies = findings.iter().filter(|finding| !finding.remedy.is_empty());
+    for (i, finding) in remedies.enumerate() {
+        if i == 0 {
+            text.push('\n');
+        }
+        text.push_str(&format!("{}: {}\n", finding.name, finding.remedy));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remedies_follow_the_table() {
+        let finding = Finding {
+            name: "bpffs".to_owned(),
+            status: Status::Warn,
+            detail: "not mounted".to_owned(),
+            remedy: "mount -t bpf bpf /sys/fs/bpf".to_owned(),
+        };
+        let text = text(&[finding]);
+        assert!(text.contains("not mounted"), "{text}");
+        assert!(
+            text.ends_with("\nbpffs: mount -t bpf bpf /sys/fs/bpf\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! `sluice run`.
+
+use crate::cli::args::{self, ConfigArgs, LogArgs};
+use crate::cli::exit::{Exit, Failure};
+use crate::runtime::{self, Options, StartError};
+use std::time::Duration;
+
+/// Threads of the runtime: one may be busy with a large plan while the other answers probes.
+const THREADS: usize = 2;
+
+/// Balance, in the foreground
+///
+/// Attaches to the interfaces of the configuration and steers packets until it is told to stop.
+/// If a data plane is already forwarding (after a crash, or after a stop with --keep-dataplane),
+/// it is adopted with all its flows.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sluice run -c sluice.yaml
+  sluice run -c sluice.yaml --keep-dataplane   forward on after the daemon ends
+  sluice run --log-format json --log-level info,proxy_userspace::health=debug
+
+Signals:
+  HUP         reload the configuration; a file with faults leaves the old one in force
+  TERM, INT   report not ready, detach, end; a second one does not wait
+  USR1        reopen log files (none are open: logs go to standard error)
+A SIGKILL ends the daemon only: the kernel forwards on, and the next run adopts.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Leave the kernel part forwarding when the daemon ends
+    #[arg(long)]
+    keep_dataplane: bool,
+    /// Time between reporting not ready and detaching, for load balancers in front to notice
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = args::duration)]
+    stop_delay: Duration,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let options = Options {
+            config: self.config.path()?,
+            keep_dataplane: self.keep_dataplane,
+            stop_delay: self.stop_delay,
+        };
+        self.log.install()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
+        let ended = runtime.block_on(runtime::run(options));
+        // Look-ups of neighbours may still run; nobody waits for them.
+        runtime.shutdown_background();
+        ended.map(|()| Exit::Done).map_err(Failure::from)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        if error.is_host() {
+            return Self::new(Exit::Host, error).hint("`sluice check` tells what this host lacks.");
+        }
+        Self::new(Exit::Failed, error)
+    }
+}

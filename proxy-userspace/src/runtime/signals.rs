@@ -1,0 +1,118 @@
+//! Signals from people and from the service manager, and what the service manager is told.
+
+use crate::admin::api::StopRequest;
+use crate::admin::control::{Command, Handle};
+use sd_notify::NotifyState;
+use std::io;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
+
+/// The signals that the daemon knows. SIGPIPE is ignored by Rust's runtime already.
+pub(super) struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    user1: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Read the configuration again.
+    Reload,
+    /// End.
+    Stop,
+    /// Open log files again.
+    Reopen,
+}
+
+impl Signals {
+    /// Takes the signals over from their default actions; must run inside a tokio runtime.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    ///
+    /// # Cancel safety
+    ///
+    /// No signal is lost.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.user1.recv() => Asked::Reopen,
+        }
+    }
+
+    /// Passes signals on as commands until one asks to stop and the command is on its way.
+    /// Signals that arrive while a reload runs are acted upon after it.
+    pub(super) async fn forward(&mut self, handle: &Handle, stop: StopRequest) {
+        loop {
+            match self.next().await {
+                Asked::Reload => {
+                    // The control task logs and counts how it ends.
+                    let _ = handle.ask(Command::Reload).await;
+                }
+                Asked::Reopen => info!("logs go to standard error: there is no file to reopen"),
+                Asked::Stop => {
+                    info!("told to stop");
+                    let _ = handle
+                        .ask(|reply: oneshot::Sender<_>| Command::Stop(stop, reply))
+                        .await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The service manager is told that the daemon is ready.
+pub(super) fn ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// The service manager is told that the configuration is being read again.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "the service manager cannot be told of the reload"),
+    }
+}
+
+/// The service manager is told that the daemon ends.
+pub(super) fn stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+/// The service manager's watchdog is told that the control task is alive.
+pub(super) fn alive() {
+    if sd_notify::watchdog_enabled().is_some() {
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Warns if the watchdog bites sooner than [`alive`] is called.
+pub(super) fn check_watchdog(period: Duration) {
+    if let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| *limit < 3 * period) {
+        warn!(
+            ?limit,
+            "WatchdogSec= is short: a large reload may take longer"
+        );
+    }
+}
+
+fn notify(states: &[NotifyState]) {
+    // Not an error where there is no service manager.
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager cannot be told");
+    }
+}
