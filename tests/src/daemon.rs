@@ -126,14 +126,16 @@ impl Daemon {
         self.spawn()?;
         let deadline = Instant::now() + PATIENCE;
         while !self.is_ready() {
-            if let Some(status) = self.exited()? {
-                bail!("sluice ended ({status}):\n{}", self.log());
+            let ended = self.exited()?;
+            if ended.is_some() || Instant::now() > deadline {
+                // The error has the log already.
+                self.quiet = true;
+                let what = ended.map_or("hangs".to_owned(), |status| format!("ended, {status}"));
+                bail!(
+                    "sluice is not ready, it {what}:\n{}",
+                    last_lines(&self.log())
+                );
             }
-            ensure!(
-                Instant::now() < deadline,
-                "sluice is not ready after {PATIENCE:?}:\n{}",
-                self.log()
-            );
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -370,12 +372,21 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if !self.quiet {
-            println!("--- log of sluice\n{}---", self.log());
+            println!("--- end of sluice's log\n{}---", last_lines(&self.log()));
         }
         // Errors have nobody to go to; the next test process sweeps what stays.
         let _ = self.kill();
         let _ = remove_pins(&self.pin_dir);
     }
+}
+
+/// The last lines of a log, as many as one may want to read.
+fn last_lines(log: &str) -> String {
+    const LINES: usize = 100;
+    let skipped = log.lines().count().saturating_sub(LINES);
+    log.lines()
+        .skip(skipped)
+        .fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// `sluice decap` on a backend.

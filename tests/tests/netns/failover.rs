@@ -152,7 +152,7 @@ fn a_backend_that_flaps_is_held_down_until_it_is_calm() -> Result<()> {
     }
     let health = stage.daemon().backend("web", "web-2")?.health;
     ensure!(
-        health.is_some_and(|health| health.damped),
+        health.is_some_and(|health| health.verdict == "held"),
         "three falls within two half-lives are not damped"
     );
     let shares = client.shares(stage.web(), 40)?;

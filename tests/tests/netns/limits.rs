@@ -170,7 +170,7 @@ fn a_thousand_services_are_served() -> Result<()> {
                 entry["port"] = json!(2000 + index);
             } else {
                 entry.as_object_mut().context("a map")?.remove("health");
-                entry["ring_size"] = json!(251);
+                entry["ring_size"] = json!(307);
             }
             entries.push(entry);
         }
