@@ -13,9 +13,11 @@
 //!   unconfirmed ones in turn; it never replaces a confirmed one that is not idle for its timeout.
 //!   A flood of SYNs can hence only wash out other SYNs. A flow that finds no room is forwarded
 //!   by the ring alone and counted.
-//! - User space maps the array into its memory, clears the tags of expired entries and corrects
-//!   the live counts. Without it the packet path still replaces expired entries when it needs
-//!   room.
+//! - User space maps the array into its memory, removes expired entries and corrects the live
+//!   counts. It removes one with two compare-exchanges: the tuple's last word (ports and protocol)
+//!   to 0, so that the preferred way, which is compared without its tag, no longer matches; then
+//!   the tag to 0, so that the way is free. Without it the packet path still replaces expired
+//!   entries when it needs room.
 
 use crate::addr::Addr;
 use core::mem::size_of;
@@ -65,23 +67,44 @@ pub struct FlowKey {
     /// IP protocol; 0 marks an entry that is being written.
     pub protocol: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// Zero. Two fields and not three octets, since the kernel wants stores on its stack aligned.
+    pub _pad2: u16,
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 16 + 16 + 2 + 2 + 1 + 3);
+const _: () = assert!(size_of::<FlowKey>() == 16 + 16 + 2 + 2 + 1 + 1 + 2);
 
 impl FlowKey {
+    /// Builds a tuple; ports are in network byte order.
+    #[inline(always)]
+    pub const fn new(
+        src: Addr,
+        dst: Addr,
+        src_port_be: u16,
+        dst_port_be: u16,
+        protocol: u8,
+    ) -> Self {
+        Self {
+            src,
+            dst,
+            src_port_be,
+            dst_port_be,
+            protocol,
+            _pad: 0,
+            _pad2: 0,
+        }
+    }
+
     /// The same tuple seen from the other end.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
-        Self {
-            src: self.dst,
-            dst: self.src,
-            src_port_be: self.dst_port_be,
-            dst_port_be: self.src_port_be,
-            protocol: self.protocol,
-            _pad: [0; 3],
-        }
+        Self::new(
+            self.dst,
+            self.src,
+            self.dst_port_be,
+            self.src_port_be,
+            self.protocol,
+        )
     }
 
     /// The tuple as five words in memory order.
@@ -132,6 +155,9 @@ impl Phase {
 pub mod flow_flags {
     /// The entry is the return path of a `nat` flow: source becomes the VIP.
     pub const RETURN: u8 = 1 << 0;
+    /// A second packet was seen. The set's `confirmed` says the same; this bit spares known flows
+    /// the set's header.
+    pub const CONFIRMED: u8 = 1 << 1;
 }
 
 /// One flow: 64 octets, one cache line.
@@ -280,12 +306,10 @@ pub struct FragmentKey {
     /// Identification, as in the packet.
     pub id: u32,
     /// IP protocol of the payload.
-    pub protocol: u8,
-    /// Zero.
-    pub _pad: [u8; 3],
+    pub protocol: u32,
 }
 
-const _: () = assert!(size_of::<FragmentKey>() == 16 + 16 + 4 + 1 + 3);
+const _: () = assert!(size_of::<FragmentKey>() == 16 + 16 + 4 + 4);
 
 /// Value of `fragments`: the tuple of the first fragment, whose flow the later ones join.
 #[repr(C)]

@@ -27,7 +27,11 @@ impl GuardKey {
     /// The key of a source prefix's address in a scope (a service id; 0 is global).
     #[inline(always)]
     pub const fn new(scope: u32, addr: [u8; 16]) -> Self {
-        Self { scope: scope.to_be_bytes(), addr, _pad: [0; 4] }
+        Self {
+            scope: scope.to_be_bytes(),
+            addr,
+            _pad: [0; 4],
+        }
     }
 }
 

@@ -77,14 +77,8 @@ mod tests {
     use std::vec;
 
     fn key(client: u32, port: u16) -> FlowKey {
-        FlowKey {
-            src: Addr::v4(client.to_be_bytes()),
-            dst: Addr::v4([10, 0, 0, 1]),
-            src_port_be: port.to_be(),
-            dst_port_be: 80u16.to_be(),
-            protocol: 6,
-            _pad: [0; 3],
-        }
+        let (client, vip) = (Addr::v4(client.to_be_bytes()), Addr::v4([10, 0, 0, 1]));
+        FlowKey::new(client, vip, port.to_be(), 80u16.to_be(), 6)
     }
 
     #[test]

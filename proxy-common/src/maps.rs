@@ -8,6 +8,16 @@
 pub mod program {
     /// The balancer (XDP).
     pub const BALANCE: &str = "sluice_balance";
+    /// Packets of flows without an entry: entered from [`BALANCE`] through [`super::STAGES`].
+    pub const OPEN: &str = "sluice_open";
+    /// ICMP: entered from [`BALANCE`] through [`super::STAGES`].
+    pub const ICMP: &str = "sluice_icmp";
+    /// Answers of NAT backends: entered through [`super::STAGES`].
+    pub const RETURN: &str = "sluice_return";
+    /// "Too big" messages to senders: entered through [`super::STAGES`].
+    pub const TOO_BIG: &str = "sluice_too_big";
+    /// The programs behind [`BALANCE`], in the order of [`super::stage`].
+    pub const STAGES: [&str; super::stage::COUNT as usize] = [OPEN, ICMP, RETURN, TOO_BIG];
     /// Removes tunnel headers on a backend (XDP).
     pub const DECAP: &str = "sluice_decap";
     /// Passes everything (XDP): lets a veth peer receive redirected frames.
@@ -52,6 +62,27 @@ pub const GUARD_RULES: &str = "guard_rules";
 pub const GUARD_BUDGETS: &str = "guard_budgets";
 /// Per-CPU array of one [`crate::settings::CpuState`]. Kernel only.
 pub const CPU_STATE: &str = "cpu_state";
+/// Program array of the later stages, indexed by [`stage`]. User space fills it before it attaches
+/// the first program. It and [`SCRATCH`] belong to one load of the programs and are not adopted
+/// with the others: a new program gets new ones, while the old one goes on with its own.
+pub const STAGES: &str = "stages";
+
+/// Indexes of [`STAGES`].
+pub mod stage {
+    /// [`super::program::OPEN`].
+    pub const OPEN: u32 = 0;
+    /// [`super::program::ICMP`].
+    pub const ICMP: u32 = 1;
+    /// [`super::program::RETURN`].
+    pub const RETURN: u32 = 2;
+    /// [`super::program::TOO_BIG`].
+    pub const TOO_BIG: u32 = 3;
+    /// How many there are.
+    pub const COUNT: u32 = 4;
+}
+
+/// Per-CPU array of one working area for the packet in hand. Kernel only; see [`STAGES`].
+pub const SCRATCH: &str = "scratch";
 /// Per-CPU array of [`crate::settings::CachedService`]. Kernel only.
 pub const SERVICE_CACHE: &str = "service_cache";
 /// Per-CPU array of [`crate::settings::CachedRoute`]. Kernel only.

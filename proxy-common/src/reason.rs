@@ -63,7 +63,7 @@ reasons! {
     PassNotIp = 1, "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, LLDP and the like).";
     PassNotService = 2, "not_service", Pass, "Addressed to no service.";
     PassLocal = 3, "local_service", Pass, "A service that this host serves itself.";
-    PassProtocol = 4, "other_protocol", Pass, "To a VIP, but neither TCP, UDP nor a known ICMP message.";
+    PassProtocol = 4, "other_protocol", Pass, "To a VIP, but neither TCP, UDP nor an ICMP message about a balanced flow.";
     PassNoFlow = 5, "no_flow", Pass, "From a NAT backend or to a NAT source, but of no known flow.";
     PassResolve = 6, "resolve_neighbour", Pass, "Handed to the stack so that it resolves the next hop.";
 
@@ -93,7 +93,6 @@ reasons! {
     DropBudget = 51, "over_budget", Drop, "This source opens flows faster than its budget.";
     DropNoBackend = 52, "no_backend", Drop, "The service has no backend that takes new flows.";
     DropPortsExhausted = 53, "ports_exhausted", Drop, "No full-nat source port is free.";
-    DropIcmpUnknown = 54, "icmp_unknown", Drop, "An ICMP error to a VIP that quotes no balanced flow.";
 
     DropNoRoute = 64, "no_route", Drop, "No route to the next destination.";
     DropNoNeighbour = 65, "no_neighbour", Drop, "The next hop's MAC address is not known yet.";

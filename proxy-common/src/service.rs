@@ -33,10 +33,12 @@ pub struct ServiceKey {
     /// IP protocol: 6 or 17; 0 for the kinds without ports.
     pub protocol: u8,
     /// Zero.
-    pub _pad: [u8; 5],
+    pub _pad: u8,
+    /// Zero. Apart from the other, since the kernel wants stores on its stack aligned.
+    pub _pad2: u32,
 }
 
-const _: () = assert!(size_of::<ServiceKey>() == 16 + 2 + 1 + 5);
+const _: () = assert!(size_of::<ServiceKey>() == 16 + 2 + 1 + 1 + 4);
 
 impl ServiceKey {
     /// Builds a key; `port` is in host byte order.
@@ -46,7 +48,8 @@ impl ServiceKey {
             addr,
             port,
             protocol,
-            _pad: [0; 5],
+            _pad: 0,
+            _pad2: 0,
         }
     }
 }
@@ -305,10 +308,25 @@ pub struct AffinityKey {
     /// Service id.
     pub service: u16,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: u16,
+    /// Zero. Apart from the other, since the kernel wants stores on its stack aligned.
+    pub _pad2: u32,
 }
 
-const _: () = assert!(size_of::<AffinityKey>() == 16 + 2 + 6);
+const _: () = assert!(size_of::<AffinityKey>() == 16 + 2 + 2 + 4);
+
+impl AffinityKey {
+    /// The key of a client's new flows to a service.
+    #[inline(always)]
+    pub const fn new(client: Addr, service: u16) -> Self {
+        Self {
+            client,
+            service,
+            _pad: 0,
+            _pad2: 0,
+        }
+    }
+}
 
 crate::map_value!(
     ServiceKey,

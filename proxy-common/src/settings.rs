@@ -24,6 +24,8 @@ pub struct Settings {
     /// Bits of [`settings_flags`].
     pub flags: u32,
     /// Raised on each change of services or routes: per-CPU caches of older generations are stale.
+    /// Odd while user space is in the middle of a change (see its `kernel::plan`): whoever writes
+    /// the settings for another reason keeps the parity.
     pub generation: u32,
     /// Raised on each change of the guard: known flows are judged once more.
     pub guard_generation: u32,
@@ -83,18 +85,20 @@ pub struct CpuState {
     pub scans: u32,
     /// Next full-nat port to try.
     pub next_port: u32,
-    /// State of a small generator for choices that need no secrecy.
-    pub random: u64,
+    /// When the packet that is being captured arrived, monotonic nanoseconds.
+    pub capture_ns: u64,
+    /// A number in transit, see the flow table's search.
+    pub number: u64,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 8);
+const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 8 + 8);
 
 /// Searches of other CPUs' parts that a CPU may make per tick; beyond that a packet of an
 /// unknown flow is selected anew. Keeps a flood of stray segments from costing CPUs × lookups.
 pub const SCANS_PER_TICK: u32 = 64;
 
 /// CPUs that the packet path can search.
-pub const MAX_CPUS: u32 = 128;
+pub const MAX_CPUS: u32 = 32;
 
 /// Value of the per-CPU `service_cache`: the outcome of a service lookup, good or bad.
 #[repr(C)]

@@ -137,12 +137,12 @@ struct Class {
     /// Time between two ranks: 2^64 / weight, rounded down.
     per_turn: u64,
     rank: u64,
-    /// Those that have not reached their quota, by phase.
+    /// Those that had not reached their quota when the rank began, by phase.
     claimants: Vec<Claimant>,
     /// Who asks next.
     cursor: usize,
-    /// How many before the cursor stay for the next rank.
-    staying: usize,
+    /// Somebody has reached its quota at this rank.
+    is_thinner: bool,
 }
 
 /// What identifies a member, spread over 64 bits.
@@ -199,18 +199,22 @@ impl Class {
 
     /// Lets the next claimant ask.
     fn step(&mut self, ring: &mut Ring) {
-        self.claimants[self.cursor].claim(ring);
-        if self.claimants[self.cursor].wanted > 0 {
-            self.claimants.swap(self.staying, self.cursor);
-            self.staying += 1;
-        }
+        let claimant = &mut self.claimants[self.cursor];
+        claimant.claim(ring);
+        self.is_thinner |= claimant.wanted == 0;
         self.cursor += 1;
         if self.cursor == self.claimants.len() {
-            self.claimants.truncate(self.staying);
-            self.cursor = 0;
-            self.staying = 0;
-            self.rank += 1;
+            self.end_rank();
         }
+    }
+
+    fn end_rank(&mut self) {
+        if self.is_thinner {
+            self.claimants.retain(|claimant| claimant.wanted > 0);
+            self.is_thinner = false;
+        }
+        self.cursor = 0;
+        self.rank += 1;
     }
 }
 
@@ -232,7 +236,7 @@ fn classes(members: &[Member], size: u32) -> Vec<Class> {
                 rank: 0,
                 claimants: Vec::new(),
                 cursor: 0,
-                staying: 0,
+                is_thinner: false,
             });
         }
         if let Some(class) = classes.last_mut() {

@@ -1,6 +1,7 @@
 //! `sluice stop`.
 
 use crate::admin::api::StopRequest;
+use crate::admin::client::ClientError;
 use crate::cli::args::{self, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use std::time::Duration;
@@ -38,7 +39,9 @@ impl Args {
         args::block_on(async {
             let client = self.socket.client();
             client.command("stop", &request).await?;
-            while client.text("/livez").await.is_ok() {
+            // The socket goes last, after the data plane.
+            let gone = |answer| matches!(answer, Err(ClientError::Unreachable { .. }));
+            while !gone(client.text("/livez").await) {
                 tokio::time::sleep(POLL).await;
             }
             Ok(Exit::Done)

@@ -21,13 +21,25 @@ pub fn effective_yaml(config: &Config) -> String {
 
 /// The configuration as a JSON value in the file's shape, with every default filled in.
 pub fn effective(config: &Config) -> Value {
-    json!({
+    let mut file = json!({
         "l4": l4(&config.l4),
         "admin": admin(&config.admin),
         "guard": guard(&config.guard),
         "listeners": config.listeners.iter().map(listener).collect::<Value>(),
         "services": config.services.iter().map(service).collect::<Value>(),
-    })
+    });
+    escape(&mut file);
+    file
+}
+
+/// Keeps `${` in values from being taken for a variable when the file is read again.
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains("${") => *text = text.replace("${", "$${"),
+        Value::Array(items) => items.iter_mut().for_each(escape),
+        Value::Object(map) => map.values_mut().for_each(escape),
+        _ => {}
+    }
 }
 
 /// The entries that have a value.

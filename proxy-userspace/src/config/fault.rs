@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Faults that are drawn with their source; the others are only counted.
 const DRAWN: usize = 100;
 
+/// Characters of a label beside a caret.
+const LABEL: usize = 60;
+
 /// How grave a fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -233,6 +236,9 @@ impl Faults {
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
         let mut out = String::new();
         for fault in self.list.iter().take(DRAWN) {
+            if !out.is_empty() {
+                out.push('\n');
+            }
             let drawing = Drawing {
                 fault,
                 source: NamedSource::new(&*fault.file, Arc::clone(&self.source)),
@@ -242,9 +248,30 @@ impl Faults {
             }
         }
         if self.list.len() > DRAWN {
-            out.push_str(&format!("… and {} more\n", self.list.len() - DRAWN));
+            out.push_str(&format!("\n… and {} more\n", self.list.len() - DRAWN));
         }
         out
+    }
+
+    /// How many errors and warnings there are, as in `2 errors, 1 warning`.
+    pub fn summary(&self) -> String {
+        let count = |severity: Severity| {
+            let count = self.list.iter().filter(|fault| fault.severity == severity);
+            (count.count(), severity.name())
+        };
+        let parts: Vec<_> = [count(Severity::Error), count(Severity::Warning)]
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| match count {
+                1 => format!("1 {name}"),
+                _ => format!("{count} {name}s"),
+            })
+            .collect();
+        if parts.is_empty() {
+            "no errors".to_owned()
+        } else {
+            parts.join(", ")
+        }
     }
 
     /// The faults as a JSON array of objects with the fields of [`Fault`].
@@ -267,6 +294,14 @@ impl<'a> IntoIterator for &'a Faults {
 struct Drawing<'a> {
     fault: &'a Fault,
     source: NamedSource<Arc<str>>,
+}
+
+impl Drawing<'_> {
+    /// What was expected, if it is too long for a label or there is no place for one.
+    fn expected_apart(&self) -> Option<&str> {
+        let expected = self.fault.expected.as_deref()?;
+        (self.fault.line == 0 || expected.chars().count() > LABEL).then_some(expected)
+    }
 }
 
 impl fmt::Display for Drawing<'_> {
@@ -293,10 +328,9 @@ impl miette::Diagnostic for Drawing<'_> {
     }
 
     fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
-        self.fault
-            .fix
-            .as_deref()
-            .map(|fix| Box::new(fix) as Box<dyn fmt::Display>)
+        let expected = self.expected_apart().map(|text| format!("expected {text}"));
+        let lines: Vec<_> = expected.into_iter().chain(self.fault.fix.clone()).collect();
+        (!lines.is_empty()).then(|| Box::new(lines.join("\n")) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
@@ -308,8 +342,8 @@ impl miette::Diagnostic for Drawing<'_> {
             return None;
         }
         let label = match &self.fault.expected {
-            Some(expected) => format!("expected {expected}"),
-            None => "here".to_owned(),
+            Some(expected) if self.expected_apart().is_none() => format!("expected {expected}"),
+            _ => "here".to_owned(),
         };
         Some(Box::new(std::iter::once(LabeledSpan::new(
             Some(label),

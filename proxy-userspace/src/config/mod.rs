@@ -8,12 +8,12 @@
 //!                                                            model (what it means) ──▶ all else
 //! ```
 //!
-//! Nothing stops at the first fault: [`decode`] notes what has the wrong form and goes on,
-//! [`validate`] judges whatever could be read. The JSON Schema and `docs/configuration.md` are
+//! Nothing stops at the first fault: `decode` notes what has the wrong form and goes on,
+//! `validate` judges whatever could be read. The JSON Schema and `docs/configuration.md` are
 //! made from the types that are decoded.
 //!
 //! A value comes from the file, in which environment variables are filled in, else from
-//! [`defaults`]. The command line does not override the file.
+//! `defaults`. The command line does not override the file.
 
 mod decode;
 mod defaults;

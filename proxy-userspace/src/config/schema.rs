@@ -126,7 +126,15 @@ pub fn reference_markdown() -> String {
     let mut out = String::from(INTRODUCTION);
     out.push_str("\n```yaml\n");
     out.push_str(include_str!("../../../examples/l4.yaml"));
-    out.push_str("```\n");
+    out.push_str("```\n\nMore are in `examples/`:\n\n");
+    for (name, text) in EXAMPLES {
+        // A write to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "- [`examples/{name}`](../examples/{name}): {}",
+            purpose(text)
+        );
+    }
     out.push_str(FORM);
     out.push_str("\n## Keys\n\n");
     out.push_str("`[]` stands for each element of a list. Keys in **bold** must be given.\n");
@@ -135,7 +143,6 @@ pub fn reference_markdown() -> String {
     }
     out.push_str("\n## Values\n\n| Value | Form |\n|---|---|\n");
     for (title, form) in writer.values() {
-        // A write to a string cannot fail.
         let _ = writeln!(out, "| {title} | {form} |");
     }
     out.push_str(&limits());
@@ -146,15 +153,29 @@ pub fn reference_markdown() -> String {
     out
 }
 
+/// The first sentence of an example, in which it says what it shows.
+fn purpose(example: &str) -> String {
+    let comment: Vec<_> = example
+        .lines()
+        .map_while(|line| line.strip_prefix('#'))
+        .map(str::trim)
+        .collect();
+    let comment = comment.join(" ");
+    match comment.find(". ") {
+        Some(end) => comment[..=end].to_owned(),
+        None => comment,
+    }
+}
+
 /// What the data plane's maps can hold.
 fn limits() -> String {
     format!(
         "\n## Limits\n\n\
-         {} listeners, {} of them with a prefix; {} services; {} backends at most, by default {} \
+         {} listeners, about {} of them with a prefix; {} services; {} backends at most, by default {} \
          (`l4.backend_capacity`), each counted once for each listener of its service; {} source \
          addresses of `full-nat`; {} guard rules.\n",
         capacity::SERVICES - 1,
-        capacity::SERVICE_PREFIXES,
+        capacity::SERVICE_PREFIXES / 2,
         capacity::SERVICES - 1,
         capacity::MAX_BACKENDS - 1,
         capacity::BACKENDS - 1,
@@ -350,6 +371,23 @@ fn plain_text(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+macro_rules! examples {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../../../examples/", $name)))),*]
+    };
+}
+
+/// The examples beside the one that the reference begins with.
+const EXAMPLES: [(&str, &str); 7] = examples![
+    "l4-nat.yaml",
+    "l4-full-nat.yaml",
+    "l4-dsr-l2.yaml",
+    "l4-dsr-ipip.yaml",
+    "l4-dsr-gue.yaml",
+    "l4-local.yaml",
+    "l4-udp.yaml",
+];
 
 const INTRODUCTION: &str = "\
 <!-- Made by `config::reference_markdown` from the types that read the file. To make it anew:

@@ -191,6 +191,40 @@ services:
         panic!("an HTTP check");
     };
     assert_eq!(http.body_contains.as_deref(), Some("${HOME}"));
+    assert_eq!(good(&effective_yaml(&config)).config, config);
+}
+
+#[test]
+fn a_drawing_shows_place_expectation_and_fix() {
+    let text = SMALL.trim_start().replace(
+        "interfaces: [eth0]",
+        "interfaces: [eth0], sample_every: often, tunel: {}",
+    );
+    let errors = parse_with("sluice.yaml", &text, &|_| None).unwrap_err();
+    insta::assert_snapshot!(errors.pretty(false), @r"
+    wrong-type
+
+      × l4.sample_every: `often` is not a number
+       ╭─[sluice.yaml:1:40]
+     1 │ l4: {interfaces: [eth0], sample_every: often, tunel: {}}
+       ·                                        ──┬──
+       ·                                          ╰── expected a whole number from 0 to 4294967295
+     2 │ listeners:
+       ╰────
+
+    unknown-key
+
+      × l4.tunel: there is no key `tunel` here
+       ╭─[sluice.yaml:1:47]
+     1 │ l4: {interfaces: [eth0], sample_every: often, tunel: {}}
+       ·                                               ──┬──
+       ·                                                 ╰── here
+     2 │ listeners:
+       ╰────
+      help: expected one of `interfaces`, `pin_dir`, `flow_capacity`, `backend_capacity`, `tunnel`, `selection_seed`, `route_ttl`, `icmp_per_second` or `sample_every`
+            did you mean `tunnel`?
+    ");
+    assert_eq!(errors.faults().summary(), "2 errors");
 }
 
 #[test]

@@ -220,7 +220,14 @@ impl Document {
 
 /// YAML text of a value.
 pub(crate) fn to_text(value: &impl Serialize) -> String {
-    serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}\n"))
+    let options = serde_saphyr::ser_options! {
+        compact_list_indent: false,
+        prefer_block_scalars: false,
+        yaml_12: true,
+        no_lang_directive: true,
+    };
+    serde_saphyr::to_string_with_options(value, options)
+        .unwrap_or_else(|error| format!("# {error}\n"))
 }
 
 /// YAML text as another YAML reader has it, to compare with.

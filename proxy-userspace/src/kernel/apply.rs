@@ -75,7 +75,7 @@ pub enum FollowError {
     #[error("the data plane's maps cannot be read")]
     Read(#[source] StoreError),
     /// The target cannot be carried out.
-    #[error("the configuration cannot be carried out: {0}")]
+    #[error("the configuration cannot be carried out")]
     Plan(#[from] PlanErrors),
     /// An edit failed.
     #[error(transparent)]
@@ -115,7 +115,7 @@ pub enum ReplaceError {
     #[error(transparent)]
     Refused(FollowError),
     /// An edit failed; the old target is in force again.
-    #[error("{error}; the previous configuration is in force again")]
+    #[error("the new configuration is not in force, the previous one is again")]
     WentBack {
         /// Why.
         #[source]
@@ -125,7 +125,7 @@ pub enum ReplaceError {
     },
     /// An edit failed, and so did going back. What the maps hold serves traffic, but is a mixture;
     /// [`follow`] will go on from it.
-    #[error("{error}; going back failed too: {back}")]
+    #[error("the new configuration is not in force, and going back failed, too: {back}")]
     Stuck {
         /// Why the new target is not in force.
         #[source]

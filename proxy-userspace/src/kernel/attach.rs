@@ -5,9 +5,10 @@
 //! new one, none by neither. Programs and links both carry the attach type `xdp` from the first
 //! day, because from 6.18 on a link made without cannot be updated to a program with it.
 
-use super::load::{DataPlane, LoadError, pin_program};
+use super::load::{DataPlane, LoadError};
 use super::migrate;
 use super::netlink::{AttachedXdp, InterfaceInfo, Netlink, NetlinkError, XdpMode};
+use super::object::pin_program;
 use super::pins::{self, PinLock, Pins};
 use super::sys;
 use crate::config::model::{AttachMode, Interface};

@@ -5,10 +5,9 @@
 use super::attach::{AttachError, Attachment, attach_links, detach_others, remove_pins};
 use super::handle::MapHandle;
 use super::layout::SHAPES;
-use super::load::{
-    LoadError, OBJECT, check_privileges, load_program, object_error, pin_program, prepare,
-};
+use super::load::{LoadError, check_privileges, prepare};
 use super::netlink::Netlink;
+use super::object::{OBJECT, load_program, object_error, pin_program};
 use super::pins::{self, PinLock, Pins};
 use super::{host, sys};
 use crate::config::model::Interface;

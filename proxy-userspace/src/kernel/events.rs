@@ -4,7 +4,7 @@
 //! ring, the daemon. Both readers are for use within a tokio runtime.
 
 use super::handle::MapHandle;
-use super::load::MapSet;
+use super::set::MapSet;
 use super::store::StoreError;
 use aya::maps::{Map, MapData, RingBuf};
 use proxy_common::event::{CAPTURE_OCTETS, CaptureHeader, Event};

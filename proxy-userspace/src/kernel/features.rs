@@ -3,7 +3,7 @@
 //! The kernel is asked rather than guessed from its version: maps are made, a program is loaded,
 //! a link is attached for a moment.
 
-use super::host;
+use super::host::{self, Offload};
 use super::netlink::{InterfaceInfo, Netlink, XdpMode};
 use super::pins::{Pins, on_bpffs};
 use super::sys;
@@ -159,7 +159,8 @@ fn jit(enabled: &str) -> Finding {
             "programs are interpreted, which is many times slower",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
-        _ => Finding::ok(NAME, "always on (the kernel has no switch for it)"),
+        // Only the first network namespace has the file.
+        _ => Finding::ok(NAME, "taken to be on: the switch is not visible from here"),
     }
 }
 
@@ -448,29 +449,48 @@ fn veth_hints(found: &InterfaceInfo, existing: &[InterfaceInfo]) -> Vec<Finding>
     let peer = existing
         .iter()
         .find(|other| !found.peer_elsewhere && Some(other.index) == found.lower);
-    let peer_name = peer.map_or("the peer".to_owned(), |peer| format!("`{}`", peer.name));
-    let peer_word = peer.map_or("PEER", |peer| &peer.name);
-    let mut hints = vec![Finding::new(
-        format!("checksums on {}", found.name),
-        Status::Warn,
-        format!(
-            "a veth: packets that {peer_name}'s own host sends carry no finished checksum, and \
-             are wrong when forwarded to a wire"
-        ),
-        format!("ethtool -K {peer_word} tx off (not needed if the sender is behind a real NIC)"),
-    )];
-    if peer.is_none_or(|peer| peer.xdp.is_none()) {
-        hints.push(Finding::new(
-            format!("peer of {}", found.name),
-            Status::Warn,
-            format!("a veth delivers what XDP sends only if {peer_name} has NAPI"),
-            format!(
-                "ethtool -K {peer_word} gro on, or attach any XDP program there (such as \
-                 `sluice_pass`)"
-            ),
-        ));
+    let offload = |which| host::offload(&peer?.name, which);
+    let mut hints = Vec::new();
+    if offload(Offload::SendChecksum) != Some(false) {
+        hints.push(unfinished_checksums(&found.name, peer));
+    }
+    let polls =
+        peer.is_some_and(|peer| peer.xdp.is_some()) || offload(Offload::Receive) == Some(true);
+    if !polls {
+        hints.push(peer_without_napi(&found.name, peer));
     }
     hints
+}
+
+/// How a veth's peer is called in a sentence and in a command.
+fn names_of(peer: Option<&InterfaceInfo>) -> (String, &str) {
+    match peer {
+        Some(peer) => (format!("`{}`", peer.name), &peer.name),
+        None => ("the peer".to_owned(), "PEER"),
+    }
+}
+
+fn unfinished_checksums(name: &str, peer: Option<&InterfaceInfo>) -> Finding {
+    let (text, word) = names_of(peer);
+    Finding::new(
+        format!("checksums on {name}"),
+        Status::Warn,
+        format!(
+            "a veth: packets that {text}'s own host sends carry no finished checksum, and are \
+             wrong when forwarded to a wire"
+        ),
+        format!("ethtool -K {word} tx off (not needed if the senders are behind a real NIC)"),
+    )
+}
+
+fn peer_without_napi(name: &str, peer: Option<&InterfaceInfo>) -> Finding {
+    let (text, word) = names_of(peer);
+    Finding::new(
+        format!("peer of {name}"),
+        Status::Warn,
+        format!("a veth delivers what XDP sends only if {text} has NAPI"),
+        format!("ethtool -K {word} gro on, or attach any XDP program there"),
+    )
 }
 
 #[cfg(test)]

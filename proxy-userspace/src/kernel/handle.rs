@@ -224,22 +224,39 @@ impl MapHandle {
 
     /// Writes elements `0..values.len()` of an array in as few calls as possible.
     pub(crate) fn fill_array<V: Pod>(&self, values: &[V]) -> io::Result<()> {
-        self.check(4, size_of::<V>())?;
         let keys: Vec<u32> = (0..values.len() as u32).collect();
+        self.set_batch(&keys, values).map_err(|(_, error)| error)
+    }
+
+    /// Sets many keys in as few calls as possible. An error comes with how many were set.
+    pub(crate) fn set_batch<K: Pod, V: Pod>(
+        &self,
+        keys: &[K],
+        values: &[V],
+    ) -> Result<(), (usize, io::Error)> {
+        self.check(size_of::<K>(), size_of::<V>())
+            .map_err(|error| (0, error))?;
+        let count = keys.len().min(values.len());
         let mut done = 0;
-        while done < values.len() {
+        while done < count {
             let mut attr = BatchAttr {
                 keys: keys[done..].as_ptr() as u64,
                 values: values[done..].as_ptr() as u64,
-                count: (values.len() - done) as u32,
+                count: (count - done) as u32,
                 map: self.fd.as_raw_fd() as u32,
                 ..BatchAttr::default()
             };
-            bpf(cmd::UPDATE_BATCH, &mut attr)?;
-            if attr.count == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            let result = bpf(cmd::UPDATE_BATCH, &mut attr);
+            let set = match result {
+                // The kernel leaves the count as it was where it refuses the call as a whole.
+                Err(_) if attr.count as usize >= count - done => 0,
+                _ => attr.count as usize,
+            };
+            done += set;
+            result.map_err(|error| (done, error))?;
+            if set == 0 {
+                return Err((done, io::ErrorKind::WriteZero.into()));
             }
-            done += attr.count as usize;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 use proxy_common::flow::TICK_SHIFT;
 use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
 
 /// Open files that the daemon asks for: one per health probe, ring and link, with room to spare.
 const WANTED_FILES: u64 = 65_536;
@@ -33,9 +35,9 @@ pub(crate) fn raise_limits() {
     }
 }
 
-/// Names of the needed capabilities that this process lacks.
+/// Names of the needed capabilities that this thread lacks.
 pub fn missing_capabilities() -> Vec<&'static str> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     missing_in(effective_capabilities(&status).unwrap_or(0))
 }
 
@@ -89,6 +91,48 @@ fn nanoseconds(clock: ClockId) -> u64 {
 pub fn now_tick() -> u32 {
     // Ticks wrap by design.
     (now_ns() >> TICK_SHIFT) as u32
+}
+
+/// Switches of an interface that ethtool shows (`ethtool.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offload {
+    /// Generic receive offload.
+    Receive = 0x2b,
+    /// Checksums of what is sent.
+    SendChecksum = 0x16,
+}
+
+/// Is a switch on? `None` where that cannot be read.
+pub(crate) fn offload(interface: &str, which: Offload) -> Option<bool> {
+    /// `SIOCETHTOOL`.
+    const REQUEST: libc::Ioctl = 0x8946;
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    let mut value = Value {
+        command: which as u32,
+        data: 0,
+    };
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut value).cast(),
+        },
+    };
+    // The last octet stays zero.
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
+        .iter_mut()
+        .zip(interface.bytes())
+    {
+        *to = from.cast_signed();
+    }
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+    // SAFETY: the request has the kernel's layout, and its pointer is to a live `Value`, which is
+    // `struct ethtool_value`; both outlast the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), REQUEST, &raw mut request) };
+    (result == 0).then_some(value.data != 0)
 }
 
 #[cfg(test)]

@@ -17,27 +17,21 @@ use super::host;
 use super::layout::{Capacities, SHAPES, Shape};
 use super::maps::RealStore;
 use super::migrate;
+pub use super::object::OBJECT;
+use super::object::{load_object, load_program};
 use super::pins::{self, Holder, PinLock, Pins};
+pub use super::set::MapSet;
 use super::stats::StatsReader;
 use super::store::StoreError;
 use super::sweep::Sweeper;
-use super::sys;
 use crate::config::model::L4;
-use aya::programs::{ProgramError, Xdp};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::EbpfError;
+use aya::programs::ProgramError;
 use proxy_common::ABI_VERSION;
 use proxy_common::maps::{self, program};
-use proxy_common::settings::{Settings, settings_flags};
-use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-
-/// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
-
-/// Lines of the verifier's log that an error shows: its last ones say what it refused.
-const VERIFIER_LINES: usize = 24;
 
 /// The data plane could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -113,86 +107,6 @@ pub enum LoadError {
     /// A map could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Handles of a data plane's maps.
-#[derive(Debug)]
-pub struct MapSet {
-    handles: HashMap<&'static str, MapHandle>,
-}
-
-impl MapSet {
-    /// Opens the maps in force, for reading without (or beside) a daemon.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] naming the first map that cannot be opened, or has another layout than this
-    /// build's.
-    pub fn open(pins: &Pins) -> Result<Self, StoreError> {
-        Self::open_in(&pins.maps())
-    }
-
-    pub(crate) fn open_in(directory: &Path) -> Result<Self, StoreError> {
-        let mut handles = HashMap::new();
-        for shape in SHAPES {
-            let error = |source| StoreError {
-                call: "open",
-                map: shape.name,
-                source,
-            };
-            let handle = MapHandle::open(&directory.join(shape.name)).map_err(error)?;
-            if let Some(misfit) = shape.misfit(handle.info()) {
-                return Err(error(io::Error::new(io::ErrorKind::InvalidData, misfit)));
-            }
-            handles.insert(shape.name, handle);
-        }
-        Ok(Self { handles })
-    }
-
-    /// A map's handle.
-    pub(crate) fn get(&self, name: &'static str) -> Result<&MapHandle, StoreError> {
-        self.handles.get(name).ok_or_else(|| StoreError {
-            call: "find",
-            map: name,
-            source: io::ErrorKind::NotFound.into(),
-        })
-    }
-
-    /// An independent handle of a map.
-    pub(crate) fn clone_of(&self, name: &'static str) -> Result<MapHandle, StoreError> {
-        self.get(name)?.try_clone().map_err(|source| StoreError {
-            call: "open",
-            map: name,
-            source,
-        })
-    }
-
-    /// The settings in force.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if they cannot be read.
-    pub fn settings(&self) -> Result<Settings, StoreError> {
-        let settings = self.get(maps::SETTINGS)?.get(&0u32);
-        settings
-            .map(Option::unwrap_or_default)
-            .map_err(|source| StoreError {
-                call: "read",
-                map: maps::SETTINGS,
-                source,
-            })
-    }
-
-    /// The sizes that these maps were made with.
-    fn capacities(&self) -> Result<Capacities, StoreError> {
-        let settings = self.settings()?;
-        Ok(Capacities {
-            cpus: settings.cpus,
-            sets_per_cpu: settings.sets_per_cpu,
-            backends: self.get(maps::BACKENDS)?.info().max_entries,
-            snat_ports: self.get(maps::SNAT_PORTS)?.info().max_entries,
-        })
-    }
 }
 
 /// What was found when the data plane was opened.
@@ -274,7 +188,8 @@ impl DataPlane {
     }
 
     /// Opens the data plane again with other sizes, keeping the lock: for a reload after
-    /// [`Self::misfit`] told that the present maps do not do.
+    /// [`Self::misfit`] told that the present maps do not do. Stores, sweepers and readers belong to
+    /// the old maps, and must be opened again.
     ///
     /// # Errors
     ///
@@ -332,8 +247,11 @@ impl DataPlane {
     }
 
     /// Why the maps do not do for a configuration, if they do not; then [`Self::reopen`] is needed.
+    ///
+    /// It also tells when a CPU was added that the flow table has no part for.
     pub fn misfit(&self, l4: &L4, snat_addresses: u32) -> Option<String> {
-        let wanted = Capacities::plan(l4, snat_addresses, self.capacities.cpus);
+        let cpus = self.capacities.cpus.max(host::flow_cpus());
+        let wanted = Capacities::plan(l4, snat_addresses, cpus);
         self.capacities.misfit(&wanted)
     }
 
@@ -499,95 +417,9 @@ fn pinned_abi(path: &Path) -> Option<u32> {
     Some(u32::from_ne_bytes(octets.first_chunk::<4>().copied()?))
 }
 
-/// Parses the object and makes its maps, or opens those that are pinned in the directory.
-fn load_object(object: &[u8], directory: &Path, sizes: &Capacities) -> Result<Ebpf, LoadError> {
-    let mut loader = EbpfLoader::new();
-    // The programs ask for no relocation against the kernel's types; reading those takes 0.1 s.
-    loader.btf(None);
-    for shape in SHAPES {
-        loader.map_pin_path(shape.name, directory.join(shape.name));
-    }
-    for (name, entries) in sizes.overrides() {
-        loader.map_max_entries(name, entries);
-    }
-    loader.load(object).map_err(object_error)
-}
-
-pub(crate) fn object_error(error: EbpfError) -> LoadError {
-    LoadError::Object(Box::new(error))
-}
-
-/// Loads one program of an object.
-pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let program_error = |source| match source {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => LoadError::Refused {
-            program: name,
-            log: last_lines(&verifier_log.to_string(), VERIFIER_LINES),
-            source: io_error,
-        },
-        source => LoadError::Program {
-            program: name,
-            source: Box::new(source),
-        },
-    };
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::MissingProgram(name))?
-        .try_into()
-        .map_err(|_| LoadError::MissingProgram(name))?;
-    program.load().map_err(program_error)?;
-    let fd = program.fd().map_err(program_error)?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| program_error(ProgramError::IOError(source)))
-}
-
-fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// Pins a program under its name, in place of what was there.
-pub(crate) fn pin_program(
-    pins: &Pins,
-    name: &'static str,
-    program: &OwnedFd,
-) -> Result<(), LoadError> {
-    let (path, fresh) = (pins.program(name), pins.program(&format!("{name}_next")));
-    pins::remove_pin(&fresh)?;
-    let error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LoadError::Path {
-            call: "pin",
-            path,
-            source,
-        }
-    };
-    sys::pin(program.as_fd(), &fresh).map_err(error(&fresh))?;
-    std::fs::rename(&fresh, &path).map_err(error(&path))
-}
-
-/// Settings without what a capture session changed, as planning knows them.
-pub(crate) fn without_capture(settings: Settings) -> Settings {
-    Settings {
-        flags: settings.flags & !settings_flags::CAPTURE,
-        capture_octets: 0,
-        ..settings
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_end_of_a_verifier_log_is_shown() {
-        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc");
-        assert_eq!(last_lines("", 2), "");
-    }
 
     #[test]
     fn an_empty_object_says_how_to_build_it() {

@@ -1,7 +1,7 @@
 //! The [`MapStore`] over the real maps.
 
 use super::handle::MapHandle;
-use super::load::{MapSet, without_capture};
+use super::set::{MapSet, without_capture};
 use super::store::{KernelState, MapEdit, MapStore, StoreError};
 use super::sys::INNER_MAP_FLAG;
 use super::table::{FlowTable, LiveTable, PortTable};
@@ -107,18 +107,24 @@ impl RealStore {
             let removed = self.rings.remove(&index);
             return removed.map(drop).map_err(failed("clear", maps::RINGS));
         }
-        let chunks = ring_chunks(slots);
-        let build = || {
-            let ring = MapHandle::create_array(
-                &format!("ring_{service}"),
-                size_of::<RingChunk>() as u32,
-                chunks.len() as u32,
-                INNER_MAP_FLAG,
-            )?;
-            ring.fill_array(&chunks)?;
-            self.rings.set(&index, &ring.as_fd().as_raw_fd())
-        };
-        build().map_err(failed("update", maps::RINGS))
+        build_ring(service, slots)
+            .and_then(|ring| self.rings.set(&index, &ring.as_fd().as_raw_fd()))
+            .map_err(failed("update", maps::RINGS))
+    }
+
+    /// Swaps several rings in: the kernel waits for a grace period (milliseconds) once per call.
+    /// Returns how many are in force.
+    fn set_rings(&self, rings: &[(u16, &[u16])]) -> Result<(), (usize, StoreError)> {
+        let failed = |done, source| (done, failed("update", maps::RINGS)(source));
+        let mut built = Vec::with_capacity(rings.len());
+        for (service, slots) in rings {
+            built.push(build_ring(*service, slots).map_err(|source| failed(0, source))?);
+        }
+        let keys: Vec<u32> = rings.iter().map(|(id, _)| u32::from(*id)).collect();
+        let fds: Vec<i32> = built.iter().map(|ring| ring.as_fd().as_raw_fd()).collect();
+        self.rings
+            .set_batch(&keys, &fds)
+            .map_err(|(done, source)| failed(done, source))
     }
 
     /// Forgets every flow of a service: tracked ones, full-nat ports, affinity and budgets.
@@ -129,7 +135,7 @@ impl RealStore {
                 if let Some((tag, entry)) = set.entry(way)
                     && entry.service == service
                 {
-                    set.end(way, tag, entry.backend, live);
+                    set.end(way, tag, &entry, live);
                 }
             }
         }
@@ -224,6 +230,22 @@ impl MapStore for RealStore {
         }
     }
 
+    fn apply_all(&mut self, edits: &[MapEdit]) -> Result<(), (usize, StoreError)> {
+        let mut done = 0;
+        while let Some(edit) = edits.get(done) {
+            let rings = leading_rings(&edits[done..]);
+            if rings.is_empty() {
+                self.apply(edit).map_err(|error| (done, error))?;
+                done += 1;
+            } else {
+                self.set_rings(&rings)
+                    .map_err(|(rings_done, error)| (done + rings_done, error))?;
+                done += rings.len();
+            }
+        }
+        Ok(())
+    }
+
     fn state(&self) -> Result<KernelState, StoreError> {
         let services: Vec<Service> = self
             .service_table
@@ -292,6 +314,34 @@ fn with_capture(settings: Settings, octets: Option<u32>) -> Settings {
     }
 }
 
+/// Rings that are swapped in together: each is an open file until then.
+const RINGS_AT_ONCE: usize = 64;
+
+/// The rings (not the clearings of rings) that a list of edits begins with.
+fn leading_rings(edits: &[MapEdit]) -> Vec<(u16, &[u16])> {
+    edits
+        .iter()
+        .map_while(|edit| match edit {
+            MapEdit::Ring(service, slots) if !slots.is_empty() => Some((*service, &slots[..])),
+            _ => None,
+        })
+        .take(RINGS_AT_ONCE)
+        .collect()
+}
+
+/// Makes an inner map of these slots.
+fn build_ring(service: u16, slots: &[u16]) -> io::Result<MapHandle> {
+    let chunks = ring_chunks(slots);
+    let ring = MapHandle::create_array(
+        &format!("ring_{service}"),
+        size_of::<RingChunk>() as u32,
+        chunks.len() as u32,
+        INNER_MAP_FLAG,
+    )?;
+    ring.fill_array(&chunks)?;
+    Ok(ring)
+}
+
 /// Packs ring slots into elements; the last one is filled up with "no backend".
 fn ring_chunks(slots: &[u16]) -> Vec<RingChunk> {
     slots
@@ -315,6 +365,18 @@ mod tests {
         assert_eq!(chunks.len(), 2_049);
         assert_eq!(chunks[2].slots[5], slots[2 * RING_CHUNK_SLOTS + 5]);
         assert_eq!(chunks[2_048].slots[1..], [0; RING_CHUNK_SLOTS - 1]);
+    }
+
+    #[test]
+    fn neighbouring_rings_are_taken_together() {
+        let ring = |id| MapEdit::Ring(id, vec![1]);
+        let edits = [ring(1), ring(2), MapEdit::PurgeService(9), ring(3)];
+        let taken = |edits| leading_rings(edits).iter().map(|(id, _)| *id).collect();
+        let (first, second): (Vec<u16>, Vec<u16>) = (taken(&edits), taken(&edits[2..]));
+        assert_eq!((first, second), (vec![1, 2], vec![]));
+        assert_eq!(leading_rings(&[MapEdit::Ring(1, vec![])]), []);
+        let many: Vec<MapEdit> = (0..1_000).map(ring).collect();
+        assert_eq!(leading_rings(&many).len(), RINGS_AT_ONCE);
     }
 
     #[test]

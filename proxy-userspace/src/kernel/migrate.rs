@@ -8,7 +8,7 @@
 use super::handle::MapHandle;
 use super::host;
 use super::layout::Capacities;
-use super::load::MapSet;
+use super::set::MapSet;
 use super::store::StoreError;
 use super::table::{FlowTable, LiveTable, PortTable};
 use aya::Pod;

@@ -3,7 +3,7 @@
 use super::handle::MapHandle;
 use super::host;
 use super::layout::REASON_SLOTS;
-use super::load::MapSet;
+use super::set::MapSet;
 use super::store::StoreError;
 use super::table::LiveTable;
 use aya::Pod;

@@ -71,6 +71,19 @@ pub trait MapStore {
     /// [`StoreError`] if the kernel refuses; nothing of this edit is then in force.
     fn apply(&mut self, edit: &MapEdit) -> Result<(), StoreError>;
 
+    /// Carries out edits in their order, and stops at the first that fails. A store may carry out
+    /// neighbouring edits together where that is cheaper.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] with the number of edits before it, which are in force.
+    fn apply_all(&mut self, edits: &[MapEdit]) -> Result<(), (usize, StoreError)> {
+        for (done, edit) in edits.iter().enumerate() {
+            self.apply(edit).map_err(|error| (done, error))?;
+        }
+        Ok(())
+    }
+
     /// Reads what the maps hold.
     ///
     /// # Errors

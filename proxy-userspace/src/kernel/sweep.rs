@@ -9,7 +9,7 @@
 
 use super::handle::MapHandle;
 use super::host;
-use super::load::MapSet;
+use super::set::MapSet;
 use super::store::StoreError;
 use super::table::{FlowTable, LiveTable, PortTable, PortUse};
 use proxy_common::backend::{Backend, BackendState};
@@ -64,13 +64,14 @@ fn idle_too_long(phase: u8, last_seen: u32, service: Option<&Service>, now_tick:
 /// By how much a live count must be changed.
 ///
 /// `counted` flows were found during a pass at whose start and end the count was `before` and
-/// `after`, while `opened` flows were opened. A pass finds each flow that lived throughout, and
-/// may or may not find one that was opened or ended meanwhile. Only what lies outside these bounds
-/// is drift: a correction never makes a true count wrong, and a quiet table becomes exact.
+/// `after`, while at least `opened` flows were opened. A pass finds each flow that lived throughout,
+/// and may or may not find one that was opened or ended meanwhile. Only what lies outside these
+/// bounds is drift: a correction never makes a true count wrong, and a quiet table becomes exact.
 pub fn drift(counted: i64, before: i64, after: i64, opened: i64) -> i64 {
-    let ended = (before + opened - after).max(0);
-    let (low, high) = (before - ended, before + opened);
-    counted - counted.clamp(low.min(high), high)
+    // Flows that moved here from a backend that is down count as opened too.
+    let opened = opened.max(after - before).max(0);
+    let ended = before + opened - after;
+    counted - counted.clamp(before - ended, before + opened)
 }
 
 /// How full the flow table is.
@@ -297,8 +298,7 @@ impl Sweeper {
                     Some((tag, entry))
                         if expired(&entry, pass.service(entry.service), now_tick) =>
                     {
-                        set.end(way, tag, entry.backend, live);
-                        expired_flows += 1;
+                        expired_flows += u64::from(set.end(way, tag, &entry, live));
                     }
                     Some((_, entry)) => {
                         kept |= 1 << way;
@@ -518,6 +518,12 @@ mod tests {
         assert_eq!(drift(7, 10, 10, 0), -3);
         assert_eq!(drift(12, 10, 10, 0), 2);
         assert_eq!(drift(10, 10, 10, 0), 0);
+    }
+
+    #[test]
+    fn flows_that_moved_here_unannounced_are_no_drift() {
+        assert_eq!(drift(13, 10, 15, 0), 0);
+        assert_eq!(drift(16, 10, 15, 0), 1);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 //! The kernel writes these while we read. All access therefore goes through atomics, and an
 //! entry is believed only if its tag and its protocol are the same before and after it was read
 //! (the kernel sets the protocol to 0 while it writes an entry). What user space may change is
-//! little: end an entry's `counted`, clear its tag, free a port.
+//! little: remove an entry, end its `counted`, free a port.
 
 use super::handle::{MapHandle, Mapping, Shared};
 use proxy_common::addr::Addr;
@@ -132,16 +132,22 @@ impl SharedSet {
         whole.then_some((tag, entry))
     }
 
-    /// Ends a flow: takes it out of the live count of its backend, then clears its tag, unless the
-    /// kernel has put another flow there meanwhile.
-    pub(crate) fn end(&self, way: usize, tag: u16, backend: u16, live: &[AtomicI64]) {
+    /// Ends a flow, unless the kernel has put another one in its place meanwhile: removes its tuple
+    /// (the preferred way is compared without its tag), takes it out of the live count of its
+    /// backend, and frees the way. Each step is a compare-exchange that a new flow makes fail.
+    pub(crate) fn end(&self, way: usize, tag: u16, entry: &FlowEntry, live: &[AtomicI64]) -> bool {
+        let last = entry.key.words()[4];
+        let word = &self.ways[way].key[4];
+        if word.compare_exchange(last, 0, Acquire, Relaxed).is_err() {
+            return false;
+        }
         if self.ways[way].counted.swap(0, Relaxed) == 1
-            && let Some(count) = live.get(usize::from(backend))
+            && let Some(count) = live.get(usize::from(entry.backend))
         {
             count.fetch_sub(1, Relaxed);
         }
-        // Losing the race leaves the kernel's new flow alone.
         let _ = self.tags[way].compare_exchange(tag, 0, Release, Relaxed);
+        true
     }
 
     /// Puts a flow into the preferred way or any free one; false if there is none.
@@ -370,8 +376,8 @@ pub(crate) mod tests {
         let set = empty_set();
         let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
         assert!(set.insert(3, 9, false, &entry()));
-        set.end(3, 9, 2, &live);
-        set.end(3, 9, 2, &live);
+        assert!(set.end(3, 9, &entry(), &live));
+        assert!(!set.end(3, 9, &entry(), &live));
         assert_eq!(live[2].load(Relaxed), 4);
         assert_eq!(set.used(), 0);
     }
@@ -379,9 +385,11 @@ pub(crate) mod tests {
     #[test]
     fn ending_a_flow_spares_one_that_took_its_place() {
         let set = empty_set();
-        assert!(set.insert(3, 11, false, &entry()));
-        set.end(3, 9, 2, &[]);
-        assert_eq!(set.used(), 1 << 3);
+        let mut other = entry();
+        other.key.src_port_be = 1;
+        assert!(set.insert(3, 9, false, &other));
+        assert!(!set.end(3, 9, &entry(), &[]));
+        assert_eq!(set.entry(3), Some((9, other)));
     }
 
     #[test]

@@ -352,7 +352,7 @@ impl Families<'_, '_> {
 
     /// A family that is one histogram.
     fn histogram(&mut self, metric: Metric, histogram: &Histogram) -> fmt::Result {
-        let bounds = PROBE_BUCKETS.iter().copied().chain([f64::MAX]);
+        let bounds = PROBE_BUCKETS.iter().copied().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
         self.family(metric)?.encode_histogram::<NoLabelSet>(
             histogram.sum,
@@ -363,10 +363,7 @@ impl Families<'_, '_> {
     }
 }
 
-fn labels<'v, const N: usize>(
-    metric: Metric,
-    values: [&'v str; N],
-) -> Vec<(&'static str, &'v str)> {
+fn labels<const N: usize>(metric: Metric, values: [&str; N]) -> Vec<(&'static str, &str)> {
     debug_assert_eq!(metric.labels.len(), N, "{}", metric.name);
     metric.labels.iter().copied().zip(values).collect()
 }
@@ -445,6 +442,7 @@ mod tests {
             r#"sluice_health_probe_duration_seconds_count 1"#,
             r#"sluice_bpf_map_capacity{map="flows"} 100"#,
             r#"sluice_kernel_errors_total{call="update"} 1"#,
+            r#"sluice_health_probe_duration_seconds_bucket{le="+Inf"} 1"#,
             "sluice_config_last_reload_successful 1",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");

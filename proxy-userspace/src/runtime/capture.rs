@@ -287,6 +287,7 @@ mod tests {
             service: service.to_owned(),
             id,
             backends: Vec::new(),
+            retiring: Vec::new(),
         };
         NameTable {
             ids: Ids::new(vec![

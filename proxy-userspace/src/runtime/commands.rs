@@ -66,7 +66,8 @@ impl<P: Plane> Control<P> {
             .checked_add(timeout)
             .ok_or_else(|| Refusal::new(RefusalKind::Invalid, "timeout: beyond the end of time"))?;
         self.set_drain(service, backend, Drain::Draining)?;
-        self.drains.begin(service, backend, deadline);
+        self.drains
+            .begin((service.clone(), backend.clone()), deadline);
         info!(service, backend, ?timeout, "draining");
         self.backend_answer(service, backend)
     }
@@ -75,7 +76,7 @@ impl<P: Plane> Control<P> {
         let BackendName { service, backend } = name;
         self.drain_timeout(service, backend)?;
         self.set_drain(service, backend, Drain::No)?;
-        self.drains.cancel(service, backend);
+        self.drains.cancel(&(service.clone(), backend.clone()));
         info!(service, backend, "drain ended by operator");
         self.backend_answer(service, backend)
     }

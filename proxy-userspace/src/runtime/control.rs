@@ -1,7 +1,7 @@
 //! The task that owns the data plane: what it keeps, and the order in which it does things.
 
 use super::capture::CaptureHub;
-use super::drains::Drains;
+use super::drains::{Deadlines, Key};
 use super::events::EventHub;
 use super::names::{NameTable, SharedNames};
 use super::overlay;
@@ -13,13 +13,15 @@ use crate::config::model::{Config, Interface};
 use crate::health::{BackendName, CheckError, HealthChange, Monitor};
 use crate::kernel::apply::{ApplyError, FollowError, Target, apply, follow};
 use crate::kernel::attach::Attachment;
-use crate::kernel::plan::{Drain, Host, Ids, Inputs, Overlay, Plan, PlanErrors, PlanWarning, plan};
+use crate::kernel::plan::{
+    Drain, Host, Ids, Inputs, Overlay, Plan, PlanErrors, PlanWarning, Removed, plan,
+};
 use crate::kernel::store::{KernelState, MapStore as _, StoreError};
 use crate::kernel::sweep::{STEP_INTERVAL, SweepReport};
 use crate::observe::counters::Counters;
 use crate::observe::readiness::{Check, Readiness};
 use crate::observe::view::{ConfigState, Daemon, Phase};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -77,7 +79,10 @@ pub(crate) struct Control<P> {
     pub(super) configured_sampling: u32,
     pub(super) config_state: ConfigState,
     pub(super) overlay: Overlay,
-    pub(super) drains: Drains,
+    /// Configured backends that an operator drains.
+    pub(super) drains: Deadlines<Key>,
+    /// Backends that the configuration no longer has, by id.
+    pub(super) retiring: Deadlines<u16>,
     pub(super) host: Host,
     /// What the maps hold, as of the last plan.
     pub(super) kernel: KernelState,
@@ -131,7 +136,10 @@ impl<P: Plane> Control<P> {
     ) -> Result<Self, BeginError> {
         let kernel = plane.store().state()?;
         let ids = Ids::recover(&config, &kernel);
-        let overlay = Overlay::adopt(&config, &kernel);
+        let mut overlay = Overlay::adopt(&config, &kernel);
+        overlay.removed = Removed::Drain {
+            released: BTreeSet::new(),
+        };
         let host = plane.host(&config);
         let config_state = ConfigState {
             path: source.name(),
@@ -147,7 +155,8 @@ impl<P: Plane> Control<P> {
             config,
             config_state,
             overlay,
-            drains: Drains::default(),
+            drains: Deadlines::default(),
+            retiring: Deadlines::default(),
             host,
             kernel,
             ids,
@@ -177,14 +186,6 @@ impl<P: Plane> Control<P> {
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
         self.attached = self.plane.attach(&self.config.l4.interfaces)?;
-        for attachment in &self.attached {
-            info!(
-                interface = attachment.interface,
-                mode = attachment.mode.name(),
-                updated = attachment.updated,
-                "attached"
-            );
-        }
         self.resolve_neighbours();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
@@ -200,8 +201,10 @@ impl<P: Plane> Control<P> {
                 .config
                 .service(service)
                 .map(|service| service.drain_timeout);
-            self.drains
-                .begin(service, backend, now + timeout.unwrap_or_default());
+            self.drains.begin(
+                (service.to_owned(), backend.to_owned()),
+                now + timeout.unwrap_or_default(),
+            );
             info!(service, backend, ?timeout, "still draining");
         }
     }
@@ -219,7 +222,12 @@ impl<P: Plane> Control<P> {
         }
         let mut batch = Vec::new();
         loop {
-            let drain_ends = self.drains.next();
+            let drain_ends = self
+                .drains
+                .next()
+                .into_iter()
+                .chain(self.retiring.next())
+                .min();
             let drain_end = async {
                 match drain_ends {
                     Some(end) => sleep_until(end).await,
@@ -277,16 +285,52 @@ impl<P: Plane> Control<P> {
     }
 
     fn end_drains(&mut self, now: Instant) {
-        let ended = self.drains.take_ended(now);
-        for (service, backend) in &ended {
+        let drained = self.drains.take_ended(now);
+        for (service, backend) in &drained {
             info!(
                 service,
                 backend, "drain deadline passed: remaining flows are selected anew"
             );
             self.overlay.entry(service, backend).drain = Drain::Expired;
         }
-        if !ended.is_empty() {
+        let retired = self.retiring.take_ended(now);
+        if let Removed::Drain { released } = &mut self.overlay.removed {
+            for &id in &retired {
+                info!(id, "a removed backend's drain deadline passed");
+                released.insert(id);
+            }
+        }
+        if !drained.is_empty() || !retired.is_empty() {
             self.replan("drain deadline");
+        }
+    }
+
+    /// Notes the backends that began to retire with the last plan, and forgets those that are gone.
+    fn track_retiring(&mut self) {
+        let now = Instant::now();
+        let mut known = BTreeSet::new();
+        for listener in self.ids.listeners() {
+            let timeout = self
+                .config
+                .service(&listener.service)
+                .map(|one| one.drain_timeout);
+            for (backend, id) in &listener.retiring {
+                known.insert(*id);
+                if !self.retiring.contains(id) {
+                    self.retiring.begin(*id, now + timeout.unwrap_or_default());
+                    let service = &listener.service;
+                    info!(
+                        service,
+                        backend,
+                        ?timeout,
+                        "removed from the configuration: draining"
+                    );
+                }
+            }
+        }
+        self.retiring.retain(|id| known.contains(id));
+        if let Removed::Drain { released } = &mut self.overlay.removed {
+            released.retain(|id| known.contains(id));
         }
     }
 
@@ -370,6 +414,7 @@ impl<P: Plane> Control<P> {
         }
         self.kernel = plan.state;
         self.ids = plan.ids;
+        self.track_retiring();
         self.warnings = plan.warnings;
         if let Some(reason) = self.behind.take() {
             info!(reason, "the data plane follows again");

@@ -273,6 +273,7 @@ mod tests {
                 service: "web".to_owned(),
                 id: 1,
                 backends: vec![("b1".to_owned(), 7)],
+                retiring: Vec::new(),
             }]),
             interfaces: [(3, "eth0".to_owned())].into(),
         }

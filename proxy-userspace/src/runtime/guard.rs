@@ -192,6 +192,7 @@ mod tests {
             service: "web".to_owned(),
             id: 5,
             backends: Vec::new(),
+            retiring: Vec::new(),
         }])
     }
 

@@ -44,3 +44,8 @@ pub use control::BeginError;
 pub use plane::PlaneError;
 pub use source::{FileSource, Source};
 pub use start::{Options, StartError, run};
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -199,9 +199,9 @@ impl<P: Plane> Control<P> {
         self.host = next.host;
         self.take(plan);
         let config = &self.config;
-        self.drains.retain(|service, backend| {
+        self.drains.retain(|(service, backend)| {
             let service = config.service(service);
-            service.is_some_and(|service| service.backends.iter().any(|b| b.name == backend))
+            service.is_some_and(|service| service.backends.iter().any(|b| b.name == *backend))
         });
         self.config_state.generation += 1;
         self.config_state.loaded_at_seconds = epoch_seconds();

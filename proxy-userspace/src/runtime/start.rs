@@ -140,7 +140,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         readiness,
     };
     let (stopping, admin_tasks) = serve(shared, unix, tcp);
-    info!(socket = %admin.socket.display(), listen = ?admin.listen, "ready");
+    match admin.listen {
+        Some(listen) => info!(socket = %admin.socket.display(), %listen, "ready"),
+        None => info!(socket = %admin.socket.display(), "ready"),
+    }
     signals::ready();
 
     let ending = tokio::select! {
@@ -210,10 +213,7 @@ fn begin(
     let (plane, adoption) = KernelPlane::open(&config, readers).map_err(StartError::Plane)?;
     match &adoption {
         Adoption::Fresh => {}
-        Adoption::Adopted { interfaces } => {
-            info!(?interfaces, "adopted a running data plane");
-            parts.daemon.adopted = true;
-        }
+        Adoption::Adopted { .. } => parts.daemon.adopted = true,
         Adoption::Replaced { reason, copied, .. } => {
             warn!(
                 reason,

@@ -14,7 +14,7 @@ use crate::observe::view::{
 use proxy_common::backend::BackendState;
 use proxy_common::maps;
 use proxy_common::stats::BackendStats;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,7 +25,12 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
     let usage = control.plane.usage()?;
     let now = Instant::now();
     let snapshot = control.parts.monitor.snapshot();
-    let remaining = |service: &str, backend: &str| control.drains.remaining(service, backend, now);
+    let remaining = |service: &str, backend: &str| {
+        control
+            .drains
+            .remaining(&(service.to_owned(), backend.to_owned()), now)
+    };
+    let retiring = |id: u16| control.retiring.remaining(&id, now);
     let services = Services {
         config: &control.config,
         overlay: &control.overlay,
@@ -36,6 +41,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
         health: Health::new(&snapshot),
         transitions: &control.transitions,
         remaining: &remaining,
+        retiring: &retiring,
     };
     Ok(View {
         daemon: control.parts.daemon.clone(),
@@ -66,7 +72,9 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
 /// Ids of all listeners and of all backends.
 fn all_ids(ids: &Ids) -> (Vec<u16>, Vec<u16>) {
     let listeners = ids.listeners();
-    let backends = listeners.iter().flat_map(|listener| &listener.backends);
+    let backends = listeners
+        .iter()
+        .flat_map(|listener| listener.all_backends());
     (
         listeners.iter().map(|listener| listener.id).collect(),
         backends.map(|(_, id)| *id).collect(),
@@ -165,22 +173,23 @@ struct Services<'a> {
     health: Health<'a>,
     transitions: &'a HashMap<BackendName, u64>,
     remaining: &'a dyn Fn(&str, &str) -> Option<Duration>,
+    retiring: &'a dyn Fn(u16) -> Option<Duration>,
 }
 
 impl Services<'_> {
     fn service(&self, service: &Service) -> ServiceView {
         let listeners = self.config.listeners.iter();
         let own = listeners.filter(|listener| listener.service == service.name);
+        let configured = service
+            .backends
+            .iter()
+            .map(|one| self.backend(service, one));
         ServiceView {
             name: service.name.clone(),
             mode: service.mode.name().to_owned(),
             selection: service.selection.name().to_owned(),
             listeners: own.map(|listener| self.listener(listener)).collect(),
-            backends: service
-                .backends
-                .iter()
-                .map(|one| self.backend(service, one))
-                .collect(),
+            backends: configured.chain(self.retiring(service)).collect(),
         }
     }
 
@@ -212,13 +221,7 @@ impl Services<'_> {
             .of_backend(&service.name, &backend.name)
             .map(|(_, id)| id)
             .collect();
-        let counters = ids.iter().filter_map(|id| self.stats.backends.get(id));
-        let (live, traffic) = counters.fold((0, Traffic::default()), |(live, sum), counters| {
-            (
-                live + counters.live_flows.max(0) as u64,
-                sum.plus(traffic(&counters.totals)),
-            )
-        });
+        let (live, traffic) = self.counted(&ids);
         let health = self.health.get(&service.name, &backend.name);
         BackendView {
             name: backend.name.clone(),
@@ -234,6 +237,41 @@ impl Services<'_> {
             traffic,
             ids,
         }
+    }
+
+    /// Live flows and traffic of these backend ids together.
+    fn counted(&self, ids: &[u16]) -> (u64, Traffic) {
+        let counters = ids.iter().filter_map(|id| self.stats.backends.get(id));
+        counters.fold((0, Traffic::default()), |(live, sum), counters| {
+            let sum = sum.plus(traffic(&counters.totals));
+            (live + counters.live_flows.max(0) as u64, sum)
+        })
+    }
+
+    /// Backends that the configuration no longer has, but that still have flows.
+    fn retiring(&self, service: &Service) -> Vec<BackendView> {
+        let mut ids: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
+        for listener in self.ids.of_service(&service.name) {
+            for (name, id) in &listener.retiring {
+                ids.entry(name).or_default().push(*id);
+            }
+        }
+        let view = |(name, ids): (&str, Vec<u16>)| {
+            let (live_flows, traffic) = self.counted(&ids);
+            let left = ids.iter().filter_map(|id| (self.retiring)(*id)).max();
+            BackendView {
+                name: name.to_owned(),
+                address: name.to_owned(),
+                state: BackendState::Draining.name().to_owned(),
+                why: "removed from the configuration".to_owned(),
+                drain_remaining_seconds: left.map(|left| left.as_secs_f64()),
+                live_flows,
+                traffic,
+                ids,
+                ..BackendView::default()
+            }
+        };
+        ids.into_iter().map(view).collect()
     }
 
     /// The state in the kernel; what is wanted where no listener uses the service.

@@ -76,7 +76,7 @@ pub(super) enum FieldPart {
     Nothing,
 }
 
-/// What a [`Field`] is made of: its value, unless that is at fault, and its node.
+/// What a [`super::Field`] is made of: its value, unless that is at fault, and its node.
 pub(super) struct FieldAccess<'r, 'd> {
     pub(super) reader: Reader<'r, 'd>,
     pub(super) next: FieldPart,

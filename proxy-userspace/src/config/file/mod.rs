@@ -1,7 +1,7 @@
 //! What a configuration file may say: exactly what is written, nothing filled in.
 //!
 //! These types are the one definition of the file's keys. [`super::decode`] reads them,
-//! [`super::schema`] makes the JSON Schema and the reference of them, so their doc comments are
+//! [`super::schema()`] makes the JSON Schema and the reference of them, so their doc comments are
 //! written for users. What the values mean together is judged in [`super::validate`].
 //!
 //! Every field is a [`Field`]. A key with `#[serde(default)]` may be left out; what then holds is

@@ -27,8 +27,8 @@ pub(crate) struct Service {
     #[schemars(range(min = 2, max = 1_000_003), extend("default" = defaults::RING_SIZE))]
     pub(crate) ring_size: Field<u32>,
     /// The addresses that backends see as the client in the mode `full-nat`: addresses of this
-    /// balancer that nothing else uses. Each gives 64512 flows per backend. At most 8 in all
-    /// services together.
+    /// balancer that nothing else uses. Each carries 64512 flows of TCP and as many of UDP at
+    /// a time. At most 8 in all services together; services share a whole list or nothing.
     #[serde(default)]
     #[schemars(length(max = 8), extend("default" = []))]
     pub(crate) source_addresses: Field<Vec<Field<Address>>>,

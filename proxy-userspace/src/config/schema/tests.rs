@@ -101,6 +101,16 @@ fn every_key_of_the_schema_is_in_the_reference() {
 }
 
 #[test]
+fn every_example_is_in_the_reference() {
+    let reference = reference_markdown();
+    for entry in std::fs::read_dir(Path::new(ROOT).join("examples")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let name = name.to_str().unwrap();
+        assert!(reference.contains(&format!("examples/{name}")), "{name}");
+    }
+}
+
+#[test]
 fn examples_fit_the_schema() {
     let validator = validator();
     for entry in std::fs::read_dir(Path::new(ROOT).join("examples")).unwrap() {

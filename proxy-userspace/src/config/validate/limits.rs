@@ -1,13 +1,16 @@
 //! What services share: tunnel sources, source addresses, and the room in the data plane's maps.
 
 use super::together::Sections;
+use super::{elements, family};
 use crate::config::decode::Field;
 use crate::config::fault::Code;
 use crate::config::model::Service;
 use crate::config::report::{Draft, Place, Report};
+use crate::config::yaml::NodeId;
+use ipnet::IpNet;
 use proxy_common::maps::capacity;
 use proxy_common::service::Mode;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// Applies every rule; `uses` pairs listeners and their services by index.
@@ -64,143 +67,153 @@ fn tunnel_sources(report: &Report<'_>, all: &Sections<'_, '_>) {
     }
 }
 
-/// Source addresses of full-nat belong to one use each: answers are recognised by them.
+/// Source addresses of full-nat belong to one use each: answers are recognised by them. The data
+/// plane names the addresses that a service has of a family by a range, so services share all of
+/// them or none.
 fn shared_sources(report: &Report<'_>, all: &Sections<'_, '_>) {
     let mut owners: HashMap<IpAddr, &Service> = HashMap::new();
-    for service in all.services {
-        let nodes = service
-            .file
-            .value
-            .source_addresses
-            .value()
-            .into_iter()
-            .flatten()
-            .filter_map(Field::given);
-        for at in nodes {
+    let full_nat = all
+        .services
+        .iter()
+        .filter(|service| service.model.mode == Mode::FullNat);
+    for service in full_nat {
+        for at in elements(&service.file.value.source_addresses) {
             let address = at.value.0;
-            if !service.model.source_addresses.contains(&address) {
-                continue;
-            }
-            let vip = all
-                .listeners
-                .iter()
-                .find(|listener| listener.model.vip.contains(&address));
-            if let Some(listener) = vip {
-                let draft = Draft::new(
-                    Code::Conflict,
-                    format!(
-                        "`{address}` is an address of listener `{}`",
-                        listener.model.name
-                    ),
-                )
-                .fix("use an address of this balancer that nothing else uses");
-                report.error(Place::Value(at.node), draft);
-            }
+            source_is_no_vip(report, all, at.node, address);
             let owner = owners.entry(address).or_insert(&service.model);
-            if owner.source_addresses != service.model.source_addresses {
+            let v4 = address.is_ipv4();
+            if sources(owner, v4) != sources(&service.model, v4) {
+                let family = family(address);
                 let draft = Draft::new(
                     Code::Conflict,
                     format!(
-                        "service `{}` uses `{address}` together with other addresses",
+                        "service `{}` uses `{address}` with other {family} addresses beside it",
                         owner.name
                     ),
                 )
-                .expected(
-                    "services that share a source address to have the same `source_addresses`",
-                );
+                .expected("the same list in both services, or lists without common addresses");
                 report.error(Place::Value(at.node), draft);
             }
         }
     }
 }
 
+/// The source addresses of one family.
+fn sources(service: &Service, v4: bool) -> BTreeSet<IpAddr> {
+    let addresses = service.source_addresses.iter().copied();
+    addresses
+        .filter(|address| address.is_ipv4() == v4)
+        .collect()
+}
+
+fn source_is_no_vip(report: &Report<'_>, all: &Sections<'_, '_>, node: NodeId, address: IpAddr) {
+    let holds = |vip: &IpNet| vip.prefix_len() > 0 && vip.contains(&address);
+    let listener = all
+        .listeners
+        .iter()
+        .find(|listener| holds(&listener.model.vip));
+    if let Some(listener) = listener {
+        let draft = Draft::new(
+            Code::Conflict,
+            format!(
+                "`{address}` is an address of listener `{}`",
+                listener.model.name
+            ),
+        )
+        .fix("use an address of this balancer that nothing else uses");
+        report.error(Place::Value(node), draft);
+    }
+}
+
 /// What the data plane's maps can hold.
 fn limits(report: &Report<'_>, all: &Sections<'_, '_>, uses: &[(usize, usize)]) {
-    let listeners = place(&all.file.listeners);
-    let services = place(&all.file.services);
-    let prefixes = all
-        .listeners
-        .iter()
-        .filter(|listener| listener.model.vip.prefix_len() < listener.model.vip.max_prefix_len())
-        .count();
-    let vips: HashSet<_> = all
-        .listeners
-        .iter()
-        .map(|listener| listener.model.vip)
+    for need in needs(all, uses) {
+        if need.count <= need.most {
+            continue;
+        }
+        let Need {
+            what, count, most, ..
+        } = need;
+        let draft = Draft::new(Code::Limit, format!("there are {count} {what}"))
+            .expected(format!("at most {most}"));
+        let draft = match need.fix {
+            Some(fix) => draft.fix(fix),
+            None => draft,
+        };
+        report.error(need.place, draft);
+    }
+}
+
+/// How much of something is needed, and how much there may be.
+struct Need {
+    place: Place,
+    what: &'static str,
+    count: usize,
+    most: usize,
+    fix: Option<String>,
+}
+
+fn needs(all: &Sections<'_, '_>, uses: &[(usize, usize)]) -> [Need; 7] {
+    let at_listeners = |what, count, most: u32| Need {
+        place: place(&all.file.listeners),
+        what,
+        count,
+        most: most as usize,
+        fix: None,
+    };
+    let at_services = |what, count, most: u32| Need {
+        place: place(&all.file.services),
+        ..at_listeners(what, count, most)
+    };
+    let vips = all.listeners.iter().map(|listener| listener.model.vip);
+    let is_prefix = |vip: &IpNet| vip.prefix_len() < vip.max_prefix_len();
+    let (prefixes, addresses): (Vec<_>, Vec<_>) = vips.partition(is_prefix);
+    // Each VIP has one more entry, by which echo requests to it are answered.
+    let echo = |vips: &[IpNet]| vips.iter().collect::<HashSet<_>>().len();
+    let services = all.services.iter().map(|service| &service.model);
+    let sources: HashSet<_> = services
+        .flat_map(|service| &service.source_addresses)
         .collect();
-    let sources: HashSet<_> = all
-        .services
-        .iter()
-        .flat_map(|service| service.model.source_addresses.iter().copied())
-        .collect();
-    let backends: usize = uses
+    let backends = uses
         .iter()
         .map(|(_, service)| all.services[*service].model.backends.len())
         .sum();
-    let rules = all
-        .listeners
-        .iter()
-        .map(|listener| &listener.model.guard)
+    let guards = all.listeners.iter().map(|listener| &listener.model.guard);
+    let rules = guards
         .chain([all.guard])
         .map(|guard| guard.allow.len() + guard.deny.len())
         .sum();
-    let keys = all.listeners.len() - prefixes + vips.len() + sources.len();
-    let most = |capacity: u32| capacity as usize;
-    let table: [(Place, &str, usize, usize); 7] = [
-        (
-            listeners,
-            "listeners",
-            all.listeners.len(),
-            most(capacity::SERVICES) - 1,
+    // Index 0 of the tables by id is never used.
+    let ids = capacity::SERVICES - 1;
+    let room = all.l4.backend_capacity.saturating_sub(1);
+    [
+        at_listeners("listeners", all.listeners.len(), ids),
+        at_services("services", all.services.len(), ids),
+        at_listeners(
+            "prefixes with their ports, and once more without",
+            prefixes.len() + echo(&prefixes),
+            capacity::SERVICE_PREFIXES,
         ),
-        (
-            services,
-            "services",
-            all.services.len(),
-            most(capacity::SERVICES) - 1,
+        at_listeners(
+            "addresses with their ports, and once more without",
+            addresses.len() + echo(&addresses) + sources.len(),
+            capacity::SERVICE_KEYS,
         ),
-        (
-            listeners,
-            "listeners with a prefix",
-            prefixes,
-            most(capacity::SERVICE_PREFIXES),
-        ),
-        (
-            listeners,
-            "addresses and ports",
-            keys,
-            most(capacity::SERVICE_KEYS),
-        ),
-        (
-            services,
-            "source addresses of full-nat",
+        at_services(
+            "source addresses of `full-nat`",
             sources.len(),
-            most(capacity::SNAT_ADDRS),
+            capacity::SNAT_ADDRS,
         ),
-        (listeners, "guard rules", rules, most(capacity::GUARD_RULES)),
-        (
-            services,
-            "backends (once for each listener)",
-            backends,
-            (all.l4.backend_capacity as usize).saturating_sub(1),
-        ),
-    ];
-    for (place, what, count, most) in table {
-        if count > most {
-            let draft = Draft::new(Code::Limit, format!("there are {count} {what}"))
-                .expected(format!("at most {most}"));
-            let draft = if what.starts_with("backends") {
-                draft.fix(format!(
-                    "set `l4.backend_capacity: {}` (at most {})",
-                    count + 1,
-                    capacity::MAX_BACKENDS
-                ))
-            } else {
-                draft
-            };
-            report.error(place, draft);
-        }
-    }
+        at_listeners("guard rules", rules, capacity::GUARD_RULES),
+        Need {
+            fix: Some(format!(
+                "set `l4.backend_capacity: {}` (at most {})",
+                backends + 1,
+                capacity::MAX_BACKENDS
+            )),
+            ..at_services("backends (once for each listener)", backends, room)
+        },
+    ]
 }
 
 fn place<T>(field: &Field<T>) -> Place {

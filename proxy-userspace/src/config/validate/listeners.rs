@@ -67,8 +67,22 @@ fn vip(report: &Report<'_>, address: &At<crate::config::file::scalar::Network>) 
         let draft = Draft::new(Code::InvalidValue, format!("`{vip}` cannot be a VIP"))
             .expected("an address or prefix of hosts, longer than `/0`");
         report.error(Place::Value(address.node), draft);
+    } else if covers_mapped(vip) {
+        let draft = Draft::new(
+            Code::InvalidValue,
+            format!("`{vip}` contains `::ffff:0:0/96`, the IPv4 addresses in IPv6 form"),
+        )
+        .fix("give a longer prefix, such as `2000::/3`");
+        report.error(Place::Value(address.node), draft);
     }
     vip
+}
+
+/// True for an IPv6 prefix that contains, besides others, the form in which the data plane holds
+/// IPv4 addresses.
+fn covers_mapped(vip: IpNet) -> bool {
+    let mapped = std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+    matches!(vip, IpNet::V6(vip) if vip.prefix_len() < 96 && vip.contains(&mapped))
 }
 
 fn guard(report: &Report<'_>, field: &Field<file::ListenerGuard>) -> Guard {

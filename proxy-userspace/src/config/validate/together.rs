@@ -32,10 +32,13 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
     let mut names = HashSet::new();
     for (service, listeners) in all.services.iter().zip(&listeners_of) {
         // Of two services with one name, which is a fault of its own, the listeners use the first.
-        if names.insert(&service.model.name) && listeners.is_empty() && resolved {
+        let first = names.insert(&service.model.name);
+        if first && listeners.is_empty() && resolved {
             unused(report, service.file, &service.model);
         }
-        checkable(report, service.file, &service.model, listeners);
+        if first && (resolved || !listeners.is_empty()) {
+            checkable(report, service.file, &service.model, listeners);
+        }
     }
     for (listener, service) in &uses {
         let listener = &all.listeners[*listener];
@@ -114,27 +117,24 @@ fn checkable(
         return;
     };
     let through_vip = check.target == ProbeTarget::Vip;
-    let known = check.port.is_some()
-        || listeners
+    let one_port = |listener: &&Listener| listener.port != PortMatch::All;
+    let own_ports = || {
+        service
+            .backends
             .iter()
-            .any(|listener| listener.port != PortMatch::All)
-        || (!through_vip
-            && service
-                .backends
-                .iter()
-                .all(|backend| backend.port.is_some()));
+            .all(|backend| backend.port.is_some())
+    };
+    let known =
+        check.port.is_some() || listeners.iter().any(one_port) || (!through_vip && own_ports());
     if !known && !service.backends.is_empty() {
         let draft = Draft::new(Code::MissingKey, "it is not known which port to check")
             .fix("add `port` to `health`");
         report.error(Place::Key(at.node), draft);
     }
+    let by_udp = |listener: &&Listener| listener.protocol == Protocol::Udp;
     if through_vip {
         through(report, at, check.port, listeners);
-    } else if check.port.is_none()
-        && listeners
-            .iter()
-            .any(|listener| listener.protocol == Protocol::Udp)
-    {
+    } else if check.port.is_none() && listeners.iter().any(by_udp) {
         report.warn(
             Place::Key(at.node),
             "checks speak TCP, but the service is reached by UDP",
@@ -157,20 +157,19 @@ fn through(
                 _ => true,
             }
     };
-    if !listeners.is_empty() && !listeners.iter().any(carries) {
-        let node = at
-            .value
-            .port
-            .given()
-            .map(|port| port.node)
-            .or(at.value.target.given().map(|target| target.node))
-            .unwrap_or(at.node);
-        let draft = Draft::new(
-            Code::Conflict,
-            "no TCP listener of the service carries this check through the VIP",
-        )
-        .expected("a listener with `protocol: tcp` and the checked port")
-        .fix("remove `port`, or use `target: backend`");
-        report.error(Place::Value(node), draft);
+    if listeners.iter().any(carries) {
+        return;
     }
+    let port = at.value.port.given().map(|port| port.node);
+    let target = at.value.target.given().map(|target| target.node);
+    let draft = Draft::new(
+        Code::Conflict,
+        "no TCP listener of the service carries this check through the VIP",
+    )
+    .expected("a listener with `protocol: tcp` and the checked port");
+    let draft = match port {
+        Some(_) => draft.fix("remove `port`, or use `target: backend`"),
+        None => draft.fix("use `target: backend`"),
+    };
+    report.error(Place::Value(port.or(target).unwrap_or(at.node)), draft);
 }

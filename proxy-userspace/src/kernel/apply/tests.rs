@@ -141,7 +141,8 @@ fn a_failed_replacement_goes_back() {
     );
     let error = error.unwrap_err();
     assert!(matches!(error, ReplaceError::WentBack { .. }), "{error}");
-    assert!(error.to_string().starts_with("12 of "), "{error}");
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.to_string().starts_with("12 of "), "{cause}");
     store.check_invariants().unwrap();
     assert_eq!(image(&store.state().unwrap()), before);
 }

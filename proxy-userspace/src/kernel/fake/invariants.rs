@@ -5,7 +5,7 @@ use crate::kernel::plan::{filter, guard};
 use proxy_common::addr::Addr;
 use proxy_common::backend::BackendState;
 use proxy_common::service::{Mode, Service, ServiceRef, kind, service_flags};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Checked = Result<(), String>;
 
@@ -122,7 +122,22 @@ fn check_at_rest(store: &FakeStore) -> Checked {
             format!("guard rules of service {scope}, which is empty")
         })?;
     }
+    let mut names: BTreeMap<u16, usize> = BTreeMap::new();
+    let targets = tables.keys.values().chain(tables.prefixes.values());
+    for target in targets.filter(|target| target.kind == kind::BALANCE) {
+        *names.entry(target.id).or_default() += 1;
+    }
+    let mut members: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
+    for (&id, b) in tables.backends.iter() {
+        if b.weight > 0 && b.state == BackendState::Up.code() {
+            members.entry(b.service).or_default().insert(id);
+        }
+    }
     for (&id, service) in &tables.services {
+        let names = names.get(&id).copied().unwrap_or_default();
+        holds(names == 1, || format!("service {id} has {names} keys"))?;
+        let members = members.remove(&id).unwrap_or_default();
+        check_ring_at_rest(store, id, service, &members)?;
         check_service_at_rest(store, id, service, scopes.contains(&id))?;
     }
     for (id, backend) in &tables.backends {
@@ -150,18 +165,13 @@ fn check_at_rest(store: &FakeStore) -> Checked {
     Ok(())
 }
 
-fn check_service_at_rest(store: &FakeStore, id: u16, service: &Service, guarded: bool) -> Checked {
-    let tables = &store.tables;
-    let targets = tables.keys.values().chain(tables.prefixes.values());
-    let names = targets
-        .filter(|t| t.kind == kind::BALANCE && t.id == id)
-        .count();
-    holds(names == 1, || format!("service {id} has {names} keys"))?;
-    let has_flag = service.flags & service_flags::GUARDED != 0;
-    holds(has_flag == guarded, || {
-        format!("service {id}: guarded is {has_flag}, but rules: {guarded}")
-    })?;
-
+/// The ring leads to all backends that take new flows, and to no others.
+fn check_ring_at_rest(
+    store: &FakeStore,
+    id: u16,
+    service: &Service,
+    members: &BTreeSet<u16>,
+) -> Checked {
     let ring = store.rings.get(&id).map_or(&[][..], Vec::as_slice);
     holds(ring.len() == service.ring_size as usize, || {
         format!(
@@ -171,15 +181,18 @@ fn check_service_at_rest(store: &FakeStore, id: u16, service: &Service, guarded:
         )
     })?;
     let led_to: BTreeSet<u16> = ring.iter().copied().collect();
-    let wanted: BTreeSet<u16> = (tables.backends.iter())
-        .filter(|(_, b)| b.service == id && b.weight > 0 && b.state == BackendState::Up.code())
-        .map(|(&id, _)| id)
-        .collect();
-    let all_have_slots = ring.len() < wanted.len() || led_to == wanted;
-    holds(all_have_slots && led_to.is_subset(&wanted), || {
-        format!("ring {id} leads to {led_to:?}, not to {wanted:?}")
-    })?;
+    let all_have_slots = ring.len() < members.len() || led_to == *members;
+    holds(all_have_slots && led_to.is_subset(members), || {
+        format!("ring {id} leads to {led_to:?}, not to {members:?}")
+    })
+}
 
+fn check_service_at_rest(store: &FakeStore, id: u16, service: &Service, guarded: bool) -> Checked {
+    let tables = &store.tables;
+    let has_flag = service.flags & service_flags::GUARDED != 0;
+    holds(has_flag == guarded, || {
+        format!("service {id}: guarded is {has_flag}, but rules: {guarded}")
+    })?;
     let ranges = [
         (service.snat4_first, service.snat4_count, true),
         (service.snat6_first, service.snat6_count, false),

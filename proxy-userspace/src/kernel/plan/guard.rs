@@ -23,11 +23,7 @@ pub fn key(scope: u16, net: IpNet) -> (u32, GuardKey) {
     let mapped = 128 - u32::from(net.max_prefix_len());
     (
         GUARD_FIXED_BITS + mapped + u32::from(net.prefix_len()),
-        GuardKey {
-            scope: u32::from(scope).to_be_bytes(),
-            addr: Addr::from(net.trunc().addr()).octets,
-            _pad: [0; 4],
-        },
+        GuardKey::new(u32::from(scope), Addr::from(net.trunc().addr()).octets),
     )
 }
 

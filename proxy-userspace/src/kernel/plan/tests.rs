@@ -10,6 +10,7 @@ mod size;
 mod snat;
 
 use super::*;
+use crate::kernel::fake::FakeStore;
 use crate::kernel::store::MapStore;
 use crate::kernel::testing::*;
 use proxy_common::service::Mode;
@@ -302,6 +303,21 @@ fn an_interrupted_plan_makes_the_next_one_send_what_cannot_be_read_back() {
         plan_on(&store, &web(), &Overlay::default()).unwrap().edits,
         []
     );
+}
+
+#[test]
+fn a_ring_without_entry_that_an_interrupted_plan_left_is_cleared() {
+    let mut store = FakeStore::new(64);
+    let plan = plan_on(&store, &web(), &Overlay::default()).unwrap();
+    let ring = plan
+        .edits
+        .iter()
+        .position(|edit| matches!(edit, MapEdit::Ring(..)))
+        .unwrap();
+    crate::kernel::apply::apply(&mut store, &plan.edits[..=ring]).unwrap();
+    let plan = follow_on(&mut store, &config(vec![], vec![]), &Overlay::default());
+    assert!(outline(&plan.edits).contains("ring 1: {}\nbackend 1: absent"));
+    assert!(store.rings.is_empty());
 }
 
 #[test]

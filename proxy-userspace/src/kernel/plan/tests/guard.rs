@@ -1,7 +1,6 @@
 //! Guard rules of the configuration beside those of operators and policies.
 
 use super::*;
-use crate::kernel::fake::FakeStore;
 use crate::kernel::plan::guard::{key, scope_of};
 use proxy_common::guard::{GuardKey, GuardRule, action, cause, owner};
 use proxy_common::service::service_flags;

@@ -1,7 +1,6 @@
 //! Ids are recognised by what they stand for.
 
 use super::*;
-use crate::kernel::fake::FakeStore;
 use proxy_common::maps::capacity;
 
 #[test]

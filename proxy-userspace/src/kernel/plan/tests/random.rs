@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::kernel::apply::apply;
-use crate::kernel::fake::FakeStore;
 use crate::types::Protocol;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -1,7 +1,6 @@
 //! What cannot be carried out is refused, all at once.
 
 use super::*;
-use crate::kernel::fake::FakeStore;
 use proxy_common::maps::capacity;
 
 fn refusal(config: &Config) -> Vec<String> {

@@ -1,7 +1,6 @@
 //! Backends that the configuration no longer has keep their flows, if that is wanted.
 
 use super::*;
-use crate::kernel::fake::FakeStore;
 use std::collections::BTreeSet;
 
 fn draining(released: &[u16]) -> Overlay {

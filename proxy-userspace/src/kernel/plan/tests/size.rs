@@ -1,7 +1,6 @@
 //! Large configurations. How long they take is printed, not judged.
 
 use super::*;
-use crate::kernel::fake::FakeStore;
 use proxy_common::maps::capacity;
 use proxy_common::service::DEFAULT_RING_SIZE;
 use std::time::Instant;

@@ -1,0 +1,26 @@
+//! Atomic operations on map values. The target has the instructions, but its `core::sync::atomic`
+//! offers only loads and stores.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+
+/// Adds to a shared number.
+///
+/// # Safety
+///
+/// `at` points to an aligned number inside a map's value.
+#[inline(always)]
+pub unsafe fn add(at: *mut i64, change: i64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(at, change) };
+}
+
+/// Sets a shared number to zero and gives what it was.
+///
+/// # Safety
+///
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn take(at: *mut u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(at, 0) }
+}

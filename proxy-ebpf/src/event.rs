@@ -1,0 +1,123 @@
+//! Records for user space: sampled verdicts and captured packets. Off unless asked for, and out
+//! of line, so that they cost the packet path one test each.
+
+use crate::maps::{CAPTURE, CPU_STATE, EVENTS};
+use crate::packet::Frame;
+use crate::verdict::Verdict;
+use crate::xdp::parse::Packet;
+use aya_ebpf::helpers::{
+    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes,
+};
+use proxy_common::event::{CAPTURE_OCTETS, CaptureHeader, CaptureRecord, Event, direction};
+use proxy_common::settings::Settings;
+
+/// Sends one verdict in `Settings::sample_every` to user space.
+#[inline(never)]
+pub fn sample(frame: Frame, settings: &Settings, packet: &Packet, verdict: u64) -> u64 {
+    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: the element belongs to this CPU.
+    let state = unsafe { &mut *state };
+    if state.sample_countdown > 1 {
+        state.sample_countdown -= 1;
+        return 0;
+    }
+    state.sample_countdown = settings.sample_every;
+    let verdict = Verdict::unpack(verdict);
+    // A full buffer loses the event; user space sees the gap in the counters.
+    let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
+        return 0;
+    };
+    record.write(Event {
+        // SAFETY: no arguments.
+        time_ns: unsafe { bpf_ktime_get_coarse_ns() },
+        src: packet.key.src,
+        dst: packet.key.dst,
+        length: packet.length,
+        ifindex: frame.ifindex(),
+        src_port_be: packet.key.src_port_be,
+        dst_port_be: packet.key.dst_port_be,
+        reason: verdict.reason,
+        service: verdict.service,
+        backend: verdict.backend,
+        protocol: packet.key.protocol,
+        _pad: [0; 5],
+    });
+    record.submit(0);
+    0
+}
+
+/// Copies a packet as it arrived. Remembers the time, so that its two records can be paired.
+#[inline(never)]
+pub fn capture_in(frame: Frame, settings: &Settings) -> u64 {
+    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the element belongs to this CPU.
+    unsafe { (*state).capture_ns = now };
+    copy(frame, settings, direction::IN, 0, now)
+}
+
+/// Copies a packet as it leaves.
+#[inline(never)]
+pub fn capture_out(frame: Frame, settings: &Settings, verdict: u64) -> u64 {
+    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: the element belongs to this CPU.
+    let now = unsafe { (*state).capture_ns };
+    copy(frame, settings, direction::OUT, verdict, now)
+}
+
+#[inline(always)]
+fn copy(frame: Frame, settings: &Settings, direction: u8, verdict: u64, now: u64) -> u64 {
+    // SAFETY: the context is valid.
+    let length = unsafe { bpf_xdp_get_buff_len(frame.ctx()) };
+    let mut captured = length;
+    if captured > u64::from(settings.capture_octets) {
+        captured = u64::from(settings.capture_octets);
+    }
+    if captured > CAPTURE_OCTETS as u64 {
+        captured = CAPTURE_OCTETS as u64;
+    }
+    if captured == 0 {
+        return 0;
+    }
+    // A full buffer loses the record.
+    let Some(mut record) = CAPTURE.reserve_untyped::<CaptureRecord>(0) else {
+        return 0;
+    };
+    let verdict = Verdict::unpack(verdict);
+    let at: *mut CaptureRecord = record.as_mut_ptr();
+    // SAFETY: the record is reserved; the length is bounded by the buffer's.
+    let copied = unsafe {
+        (*at).header = CaptureHeader {
+            time_ns: now,
+            length: length as u32,
+            captured: captured as u32,
+            ifindex: frame.ifindex(),
+            reason: verdict.reason,
+            direction,
+            action: verdict.action as u8,
+            service: verdict.service,
+            backend: verdict.backend,
+            cpu: bpf_get_smp_processor_id() as u32,
+        };
+        bpf_xdp_load_bytes(
+            frame.ctx(),
+            0,
+            (&raw mut (*at).data).cast(),
+            captured as u32,
+        )
+    };
+    if copied == 0 {
+        record.submit(0)
+    } else {
+        record.discard(0)
+    }
+    0
+}

@@ -1,0 +1,213 @@
+//! Packets of flows without an entry on this CPU: of new flows, of flows that another CPU knows,
+//! and of nobody's.
+//!
+//! A program of its own, entered by a tail call: the verifier checks it apart from the parser,
+//! and known flows do not carry its code along.
+
+use crate::maps::{NO_SNAT, SERVICE_TABLE, Work};
+use crate::packet::Frame;
+use crate::stats;
+use crate::verdict::{Stage, Verdict, end};
+use crate::xdp::flow::{self, NewFlow, Place};
+use crate::xdp::known::Known;
+use crate::xdp::parse::Packet;
+use crate::xdp::send::{self, Chosen};
+use crate::xdp::{Now, full_nat, guard, hand_on, known, local, pair, select, service};
+use proxy_common::flow::Phase;
+use proxy_common::maps::stage;
+use proxy_common::reason::Reason;
+use proxy_common::service::{Mode, Service, ServiceRef, kind, protocol, service_flags};
+use proxy_common::settings::{Settings, settings_flags};
+use proxy_common::tcp;
+
+/// Finds the backend of a flow without an entry and sends its packet there.
+#[inline(always)]
+pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdict> {
+    let now = Now::at(work.now_ns);
+    let Work {
+        packet,
+        chosen,
+        snat,
+        ..
+    } = &mut *work;
+    let packet = &*packet;
+    let Some(mut place) = flow::place_of(settings, chosen.hash) else {
+        return end(Reason::DropInternal);
+    };
+    let key = &packet.key;
+    let to = service::lookup(settings, &key.dst, key.dst_port_be, key.protocol);
+    if to.kind == kind::SNAT {
+        *snat = u32::from(to.id);
+        return hand_on(frame, stage::RETURN);
+    }
+    if may_be_elsewhere(settings, packet, to) {
+        let entry = flow::adopt(settings, &mut place, key, u64::from(now.tick));
+        if !entry.is_null() {
+            match known::look(settings, packet, now, &place, entry, chosen)? {
+                Known::Send(backend) => {
+                    return send::to_backend(frame, settings, work, now, backend);
+                }
+                Known::Return => {
+                    *snat = NO_SNAT;
+                    return hand_on(frame, stage::RETURN);
+                }
+                Known::Stale => flow::remove(&place, entry),
+            }
+        }
+    }
+    if to.kind != kind::BALANCE {
+        return end(nobody(settings, packet));
+    }
+    chosen.service = to.id;
+    match open(settings, packet, &mut place, chosen, now.ns) {
+        0 => {}
+        verdict => return Err(Verdict::unpack(verdict)),
+    }
+    let Some(backend) = select::keeps_flows(chosen.backend, chosen.service) else {
+        return end(Reason::DropInternal);
+    };
+    send::to_backend(frame, settings, work, now, backend)
+}
+
+/// True if another CPU may have the flow's entry.
+#[inline(always)]
+fn may_be_elsewhere(settings: &Settings, packet: &Packet, to: ServiceRef) -> bool {
+    if settings.cpus < 2 {
+        return false;
+    }
+    if to.kind == kind::BALANCE {
+        return !tcp::opens(packet.tcp_flags);
+    }
+    settings.flags & settings_flags::NAT != 0 && service::may_concern(&packet.key.src)
+}
+
+/// Why a packet to no service is passed.
+#[inline(always)]
+fn nobody(settings: &Settings, packet: &Packet) -> Reason {
+    if settings.flags & settings_flags::NAT != 0 && service::may_concern(&packet.key.src) {
+        Reason::PassNoFlow
+    } else {
+        Reason::PassNotService
+    }
+}
+
+/// Asks the guard.
+#[inline(always)]
+pub fn admit(
+    settings: &Settings,
+    service: &Service,
+    id: u16,
+    packet: &Packet,
+    now: Now,
+) -> Stage<()> {
+    if guard::is_open(settings, service) {
+        return Ok(());
+    }
+    match guard::judge(settings, service, u64::from(id), &packet.key.src, now.ns) {
+        0 => Ok(()),
+        code if code == Reason::DropNotAllowed as u64 => {
+            Err(stats::refuse(Reason::DropNotAllowed, id))
+        }
+        _ => Err(stats::refuse(Reason::DropDenied, id)),
+    }
+}
+
+/// A new flow: admits it, chooses its backend and remembers it. Gives 0, or the packed verdict
+/// that ends the packet's way. A function of its own, for the stack's sake.
+#[inline(never)]
+fn open(
+    settings: &Settings,
+    packet: &Packet,
+    place: &mut Place,
+    chosen: &mut Chosen,
+    now_ns: u64,
+) -> u64 {
+    let now = Now::at(now_ns);
+    match try_open(settings, packet, now, place, chosen) {
+        Ok(()) => 0,
+        Err(verdict) => verdict.pack(),
+    }
+}
+
+#[inline(always)]
+fn try_open(
+    settings: &Settings,
+    packet: &Packet,
+    now: Now,
+    place: &mut Place,
+    chosen: &mut Chosen,
+) -> Stage<()> {
+    let id = chosen.service;
+    let Some(service) = SERVICE_TABLE.get(u32::from(id)) else {
+        return end(Reason::DropInternal);
+    };
+    admit(settings, service, id, packet, now)?;
+    if service.flags & service_flags::BUDGET != 0
+        && !guard::charge(service, u64::from(id), &packet.key.src, now.ns)
+    {
+        return Err(stats::refuse(Reason::DropBudget, id));
+    }
+    let mut new = NewFlow {
+        now: now.tick,
+        guard_generation: settings.guard_generation,
+        nat_word: 0,
+        backend: 0,
+        service: id,
+        nat_port_be: 0,
+        phase: first_phase(packet),
+        flags: 0,
+        counted: 0,
+    };
+    if service.mode == Mode::Local.code() {
+        let _ = flow::insert(place, &packet.key, &new);
+        if let Some(stats) = stats::service(id) {
+            stats.local_new_flows += 1;
+        }
+        return Err(local(packet, id));
+    }
+    new.backend = select::backend(service, id, &packet.key, settings.selection_seed, now.tick);
+    let Some(backend) = select::keeps_flows(new.backend, id) else {
+        return Err(stats::refuse(Reason::DropNoBackend, id));
+    };
+    if service.mode == Mode::FullNat.code() {
+        let port = full_nat::allocate(settings, service, packet, &new, backend);
+        if port == 0 {
+            return Err(stats::refuse(Reason::DropPortsExhausted, id));
+        }
+        new.nat_word = (port >> 16) as u32 & 0xffff;
+        new.nat_port_be = port as u16;
+    }
+    new.counted = u32::from(new.phase != Phase::Closing.code());
+    let _ = flow::insert(place, &packet.key, &new);
+    chosen.backend = new.backend;
+    chosen.nat_word = new.nat_word;
+    chosen.nat_port_be = new.nat_port_be;
+    if service.mode == Mode::Nat.code() {
+        pair::keep_alive(
+            settings,
+            &packet.key,
+            chosen,
+            backend,
+            pair::moment(now.tick, new.phase),
+        );
+    }
+    if let Some(stats) = stats::backend(new.backend) {
+        stats.new_flows += 1;
+    }
+    Ok(())
+}
+
+/// Phase of a new flow.
+#[inline(always)]
+fn first_phase(packet: &Packet) -> u8 {
+    if packet.key.protocol == protocol::UDP {
+        return Phase::Udp.code();
+    }
+    if tcp::opens(packet.tcp_flags) && !tcp::ends(packet.tcp_flags) {
+        Phase::Syn.code()
+    } else if tcp::ends(packet.tcp_flags) {
+        Phase::Closing.code()
+    } else {
+        Phase::Established.code()
+    }
+}

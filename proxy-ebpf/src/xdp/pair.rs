@@ -1,0 +1,184 @@
+//! The return path of `nat`: a second entry, keyed by the backend's answer.
+//!
+//! The two entries of a flow live on the CPUs that see the two directions. Each direction renews
+//! the other one's entry now and then, so that a flow with traffic in one direction only is not
+//! forgotten in the other.
+
+use crate::maps::{NO_SNAT, SERVICE_TABLE, Work};
+use crate::packet::{Frame, forget};
+use crate::stats;
+use crate::verdict::{Stage, Verdict, end};
+use crate::xdp::forward::{self, Route};
+use crate::xdp::parse::{Packet, fragment};
+use crate::xdp::rewrite::{leave, nat};
+use crate::xdp::send::{self, Chosen};
+use crate::xdp::{flow, full_nat, hand_on};
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use flow::NewFlow;
+use proxy_common::addr::Addr;
+use proxy_common::backend::Backend;
+use proxy_common::flow::{FlowKey, TICK_SHIFT, flow_flags};
+use proxy_common::maps::stage;
+use proxy_common::reason::Reason;
+use proxy_common::service::Mode;
+use proxy_common::settings::Settings;
+use proxy_common::tcp;
+
+/// Entries of the other direction are renewed when this many bits of the tick have changed:
+/// every 1.07 s.
+const RENEW_SHIFT: u32 = 10;
+
+/// True when the other direction's entry should be renewed: with NAT, at intervals, and on each
+/// SYN, since a flood may have washed out an answer's entry before the answer came.
+#[inline(always)]
+pub fn is_due(backend: &Backend, packet: &Packet, seen: u32, now: u32) -> bool {
+    (backend.mode == Mode::Nat.code() || backend.mode == Mode::FullNat.code())
+        && (seen >> RENEW_SHIFT != now >> RENEW_SHIFT
+            || packet.tcp_flags & (tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST) != 0)
+}
+
+/// Tick and phase in one argument.
+#[inline(always)]
+pub fn moment(tick: u32, phase: u8) -> u64 {
+    u64::from(tick) | u64::from(phase) << 32
+}
+
+/// Makes or renews the entry of the return path.
+#[inline(never)]
+pub fn keep_alive(
+    settings: &Settings,
+    key: &FlowKey,
+    chosen: &Chosen,
+    backend: &Backend,
+    moment: u64,
+) -> u64 {
+    let (tick, phase) = (moment as u32, (moment >> 32) as u8);
+    if backend.mode == Mode::FullNat.code() {
+        full_nat::renew(key, chosen, tick, phase);
+        return 0;
+    }
+    let answer = FlowKey::new(
+        backend.addr,
+        key.src,
+        if backend.port_be != 0 {
+            backend.port_be
+        } else {
+            key.dst_port_be
+        },
+        key.src_port_be,
+        key.protocol,
+    );
+    let Some(mut place) = flow::place(settings, &answer) else {
+        return 0;
+    };
+    let new = NewFlow {
+        now: tick,
+        guard_generation: 0,
+        nat_word: u32::from_ne_bytes(key.dst.low32()),
+        backend: chosen.backend,
+        service: chosen.service,
+        nat_port_be: key.dst_port_be,
+        phase,
+        flags: flow_flags::RETURN,
+        counted: 0,
+    };
+    match flow::find(&mut place, &answer) {
+        Some(entry) => {
+            flow::renew(entry, &new);
+        }
+        None => {
+            let _ = flow::insert(&mut place, &answer, &new);
+        }
+    }
+    0
+}
+
+/// Sends a backend's answer to the client, from the VIP.
+#[inline(always)]
+pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdict> {
+    let now_ns = work.now_ns;
+    let Work {
+        packet,
+        chosen,
+        new,
+        snat,
+        ..
+    } = &mut *work;
+    let known = if *snat == NO_SNAT {
+        *new = packet.key;
+        vip(chosen, new)
+    } else {
+        full_nat::answer(*snat, packet, new, chosen, now_ns)
+    };
+    forget();
+    let both = *snat != NO_SNAT;
+    let (service, backend) = (chosen.service, chosen.backend);
+    let sent = match known {
+        Ok(()) => to_client(frame, settings, work, both),
+        Err(verdict) => Err(verdict),
+    };
+    let (Ok(verdict) | Err(verdict)) = sent;
+    Ok(verdict.with(service, backend))
+}
+
+/// Puts the VIP and its port in as the source. Of the address the entry keeps the last 32 bits;
+/// the rest is the same for all addresses of a prefix service.
+#[inline(always)]
+pub fn vip(chosen: &Chosen, new: &mut FlowKey) -> Stage<()> {
+    let Some(service) = SERVICE_TABLE.get(u32::from(chosen.service)) else {
+        return end(Reason::PassNoFlow);
+    };
+    if service.mode != Mode::Nat.code() {
+        return end(Reason::PassNoFlow);
+    }
+    let mut octets = service.vip.octets;
+    octets[12..16].copy_from_slice(&chosen.nat_word.to_ne_bytes());
+    new.src = Addr { octets };
+    new.src_port_be = chosen.nat_port_be;
+    Ok(())
+}
+
+/// Translates an answer and sends it to the client; `both` rewrites the destination, too.
+#[inline(always)]
+fn to_client(frame: Frame, settings: &Settings, work: &mut Work, both: bool) -> Stage<Verdict> {
+    let Work {
+        packet,
+        chosen,
+        new,
+        mtu,
+        ..
+    } = work;
+    let packet = &*packet;
+    let route = match forward::route(frame, settings, &new.dst, work.now_ns) {
+        Route::Known(route) => {
+            if packet.length > route.mtu {
+                *mtu = route.mtu;
+                return hand_on(frame, stage::TOO_BIG);
+            }
+            Some(route)
+        }
+        Route::Unresolved => None,
+        Route::None => return end(Reason::DropNoRoute),
+    };
+    send::translated(if both {
+        nat::translate::<true, true>(frame, packet, new)
+    } else {
+        nat::translate::<true, false>(frame, packet, new)
+    })?;
+    if let Some(stats) = stats::backend(chosen.backend) {
+        stats.return_packets += 1;
+        stats.return_bytes += u64::from(packet.length);
+    }
+    let action = match route {
+        Some(route) => leave(frame, packet, route)?,
+        None => XDP_PASS,
+    };
+    let reason = if packet.fragment == fragment::LATER {
+        Reason::FragmentForwarded
+    } else {
+        Reason::Returned
+    };
+    Ok(send::done(reason, action))
+}
+
+const _: () = assert!(TICK_SHIFT + RENEW_SHIFT == 30, "about a second");

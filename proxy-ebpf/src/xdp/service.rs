@@ -1,0 +1,109 @@
+//! Which service a packet is addressed to.
+//!
+//! The `services` map is what operators read and what decides; a per-CPU, direct-mapped cache of
+//! its answers (the negative ones too) spares most new flows its probes. The cache is stale as a
+//! whole when `Settings::generation` has changed.
+
+use crate::maps::{ADDRESS_FILTER, SERVICE_CACHE, SERVICE_PREFIXES, SERVICES, prefix_key};
+use proxy_common::addr::Addr;
+use proxy_common::hash::filter_bit;
+use proxy_common::maps::capacity;
+use proxy_common::service::{ServiceKey, ServiceRef, kind, protocol};
+use proxy_common::settings::{CachedService, Settings, settings_flags};
+
+/// True if the address filter does not rule the address out.
+#[inline(always)]
+pub fn may_concern(addr: &Addr) -> bool {
+    let (word, mask) = filter_bit(addr);
+    let Some(filter) = ADDRESS_FILTER.get_ptr(0) else {
+        return true;
+    };
+    // SAFETY: `filter_bit` gives a word inside the filter.
+    let word = unsafe { (&raw const (*filter).words).cast::<u64>().add(word).read() };
+    word & mask != 0
+}
+
+/// What the destination stands for; `kind` is 0 for nothing.
+#[inline(always)]
+pub fn lookup(settings: &Settings, addr: &Addr, port_be: u16, protocol: u8) -> ServiceRef {
+    let [a, b] = addr.words();
+    let mixed = (a ^ b.rotate_left(17) ^ u64::from(port_be) ^ u64::from(protocol) << 16)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let slot = (mixed >> 40) as u32 & (capacity::SERVICE_CACHE - 1);
+    let Some(cached) = SERVICE_CACHE.get_ptr_mut(slot) else {
+        return ServiceRef::default();
+    };
+    // SAFETY: the element belongs to this CPU.
+    let cached = unsafe { &mut *cached };
+    if cached.generation == settings.generation
+        && cached.addr == *addr
+        && cached.port_be == port_be
+        && cached.protocol == protocol
+    {
+        return ServiceRef {
+            id: cached.id,
+            kind: cached.kind,
+            _pad: 0,
+        };
+    }
+    fill(
+        settings,
+        cached,
+        addr,
+        u64::from(port_be) | u64::from(protocol) << 16,
+    );
+    ServiceRef {
+        id: cached.id,
+        kind: cached.kind,
+        _pad: 0,
+    }
+}
+
+/// Asks the maps: the exact address before prefixes; of each, the port before all ports.
+#[inline(never)]
+fn fill(settings: &Settings, cached: &mut CachedService, addr: &Addr, port_protocol: u64) -> u64 {
+    let port_be = port_protocol as u16;
+    let protocol = (port_protocol >> 16) as u8;
+    let found = exact(addr, u16::from_be(port_be), protocol)
+        .or_else(|| exact(addr, 0, protocol))
+        .or_else(|| prefixed(settings, addr, port_be, protocol))
+        .or_else(|| exact(addr, 0, 0))
+        .unwrap_or_default();
+    *cached = CachedService {
+        addr: *addr,
+        port_be,
+        protocol,
+        kind: found.kind,
+        id: found.id,
+        _pad: 0,
+        generation: settings.generation,
+        _pad2: 0,
+    };
+    0
+}
+
+#[inline(always)]
+fn exact(addr: &Addr, port: u16, protocol: u8) -> Option<ServiceRef> {
+    let key = ServiceKey::new(*addr, port, protocol);
+    // SAFETY: the value is copied at once; user space replaces whole values.
+    unsafe { SERVICES.get(key) }.copied()
+}
+
+#[inline(always)]
+fn prefixed(settings: &Settings, addr: &Addr, port_be: u16, protocol: u8) -> Option<ServiceRef> {
+    if settings.flags & settings_flags::PREFIX_SERVICES == 0 {
+        return None;
+    }
+    for port in [port_be, 0] {
+        if let Some(found) = SERVICE_PREFIXES.get(&prefix_key(addr, port, protocol).0) {
+            return Some(*found);
+        }
+    }
+    SERVICE_PREFIXES.get(&prefix_key(addr, 0, 0).0).copied()
+}
+
+/// True if echo requests to this address are answered: some service has it.
+#[inline(always)]
+pub fn answers_echo(settings: &Settings, addr: &Addr) -> bool {
+    lookup(settings, addr, 0, protocol::ICMP).kind == kind::ECHO
+}

@@ -1,0 +1,102 @@
+//! The kernel object: its maps made or opened, its programs loaded and pinned.
+
+use super::layout::{Capacities, SHAPES};
+use super::load::LoadError;
+use super::pins::{self, Pins};
+use super::sys;
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
+
+/// Lines of the verifier's log that an error shows: its last ones say what it refused.
+const VERIFIER_LINES: usize = 24;
+
+/// Parses the object and makes its maps, or opens those that are pinned in the directory.
+pub(crate) fn load_object(
+    object: &[u8],
+    directory: &Path,
+    sizes: &Capacities,
+) -> Result<Ebpf, LoadError> {
+    let mut loader = EbpfLoader::new();
+    // The programs ask for no relocation against the kernel's types; reading those takes 0.1 s.
+    loader.btf(None);
+    for shape in SHAPES {
+        loader.map_pin_path(shape.name, directory.join(shape.name));
+    }
+    for (name, entries) in sizes.overrides() {
+        loader.map_max_entries(name, entries);
+    }
+    loader.load(object).map_err(object_error)
+}
+
+pub(crate) fn object_error(error: EbpfError) -> LoadError {
+    LoadError::Object(Box::new(error))
+}
+
+/// Loads one program of an object.
+pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let program_error = |source| match source {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => LoadError::Refused {
+            program: name,
+            log: last_lines(&verifier_log.to_string(), VERIFIER_LINES),
+            source: io_error,
+        },
+        source => LoadError::Program {
+            program: name,
+            source: Box::new(source),
+        },
+    };
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::MissingProgram(name))?
+        .try_into()
+        .map_err(|_| LoadError::MissingProgram(name))?;
+    program.load().map_err(program_error)?;
+    let fd = program.fd().map_err(program_error)?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| program_error(ProgramError::IOError(source)))
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Pins a program under its name, in place of what was there.
+pub(crate) fn pin_program(
+    pins: &Pins,
+    name: &'static str,
+    program: &OwnedFd,
+) -> Result<(), LoadError> {
+    let (path, fresh) = (pins.program(name), pins.program(&format!("{name}_next")));
+    pins::remove_pin(&fresh)?;
+    let error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LoadError::Path {
+            call: "pin",
+            path,
+            source,
+        }
+    };
+    sys::pin(program.as_fd(), &fresh).map_err(error(&fresh))?;
+    std::fs::rename(&fresh, &path).map_err(error(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_verifier_log_is_shown() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc");
+        assert_eq!(last_lines("", 2), "");
+    }
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask bench`: measurements, made by the binary `bench` of the tests' package.
+
+use crate::demo::refuse_without_privileges;
+use crate::setup::{self, Purpose};
+use crate::workspace::{Profile, Workspace};
+use crate::{build, shell};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use std::os::unix::process::CommandExt;
+use std::path::{self, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Options of the task.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subject {
+    /// The kernel data plane: ns per packet, and end to end against other balancers.
+    L4(Run),
+}
+
+/// Options that every benchmark has.
+#[derive(Debug, Args)]
+struct Run {
+    /// Fewer rounds and shorter ones: for a first impression, not for claims.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the rows (id, value, unit, baseline, ratio) to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Further arguments of the benchmark, after `--`.
+    #[arg(last = true)]
+    further: Vec<String>,
+}
+
+/// Runs the task. The benchmark takes this process's place.
+pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let Subject::L4(run) = &options.subject;
+    refuse_without_privileges("cargo xtask bench")?;
+    setup::ensure(workspace, Purpose::Bench)?;
+    let binary = build::tool(workspace, Profile::Release, "bench")?;
+    let mut bench = Command::new(&binary);
+    bench.current_dir(workspace.root()).arg("l4");
+    bench.env("SLUICE_BIN", workspace.binary(Profile::Release, "sluice"));
+    if run.quick {
+        bench.arg("--quick");
+    }
+    if let Some(file) = &run.json {
+        // Named from where the user is, written from the workspace's root.
+        let file = path::absolute(file).context("--json FILE")?;
+        bench.arg("--json").arg(file);
+    }
+    bench.args(&run.further);
+    eprintln!("    $ {}", shell::display(&bench));
+    Err(bench.exec()).with_context(|| format!("starting {}", binary.display()))
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask build`: everything, ready to run.
+
+use crate::setup::{self, Purpose};
+use crate::workspace::{Profile, Workspace};
+use crate::{build_ebpf, progress::Progress, shell};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Options of the task.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Build without optimisation: quicker to build, slower to run.
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Runs the task.
+pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let profile = if options.debug {
+        Profile::Dev
+    } else {
+        Profile::Release
+    };
+    let binary = sluice(workspace, profile)?;
+    println!("{}", binary.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds kernel programs and the binary `sluice`, and returns its path.
+pub(crate) fn sluice(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    setup::ensure(workspace, Purpose::Build)?;
+    let mut progress = Progress::new(2);
+    progress.step("the kernel programs", || build_ebpf::build(workspace))?;
+    progress.step("sluice", || {
+        let mut cargo = shell::cargo(workspace.root());
+        cargo.args(["build", "--package", "proxy-userspace", "--bin", "sluice"]);
+        cargo.args(profile.arguments());
+        shell::run(&mut cargo, "mend what the compiler names")
+    })?;
+    Ok(workspace.binary(profile, "sluice"))
+}
+
+/// Builds kernel programs, `sluice` and a binary of the tests' package; returns the latter's path.
+///
+/// The whole workspace is built, so that every task resolves the same features and shares what
+/// the others have compiled.
+pub(crate) fn tool(workspace: &Workspace, profile: Profile, name: &str) -> Result<PathBuf> {
+    let mut progress = Progress::new(2);
+    progress.step("the kernel programs", || build_ebpf::build(workspace))?;
+    progress.step("user space and the harness", || {
+        let mut cargo = shell::cargo(workspace.root());
+        cargo
+            .args(["build", "--workspace", "--bins"])
+            .args(profile.arguments());
+        shell::run(&mut cargo, "mend what the compiler names")
+    })?;
+    Ok(workspace.binary(profile, name))
+}

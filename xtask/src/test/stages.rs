@@ -1,0 +1,323 @@
+//! The stages, in order: cheap ones first, and each target of the tests' package as its own.
+
+use super::tally::{self, Tally};
+use crate::workspace::{Profile, Workspace};
+use crate::{build_ebpf, shell, tidy};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+/// One stage.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// Its name for `--only`.
+    pub(crate) name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Format,
+    Tidy,
+    BuildEbpf,
+    Clippy,
+    Build,
+    /// Unit tests, documentation tests and the suites that need no privileges, by target.
+    Unit(Vec<String>),
+    /// A target of the tests' package.
+    Suite,
+}
+
+/// What a stage found, if it did not fail.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A check passed.
+    Check,
+    /// Tests ran.
+    Tests(Tally),
+}
+
+/// The package whose targets need privileges, one stage each.
+const SUITES: &str = "proxy-tests";
+
+/// Targets of that package that come first, in this order: what is simpler to understand when it
+/// fails comes before what builds on it.
+const ORDER: &[&str] = &["packets", "loader", "netns"];
+
+/// The target that replays another balancer's packet cases, where these are at hand.
+const PEER_VECTORS: &str = "peer_vectors";
+
+/// Where they may be: this variable, or that folder beside the workspace.
+const PEER_VECTORS_VARIABLE: &str = "SLUICE_PEER_VECTORS";
+const PEER_VECTORS_FOLDER: &str = "../shared/peer-vectors";
+
+/// The stages of this workspace.
+pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
+    let (suites, others) = test_targets(workspace)?;
+    Ok(plan(&suites, &others, peer_vectors(workspace).is_some()))
+}
+
+/// The stages for these targets: `suites` need privileges, `others` do not.
+///
+/// Without the data, its replay is no stage at all, rather than one that passes without a test.
+pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<Stage> {
+    let stage = |name: &str, kind| Stage {
+        name: name.to_owned(),
+        kind,
+    };
+    let mut stages = vec![
+        stage("fmt", Kind::Format),
+        stage("tidy", Kind::Tidy),
+        // Before clippy: user space embeds the object, and would be checked again for it.
+        stage("build-ebpf", Kind::BuildEbpf),
+        stage("clippy", Kind::Clippy),
+        stage("build", Kind::Build),
+        stage("unit", Kind::Unit(others.to_vec())),
+    ];
+    let mut suites = suites.to_vec();
+    suites.sort_by_key(|name| {
+        ORDER
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or(ORDER.len())
+    });
+    suites.retain(|name| vectors || name != PEER_VECTORS);
+    stages.extend(suites.iter().map(|name| stage(name, Kind::Suite)));
+    stages
+}
+
+impl Stage {
+    /// One line about it.
+    pub(crate) fn about(&self) -> &'static str {
+        match self.kind {
+            Kind::Format => "formatting is that of rustfmt",
+            Kind::Tidy => "layers, lengths, leftovers, links in the documents",
+            Kind::BuildEbpf => "the kernel programs compile",
+            Kind::Clippy => "no warnings of rustc and clippy",
+            Kind::Build => "user space and every test compile",
+            Kind::Unit(_) => "tests that need no privileges, in every crate",
+            Kind::Suite => match self.name.as_str() {
+                "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
+                "loader" => "loading, attaching, pinning and adopting",
+                "netns" => "real traffic in network namespaces",
+                PEER_VECTORS => "another balancer's packet cases, replayed",
+                _ => "a suite that needs privileges",
+            },
+        }
+    }
+
+    /// True if it needs root.
+    pub(crate) fn is_privileged(&self) -> bool {
+        matches!(self.kind, Kind::Suite)
+    }
+
+    /// True for the stages that later ones build on.
+    pub(crate) fn is_build(&self) -> bool {
+        matches!(self.kind, Kind::BuildEbpf | Kind::Build)
+    }
+
+    /// True if it runs what [`Self::is_build`] makes.
+    pub(crate) fn needs_build(&self) -> bool {
+        matches!(self.kind, Kind::Unit(_) | Kind::Suite)
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    ///
+    /// If a check fails or tests could not be run; tests that failed are in the outcome.
+    pub(crate) fn run(&self, workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
+        match &self.kind {
+            Kind::Format => format(workspace),
+            Kind::Tidy => tidy::check(workspace),
+            Kind::BuildEbpf => build_ebpf::build(workspace).map(|_| ()),
+            Kind::Clippy => clippy(workspace),
+            Kind::Build => build(workspace),
+            Kind::Unit(targets) => return unit(workspace, targets, filter),
+            Kind::Suite => return suite(workspace, &self.name, filter),
+        }?;
+        Ok(Outcome::Check)
+    }
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    let remedy = "`cargo fmt`, in proxy-ebpf/ as well";
+    shell::run(
+        shell::cargo(workspace.root()).args(["fmt", "--all", "--check"]),
+        remedy,
+    )?;
+    let mut kernel = shell::cargo(&workspace.ebpf_crate());
+    shell::run(kernel.args(["fmt", "--check"]), remedy)
+}
+
+fn clippy(workspace: &Workspace) -> Result<()> {
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    let user = shell::run(&mut cargo, "mend what clippy names");
+    let kernel = build_ebpf::clippy(workspace);
+    user.and(kernel.map(|_| ()))
+}
+
+/// Builds the binaries that suites start and every test, in one go: on its own, a build of the
+/// binaries would leave out the features that tests add and compile dozens of crates twice.
+fn build(workspace: &Workspace) -> Result<()> {
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args(["build", "--workspace", "--bins", "--tests", "--examples"]);
+    shell::run(&mut cargo, "mend what the compiler names")
+}
+
+fn unit(workspace: &Workspace, targets: &[String], filter: Option<&str>) -> Result<Outcome> {
+    let mut cargo = test_command(workspace);
+    cargo.args(["--lib", "--bins", "--examples"]);
+    for target in targets {
+        cargo.args(["--test", target]);
+    }
+    let mut tally = tests(&mut cargo, filter)?;
+    let mut documentation = test_command(workspace);
+    documentation.arg("--doc");
+    tally.add(tally::run(with_filter(&mut documentation, filter))?);
+    Ok(Outcome::Tests(tally))
+}
+
+fn suite(workspace: &Workspace, target: &str, filter: Option<&str>) -> Result<Outcome> {
+    let mut cargo = test_command(workspace);
+    cargo.args(["--test", target]);
+    cargo.env("SLUICE_REQUIRE_PRIVILEGED", "1");
+    cargo.env("SLUICE_BIN", workspace.binary(Profile::Dev, "sluice"));
+    if let Some(folder) = peer_vectors(workspace) {
+        cargo.env(PEER_VECTORS_VARIABLE, folder);
+    }
+    Ok(Outcome::Tests(tests(&mut cargo, filter)?))
+}
+
+/// `cargo test` of the whole workspace: a smaller selection would resolve other features and
+/// compile dependencies once more.
+fn test_command(workspace: &Workspace) -> Command {
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    cargo
+}
+
+/// Runs tests; fails if there were none, because a suite that does nothing proves nothing.
+fn tests(cargo: &mut Command, filter: Option<&str>) -> Result<Tally> {
+    let tally = tally::run(with_filter(cargo, filter))?;
+    if tally.passed + tally.failed == 0 && filter.is_none() {
+        bail!("no test ran in this stage");
+    }
+    Ok(tally)
+}
+
+fn with_filter<'a>(cargo: &'a mut Command, filter: Option<&str>) -> &'a mut Command {
+    match filter {
+        Some(filter) => cargo.args(["--", filter]),
+        None => cargo,
+    }
+}
+
+/// The folder of another balancer's packet cases, if it is there.
+fn peer_vectors(workspace: &Workspace) -> Option<PathBuf> {
+    env::var_os(PEER_VECTORS_VARIABLE)
+        .map(PathBuf::from)
+        .into_iter()
+        .chain([workspace.root().join(PEER_VECTORS_FOLDER)])
+        .find_map(|folder| fs::canonicalize(folder).ok())
+}
+
+/// The integration tests of the tests' package, and those of all other packages.
+fn test_targets(workspace: &Workspace) -> Result<(Vec<String>, Vec<String>)> {
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+        "--offline",
+    ]);
+    let text = shell::probe(&mut cargo)
+        .with_context(|| format!("`{}` failed: is a manifest broken?", shell::display(&cargo)))?;
+    split_targets(&text)
+}
+
+fn split_targets(metadata: &str) -> Result<(Vec<String>, Vec<String>)> {
+    let metadata: Metadata = serde_json::from_str(metadata).context("reading cargo's metadata")?;
+    let (suites, others): (Vec<_>, Vec<_>) = metadata
+        .packages
+        .into_iter()
+        .partition(|package| package.name == SUITES);
+    let names = |packages: Vec<Package>| {
+        let targets = packages.into_iter().flat_map(|package| package.targets);
+        targets
+            .filter(|target| target.kind == ["test"])
+            .map(|target| target.name)
+            .collect()
+    };
+    Ok((names(suites), names(others)))
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(stages: &[Stage]) -> Vec<&str> {
+        stages.iter().map(|stage| stage.name.as_str()).collect()
+    }
+
+    #[test]
+    fn every_suite_has_a_stage_in_a_sensible_order() {
+        let suites = ["bad_input", "netns", "packets", "loader"].map(str::to_owned);
+        let stages = plan(&suites, &[], false);
+        assert_eq!(
+            names(&stages)[6..],
+            ["packets", "loader", "netns", "bad_input"]
+        );
+        assert!(stages[6..].iter().all(Stage::is_privileged));
+        assert!(!stages[..6].iter().any(Stage::is_privileged));
+    }
+
+    #[test]
+    fn peer_vectors_run_only_where_the_data_is() {
+        let suites = [PEER_VECTORS.to_owned()];
+        assert_eq!(plan(&suites, &[], false).len(), 6);
+        assert_eq!(plan(&suites, &[], true).len(), 7);
+    }
+
+    #[test]
+    fn targets_are_told_apart_by_package() {
+        let metadata = r#"{"packages": [
+            {"name": "proxy-tests", "targets": [
+                {"name": "proxy_tests", "kind": ["lib"]},
+                {"name": "netns", "kind": ["test"]}]},
+            {"name": "proxy-userspace", "targets": [
+                {"name": "sluice", "kind": ["bin"]},
+                {"name": "config", "kind": ["test"]}]}]}"#;
+        let (suites, others) = split_targets(metadata).unwrap();
+        assert_eq!(suites, ["netns"]);
+        assert_eq!(others, ["config"]);
+    }
+}

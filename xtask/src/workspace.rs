@@ -1,0 +1,77 @@
+//! Where things are.
+
+use anyhow::{Context, Result};
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The workspace on disk.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the workspace: the one that cargo runs this program for, else the one that it was
+    /// built in.
+    pub(crate) fn locate() -> Result<Self> {
+        let manifest =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&manifest)
+            .parent()
+            .filter(|root| root.join("xtask").is_dir())
+            .context("the workspace has moved: start this by `cargo xtask`")?
+            .to_owned();
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || root.join("target"),
+            |dir| root.join(dir), // An absolute path replaces the root.
+        );
+        Ok(Self { root, target })
+    }
+
+    /// The folder of the workspace's manifest.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The kernel programs' crate, which is a workspace of its own.
+    pub(crate) fn ebpf_crate(&self) -> PathBuf {
+        self.root.join("proxy-ebpf")
+    }
+
+    /// Where the built kernel objects are left; `proxy-userspace/build.rs` reads them here.
+    pub(crate) fn ebpf_objects(&self) -> PathBuf {
+        self.root.join("target/ebpf")
+    }
+
+    /// A binary of the workspace.
+    pub(crate) fn binary(&self, profile: Profile, name: &str) -> PathBuf {
+        self.target.join(profile.folder()).join(name)
+    }
+}
+
+/// How user space is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quick to build.
+    Dev,
+    /// Quick to run.
+    Release,
+}
+
+impl Profile {
+    /// Cargo's argument that selects it.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &[],
+            Self::Release => &["--release"],
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
