@@ -74,10 +74,23 @@ pub struct Backend {
     pub mode: u8,
     /// IP protocol of the service.
     pub protocol: u8,
+    /// One of [`drain`]. For user space only: `state` alone does not tell a drained backend from
+    /// one that fails its checks, and a restarted daemon must not let the former take flows again.
+    pub drain: u8,
     /// Zero.
-    pub _pad: [u8; 9],
+    pub _pad: [u8; 8],
 }
 
-const _: () = assert!(size_of::<Backend>() == 16 + 16 + 4 + 2 + 2 + 2 + 2 + 1 + 1 + 1 + 9);
+const _: () = assert!(size_of::<Backend>() == 16 + 16 + 4 + 2 + 2 + 2 + 2 + 1 + 1 + 1 + 1 + 8);
+
+/// How far an operator's drain of a backend is. The codes are stored in maps.
+pub mod drain {
+    /// Not drained.
+    pub const NO: u8 = 0;
+    /// Keeps its flows, takes no new ones.
+    pub const DRAINING: u8 = 1;
+    /// The deadline has passed.
+    pub const EXPIRED: u8 = 2;
+}
 
 crate::map_value!(Backend);

@@ -14,7 +14,8 @@ use super::plane::{Plane, PlaneError};
 use crate::admin::api::{Refusal, RefusalKind, ReloadAnswer, chain};
 use crate::config::model::Config;
 use crate::kernel::apply::{ReplaceError, Target, follow, replace};
-use crate::kernel::plan::{Host, Overlay, Plan};
+use crate::kernel::plan::{Host, Overlay, Plan, Removed};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::atomic::Ordering::Relaxed;
 use tracing::{error, info, warn};
@@ -138,9 +139,10 @@ impl<P: Plane> Control<P> {
 
     /// Changes the maps that are in force.
     fn replace(&mut self, next: &Next) -> Result<Plan, Refusal> {
+        let before = self.overlay_before();
         let old = Target {
             config: &self.config,
-            overlay: &self.overlay,
+            overlay: &before,
             host: &self.host,
         };
         let new = Target {
@@ -162,15 +164,27 @@ impl<P: Plane> Control<P> {
         }
     }
 
+    /// The overlay to go back with: a backend that the failed reload brought in does not drain, as
+    /// removed ones do, but goes at once.
+    fn overlay_before(&self) -> Overlay {
+        let mut overlay = self.overlay.clone();
+        if let Removed::Drain { released } = &mut overlay.removed {
+            let known: BTreeSet<u16> = self.kernel.backends.iter().map(|(id, _)| *id).collect();
+            released.extend((1..=u16::MAX).filter(|id| !known.contains(id)));
+        }
+        overlay
+    }
+
     /// Makes the data plane follow the configuration that is still in force. What fails here is
     /// tried again with each tick.
     fn go_back(&mut self, renewed: bool) {
         if renewed && let Err(error) = self.plane.fit(&self.config) {
             error!(error = %chain(&error), "cannot go back to the old maps");
         }
+        let before = self.overlay_before();
         let target = Target {
             config: &self.config,
-            overlay: &self.overlay,
+            overlay: &before,
             host: &self.host,
         };
         match follow(self.plane.store(), &target) {

@@ -437,7 +437,10 @@ async fn a_reload_that_the_kernel_refuses_is_undone() {
     let more = BASE.replace("10.0.0.2:80", "10.0.0.3:80");
     let refusal = daemon.reload(&more).await.expect_err("refused");
     assert_eq!(refusal.kind, RefusalKind::Internal);
-    assert!(refusal.message.contains("in force again"), "{refusal}");
+    assert!(
+        refusal.message.contains("the previous one is again"),
+        "{refusal}"
+    );
     let after = daemon.world.lock().store.tables.clone();
     assert_eq!((after.keys, after.backends), (before.keys, before.backends));
     assert_eq!(daemon.view().await.config.generation, 1);
@@ -537,8 +540,8 @@ async fn what_cannot_change_at_run_time_is_kept_with_a_warning() {
 #[tokio::test(start_paused = true)]
 async fn the_daemon_catches_up_with_what_the_kernel_refused() {
     let daemon = start(BASE);
-    daemon.drain("b2", Some(5.0)).await.expect("drains");
-    sleep(Duration::from_millis(4_900)).await;
+    daemon.drain("b2", Some(5.5)).await.expect("drains");
+    sleep(Duration::from_millis(5_400)).await;
     daemon.world.lock().store.fail_after(0);
     sleep(Duration::from_millis(150)).await;
     assert!(!daemon.readiness.ready(), "behind");

@@ -234,7 +234,8 @@ impl Builder<'_> {
             state: state.code(),
             mode: service.mode.code(),
             protocol: listener.protocol.number(),
-            _pad: [0; 9],
+            drain: facts.drain.code(),
+            _pad: [0; 8],
         }
     }
 

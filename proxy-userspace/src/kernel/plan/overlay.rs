@@ -5,7 +5,7 @@ use super::ids::Ids;
 use crate::config::model::Config;
 use crate::kernel::store::KernelState;
 use proxy_common::addr::Addr;
-use proxy_common::backend::{Backend, BackendState};
+use proxy_common::backend::{Backend, BackendState, drain};
 use proxy_common::service::Mode;
 use std::collections::{BTreeSet, HashMap};
 
@@ -69,6 +69,26 @@ pub enum Drain {
     Expired,
 }
 
+impl Drain {
+    /// The code stored in maps.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::No => drain::NO,
+            Self::Draining => drain::DRAINING,
+            Self::Expired => drain::EXPIRED,
+        }
+    }
+
+    /// The drain with this code; an unknown one counts as none.
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            drain::DRAINING => Self::Draining,
+            drain::EXPIRED => Self::Expired,
+            _ => Self::No,
+        }
+    }
+}
+
 impl BackendOverlay {
     /// The state that follows. A backend that fails its checks is down even while it drains.
     pub const fn state(&self) -> BackendState {
@@ -113,10 +133,9 @@ impl Overlay {
     /// Reads back what an earlier process had laid over, so that adopting its data plane changes
     /// nothing before the first health check has answered. Drains start their time anew.
     ///
-    /// A backend that is down is taken to have failed its checks where its service has some, and
-    /// to have been drained by an operator otherwise: the maps do not tell the two apart. Weights
-    /// are not read back, because one that differs from the configuration's may as well be due to
-    /// a new configuration.
+    /// A backend of a service with checks that is down, but not for its drain's sake, is taken to
+    /// have failed them. Weights are not read back, because one that differs from the
+    /// configuration's may as well be due to a new configuration.
     pub fn adopt(config: &Config, kernel: &KernelState) -> Self {
         let entries: HashMap<u16, &Backend> =
             kernel.backends.iter().map(|(id, b)| (*id, b)).collect();
@@ -138,17 +157,19 @@ impl Overlay {
 fn facts_of(entry: &Backend, checked: bool) -> Option<BackendOverlay> {
     let lacks_source =
         Mode::from_code(entry.mode).is_some_and(is_tunnel) && entry.encap_src == Addr::UNSPECIFIED;
-    let (health, drain) = match BackendState::from_code(entry.state)? {
-        BackendState::Draining => (Health::Up, Drain::Draining),
+    let drain = Drain::from_code(entry.drain);
+    let health = match BackendState::from_code(entry.state)? {
+        BackendState::Absent => return None,
         // Planning holds it down, and will again if it must.
-        BackendState::Down if lacks_source => return None,
-        BackendState::Down if checked => (Health::Down, Drain::No),
-        BackendState::Down => (Health::Up, Drain::Expired),
-        BackendState::Up | BackendState::Absent => return None,
+        BackendState::Down if lacks_source => Health::Up,
+        // Down for its drain's sake says nothing about its health.
+        BackendState::Down if checked && drain != Drain::Expired => Health::Down,
+        BackendState::Up | BackendState::Draining | BackendState::Down => Health::Up,
     };
-    Some(BackendOverlay {
+    let facts = BackendOverlay {
         health,
         drain,
         weight: None,
-    })
+    };
+    (facts != BackendOverlay::default()).then_some(facts)
 }
