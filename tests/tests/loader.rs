@@ -211,14 +211,13 @@ fn pinned<V: aya::Pod>(place: &Path, name: &str) -> Result<Array<MapData, V>> {
 /// The flow from port `port`, as the packet path would write it.
 fn flow(port: u16, last_seen: u32) -> FlowEntry {
     FlowEntry {
-        key: FlowKey {
-            src: Addr::v4([203, 0, 113, 1]),
-            dst: Addr::v4([192, 0, 2, 1]),
-            src_port_be: port.to_be(),
-            dst_port_be: 80u16.to_be(),
-            protocol: 6,
-            _pad: [0; 3],
-        },
+        key: FlowKey::new(
+            Addr::v4([203, 0, 113, 1]),
+            Addr::v4([192, 0, 2, 1]),
+            port.to_be(),
+            80u16.to_be(),
+            6,
+        ),
         last_seen,
         counted: 1,
         backend: 1 + port % 2,

@@ -18,7 +18,7 @@ use super::layout::{Capacities, SHAPES, Shape};
 use super::maps::RealStore;
 use super::migrate;
 pub use super::object::OBJECT;
-use super::object::{load_object, load_program};
+use super::object::{load_balancer, load_object};
 use super::pins::{self, Holder, PinLock, Pins};
 pub use super::set::MapSet;
 use super::stats::StatsReader;
@@ -28,7 +28,7 @@ use crate::config::model::L4;
 use aya::EbpfError;
 use aya::programs::ProgramError;
 use proxy_common::ABI_VERSION;
-use proxy_common::maps::{self, program};
+use proxy_common::maps;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -218,7 +218,7 @@ impl DataPlane {
         };
         pins::make_dir(&directory)?;
         let mut ebpf = load_object(object, &directory, &wanted)?;
-        let balance = load_program(&mut ebpf, program::BALANCE)?;
+        let balance = load_balancer(&mut ebpf, &directory)?;
         let maps = MapSet::open_in(&directory)?;
         if let Some(old) = &predecessor {
             migrate::copy_entries(old, &maps, &wanted)?;

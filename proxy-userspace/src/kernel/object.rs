@@ -4,8 +4,10 @@ use super::layout::{Capacities, SHAPES};
 use super::load::LoadError;
 use super::pins::{self, Pins};
 use super::sys;
+use aya::maps::{MapError, ProgramArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use proxy_common::maps::{self, program};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -63,6 +65,57 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
     fd.as_fd()
         .try_clone_to_owned()
         .map_err(|source| program_error(ProgramError::IOError(source)))
+}
+
+/// Loads the balancer: its first program, and the later ones into the program array that it hands
+/// packets on through.
+///
+/// The array belongs to this load alone and is pinned, because the kernel empties an array that no
+/// process and no pin holds. The array of the load before stays pinned as `stages_old`, since its
+/// programs run until the links are switched.
+pub(crate) fn load_balancer(ebpf: &mut Ebpf, directory: &Path) -> Result<OwnedFd, LoadError> {
+    for name in program::STAGES {
+        load_program(ebpf, name)?;
+    }
+    let missing = || LoadError::MissingProgram(program::BALANCE);
+    let stages = ebpf.take_map(maps::STAGES).ok_or_else(missing)?;
+    let mut stages = ProgramArray::try_from(stages).map_err(map_error)?;
+    for (index, name) in (0..).zip(program::STAGES) {
+        let stage: &Xdp = ebpf
+            .program(name)
+            .ok_or(LoadError::MissingProgram(name))?
+            .try_into()
+            .map_err(|_| LoadError::MissingProgram(name))?;
+        let fd = stage.fd().map_err(|source| LoadError::Program {
+            program: name,
+            source: Box::new(source),
+        })?;
+        stages.set(index, fd, 0).map_err(map_error)?;
+    }
+    let (path, old) = (
+        directory.join(maps::STAGES),
+        directory.join(format!("{}_old", maps::STAGES)),
+    );
+    pins::remove_pin(&old)?;
+    let error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LoadError::Path {
+            call: "pin",
+            path,
+            source,
+        }
+    };
+    if path.exists() {
+        std::fs::rename(&path, &old).map_err(error(&old))?;
+    }
+    stages
+        .pin(&path)
+        .map_err(|source| error(&path)(std::io::Error::other(source)))?;
+    load_program(ebpf, program::BALANCE)
+}
+
+fn map_error(source: MapError) -> LoadError {
+    object_error(EbpfError::MapError(source))
 }
 
 fn last_lines(text: &str, count: usize) -> String {

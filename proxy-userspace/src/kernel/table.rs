@@ -95,14 +95,13 @@ fn key_of(words: [u64; 5]) -> FlowKey {
         Addr { octets }
     };
     let last = words[4].to_ne_bytes();
-    FlowKey {
-        src: addr(words[0], words[1]),
-        dst: addr(words[2], words[3]),
-        src_port_be: u16::from_ne_bytes([last[0], last[1]]),
-        dst_port_be: u16::from_ne_bytes([last[2], last[3]]),
-        protocol: last[4],
-        _pad: [0; 3],
-    }
+    FlowKey::new(
+        addr(words[0], words[1]),
+        addr(words[2], words[3]),
+        u16::from_ne_bytes([last[0], last[1]]),
+        u16::from_ne_bytes([last[2], last[3]]),
+        last[4],
+    )
 }
 
 impl SharedSet {
@@ -334,14 +333,13 @@ pub(crate) mod tests {
 
     fn entry() -> FlowEntry {
         FlowEntry {
-            key: FlowKey {
-                src: Addr::v4([10, 0, 0, 1]),
-                dst: Addr::v6([0x20; 16]),
-                src_port_be: 4242,
-                dst_port_be: 80u16.to_be(),
-                protocol: 6,
-                _pad: [0; 3],
-            },
+            key: FlowKey::new(
+                Addr::v4([10, 0, 0, 1]),
+                Addr::v6([0x20; 16]),
+                4242,
+                80u16.to_be(),
+                6,
+            ),
             last_seen: 77,
             counted: 1,
             guard_generation: 3,
