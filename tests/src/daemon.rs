@@ -394,6 +394,7 @@ fn last_lines(log: &str) -> String {
 pub struct Decapsulator {
     child: Child,
     log: tempfile::NamedTempFile,
+    pin_dir: PathBuf,
     quiet: bool,
 }
 
@@ -406,9 +407,11 @@ impl Decapsulator {
     pub fn start(namespace: &Namespace, device: &str) -> Result<Self> {
         mount_bpffs()?;
         let log = tempfile::NamedTempFile::new()?;
+        let pin_dir = unique_pin_dir();
         let child = namespace
             .command(sluice()?)
-            .args(["decap", "--interface", device])
+            .args(["decap", "--interface", device, "--pin-dir"])
+            .arg(&pin_dir)
             .stdin(Stdio::null())
             .stdout(log.reopen()?)
             .stderr(log.reopen()?)
@@ -418,6 +421,7 @@ impl Decapsulator {
         let mut this = Self {
             child,
             log,
+            pin_dir,
             quiet: false,
         };
         let deadline = Instant::now() + PATIENCE;
@@ -448,6 +452,7 @@ impl Drop for Decapsulator {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = remove_pins(&self.pin_dir);
     }
 }
 
