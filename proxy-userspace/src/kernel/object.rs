@@ -74,6 +74,8 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
 /// process and no pin holds. The array of the load before stays pinned as `stages_old`, since its
 /// programs run until the links are switched.
 pub(crate) fn load_balancer(ebpf: &mut Ebpf, directory: &Path) -> Result<OwnedFd, LoadError> {
+    // Before its array is taken out: the object's instructions name maps by descriptor.
+    let balance = load_program(ebpf, program::BALANCE)?;
     for name in program::STAGES {
         load_program(ebpf, name)?;
     }
@@ -111,7 +113,7 @@ pub(crate) fn load_balancer(ebpf: &mut Ebpf, directory: &Path) -> Result<OwnedFd
     stages
         .pin(&path)
         .map_err(|source| error(&path)(std::io::Error::other(source)))?;
-    load_program(ebpf, program::BALANCE)
+    Ok(balance)
 }
 
 fn map_error(source: MapError) -> LoadError {
