@@ -71,6 +71,8 @@ pub fn service(name: &str, path: Path, topology: &Topology, port: u16) -> Value 
         };
         service["source_addresses"] = json!([source]);
     }
+    // Far longer than any test on a busy machine; tests of the deadline give their own.
+    service["drain_timeout"] = json!("10m");
     service["health"] = json!({
         "http": { "path": "/healthz" },
         "port": BACKEND_WEB_PORT,

@@ -24,6 +24,7 @@
 //! Suites need root. Without it they skip and say so, or fail when `SLUICE_REQUIRE_PRIVILEGED=1`
 //! ([`privilege`]).
 
+pub mod bpf;
 pub mod client;
 pub mod command;
 
@@ -43,4 +44,3 @@ pub mod privilege;
 
 pub mod stage;
 pub mod topology;
-pub mod vlan;

@@ -15,14 +15,13 @@
 //! balancer unless a return path is given. Segments are bridges in a namespace of their own.
 //! Every host has an IPv4 and an IPv6 address, and clients route the VIPs to the balancer.
 //!
-//! Two facts about veth shape the set-up. A frame that XDP transmits or redirects reaches the
-//! peer only if the peer polls (NAPI), which receive offload (GRO) turns on: ports that face a
-//! balancer have it. And a local stack leaves checksums and segmentation to the device, which
+//! Two facts about veth shape the set-up. A frame that XDP transmits reaches the peer at once only
+//! if the peer has an XDP program too: ports that face a balancer have one. And a local stack leaves checksums and segmentation to the device, which
 //! veth in turn leaves undone, so that XDP would send on wrong checksums and giant frames: hosts
 //! and ports do both in software.
 
+use crate::bpf::{self, Attached};
 use crate::netns::Netns;
-use crate::vlan::TaggedDevice;
 use anyhow::Result;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -155,7 +154,7 @@ pub struct Topology {
     pub balancer_devices: Vec<&'static str>,
     /// Interface on which backends receive.
     pub backend_device: &'static str,
-    _tags: Vec<TaggedDevice>,
+    _programs: Vec<Attached>,
     _switch: Netns,
 }
 
@@ -185,7 +184,7 @@ impl Topology {
         let mut wiring = Wiring {
             switch: &switch,
             vlan: spec.vlan,
-            tags: Vec::new(),
+            programs: Vec::new(),
         };
 
         let client = client(&mut wiring)?;
@@ -199,7 +198,7 @@ impl Topology {
             backends,
             balancer_devices,
             backend_device: "eth0",
-            _tags: wiring.tags,
+            _programs: wiring.programs,
             _switch: switch,
         })
     }
@@ -209,7 +208,7 @@ impl Topology {
 struct Wiring<'a> {
     switch: &'a Netns,
     vlan: Option<u16>,
-    tags: Vec<TaggedDevice>,
+    programs: Vec<Attached>,
 }
 
 /// One wire from a host to a bridge.
@@ -253,13 +252,14 @@ impl Wiring<'_> {
             software.extend(["txvlan", "off", "rxvlan", "off"]);
         }
         host.offloads(device, &software)?;
-        if wire.to_balancer {
-            software.extend(["gro", "on"]);
-        }
         self.switch.offloads(port, &software)?;
+        if wire.to_balancer {
+            let program = self.switch.run(|| bpf::pass_everything(port))?;
+            self.programs.push(program);
+        }
         if let Some(id) = self.vlan {
-            self.tags
-                .push(host.run(|| TaggedDevice::attach(device, id))?);
+            let programs = host.run(|| bpf::speak_vlan(device, id))?;
+            self.programs.push(programs);
         }
         Ok(())
     }

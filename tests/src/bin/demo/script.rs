@@ -57,6 +57,8 @@ pub(crate) fn config(mode: Mode, v6: bool) -> Result<Value> {
         };
         backend["address"] = json!(SocketAddr::new(ip, port));
     }
+    // The drained backend's connections are shown until the end.
+    service.insert("drain_timeout".to_owned(), json!("10m"));
     // Quicker than one would in production, so that the demo does not have to wait.
     service["health"]["interval"] = json!("500ms");
     service["health"]["timeout"] = json!("400ms");
