@@ -23,6 +23,7 @@ extern crate std;
 
 pub mod addr;
 pub mod backend;
+pub mod bench;
 pub mod checksum;
 pub mod event;
 pub mod flow;

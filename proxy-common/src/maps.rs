@@ -60,7 +60,7 @@ pub const AFFINITY: &str = "affinity";
 pub const GUARD_RULES: &str = "guard_rules";
 /// LRU hash of [`crate::service::AffinityKey`] → `u64` nanoseconds (GCRA). Kernel only.
 pub const GUARD_BUDGETS: &str = "guard_budgets";
-/// Per-CPU array of one [`crate::settings::CpuState`]. Kernel only.
+/// Per-CPU array of one [`crate::settings::CpuState`]. Kernel writes; user space reads the losses.
 pub const CPU_STATE: &str = "cpu_state";
 /// Program array of the later stages, indexed by [`stage`]. User space fills it before it attaches
 /// the first program. It and [`SCRATCH`] belong to one load of the programs and are not adopted

@@ -69,7 +69,7 @@ pub struct AddressFilter {
 
 const _: () = assert!(size_of::<AddressFilter>() == FILTER_OCTETS);
 
-/// Per-CPU state of the packet path (`cpu_state`, one element per CPU).
+/// Per-CPU state of the packet path (`cpu_state`, one element per CPU). Kernel writes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuState {
@@ -89,9 +89,13 @@ pub struct CpuState {
     pub capture_ns: u64,
     /// A number in transit, see the flow table's search.
     pub number: u64,
+    /// Sampled events that found the `events` ring buffer full. User space reads it.
+    pub events_lost: u64,
+    /// Packets that found the `capture` ring buffer full. User space reads it.
+    pub capture_lost: u64,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 8 + 8);
+const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 4 * 8);
 
 /// Searches of other CPUs' parts that a CPU may make per tick; beyond that a packet of an
 /// unknown flow is selected anew. Keeps a flood of stray segments from costing CPUs × lookups.

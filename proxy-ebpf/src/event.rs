@@ -26,8 +26,8 @@ pub fn sample(frame: Frame, settings: &Settings, packet: &Packet, verdict: u64) 
     }
     state.sample_countdown = settings.sample_every;
     let verdict = Verdict::unpack(verdict);
-    // A full buffer loses the event; user space sees the gap in the counters.
     let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
+        state.events_lost += 1;
         return 0;
     };
     record.write(Event {
@@ -87,8 +87,11 @@ fn copy(frame: Frame, settings: &Settings, direction: u8, verdict: u64, now: u64
     if captured == 0 {
         return 0;
     }
-    // A full buffer loses the record.
     let Some(mut record) = CAPTURE.reserve_untyped::<CaptureRecord>(0) else {
+        if let Some(state) = CPU_STATE.get_ptr_mut(0) {
+            // SAFETY: the element belongs to this CPU.
+            unsafe { (*state).capture_lost += 1 };
+        }
         return 0;
     };
     let verdict = Verdict::unpack(verdict);

@@ -24,6 +24,7 @@
 //! Suites need root. Without it they skip and say so, or fail when `SLUICE_REQUIRE_PRIVILEGED=1`
 //! ([`privilege`]).
 
+pub mod bench;
 pub mod bpf;
 pub mod client;
 pub mod command;
@@ -38,6 +39,7 @@ pub mod kernel;
 pub mod load;
 pub mod netns;
 pub mod origin;
+pub mod packet;
 pub mod path;
 pub mod pattern;
 pub mod privilege;

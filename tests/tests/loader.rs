@@ -4,19 +4,20 @@
 //! its own, so they run beside each other.
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, ProgramArray};
 use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
 use proxy_common::ABI_VERSION;
 use proxy_common::addr::Addr;
 use proxy_common::backend::{Backend, BackendState};
 use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, WAYS};
 use proxy_common::guard::{GuardKey, GuardRule, action};
-use proxy_common::hash::flow_hash;
-use proxy_common::maps;
+use proxy_common::hash::{filter_bit, flow_hash};
+use proxy_common::maps::{self, program};
 use proxy_common::service::{
     Mode, Selection, Service, ServiceKey, ServicePrefix, ServiceRef, kind,
 };
-use proxy_common::settings::Settings;
+use proxy_common::settings::{AddressFilter, FILTER_OCTETS, Settings};
 use proxy_userspace::config::model::{AttachMode, Interface, L4};
 use proxy_userspace::kernel::attach::AttachError;
 use proxy_userspace::kernel::capture::{CaptureFilter, CaptureWriter, Names};
@@ -30,6 +31,7 @@ use proxy_userspace::kernel::sweep::{self, FlowFilter};
 use proxy_userspace::kernel::{attach, decap, features};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -39,8 +41,26 @@ const FLOWS: u32 = 1_024;
 /// A pin directory of one test; taken away when it ends, whatever happened.
 struct Place(PathBuf);
 
+/// Takes away what tests that were killed have left: their pins would hold memory for ever.
+fn clear_the_dead() {
+    let Ok(entries) = std::fs::read_dir("/sys/fs/bpf") else {
+        return;
+    };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let owner = name
+            .strip_prefix("sluice-loader-")
+            .and_then(|rest| rest.rsplit('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            drop(Place(path));
+        }
+    }
+}
+
 impl Place {
     fn new(name: &str) -> Self {
+        static CLEARED: Once = Once::new();
+        CLEARED.call_once(clear_the_dead);
         let path = format!("/sys/fs/bpf/sluice-loader-{name}-{}", std::process::id());
         Self(path.into())
     }
@@ -169,7 +189,13 @@ fn edits(plane: &DataPlane) -> Vec<MapEdit> {
         action: action::DENY,
         ..GuardRule::default()
     };
+    let mut filter = AddressFilter {
+        words: [0; FILTER_OCTETS / 8],
+    };
+    let (word, bit) = filter_bit(&vip);
+    filter.words[word] |= bit;
     vec![
+        MapEdit::AddressFilter(Box::new(filter)),
         MapEdit::Backend(1, backend(1)),
         MapEdit::Backend(2, backend(2)),
         MapEdit::Ring(1, ring()),
@@ -450,7 +476,6 @@ fn the_sweep_forgets_expired_flows_and_corrects_drift() {
 }
 
 #[test]
-#[ignore = "measures time, which a loaded machine spoils: belongs in a benchmark"]
 fn a_pass_over_a_million_flows_never_holds_a_core_for_long() {
     in_netns("million", |place| {
         let mut l4 = place.l4();
@@ -469,22 +494,24 @@ fn a_pass_over_a_million_flows_never_holds_a_core_for_long() {
         for index in 0..table.len() {
             table.set(index, set, 0)?;
         }
+        // The thread's own time: others use this machine too.
+        let cpu_time = || -> Result<Duration> {
+            let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+            Ok(Duration::new(time.tv_sec() as u64, time.tv_nsec() as u32))
+        };
         let mut sweeper = plane.sweeper()?;
-        let (mut longest, mut whole) = (Duration::ZERO, Duration::ZERO);
+        let (mut longest, begin) = (Duration::ZERO, cpu_time()?);
         let report = loop {
-            let begin = Instant::now();
+            let before = cpu_time()?;
             let report = sweeper.step(now)?;
-            longest = longest.max(begin.elapsed());
-            whole += begin.elapsed();
+            longest = longest.max(cpu_time()? - before);
             if let Some(report) = report {
                 break report;
             }
         };
-        ensure!(report.occupancy.used >= 1_000_000, "{report:?}");
-        eprintln!(
-            "a pass over {} flows: {whole:?}, longest step {longest:?}",
-            report.occupancy.used
-        );
+        let (whole, flows) = (cpu_time()? - begin, report.occupancy.used);
+        ensure!(flows >= 1_000_000, "{report:?}");
+        eprintln!("a pass over {flows} flows: {whole:?}, longest step {longest:?}");
         ensure!(longest < Duration::from_millis(50), "{longest:?}");
         ensure!(whole < Duration::from_secs(2), "{whole:?}");
         Ok(())
@@ -669,7 +696,6 @@ impl Names for NoNames {
 }
 
 #[test]
-#[ignore = "known fault: no capture record arrives from the real program yet"]
 fn a_capture_shows_what_arrived_and_what_became_of_it() {
     in_netns("pcap", |place| {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -851,6 +877,40 @@ fn missing_capabilities_are_named() {
             Err(error) => bail!("{error:?}"),
             Ok(_) => bail!("opened"),
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_stages_behind_the_program_outlive_the_daemon() {
+    in_netns("stages", |place| {
+        let stages = place.0.join("stages");
+        let pinned = || -> Result<Vec<String>> {
+            std::fs::read_dir(&stages)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect()
+        };
+        let filled = |id: &str| -> Result<usize> {
+            let data = MapData::from_pin(stages.join(id))?;
+            let array = ProgramArray::try_from(Map::from_map_data(data)?)?;
+            Ok(array.indices().filter(Result::is_ok).count())
+        };
+        running(place)?.detach_all(true)?;
+        let (_, program) = xdp_on("lb0")?.context("not attached")?;
+        ensure!(pinned()? == [program.to_string()]);
+
+        // The old stages must be there until the link has the new program, however often a
+        // daemon dies before it gets so far.
+        drop(place.open()?);
+        drop(place.open()?);
+        let (mut plane, _) = place.open()?;
+        ensure!(pinned()? == [program.to_string()]);
+        ensure!(filled(&program.to_string())? == program::STAGES.len());
+        plane.attach(&[on("lb0", AttachMode::Auto)])?;
+        let (_, now) = xdp_on("lb0")?.context("not attached")?;
+        ensure!(now != program && pinned()? == [now.to_string()]);
+        plane.attach(&[on("lb0", AttachMode::Auto), on("lb1", AttachMode::Auto)])?;
+        ensure!(pinned()? == [now.to_string()]);
         Ok(())
     });
 }

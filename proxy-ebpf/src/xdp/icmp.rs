@@ -89,7 +89,13 @@ fn reply(frame: Frame, packet: &Packet) -> Option<()> {
     let head = unsafe { &mut *head };
     let change =
         u64::from(!u16::from_ne_bytes([head[0], 0])) + u64::from(u16::from_ne_bytes([kind, 0]));
-    let checksum = update(u16::from_ne_bytes([head[2], head[3]]), change).to_ne_bytes();
+    let checksum = match update(u16::from_ne_bytes([head[2], head[3]]), change) {
+        // The update cannot tell the two zeros apart. Ones are right for either: a message of
+        // nothing but zeros has them, and to any other they add nothing.
+        0 => 0xffffu16,
+        checksum => checksum,
+    };
+    let checksum = checksum.to_ne_bytes();
     *head = [kind, head[1], checksum[0], checksum[1]];
     Some(())
 }
@@ -221,12 +227,12 @@ fn rewrite_transport(frame: Frame, scratch: &Scratch, addresses: u64) -> u64 {
     let is_tcp = old.protocol == protocol::TCP;
     let mut change = ports;
     let checksum_at = l4 + if is_tcp { 16 } else { 6 };
-    if let Some(checksum) = frame.read::<u16>(checksum_at) {
-        if is_tcp || checksum != 0 {
-            let updated = update(checksum, addresses + ports);
-            let _ = frame.write(checksum_at, updated);
-            change += u64::from(!checksum) + u64::from(updated);
-        }
+    if let Some(checksum) = frame.read::<u16>(checksum_at)
+        && (is_tcp || checksum != 0)
+    {
+        let updated = update(checksum, addresses + ports);
+        let _ = frame.write(checksum_at, updated);
+        change += u64::from(!checksum) + u64::from(updated);
     }
     let _ = frame.write(l4, [new.src_port_be, new.dst_port_be]);
     change

@@ -82,6 +82,10 @@ struct Ipv6Header {
 #[derive(Clone, Copy)]
 struct Addr6([u8; 16]);
 
+/// Offset beyond which no transport header is looked for. Direct access to the frame ends at 511,
+/// and an ICMP error's quote, 48 octets behind, must still be reachable with its checksum.
+const FURTHEST_TRANSPORT: u64 = 420;
+
 /// IPv6 extension headers that are followed at most.
 const MAX_EXTENSIONS: u32 = 8;
 
@@ -223,6 +227,9 @@ fn ipv6(frame: Frame, l3: usize) -> Stage<Packet> {
                 _ => end(Reason::DropTooManyExtensions),
             };
         }
+        if u64::from(found.offset) > FURTHEST_TRANSPORT {
+            return end(Reason::DropTooManyExtensions);
+        }
         packet.l4 = u64::from(found.offset);
         packet.key.protocol = found.next;
         packet.fragment = found.fragment;
@@ -321,6 +328,15 @@ fn extensions(ctx: *mut aya_ebpf::bindings::xdp_md, start: u64, first: u64) -> u
 #[inline(always)]
 fn transport(frame: Frame, packet: &mut Packet) -> Stage<()> {
     let l4 = packet.l4 as usize;
+    let header = match packet.key.protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => 8,
+        _ => return Ok(()),
+    };
+    // The frame may be longer than the packet: what stands behind its end is padding.
+    if packet.l4 - packet.l3 + header > u64::from(packet.length) {
+        return end(Reason::DropTruncatedTransport);
+    }
     match packet.key.protocol {
         protocol::TCP => {
             let Some(header) = frame.at::<[u8; 20]>(l4) else {

@@ -4,6 +4,7 @@ use crate::admin::api::CaptureQuery;
 use crate::admin::client::Chunks;
 use crate::cli::args::{self, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
+use crate::observe::view::View;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,8 @@ Examples:
 
 The reasons are listed by `sluice status --reasons`.
 
-Ctrl-C ends the capture; the file is complete at any time.")]
+Ctrl-C ends the capture; the file is complete at any time. The exit code is 3 if packets came
+faster than they could be written.")]
 pub(super) struct Args {
     /// File to write, - for standard output
     #[arg(short, long, value_name = "FILE")]
@@ -56,21 +58,27 @@ impl Args {
             return Err(Failure::new(Exit::Usage, error).hint("Pipe it, or give a file with -w."));
         }
         args::block_on(async {
-            let chunks = self
-                .socket
-                .client()
-                .post_stream("capture", &self.query())
-                .await?;
-            if standard_output {
-                copy(chunks, tokio::io::stdout()).await
+            let client = self.socket.client();
+            let lost_before = client.get::<View>("status").await?.lost.capture;
+            let chunks = client.post_stream("capture", &self.query()).await?;
+            let octets = if standard_output {
+                copy(chunks, tokio::io::stdout()).await?
             } else {
                 let file = File::create(&self.write).await;
                 copy(
                     chunks,
                     file.map_err(|error| cannot_write(&self.write, error))?,
                 )
+                .await?
+            };
+            // The daemon may have ended, and the capture with it.
+            let lost_now = client
+                .get::<View>("status")
                 .await
-            }
+                .map(|view| view.lost.capture);
+            let lost = lost_now.unwrap_or(lost_before).saturating_sub(lost_before);
+            eprintln!("{octets} octets written, {lost} records lost");
+            Ok(if lost > 0 { Exit::Losses } else { Exit::Done })
         })
     }
 
@@ -93,26 +101,19 @@ fn cannot_write(path: &Path, error: std::io::Error) -> Failure {
 }
 
 /// Copies until the stream ends or Ctrl-C. Closing the connection ends the capture.
-async fn copy(mut chunks: Chunks, mut out: impl AsyncWrite + Unpin) -> Result<Exit, Failure> {
-    let written = async {
-        let mut octets = 0u64;
-        loop {
-            let chunk = tokio::select! {
-                chunk = chunks.next() => chunk?,
-                _ = tokio::signal::ctrl_c() => None,
-            };
-            let Some(chunk) = chunk else { break };
-            octets += chunk.len() as u64;
-            out.write_all(&chunk)
-                .await
-                .map_err(|error| Failure::new(Exit::Failed, error))?;
-            out.flush()
-                .await
-                .map_err(|error| Failure::new(Exit::Failed, error))?;
-        }
-        Ok::<_, Failure>(octets)
-    };
-    let octets = written.await?;
-    eprintln!("{octets} octets written");
-    Ok(Exit::Done)
+async fn copy(mut chunks: Chunks, mut out: impl AsyncWrite + Unpin) -> Result<u64, Failure> {
+    let failed = |error| Failure::new(Exit::Failed, error);
+    let mut octets = 0;
+    loop {
+        let chunk = tokio::select! {
+            chunk = chunks.next() => chunk?,
+            _ = tokio::signal::ctrl_c() => None,
+        };
+        let Some(chunk) = chunk else {
+            return Ok(octets);
+        };
+        octets += chunk.len() as u64;
+        out.write_all(&chunk).await.map_err(failed)?;
+        out.flush().await.map_err(failed)?;
+    }
 }

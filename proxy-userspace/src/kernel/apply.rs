@@ -15,14 +15,11 @@ use crate::kernel::store::{MapEdit, MapStore, StoreError};
 ///
 /// [`ApplyError`] with the number of edits that are in force.
 pub fn apply(store: &mut impl MapStore, edits: &[MapEdit]) -> Result<(), ApplyError> {
-    for (done, edit) in edits.iter().enumerate() {
-        store.apply(edit).map_err(|source| ApplyError {
-            done,
-            total: edits.len(),
-            source,
-        })?;
-    }
-    Ok(())
+    store.apply_all(edits).map_err(|(done, source)| ApplyError {
+        done,
+        total: edits.len(),
+        source,
+    })
 }
 
 /// An edit failed. The edits before it are in force, it and those after it are not.

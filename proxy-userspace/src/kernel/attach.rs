@@ -16,7 +16,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use proxy_common::maps::program;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A program could not be attached.
 #[derive(Debug, thiserror::Error)]
@@ -129,8 +129,12 @@ impl DataPlane {
         let mut netlink = Netlink::open()?;
         find_all(&mut netlink, interfaces)?;
         self.put_in_force()?;
-        let attached = attach_links(&mut netlink, &self.pins, self.balance.as_fd(), interfaces)?;
+        let stages = self.pin_stages()?;
+        let program = self.balancer.program.as_fd();
+        let attached = attach_links(&mut netlink, &self.pins, program, interfaces)?;
         detach_others(&self.pins, interfaces)?;
+        // Only now no link uses an older program, whose stages vanish with their pin.
+        remove_other_stages(&self.pins, &stages)?;
         pins::remove_dir(&self.pins.next_maps())?;
         Ok(attached)
     }
@@ -150,7 +154,29 @@ impl DataPlane {
             exchange(&self.pins.next_maps(), &self.pins.maps())?;
             self.staged = false;
         }
-        pin_program(&self.pins, program::BALANCE, &self.balance)
+        pin_program(&self.pins, program::BALANCE, &self.balancer.program)
+    }
+
+    /// Pins the program array under a name of its own, so that a crash in the middle of updating
+    /// the links leaves the stages of both the old and the new program. Returns the path.
+    fn pin_stages(&self) -> Result<PathBuf, LoadError> {
+        let balancer = &self.balancer;
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| LoadError::Path {
+                call: "pin",
+                path,
+                source,
+            }
+        };
+        let directory = self.pins.stages();
+        let id = sys::program_id(balancer.program.as_fd()).map_err(error(&directory))?;
+        let path = directory.join(id.to_string());
+        match sys::pin(balancer.stages.as_fd(), &path) {
+            // This very load is attached already, to other interfaces: ids are not used twice.
+            Err(found) if found.kind() == io::ErrorKind::AlreadyExists => Ok(path),
+            result => result.map(|()| path.clone()).map_err(error(&path)),
+        }
     }
 
     /// Ends the data plane: takes the program off all interfaces and removes every pin. With
@@ -185,11 +211,33 @@ pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
 /// Detaches and removes everything under a pin directory, links first.
 pub(crate) fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
     detach_others(pins, &[])?;
-    for directory in [pins.links(), pins.programs(), pins.maps(), pins.next_maps()] {
+    for directory in [
+        pins.links(),
+        pins.stages(),
+        pins.programs(),
+        pins.maps(),
+        pins.next_maps(),
+    ] {
         pins::remove_dir(&directory)?;
     }
     // It may hold `decap/`, or be a mount point: then it stays.
     let _ = std::fs::remove_dir(pins.directory());
+    Ok(())
+}
+
+/// Removes the program arrays of other loads of the programs.
+fn remove_other_stages(pins: &Pins, current: &Path) -> Result<(), LoadError> {
+    let directory = pins.stages();
+    let entries = std::fs::read_dir(&directory).map_err(|source| LoadError::Path {
+        call: "read",
+        path: directory.clone(),
+        source,
+    })?;
+    for entry in entries.filter_map(Result::ok) {
+        if entry.path() != current {
+            pins::remove_pin(&entry.path())?;
+        }
+    }
     Ok(())
 }
 

@@ -7,12 +7,11 @@ use super::handle::MapHandle;
 use super::layout::SHAPES;
 use super::load::{LoadError, check_privileges, prepare};
 use super::netlink::Netlink;
-use super::object::{OBJECT, load_program, object_error, pin_program};
+use super::object::{OBJECT, load_program, object_error, own_map, pin_program};
 use super::pins::{self, PinLock, Pins};
 use super::{host, sys};
 use crate::config::model::Interface;
 use aya::EbpfLoader;
-use aya::maps::MapData;
 use ipnet::IpNet;
 use proxy_common::addr::Addr;
 use proxy_common::maps::{self, DecapSettings, DecapSource, program};
@@ -135,13 +134,7 @@ fn load(settings: &DecapSettings) -> Result<(OwnedFd, MapHandle), LoadError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
     let program = load_program(&mut ebpf, program::DECAP)?;
-    let map = settings_map(&ebpf).map_err(|source| {
-        LoadError::Store(super::store::StoreError {
-            call: "open",
-            map: maps::DECAP_SETTINGS,
-            source,
-        })
-    })?;
+    let map = own_map(&ebpf, maps::DECAP_SETTINGS)?;
     map.set(&0u32, settings).map_err(|source| {
         LoadError::Store(super::store::StoreError {
             call: "update",
@@ -150,14 +143,6 @@ fn load(settings: &DecapSettings) -> Result<(OwnedFd, MapHandle), LoadError> {
         })
     })?;
     Ok((program, map))
-}
-
-fn settings_map(ebpf: &aya::Ebpf) -> std::io::Result<MapHandle> {
-    let Some(aya::maps::Map::Array(data)) = ebpf.map(maps::DECAP_SETTINGS) else {
-        return Err(std::io::ErrorKind::NotFound.into());
-    };
-    let data: &MapData = data;
-    MapHandle::new(data.fd().as_fd().try_clone_to_owned()?)
 }
 
 fn pin_map(pins: &Pins, map: &MapHandle) -> Result<(), LoadError> {

@@ -18,7 +18,7 @@ use super::layout::{Capacities, SHAPES, Shape};
 use super::maps::RealStore;
 use super::migrate;
 pub use super::object::OBJECT;
-use super::object::{load_balancer, load_object};
+use super::object::{Balancer, load_balancer, load_object};
 use super::pins::{self, Holder, PinLock, Pins};
 pub use super::set::MapSet;
 use super::stats::StatsReader;
@@ -30,7 +30,6 @@ use aya::programs::ProgramError;
 use proxy_common::ABI_VERSION;
 use proxy_common::maps;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The data plane could not be opened.
@@ -146,7 +145,7 @@ pub struct DataPlane {
     pub(crate) lock: PinLock,
     pub(crate) capacities: Capacities,
     pub(crate) maps: MapSet,
-    pub(crate) balance: OwnedFd,
+    pub(crate) balancer: Balancer,
     /// `maps` are pinned under `next/` still.
     pub(crate) staged: bool,
     /// Maps whose flows are to be copied when the links are updated.
@@ -218,7 +217,7 @@ impl DataPlane {
         };
         pins::make_dir(&directory)?;
         let mut ebpf = load_object(object, &directory, &wanted)?;
-        let balance = load_balancer(&mut ebpf, &directory)?;
+        let balancer = load_balancer(&mut ebpf)?;
         let maps = MapSet::open_in(&directory)?;
         if let Some(old) = &predecessor {
             migrate::copy_entries(old, &maps, &wanted)?;
@@ -229,7 +228,7 @@ impl DataPlane {
             lock,
             capacities,
             maps,
-            balance,
+            balancer,
             staged: !adopted,
             predecessor,
         };

@@ -1,14 +1,17 @@
 //! The kernel object: its maps made or opened, its programs loaded and pinned.
 
+use super::handle::MapHandle;
 use super::layout::{Capacities, SHAPES};
 use super::load::LoadError;
 use super::pins::{self, Pins};
+use super::store::StoreError;
 use super::sys;
-use aya::maps::{MapError, ProgramArray};
+use aya::maps::Map;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use proxy_common::maps::{self, program};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
@@ -67,62 +70,50 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
         .map_err(|source| program_error(ProgramError::IOError(source)))
 }
 
-/// Loads the balancer: its first program, and the later ones into the program array that it hands
-/// packets on through.
-///
-/// The array belongs to this load alone and is pinned, because the kernel empties an array that no
-/// process and no pin holds. The array of the load before stays pinned as `stages_old`, since its
-/// programs run until the links are switched.
-pub(crate) fn load_balancer(ebpf: &mut Ebpf, directory: &Path) -> Result<OwnedFd, LoadError> {
-    // Before its array is taken out: the object's instructions name maps by descriptor.
-    let balance = load_program(ebpf, program::BALANCE)?;
-    for name in program::STAGES {
-        load_program(ebpf, name)?;
-    }
-    let missing = || LoadError::MissingProgram(program::BALANCE);
-    let stages = ebpf.take_map(maps::STAGES).ok_or_else(missing)?;
-    let mut stages = ProgramArray::try_from(stages).map_err(map_error)?;
-    for (index, name) in (0..).zip(program::STAGES) {
-        let stage: &Xdp = ebpf
-            .program(name)
-            .ok_or(LoadError::MissingProgram(name))?
-            .try_into()
-            .map_err(|_| LoadError::MissingProgram(name))?;
-        let fd = stage.fd().map_err(|source| LoadError::Program {
-            program: name,
-            source: Box::new(source),
-        })?;
-        stages.set(index, fd, 0).map_err(map_error)?;
-    }
-    let (path, old) = (
-        directory.join(maps::STAGES),
-        directory.join(format!("{}_old", maps::STAGES)),
-    );
-    pins::remove_pin(&old)?;
-    let error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LoadError::Path {
-            call: "pin",
-            path,
-            source,
-        }
-    };
-    if path.exists() {
-        std::fs::rename(&path, &old).map_err(error(&old))?;
-    }
-    stages
-        .pin(&path)
-        .map_err(|source| error(&path)(std::io::Error::other(source)))?;
-    Ok(balance)
-}
-
-fn map_error(source: MapError) -> LoadError {
-    object_error(EbpfError::MapError(source))
-}
-
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The balancer's program, and what keeps the programs behind it.
+pub(crate) struct Balancer {
+    /// The program that is attached.
+    pub(crate) program: OwnedFd,
+    /// Its program array. The kernel empties such an array when no process and no pin refers to it
+    /// any more, even while a program still does: it must be pinned for as long as a link uses
+    /// this program, and not one moment less.
+    pub(crate) stages: MapHandle,
+}
+
+/// Loads the balancer's programs and chains them.
+pub(crate) fn load_balancer(ebpf: &mut Ebpf) -> Result<Balancer, LoadError> {
+    let stages = own_map(ebpf, maps::STAGES)?;
+    for (index, name) in (0u32..).zip(program::STAGES) {
+        let stage = load_program(ebpf, name)?;
+        stages
+            .set(&index, &stage.as_raw_fd())
+            .map_err(store_error("update", maps::STAGES))?;
+    }
+    let program = load_program(ebpf, program::BALANCE)?;
+    Ok(Balancer { program, stages })
+}
+
+/// A map of the object that is not adopted but belongs to this load of it.
+pub(crate) fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapHandle, LoadError> {
+    let error = store_error("open", name);
+    let data = match ebpf.map(name) {
+        Some(Map::Array(data) | Map::ProgramArray(data)) => data,
+        _ => return Err(error(io::ErrorKind::NotFound.into())),
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(MapHandle::new)
+        .map_err(error)
+}
+
+fn store_error(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> LoadError {
+    move |source| LoadError::Store(StoreError { call, map, source })
 }
 
 /// Pins a program under its name, in place of what was there.

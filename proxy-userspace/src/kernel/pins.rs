@@ -4,6 +4,7 @@
 //! ```text
 //! PIN_DIR/maps/NAME          the maps in force
 //! PIN_DIR/progs/NAME         the programs in force
+//! PIN_DIR/stages/PROGRAM-ID  the program array of each load that a link may still use
 //! PIN_DIR/links/INTERFACE    what keeps them attached
 //! PIN_DIR/next/…             maps being filled, before they are put in force; rubbish after a crash
 //! PIN_DIR/decap/…            the same for `sluice decap`
@@ -55,6 +56,11 @@ impl Pins {
         self.directory.join("progs")
     }
 
+    /// Directory of program arrays, by the id of the program that they belong to.
+    pub(crate) fn stages(&self) -> PathBuf {
+        self.directory.join("stages")
+    }
+
     /// Directory of links.
     pub fn links(&self) -> PathBuf {
         self.directory.join("links")
@@ -99,7 +105,12 @@ impl Pins {
 
     /// Makes the directories.
     pub(crate) fn create(&self) -> Result<(), LoadError> {
-        for directory in [self.directory.clone(), self.programs(), self.links()] {
+        for directory in [
+            self.directory.clone(),
+            self.programs(),
+            self.stages(),
+            self.links(),
+        ] {
             make_dir(&directory)?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::table::LiveTable;
 use aya::Pod;
 use proxy_common::maps::{self, capacity};
 use proxy_common::reason::Reason;
+use proxy_common::settings::CpuState;
 use proxy_common::stats::{BackendStats, ServiceStats};
 use std::collections::BTreeMap;
 use std::io;
@@ -35,6 +36,10 @@ pub struct StatsSnapshot {
     pub services: BTreeMap<u16, ServiceStats>,
     /// By backend id; only those that were asked for.
     pub backends: BTreeMap<u16, BackendCounters>,
+    /// Sampled events that found their ring buffer full.
+    pub events_lost: u64,
+    /// Captured packets that found theirs full.
+    pub capture_lost: u64,
 }
 
 impl StatsSnapshot {
@@ -62,6 +67,7 @@ pub struct StatsReader {
     reasons: MapHandle,
     services: MapHandle,
     backends: MapHandle,
+    cpu_state: MapHandle,
     live: LiveTable,
     cpus: usize,
 }
@@ -81,6 +87,7 @@ impl StatsReader {
             reasons: set.clone_of(maps::REASONS)?,
             services: set.clone_of(maps::SERVICE_STATS)?,
             backends: set.clone_of(maps::BACKEND_STATS)?,
+            cpu_state: set.clone_of(maps::CPU_STATE)?,
             live: live.map_err(failed(maps::LIVE_FLOWS))?,
             cpus: host::possible_cpus(),
         })
@@ -96,8 +103,15 @@ impl StatsReader {
         services: &[u16],
         backends: &[u16],
     ) -> Result<StatsSnapshot, StoreError> {
+        let cpus = self
+            .cpu_state
+            .read_per_cpu::<CpuState>(0, 1, self.cpus)
+            .map_err(failed(maps::CPU_STATE))?;
+        let sum = |lost: fn(&CpuState) -> u64| cpus.iter().flatten().map(lost).sum();
         let mut snapshot = StatsSnapshot {
             reasons: self.reasons()?,
+            events_lost: sum(|cpu| cpu.events_lost),
+            capture_lost: sum(|cpu| cpu.capture_lost),
             ..StatsSnapshot::default()
         };
         self.each(&self.services, services, |id, cpus: &[ServiceStats]| {

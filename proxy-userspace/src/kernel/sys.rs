@@ -190,6 +190,13 @@ pub(super) fn id_attr(id: u32) -> IdAttr {
     }
 }
 
+/// The kernel's id of a program; never used again for another while the machine runs.
+pub(crate) fn program_id(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut program = ProgramInfo::default();
+    info(fd, &mut program)?;
+    Ok(program.id)
+}
+
 /// Name of a loaded program.
 pub(crate) fn program_name(id: u32) -> io::Result<String> {
     let fd = bpf_fd(cmd::PROG_BY_ID, &mut id_attr(id))?;

@@ -234,14 +234,8 @@ impl Page {
         )?;
         out.one(names::EXPIRED_FLOWS, flows.expired)?;
         let lost = [
-            (
-                proxy_common::maps::EVENTS,
-                self.counters.events_lost.load(Relaxed),
-            ),
-            (
-                proxy_common::maps::CAPTURE,
-                self.counters.capture_lost.load(Relaxed),
-            ),
+            (proxy_common::maps::EVENTS, self.view.lost.events),
+            (proxy_common::maps::CAPTURE, self.view.lost.capture),
         ];
         out.many(
             names::RING_LOST,

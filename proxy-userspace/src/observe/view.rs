@@ -25,8 +25,20 @@ pub struct View {
     pub services: Vec<ServiceView>,
     /// Packets by reason; reasons never seen are left out.
     pub reasons: Vec<ReasonCount>,
+    /// Records for observers that were lost on the way; forwarding is not affected.
+    #[serde(default)]
+    pub lost: Lost,
     /// When the counters were read, seconds since the epoch.
     pub read_at_seconds: f64,
+}
+
+/// Records lost because a ring buffer was full, or its reader or a client too slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Sampled events.
+    pub events: u64,
+    /// Captured packets.
+    pub capture: u64,
 }
 
 /// The daemon itself.

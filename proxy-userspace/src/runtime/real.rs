@@ -145,6 +145,11 @@ impl MapStore for KernelPlane {
         self.opened()?.store.apply(edit)
     }
 
+    fn apply_all(&mut self, edits: &[MapEdit]) -> Result<(), (usize, StoreError)> {
+        let open = self.opened().map_err(|error| (0, error))?;
+        open.store.apply_all(edits)
+    }
+
     fn state(&self) -> Result<KernelState, StoreError> {
         self.open.as_ref().ok_or_else(closed)?.store.state()
     }

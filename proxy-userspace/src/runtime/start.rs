@@ -12,6 +12,7 @@
 use super::capture::CaptureHub;
 use super::control::{BeginError, Control, Ending, Parts, TICK, epoch_seconds};
 use super::events::EventHub;
+use super::forwarding;
 use super::names::SharedNames;
 use super::plane::PlaneError;
 use super::probing::CountingProber;
@@ -116,6 +117,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
     let tcp = listen(config.admin.listen).await?;
     signals::check_watchdog(TICK);
+    for key in forwarding::switched_off(&config, forwarding::read) {
+        warn!("{key} is 0, so the kernel finds no next hops there: `sysctl -w {key}=1`");
+    }
 
     let counters: Arc<Counters> = Arc::default();
     let readiness: Arc<Readiness> = Arc::default();

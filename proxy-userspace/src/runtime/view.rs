@@ -8,13 +8,14 @@ use crate::kernel::plan::{Drain, Ids, Overlay, PlanWarning};
 use crate::kernel::stats::{MapUsage as KernelUsage, StatsSnapshot};
 use crate::kernel::store::{KernelState, StoreError};
 use crate::observe::view::{
-    BackendView, FlowTable, HealthView, InterfaceView, ListenerView, MapUsage, ReasonCount,
+    BackendView, FlowTable, HealthView, InterfaceView, ListenerView, Lost, MapUsage, ReasonCount,
     ServiceView, Traffic, View,
 };
 use proxy_common::backend::BackendState;
 use proxy_common::maps;
 use proxy_common::stats::BackendStats;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -43,6 +44,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
         remaining: &remaining,
         retiring: &retiring,
     };
+    let counters = &control.parts.counters;
     Ok(View {
         daemon: control.parts.daemon.clone(),
         config: control.config_state.clone(),
@@ -65,6 +67,10 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
             .map(|service| services.service(service))
             .collect(),
         reasons: reasons(&stats),
+        lost: Lost {
+            events: stats.events_lost + counters.events_lost.load(Relaxed),
+            capture: stats.capture_lost + counters.capture_lost.load(Relaxed),
+        },
         read_at_seconds: epoch_seconds(),
     })
 }

@@ -1,0 +1,11 @@
+//! Benchmarks: what a packet costs, against baselines that run under the same conditions.
+//!
+//! Method of `bench l4`: nanoseconds per packet by `BPF_PROG_TEST_RUN` on one pinned CPU. Every
+//! row, the baselines too, runs behind the same driver program, which restores the packet before
+//! each repeat. The rows take turns in rounds, so that a noisy moment of the machine hits all of
+//! them alike; the median of the rounds counts. Time is the thread's CPU time around the system
+//! call, which has a finer grain than the kernel's own report (whole nanoseconds).
+
+pub mod driver;
+pub mod l4;
+pub mod report;

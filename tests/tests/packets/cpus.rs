@@ -1,0 +1,107 @@
+//! One flow on several CPUs: each has its own part of the table, and finds what the others know.
+
+use crate::common::{BOTH, rig, run};
+use proxy_common::reason::Reason;
+use proxy_common::service::Mode;
+use proxy_tests::packet::build::Packet;
+use proxy_tests::packet::netns::{backend, pin_to_cpu};
+use proxy_tests::packet::rig::{Action, Rig, cpus, from_backend, from_client};
+use proxy_tests::packet::service::Wanted;
+
+/// Moves the test to the next CPU. With one CPU there is nothing to test.
+fn move_on(rig: &mut Rig) -> bool {
+    let count = cpus().unwrap() as usize;
+    if count < 2 {
+        println!("one CPU only: nothing to test");
+        return false;
+    }
+    rig.cpu = (rig.cpu + 1) % count;
+    pin_to_cpu(rig.cpu).unwrap();
+    true
+}
+
+#[test]
+fn a_flow_is_found_from_another_cpu() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = rig
+            .serve(
+                &Wanted::tcp(ends.vip, Mode::DsrL2)
+                    .backend(ends.same_port)
+                    .backend(ends.second),
+            )
+            .unwrap();
+        let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let to_first = first.frame[..6] == backend(2);
+        // Only the table can know where the flow is: the ring now says otherwise.
+        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
+            .unwrap();
+        if !move_on(&mut rig) {
+            return;
+        }
+        for _ in 0..3 {
+            let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+            assert_eq!(later.frame[..6], first.frame[..6]);
+        }
+        let live: i64 = served
+            .backends
+            .iter()
+            .map(|id| rig.live(*id).unwrap())
+            .sum();
+        assert_eq!(live, 1, "the copy is not counted again");
+        assert_eq!(rig.flows().unwrap().len(), 2, "each CPU has its entry");
+        // The end is seen on this CPU: the flow is live nowhere.
+        run(&mut rig, &ends.tcp().fin().frame(&from_client()));
+        let live: i64 = served
+            .backends
+            .iter()
+            .map(|id| rig.live(*id).unwrap())
+            .sum();
+        assert_eq!(live, 0);
+    }
+}
+
+#[test]
+fn an_answer_on_another_cpu_finds_its_flow() {
+    for ends in BOTH {
+        let mut rig = rig();
+        rig.serve(&Wanted::tcp(ends.vip, Mode::Nat).backend(ends.same_port))
+            .unwrap();
+        run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        if !move_on(&mut rig) {
+            return;
+        }
+        rig.ingress = rig.namespace.south;
+        let answer = Packet::tcp(ends.same_port, ends.client).flags(0x12);
+        for _ in 0..2 {
+            let outcome = run(&mut rig, &answer.frame(&from_backend(2)));
+            assert_eq!(
+                (outcome.action, outcome.reason()),
+                (Action::Redirect, Reason::Returned)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_new_connection_is_not_searched_elsewhere() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = rig
+            .serve(
+                &Wanted::tcp(ends.vip, Mode::DsrL2)
+                    .backend(ends.same_port)
+                    .backend(ends.second),
+            )
+            .unwrap();
+        let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let to_first = first.frame[..6] == backend(2);
+        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
+            .unwrap();
+        if !move_on(&mut rig) {
+            return;
+        }
+        let again = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        assert_ne!(again.frame[..6], first.frame[..6], "a SYN follows the ring");
+    }
+}
