@@ -28,13 +28,10 @@ pub mod bench;
 pub mod bpf;
 pub mod client;
 pub mod command;
-
 pub mod config;
 pub mod connection;
 pub mod daemon;
-
 pub mod http;
-
 pub mod kernel;
 pub mod load;
 pub mod netns;
@@ -43,6 +40,5 @@ pub mod packet;
 pub mod path;
 pub mod pattern;
 pub mod privilege;
-
 pub mod stage;
 pub mod topology;

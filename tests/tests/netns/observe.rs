@@ -20,7 +20,7 @@ fn a_capture_shows_packets_before_and_after(path: Path) -> Result<()> {
     let file = stage.daemon().directory().join("web.pcapng");
     let capture = stage
         .daemon()
-        .command(&["capture", "--service", "web", "--duration", "2s"])?
+        .command(&["capture", "--duration", "2s", "service", "web"])?
         .arg("--write")
         .arg(&file)
         .stderr(Stdio::piped())

@@ -75,8 +75,17 @@ fn two_choices_keep_live_connections_level(path: Path) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     for node in &stage.topology.backends {
         let address = node.address(path.backend_is_v6());
-        while maps.live_flows(address, protocol::TCP)? != 0 {
-            ensure!(Instant::now() < deadline, "{} still has flows", node.name);
+        loop {
+            let live = maps.live_flows(address, protocol::TCP)?;
+            if live == 0 {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} still has {live} of {} flows",
+                node.name,
+                shares[&node.name]
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
