@@ -23,8 +23,10 @@ pub const WEB: usize = 0;
 /// Index of the UDP service and listener.
 pub const ECHO: usize = 1;
 
+/// Failed checks in a row that make a backend down in these configurations.
+pub const CHECK_FALL: u32 = 3;
 /// Time between health checks in these configurations.
-pub const CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(400);
+pub const CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A configuration with the services `web` (TCP) and `echo` (UDP) at `vip`, on the backends of
 /// `topology`, with HTTP health checks.
@@ -76,10 +78,11 @@ pub fn service(name: &str, path: Path, topology: &Topology, port: u16) -> Value 
     service["health"] = json!({
         "http": { "path": "/healthz" },
         "port": BACKEND_WEB_PORT,
-        "interval": "400ms",
-        "timeout": "300ms",
+        // A busy machine answers late; one or two late answers are no death.
+        "interval": "500ms",
+        "timeout": "450ms",
         "rise": 1,
-        "fall": 2,
+        "fall": CHECK_FALL,
     });
     service["backends"] = topology
         .backends

@@ -248,8 +248,9 @@ async fn read_body(
             }
         }
         let take = (length - offset).min(buffer.len() as u64);
-        let part: Vec<u8> = buffer.drain(..take as usize).collect();
-        difference = difference.or_else(|| pattern.first_difference(offset, &part));
+        difference =
+            difference.or_else(|| pattern.first_difference(offset, &buffer[..take as usize]));
+        buffer.drain(..take as usize);
         offset += take;
     }
     Ok(difference)

@@ -10,13 +10,55 @@ use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
 use proxy_tests::topology::{SNAT_V4, SNAT_V6, client_v4, client_v6};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Octets of a transfer each way.
 const TRANSFER: u64 = 64 << 20;
 
-fn requests_reach_every_backend_and_the_kernel_agrees(path: Path) -> Result<()> {
+/// Looks whether a promise is kept.
+type Check = fn(&Stage) -> Result<()>;
+
+/// One stage for all that a path promises, because loading the kernel programs takes longer than
+/// most of the checks. The error's context says which promise was broken.
+fn a_path_keeps_its_promises(path: Path) -> Result<()> {
+    let promises: [(&str, Check); 6] = [
+        (
+            "requests reach every backend and the kernel counts each",
+            requests_reach_every_backend_and_the_kernel_agrees,
+        ),
+        (
+            "the backend sees whom the mode says",
+            the_backend_sees_whom_the_mode_says,
+        ),
+        (
+            "datagrams are echoed and a flow keeps its backend",
+            datagrams_are_echoed_and_a_flow_keeps_its_backend,
+        ),
+        (
+            "a fragmented datagram reaches one backend",
+            a_fragmented_datagram_reaches_one_backend,
+        ),
+        (
+            "an echo request to the VIP is answered",
+            an_echo_request_to_the_vip_is_answered,
+        ),
+        (
+            "64 MiB arrive unchanged both ways",
+            sixty_four_mebibytes_arrive_unchanged_both_ways,
+        ),
+    ];
     let stage = Stage::new(path).start()?;
+    for (promise, check) in promises {
+        check(&stage).with_context(|| format!("{path}: {promise}"))?;
+    }
+    Ok(())
+}
+on_every_path!(a_path_keeps_its_promises);
+
+fn requests_reach_every_backend_and_the_kernel_agrees(stage: &Stage) -> Result<()> {
+    let path = stage.path;
     let shares = stage.client().shares(stage.web(), 300)?;
     expect_shares(&shares, EVEN)?;
 
@@ -25,10 +67,12 @@ fn requests_reach_every_backend_and_the_kernel_agrees(path: Path) -> Result<()> 
     for node in &stage.topology.backends {
         let address = node.address(path.backend_is_v6());
         let counted = maps.backend_stats(address, protocol::TCP)?;
-        assert_eq!(
-            counted.new_flows, shares[&node.name],
-            "new flows of {} in the kernel",
-            node.name
+        ensure!(
+            counted.new_flows == shares[&node.name],
+            "the kernel counted {} new flows of {}, the client {}",
+            counted.new_flows,
+            node.name,
+            shares[&node.name]
         );
         // SYN, ACK, request, ACK of the answer, FIN, ACK of the FIN: a few may be merged.
         ensure!(
@@ -40,15 +84,20 @@ fn requests_reach_every_backend_and_the_kernel_agrees(path: Path) -> Result<()> 
         ensure!(path.mode.is_dsr() || counted.return_packets >= 3 * counted.new_flows);
         packets += counted.packets;
     }
-    assert_eq!(maps.reason(forwarded(path.mode))?, packets);
-
+    let by_reason = maps.reason(forwarded(path.mode))?;
+    ensure!(
+        by_reason == packets,
+        "{by_reason} packets by reason, {packets} by backend"
+    );
     for (name, count) in &shares {
-        let shown = stage.daemon().backend("web", name)?;
-        assert_eq!(shown.traffic.new_flows, *count, "`sluice status` of {name}");
+        let shown = stage.daemon().backend("web", name)?.traffic.new_flows;
+        ensure!(
+            shown == *count,
+            "`sluice status` shows {shown} flows of {name} and not {count}"
+        );
     }
     Ok(())
 }
-on_every_path!(requests_reach_every_backend_and_the_kernel_agrees);
 
 /// The reason that counts packets to backends.
 fn forwarded(mode: Mode) -> Reason {
@@ -60,84 +109,73 @@ fn forwarded(mode: Mode) -> Reason {
     }
 }
 
-fn sixty_four_mebibytes_arrive_unchanged_both_ways(path: Path) -> Result<()> {
-    let stage = Stage::new(path).start()?;
-    let mut connection = stage.client().connect(stage.web())?;
-    connection.download(TRANSFER).context("download")?;
-    connection.upload(TRANSFER).context("upload")?;
-    Ok(())
-}
-on_every_path!(sixty_four_mebibytes_arrive_unchanged_both_ways);
-
-fn datagrams_are_echoed_and_a_flow_keeps_its_backend(path: Path) -> Result<()> {
-    let stage = Stage::new(path).start()?;
-    let client = stage.client();
-    let mut answered = std::collections::BTreeSet::new();
-    for number in 0..30u8 {
-        let flow = client.udp_socket(stage.echo())?;
-        let (first, echoed) = flow.echo(&[number; 100])?;
-        assert_eq!(echoed, [number; 100]);
-        let (second, _) = flow.echo(b"again")?;
-        assert_eq!(first, second, "two datagrams of one flow");
-        answered.insert(first);
-    }
-    assert_eq!(answered.len(), 3, "backends that answered: {answered:?}");
-    Ok(())
-}
-on_every_path!(datagrams_are_echoed_and_a_flow_keeps_its_backend);
-
-fn a_fragmented_datagram_reaches_one_backend(path: Path) -> Result<()> {
-    let stage = Stage::new(path).start()?;
-    let flow = stage.client().udp_socket(stage.echo())?;
-    let (first, _) = flow.echo(b"short")?;
-    // Full fragments do not fit a tunnel: the balancer says so, and the sender makes smaller ones.
-    let payload: Vec<u8> = (0..4000u32).map(|octet| (octet % 251) as u8).collect();
-    flow.socket()
-        .set_read_timeout(Some(std::time::Duration::from_millis(500)))?;
-    let attempts = if path.is_tunnel() { 3 } else { 1 };
-    let (backend, echoed) = (0..attempts)
-        .map(|_| flow.echo(&payload))
-        .find_map(Result::ok)
-        .context("4000 octets were never echoed")?;
-    assert_eq!(echoed, payload);
-    assert_eq!(backend, first, "fragments join their flow");
-    let maps = stage.daemon().maps()?;
-    ensure!(maps.reason(Reason::FragmentForwarded)? >= 2);
-    Ok(())
-}
-on_every_path!(a_fragmented_datagram_reaches_one_backend);
-
-fn an_echo_request_to_the_vip_is_answered(path: Path) -> Result<()> {
-    let stage = Stage::new(path).start()?;
-    for length in [0, 56, 1000] {
-        stage.client().ping(stage.vip(), length)?;
-    }
-    assert_eq!(stage.daemon().maps()?.reason(Reason::EchoReply)?, 3);
-    Ok(())
-}
-on_paths!(an_echo_request_to_the_vip_is_answered:
-    v4 = NAT_V4,
-    v6 = NAT_V6,
-);
-
-fn the_backend_sees_whom_the_mode_says(path: Path) -> Result<()> {
-    let stage = Stage::new(path).start()?;
+fn the_backend_sees_whom_the_mode_says(stage: &Stage) -> Result<()> {
     let mut connection = stage.client().connect(stage.web())?;
     let local = connection.local_addr()?;
     let peer = connection.get("/name")?.peer.context("no X-Peer")?;
+    let path = stage.path;
     if path.mode == Mode::FullNat {
         let source: IpAddr = if path.backend_is_v6() {
             SNAT_V6.into()
         } else {
             SNAT_V4.into()
         };
-        assert_eq!(peer.ip(), source);
+        ensure!(peer.ip() == source, "{peer} instead of {source}");
     } else {
-        assert_eq!(peer, local);
+        ensure!(peer == local, "{peer} instead of {local}");
     }
     Ok(())
 }
-on_every_path!(the_backend_sees_whom_the_mode_says);
+
+fn datagrams_are_echoed_and_a_flow_keeps_its_backend(stage: &Stage) -> Result<()> {
+    let client = stage.client();
+    let mut answered = BTreeSet::new();
+    for number in 0..30u8 {
+        let flow = client.udp_socket(stage.echo())?;
+        let (first, echoed) = flow.echo(&[number; 100])?;
+        ensure!(echoed == [number; 100], "the echo differs");
+        let (second, _) = flow.echo(b"again")?;
+        ensure!(first == second, "{first}, then {second} in one flow");
+        answered.insert(first);
+    }
+    ensure!(answered.len() == 3, "only {answered:?} answered");
+    Ok(())
+}
+
+fn a_fragmented_datagram_reaches_one_backend(stage: &Stage) -> Result<()> {
+    let flow = stage.client().udp_socket(stage.echo())?;
+    let (first, _) = flow.echo(b"short")?;
+    // Full fragments do not fit a tunnel: the balancer says so, and the sender makes smaller ones.
+    let payload: Vec<u8> = (0..4000u32).map(|octet| (octet % 251) as u8).collect();
+    flow.socket()
+        .set_read_timeout(Some(Duration::from_millis(500)))?;
+    let attempts = if stage.path.is_tunnel() { 3 } else { 1 };
+    let (backend, echoed) = (0..attempts)
+        .map(|_| flow.echo(&payload))
+        .find_map(Result::ok)
+        .context("4000 octets were never echoed")?;
+    ensure!(echoed == payload, "the echo differs");
+    ensure!(backend == first, "fragments left their flow");
+    let forwarded = stage.daemon().maps()?.reason(Reason::FragmentForwarded)?;
+    ensure!(forwarded >= 2, "{forwarded} later fragments were counted");
+    Ok(())
+}
+
+fn an_echo_request_to_the_vip_is_answered(stage: &Stage) -> Result<()> {
+    for length in [0, 56, 1000] {
+        stage.client().ping(stage.vip(), length)?;
+    }
+    let answered = stage.daemon().maps()?.reason(Reason::EchoReply)?;
+    ensure!(answered == 3, "{answered} answers were counted");
+    Ok(())
+}
+
+fn sixty_four_mebibytes_arrive_unchanged_both_ways(stage: &Stage) -> Result<()> {
+    let mut connection = stage.client().connect(stage.web())?;
+    connection.download(TRANSFER).context("download")?;
+    connection.upload(TRANSFER).context("upload")?;
+    Ok(())
+}
 
 fn new_connections_follow_the_weights(path: Path) -> Result<()> {
     let stage = Stage::new(path)
