@@ -93,4 +93,13 @@ pub mod drain {
     pub const EXPIRED: u8 = 2;
 }
 
+/// High half of the mark (`SO_MARK`) of a health probe to a VIP; the low half is the id of the
+/// backend that it is for.
+pub const PROBE_MARK: u32 = 0x5105_0000;
+
+/// The mark of probes for the backend with this id.
+pub const fn probe_mark(backend: u16) -> u32 {
+    PROBE_MARK | backend as u32
+}
+
 crate::map_value!(Backend);

@@ -142,7 +142,8 @@ pub enum ConfigFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventQuery {
-    /// One packet in this many while somebody listens; the configured rate if absent.
+    /// One packet in this many while somebody listens. If absent, the configured rate, or
+    /// [`DEFAULT_SAMPLE`] where nothing is sampled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<u32>,
     /// Only events of this service.
@@ -155,6 +156,9 @@ pub struct EventQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
 }
+
+/// One packet in this many is an event for listeners who do not say, if nothing is configured.
+pub const DEFAULT_SAMPLE: u32 = 100;
 
 /// Query of `POST /api/v1/capture`, whose answer is a pcapng stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

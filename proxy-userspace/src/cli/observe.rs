@@ -18,7 +18,7 @@ Examples:
   sluice observe --sample 1 --outcome drop     every drop, and why
   sluice observe --reason denied -o json | jq .source")]
 pub(super) struct Args {
-    /// One packet in this many while this command runs; as configured by default
+    /// One packet in this many while this command runs; by default as configured, else 100
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
     /// Only packets of this service

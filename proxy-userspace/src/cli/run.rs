@@ -22,13 +22,13 @@ Examples:
 
 Signals:
   HUP         reload the configuration; a file with faults leaves the old one in force
-  TERM, INT   report not ready, detach, end; a second one does not wait
+  TERM, INT   report not ready, detach, end; a second one skips the delay, a third ends at once
   USR1        reopen log files (none are open: logs go to standard error)
 A SIGKILL ends the daemon only: the kernel forwards on, and the next run adopts.")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Leave the kernel part forwarding when the daemon ends
+    /// Leave the kernel part forwarding when the daemon ends, however it is stopped
     #[arg(long)]
     keep_dataplane: bool,
     /// Time between reporting not ready and detaching, for load balancers in front to notice

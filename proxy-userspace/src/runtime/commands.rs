@@ -5,8 +5,8 @@ use super::events::protocol_name;
 use super::guard;
 use super::plane::Plane;
 use crate::admin::api::{
-    BackendAnswer, BackendName, CaptureQuery, DEFAULT_FLOWS, DrainRequest, EventQuery, FlowQuery,
-    FlowsAnswer, GuardRequest, MAX_FLOWS, Refusal, RefusalKind, chain,
+    BackendAnswer, BackendName, CaptureQuery, DEFAULT_FLOWS, DEFAULT_SAMPLE, DrainRequest,
+    EventQuery, FlowQuery, FlowsAnswer, GuardRequest, MAX_FLOWS, Refusal, RefusalKind, chain,
 };
 use crate::admin::control::Command;
 use crate::kernel::plan::Drain;
@@ -269,7 +269,10 @@ impl<P: Plane> Control<P> {
         }
     }
 
-    fn events(&mut self, query: EventQuery) -> Result<mpsc::Receiver<EventView>, Refusal> {
+    fn events(&mut self, mut query: EventQuery) -> Result<mpsc::Receiver<EventView>, Refusal> {
+        if query.sample.is_none() && self.configured_sampling == 0 {
+            query.sample = Some(DEFAULT_SAMPLE);
+        }
         let events = self.parts.events.listen(query)?;
         self.sample();
         Ok(events)

@@ -24,7 +24,7 @@ use crate::observe::view::{ConfigState, Daemon, Phase};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
@@ -40,8 +40,6 @@ const HEALTH_BATCH: usize = 256;
 pub(crate) struct Ending {
     /// Leave the kernel forwarding.
     pub(crate) keep_dataplane: bool,
-    /// Do not wait before detaching.
-    pub(crate) now: bool,
 }
 
 /// What the control task is made of, besides the plane and the configuration.
@@ -177,12 +175,24 @@ impl<P: Plane> Control<P> {
         };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
+        self.mark_probes();
         self.attached = self.plane.attach(&self.config.l4.interfaces)?;
         self.resolve_neighbours();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
         self.set_phase(Phase::Serving);
         Ok(())
+    }
+
+    /// Tells the probes to VIPs by which mark their packets find their backend.
+    pub(super) fn mark_probes(&self) {
+        if !overlay::probes_vips(&self.config) {
+            return;
+        }
+        match overlay::checks_for(&self.config, &self.kernel, &self.overlay) {
+            Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
+            Err(error) => error!(%error, "probes to VIPs cannot be marked"),
+        }
     }
 
     /// Gives draining backends of an earlier process their whole time again.
@@ -202,10 +212,15 @@ impl<P: Plane> Control<P> {
     }
 
     /// Serves until told to stop; returns how to.
+    ///
+    /// Once told, it reports itself as not ready and serves on for `stop_delay`, so that load
+    /// balancers in front have time to notice. `hurry`, or being told again, cuts that short.
     pub(crate) async fn run(
         &mut self,
         mut commands: mpsc::Receiver<Command>,
         mut changes: mpsc::UnboundedReceiver<HealthChange>,
+        stop_delay: Duration,
+        hurry: &Notify,
     ) -> Ending {
         let mut ticks = interval(TICK);
         let mut sweeps = interval(STEP_INTERVAL);
@@ -213,29 +228,31 @@ impl<P: Plane> Control<P> {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut batch = Vec::new();
+        let mut ending = Ending::default();
+        let mut stop_at: Option<Instant> = None;
         loop {
-            let drain_ends = self
+            let drain_end = self
                 .drains
                 .next()
                 .into_iter()
                 .chain(self.retiring.next())
                 .min();
-            let drain_end = async {
-                match drain_ends {
-                    Some(end) => sleep_until(end).await,
-                    None => std::future::pending().await,
-                }
-            };
             // In this order: what people and checks say comes before housekeeping.
             tokio::select! {
                 biased;
+                () = hurry.notified(), if stop_at.is_some() => return ending,
+                () = until(stop_at) => return ending,
                 command = commands.recv() => match command {
                     Some(Command::Stop(request, reply)) => {
+                        // The asker may have left.
                         let _ = reply.send(Ok(()));
-                        return Ending {
-                            keep_dataplane: request.keep_dataplane,
-                            now: request.now,
-                        };
+                        ending.keep_dataplane = request.keep_dataplane;
+                        if request.now || stop_delay.is_zero() || stop_at.is_some() {
+                            return ending;
+                        }
+                        info!(delay = ?stop_delay, "not ready any more, still forwarding");
+                        self.set_phase(Phase::Stopping);
+                        stop_at = Some(Instant::now() + stop_delay);
                     }
                     Some(command) => self.answer(command),
                     None => return Ending::default(),
@@ -246,7 +263,7 @@ impl<P: Plane> Control<P> {
                         batch.clear();
                     }
                 }
-                () = drain_end => self.end_drains(Instant::now()),
+                () = until(drain_end) => self.end_drains(Instant::now()),
                 () = self.parts.events.ended() => self.sample(),
                 () = self.parts.capture.ended() => self.stop_capture(),
                 _ = ticks.tick() => self.tick(),
@@ -399,6 +416,14 @@ impl<P: Plane> Control<P> {
     pub(super) fn kernel_failed(&self, error: &StoreError) {
         self.parts.counters.kernel_error(error.call);
         debug!(error = %chain(error), "kernel operation failed");
+    }
+}
+
+/// Waits until this instant; for ever if there is none.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 

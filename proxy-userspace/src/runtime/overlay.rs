@@ -1,11 +1,22 @@
 //! What is laid over the configuration, kept in step with health checks and drains.
 
-use crate::config::model::Config;
+use crate::config::model::{Config, ProbeTarget};
 use crate::health::{Check, CheckError, Known, Monitor, checks};
 use crate::kernel::plan::{Drain, Health, Ids, Overlay};
 use crate::kernel::store::KernelState;
-use proxy_common::backend::BackendState;
+use proxy_common::backend::{BackendState, probe_mark};
 use std::collections::HashMap;
+
+/// True if some probes go to a VIP: their marks name backend ids, which a plan gives out.
+pub(crate) fn probes_vips(config: &Config) -> bool {
+    let checks = config
+        .services
+        .iter()
+        .filter_map(|service| service.health.as_ref());
+    checks
+        .into_iter()
+        .any(|check| check.target == ProbeTarget::Vip)
+}
 
 /// The checks of a configuration. A backend that the data plane knows starts with the verdict
 /// that it has there, so that neither a restart nor a reload moves flows.
@@ -21,10 +32,11 @@ pub(crate) fn checks_for(
         .map(|(id, backend)| (*id, backend.state))
         .collect();
     checks(config, |service, backend| {
-        let mut found = ids.of_backend(&service.name, &backend.name);
-        let state = found
+        let id = ids
+            .of_backend(&service.name, &backend.name)
             .next()
-            .and_then(|(_, id)| BackendState::from_code(*states.get(&id)?));
+            .map(|(_, id)| id);
+        let state = id.and_then(|id| BackendState::from_code(*states.get(&id)?));
         let adopted = match state {
             None | Some(BackendState::Absent) => None,
             Some(BackendState::Up | BackendState::Draining) => Some(true),
@@ -36,7 +48,7 @@ pub(crate) fn checks_for(
         };
         Known {
             adopted,
-            ..Known::default()
+            mark: id.map(probe_mark),
         }
     })
 }

@@ -221,6 +221,7 @@ impl<P: Plane> Control<P> {
         self.config_state.loaded_at_seconds = epoch_seconds();
         self.config_state.last_reload_successful = true;
         self.config_state.last_reload_error = None;
+        self.mark_probes();
         self.sample();
         self.publish_names();
         self.resolve_neighbours();

@@ -1,13 +1,14 @@
 //! Signals from people and from the service manager, and what the service manager is told.
 
 use crate::admin::api::StopRequest;
-use crate::admin::control::{Command, Handle};
+use crate::admin::control::{Command, Handle, Reply};
 use sd_notify::NotifyState;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use tracing::{debug, info, warn};
+use tokio::sync::Notify;
+use tracing::{debug, error, info, warn};
 
 /// The signals that the daemon knows. SIGPIPE is ignored by Rust's runtime already.
 pub(super) struct Signals {
@@ -53,26 +54,52 @@ impl Signals {
         }
     }
 
-    /// Passes signals on as commands until one asks to stop and the command is on its way.
-    /// Signals that arrive while a reload runs are acted upon after it.
-    pub(super) async fn forward(&mut self, handle: &Handle, stop: StopRequest) {
+    /// Turns signals into commands, for as long as the daemon lives.
+    ///
+    /// The first signal that asks to stop is a command like any other and waits its turn. The
+    /// second sets `hurry`: nobody waits for anything any more. The third does not even wait for
+    /// a control task that hangs: the process ends, and the kernel goes on forwarding, as after
+    /// SIGKILL.
+    pub(super) async fn forward(mut self, handle: Handle, hurry: Arc<Notify>) {
+        let mut stops = 0;
         loop {
             match self.next().await {
+                Asked::Reopen => info!("logs go to standard error: there is no file to reopen"),
                 Asked::Reload => {
                     // The control task logs and counts how it ends.
-                    let _ = handle.ask(Command::Reload).await;
+                    send(&handle, Command::Reload);
                 }
-                Asked::Reopen => info!("logs go to standard error: there is no file to reopen"),
                 Asked::Stop => {
-                    info!("told to stop");
-                    let _ = handle
-                        .ask(|reply: oneshot::Sender<_>| Command::Stop(stop, reply))
-                        .await;
-                    return;
+                    stops += 1;
+                    match stops {
+                        1 => {
+                            info!("told to stop");
+                            send(&handle, |reply| {
+                                Command::Stop(StopRequest::default(), reply)
+                            });
+                        }
+                        2 => {
+                            info!("told again: stopping at once");
+                            hurry.notify_one();
+                        }
+                        _ => {
+                            error!("told three times: ending without detaching");
+                            std::process::exit(1);
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/// Sends a command without waiting for its turn or its end.
+fn send<T: Send + 'static>(
+    handle: &Handle,
+    command: impl FnOnce(Reply<T>) -> Command + Send + 'static,
+) {
+    let handle = handle.clone();
+    tokio::spawn(async move { drop(handle.ask(command).await) });
 }
 
 /// The service manager is told that the daemon is ready.

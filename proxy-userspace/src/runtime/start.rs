@@ -10,7 +10,7 @@
 //! It is served last, so that nobody is told anything that is not yet so.
 
 use super::capture::CaptureHub;
-use super::control::{BeginError, Control, Ending, Parts, TICK, epoch_seconds};
+use super::control::{BeginError, Control, Parts, TICK, epoch_seconds};
 use super::events::EventHub;
 use super::forwarding;
 use super::names::SharedNames;
@@ -19,7 +19,7 @@ use super::probing::CountingProber;
 use super::real::{KernelPlane, Readers};
 use super::signals::{self, Signals};
 use super::source::{FileSource, Source};
-use crate::admin::api::{Refusal, StopRequest, chain};
+use crate::admin::api::{Refusal, chain};
 use crate::admin::control::Handle;
 use crate::admin::guard::HostPolicy;
 use crate::admin::routes::{self, Shared};
@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -114,7 +114,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     for warning in warnings {
         warn!("{warning}");
     }
-    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    let signals = Signals::new().map_err(StartError::Signals)?;
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
     let tcp = listen(config.admin.listen).await?;
     signals::check_watchdog(TICK);
@@ -125,10 +125,6 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let counters: Arc<Counters> = Arc::default();
     let readiness: Arc<Readiness> = Arc::default();
     let (handle, commands) = Handle::new();
-    let stop = StopRequest {
-        keep_dataplane: options.keep_dataplane,
-        now: false,
-    };
     let (monitor, driver, changes) = health::monitor(
         CountingProber::new(health::NetProber, Arc::clone(&counters)),
         health::Options::default(),
@@ -151,14 +147,12 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     }
     signals::ready();
 
-    let ending = tokio::select! {
-        ending = control.run(commands, changes) => ending,
-        () = async {
-            signals.forward(&handle, stop).await;
-            std::future::pending().await
-        } => Ending::default(),
-    };
-    end(control, ending, &options, &mut signals).await?;
+    let hurry: Arc<Notify> = Arc::default();
+    tasks.spawn(signals.forward(handle, Arc::clone(&hurry)));
+    let ending = control
+        .run(commands, changes, options.stop_delay, &hurry)
+        .await;
+    end(control, ending.keep_dataplane || options.keep_dataplane)?;
     drop(tasks);
     let _ = stopping.send(true);
     for task in admin_tasks {
@@ -276,23 +270,10 @@ fn serve(
     (stop, tasks)
 }
 
-/// Ends: not ready first, then detached. A second signal cuts the delay short.
-async fn end(
-    mut control: Control<KernelPlane>,
-    ending: Ending,
-    options: &Options,
-    signals: &mut Signals,
-) -> Result<(), StartError> {
+/// Ends: not ready, then detached or let go of.
+fn end(mut control: Control<KernelPlane>, keep: bool) -> Result<(), StartError> {
     signals::stopping();
     control.set_phase(Phase::Stopping);
-    if !ending.now && !options.stop_delay.is_zero() {
-        info!(delay = ?options.stop_delay, "not ready any more, still forwarding");
-        tokio::select! {
-            () = tokio::time::sleep(options.stop_delay) => {}
-            _ = signals.next() => info!("told again: stopping at once"),
-        }
-    }
-    let keep = ending.keep_dataplane;
     control.release(keep).map_err(|error| {
         warn!(error = %chain(&error), "the data plane could not be closed");
         StartError::Plane(error)

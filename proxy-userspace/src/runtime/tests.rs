@@ -18,12 +18,12 @@ use crate::observe::counters::Counters;
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{BackendView, Daemon, View};
 use parking_lot::Mutex;
-use proxy_common::backend::BackendState;
+use proxy_common::backend::{BackendState, probe_mark};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -60,9 +60,9 @@ impl Source for TextSource {
     }
 }
 
-/// Backends that fail their probes.
+/// Backends that fail their probes, and the targets that were probed.
 #[derive(Clone, Debug, Default)]
-struct Sick(Arc<Mutex<Vec<IpAddr>>>);
+struct Sick(Arc<Mutex<Vec<IpAddr>>>, Arc<Mutex<Vec<Target>>>);
 
 impl Prober for Sick {
     fn probe(
@@ -71,6 +71,7 @@ impl Prober for Sick {
         _: Arc<HealthCheck>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let sick = self.0.lock().contains(&target.address.ip());
+        self.1.lock().push(target);
         async move {
             sleep(Duration::from_millis(1)).await;
             match sick {
@@ -91,6 +92,7 @@ struct Daemoned {
     sick: Sick,
     counters: Arc<Counters>,
     readiness: Arc<Readiness>,
+    hurry: Arc<Notify>,
     task: JoinHandle<Ending>,
 }
 
@@ -99,6 +101,10 @@ fn start(text: &str) -> Daemoned {
 }
 
 fn start_in(world: Arc<Mutex<World>>, text: &str, sick: Sick) -> Daemoned {
+    start_with(world, text, sick, Duration::ZERO)
+}
+
+fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Duration) -> Daemoned {
     let counters: Arc<Counters> = Arc::default();
     let readiness: Arc<Readiness> = Arc::default();
     let (monitor, driver, changes) = health::monitor(
@@ -131,8 +137,10 @@ fn start_in(world: Arc<Mutex<World>>, text: &str, sick: Sick) -> Daemoned {
     let text = source.0.clone();
     let mut control = Control::begin(plane, Box::new(source), config, parts).expect("begins");
     let (handle, commands) = Handle::new();
+    let hurry: Arc<Notify> = Arc::default();
+    let hurried = Arc::clone(&hurry);
     let task = tokio::spawn(async move {
-        let ending = control.run(commands, changes).await;
+        let ending = control.run(commands, changes, stop_delay, &hurried).await;
         control.release(ending.keep_dataplane).expect("released");
         ending
     });
@@ -143,6 +151,7 @@ fn start_in(world: Arc<Mutex<World>>, text: &str, sick: Sick) -> Daemoned {
         sick,
         counters,
         readiness,
+        hurry,
         task,
     }
 }
@@ -753,4 +762,58 @@ async fn a_stop_detaches_unless_told_to_keep() {
     assert!(world.lock().attached.is_some());
     let world = start_in(world, BASE, Sick::default()).stop(false).await;
     assert!(world.lock().attached.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_delay_is_served_not_ready_and_can_be_cut_short() {
+    let delay = Duration::from_secs(10);
+    let daemon = start_with(World::new(1024), BASE, Sick::default(), delay);
+    let stop = async |daemon: &Daemoned| {
+        let request = StopRequest::default();
+        daemon
+            .handle
+            .ask(|reply| Command::Stop(request, reply))
+            .await
+            .expect("accepted");
+    };
+    stop(&daemon).await;
+    assert!(!daemon.readiness.ready());
+    daemon.drain("b2", Some(3.0)).await.expect("still served");
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(daemon.kernel_state("10.0.0.2"), Some(BackendState::Down));
+    assert!(daemon.world.lock().attached.is_some());
+    sleep(Duration::from_secs(2)).await;
+    assert!(daemon.world.lock().attached.is_none());
+
+    let daemon = start_with(World::new(1024), BASE, Sick::default(), delay);
+    stop(&daemon).await;
+    daemon.hurry.notify_one();
+    sleep(Duration::from_millis(1)).await;
+    assert!(daemon.world.lock().attached.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_to_a_vip_carry_their_backends_id() {
+    let text = BASE
+        .replace(
+            "{interfaces",
+            "{tunnel: {source_v4: 10.0.0.254}, interfaces",
+        )
+        .replace("mode: nat", "mode: dsr-ipip")
+        .replace("10.0.0.1:80", "10.0.0.1")
+        .replace("10.0.0.2:80", "10.0.0.2");
+    let daemon = start(&format!("{text}    health: {{tcp: {{}}, target: vip}}\n"));
+    sleep(Duration::from_secs(1)).await;
+    let ids: Vec<u16> = daemon.view().await.services[0]
+        .backends
+        .iter()
+        .map(|backend| backend.ids[0])
+        .collect();
+    let targets = daemon.sick.1.lock().clone();
+    assert!(!targets.is_empty());
+    for target in targets {
+        assert_eq!(target.address.to_string(), "192.0.2.10:80");
+        let mark = target.mark.expect("marked");
+        assert!(ids.iter().any(|id| probe_mark(*id) == mark), "{mark:#x}");
+    }
 }
