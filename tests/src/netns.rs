@@ -7,6 +7,7 @@ use crate::command::{run, run_with_input};
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::fs::{self, File};
 use std::ops::Deref;
@@ -58,7 +59,10 @@ impl Netns {
         // `ip netns add` makes /run/netns a shared mount the first time; two at once would race.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         static SWEEP: Once = Once::new();
-        SWEEP.call_once(sweep_stale);
+        SWEEP.call_once(|| {
+            raise_open_files();
+            sweep_stale();
+        });
 
         let name = format!("{PREFIX}{}-{}-{role}", std::process::id(), unique());
         {
@@ -196,6 +200,16 @@ impl Drop for Netns {
     fn drop(&mut self) {
         // Nothing to do about a failure here; the next process sweeps.
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
+    }
+}
+
+/// Clients and origins of all tests are in one process, both ends of thousands of connections.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Not raised, a test that needs more fails and says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
