@@ -454,10 +454,9 @@ fn veth_hints(found: &InterfaceInfo, existing: &[InterfaceInfo]) -> Vec<Finding>
     if offload(Offload::SendChecksum) != Some(false) {
         hints.push(unfinished_checksums(&found.name, peer));
     }
-    let polls =
-        peer.is_some_and(|peer| peer.xdp.is_some()) || offload(Offload::Receive) == Some(true);
-    if !polls {
-        hints.push(peer_without_napi(&found.name, peer));
+    // Receive offload would give the peer a ring, but `XDP_TX` wakes it only for a program.
+    if peer.is_none_or(|peer| peer.xdp.is_none()) {
+        hints.push(peer_without_program(&found.name, peer));
     }
     hints
 }
@@ -483,13 +482,15 @@ fn unfinished_checksums(name: &str, peer: Option<&InterfaceInfo>) -> Finding {
     )
 }
 
-fn peer_without_napi(name: &str, peer: Option<&InterfaceInfo>) -> Finding {
+fn peer_without_program(name: &str, peer: Option<&InterfaceInfo>) -> Finding {
     let (text, word) = names_of(peer);
     Finding::new(
         format!("peer of {name}"),
         Status::Warn,
-        format!("a veth delivers what XDP sends only if {text} has NAPI"),
-        format!("ethtool -K {word} gro on, or attach any XDP program there"),
+        format!(
+            "a veth drops or delays what XDP sends unless {text} has an XDP program of its own"
+        ),
+        format!("sluice decap --leave --interface {word} (it passes everything but tunnels)"),
     )
 }
 

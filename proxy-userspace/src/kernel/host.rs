@@ -96,8 +96,6 @@ pub fn now_tick() -> u32 {
 /// Switches of an interface that ethtool shows (`ethtool.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offload {
-    /// Generic receive offload.
-    Receive = 0x2b,
     /// Checksums of what is sent.
     SendChecksum = 0x16,
 }

@@ -27,6 +27,7 @@ use crate::admin::server;
 use crate::admin::socket::{AdminSocket, SocketError};
 use crate::config::model::Config;
 use crate::health;
+use crate::kernel::attach;
 use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
 use crate::observe::counters::Counters;
@@ -220,7 +221,16 @@ fn begin(
             parts.daemon.adopted = *copied;
         }
     }
-    Ok(Control::begin(plane, Box::new(source), config, parts)?)
+    let pin_dir = config.l4.pin_dir.clone();
+    Control::begin(plane, Box::new(source), config, parts).map_err(|error| {
+        // What was there before forwards on; what was made for nothing is removed.
+        if adoption == Adoption::Fresh
+            && let Err(error) = attach::remove(&pin_dir)
+        {
+            warn!(error = %chain(&error), "the unused pins remain");
+        }
+        error.into()
+    })
 }
 
 async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {

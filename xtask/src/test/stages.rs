@@ -46,6 +46,10 @@ const SUITES: &str = "proxy-tests";
 /// fails comes before what builds on it.
 const ORDER: &[&str] = &["packets", "loader", "netns"];
 
+/// The target whose tests mostly wait: for health checks, deadlines and other processes. Each has
+/// its own hosts, so twice as many as there are CPUs run at a time.
+const WAITING: &str = "netns";
+
 /// The target that replays another balancer's packet cases, where these are at hand.
 const PEER_VECTORS: &str = "peer_vectors";
 
@@ -193,6 +197,10 @@ fn suite(workspace: &Workspace, target: &str, filter: Option<&str>) -> Result<Ou
     cargo.args(["--test", target]);
     cargo.env("SLUICE_REQUIRE_PRIVILEGED", "1");
     cargo.env("SLUICE_BIN", workspace.binary(Profile::Dev, "sluice"));
+    if target == WAITING && env::var_os("RUST_TEST_THREADS").is_none() {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        cargo.env("RUST_TEST_THREADS", (2 * cpus).to_string());
+    }
     if let Some(folder) = peer_vectors(workspace) {
         cargo.env(PEER_VECTORS_VARIABLE, folder);
     }

@@ -195,6 +195,9 @@ fn removed<'a, K: Ord + Copy, V>(
     from.keys().filter(|key| !to.contains_key(key)).copied()
 }
 
+/// Of each service: the backends that enter, the entry while its ring changes, the ring, the final
+/// entry, the backends that leave. The rings of all services stand together, because swapping
+/// rings makes the kernel wait for a grace period, and a store does that once for a row of them.
 fn services(
     from: &Tables,
     to: &Tables,
@@ -216,6 +219,7 @@ fn services(
     }
     let (before, after) = (members_by_service(from), members_by_service(to));
     let nobody = Vec::new();
+    let (mut swapped, mut after_rings) = (Vec::new(), Vec::new());
     for (&id, service) in &to.services {
         let BackendChanges { enter, leave } = changes.remove(&id).unwrap_or_default();
         let old = from.services.get(&id);
@@ -238,12 +242,14 @@ fn services(
                 .filter(|first| Some(first) != old)
                 .map(|first| MapEdit::Service(id, first)),
         );
-        out.extend(ring);
+        swapped.extend(ring);
         if first.as_ref() != Some(service) {
-            out.push(MapEdit::Service(id, *service));
+            after_rings.push(MapEdit::Service(id, *service));
         }
-        out.extend(leave.into_iter().map(backend));
+        after_rings.extend(leave.into_iter().map(backend));
     }
+    out.extend(swapped);
+    out.extend(after_rings);
     Ok(())
 }
 
