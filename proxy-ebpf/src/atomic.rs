@@ -1,7 +1,7 @@
 //! Atomic operations on map values. The target has the instructions, but its `core::sync::atomic`
 //! offers only loads and stores.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 /// Adds to a shared number.
 ///
@@ -23,4 +23,18 @@ pub unsafe fn add(at: *mut i64, change: i64) {
 pub unsafe fn take(at: *mut u32) -> u32 {
     // SAFETY: the caller's promise.
     unsafe { atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(at, 0) }
+}
+
+/// Replaces a shared number if it is `old`; false if it was another.
+///
+/// # Safety
+///
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let (_, done) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new)
+    };
+    done
 }

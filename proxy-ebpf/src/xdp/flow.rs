@@ -11,7 +11,7 @@ use proxy_common::flow::{
 };
 use proxy_common::hash::flow_hash;
 use proxy_common::service::Service;
-use proxy_common::settings::{MAX_CPUS, SCANS_PER_TICK, Settings};
+use proxy_common::settings::{LOOKS_PER_TICK, MAX_CPUS, Settings};
 
 /// Where a tuple's flow is, or would be.
 #[derive(Clone, Copy)]
@@ -398,19 +398,9 @@ fn confirm(place: &Place, entry: *mut FlowEntry) {
 pub fn adopt(settings: &Settings, place: &mut Place, key: &FlowKey, now: u64) -> *mut FlowEntry {
     let none = core::ptr::null_mut();
     let now = now as u32;
-    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
-        return none;
-    };
-    // SAFETY: the element belongs to this CPU.
-    let state = unsafe { &mut *state };
-    if state.scan_tick != now {
-        state.scan_tick = now;
-        state.scans = 0;
-    }
-    if state.scans >= SCANS_PER_TICK {
+    if !may_look(settings, now) {
         return none;
     }
-    state.scans += 1;
     let set_index = Position::of(place.hash, settings.sets_per_cpu).set;
     let mut next = 0;
     for _ in 0..CANDIDATES {
@@ -429,6 +419,70 @@ pub fn adopt(settings: &Settings, place: &mut Place, key: &FlowKey, now: u64) ->
         next = cpu + 1;
     }
     none
+}
+
+/// True while this CPU may look into the others' parts in this tick; charges for it.
+#[inline(always)]
+fn may_look(settings: &Settings, now: u32) -> bool {
+    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the element belongs to this CPU.
+    let state = unsafe { &mut *state };
+    if state.look_tick != now {
+        state.look_tick = now;
+        state.looks = 0;
+    }
+    if state.looks >= LOOKS_PER_TICK {
+        return false;
+    }
+    state.looks += settings.cpus;
+    true
+}
+
+/// Removes the other CPUs' entries of a flow that ends on this one.
+///
+/// A flow whose packets have come by several CPUs has several entries, and the count of live
+/// flows is with one of them. Left behind, that one would be counted until its timeout, and the
+/// next connection with the same tuple would find the old backend on that CPU.
+#[inline(never)]
+pub fn end_elsewhere(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
+    if !may_look(settings, now as u32) {
+        return 0;
+    }
+    let set_index = Position::of(place.hash, settings.sets_per_cpu).set;
+    let mut next = 0;
+    for _ in 0..CANDIDATES {
+        let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
+        let Some(set) = FLOWS.get_ptr_mut(cpu.wrapping_mul(settings.sets_per_cpu) + set_index)
+        else {
+            break;
+        };
+        if cpu >= settings.cpus {
+            break;
+        }
+        let way = search(set, key, u64::from(place.tag));
+        if way < WAYS as u64 {
+            take_from(set, way as u32, place.tag as u16, key);
+        }
+        next = cpu + 1;
+    }
+    0
+}
+
+/// Removes another CPU's entry as user space does: the tuple's last word first, unless the owner
+/// has replaced it meanwhile, then the tag.
+#[inline(always)]
+fn take_from(set: *mut FlowSet, way: u32, tag: u16, key: &FlowKey) {
+    let entry = way_of(set, way);
+    uncount(entry);
+    // SAFETY: the word is aligned and inside a map's value; the tag is in the set's header.
+    unsafe {
+        let last = entry.cast::<u64>().add(4);
+        if atomic::exchange(last, key.words()[4], 0) && tag_of(set, way).read() == tag {
+            tag_of(set, way).write(0);
+        }
+    }
 }
 
 /// Parts with the right tag that are searched: two flows of one set share a tag with a chance of

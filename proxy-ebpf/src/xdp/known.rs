@@ -75,6 +75,14 @@ pub fn look(
     Ok(Known::Send(backend))
 }
 
+/// True for the first packet that ends a TCP flow.
+#[inline(always)]
+pub fn ends(entry: *const FlowEntry, packet: &Packet) -> bool {
+    // SAFETY: the entry is inside a map's value.
+    let phase = unsafe { (*entry).phase };
+    phase != next_phase(phase, packet) && tcp::ends(packet.tcp_flags)
+}
+
 /// Phase after this packet.
 #[inline(always)]
 fn next_phase(phase: u8, packet: &Packet) -> u8 {

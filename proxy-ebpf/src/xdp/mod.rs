@@ -217,6 +217,9 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
     let Some(entry) = entry else {
         return hand_on(frame, stage::OPEN);
     };
+    if settings.cpus > 1 && known::ends(entry, packet) {
+        flow::end_elsewhere(settings, &place, &packet.key, u64::from(now.tick));
+    }
     let next = known::look(settings, packet, now, &place, entry, chosen)?;
     match next {
         Known::Send(backend) => send::to_backend(frame, settings, work, now, backend),

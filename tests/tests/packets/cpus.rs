@@ -62,6 +62,34 @@ fn a_flow_is_found_from_another_cpu() {
 }
 
 #[test]
+fn a_flow_that_ends_on_one_cpu_is_forgotten_on_the_others() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = rig
+            .serve(&Wanted::tcp(ends.vip, Mode::DsrL2).backend(ends.same_port))
+            .unwrap();
+        run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let home = rig.cpu;
+        if !move_on(&mut rig) {
+            return;
+        }
+        // The copy on this CPU has the count now; the flow ends where it came from.
+        run(&mut rig, &ends.tcp().frame(&from_client()));
+        rig.cpu = home;
+        pin_to_cpu(home).unwrap();
+        run(&mut rig, &ends.tcp().fin().frame(&from_client()));
+        assert_eq!(rig.live(served.backends[0]).unwrap(), 0);
+        let left = rig.flows().unwrap();
+        assert_eq!(
+            left.len(),
+            1,
+            "a stale copy would mislead the next connection"
+        );
+        assert_eq!(left[0].0 as usize, home);
+    }
+}
+
+#[test]
 fn an_answer_on_another_cpu_finds_its_flow() {
     for ends in BOTH {
         let mut rig = rig();
