@@ -21,9 +21,17 @@ impl Addr {
     /// Wraps an IPv4 address in its mapped form.
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
+        // Assembled as words: octets stored one by one and then read as words would stall a CPU,
+        // which cannot forward several stores to one load.
+        Self::from_words([0, join([0, 0, 0xff, 0xff], octets)])
+    }
+
+    /// The address whose halves are these words in memory order.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 2]) -> Self {
         Self {
-            octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+            // SAFETY: both types are sixteen octets of plain numbers.
+            octets: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(words) },
         }
     }
 
@@ -61,12 +69,16 @@ impl Addr {
     /// The two halves as words in memory order (native loads of network-order octets).
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
-        let o = &self.octets;
-        [
-            u64::from_ne_bytes([o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]]),
-            u64::from_ne_bytes([o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]]),
-        ]
+        // SAFETY: both types are sixteen octets of plain numbers.
+        unsafe { core::mem::transmute::<[u8; 16], [u64; 2]>(self.octets) }
     }
+}
+
+/// Two half words side by side, in memory order.
+#[inline(always)]
+pub(crate) const fn join(first: [u8; 4], second: [u8; 4]) -> u64 {
+    // SAFETY: both types are eight octets of plain numbers.
+    unsafe { core::mem::transmute::<[[u8; 4]; 2], u64>([first, second]) }
 }
 
 impl From<core::net::IpAddr> for Addr {

@@ -19,7 +19,7 @@
 //!   the tag to 0, so that the way is free. Without it the packet path still replaces expired
 //!   entries when it needs room.
 
-use crate::addr::Addr;
+use crate::addr::{Addr, join};
 use core::mem::size_of;
 
 /// Ways in a set.
@@ -107,15 +107,21 @@ impl FlowKey {
         )
     }
 
+    /// Sets both ports at once, given as they stand side by side in the packet. One store of the
+    /// whole last word, so that the word can be read back without a stall.
+    #[inline(always)]
+    pub const fn set_ports(&mut self, ports: [u8; 4]) {
+        let last = join(ports, [self.protocol, 0, 0, 0]);
+        // SAFETY: both types are forty octets of plain numbers, aligned to eight.
+        let words = unsafe { &mut *core::ptr::from_mut(self).cast::<[u64; 5]>() };
+        words[4] = last;
+    }
+
     /// The tuple as five words in memory order.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 5] {
-        let [s0, s1] = self.src.words();
-        let [d0, d1] = self.dst.words();
-        let sp = self.src_port_be.to_ne_bytes();
-        let dp = self.dst_port_be.to_ne_bytes();
-        let last = u64::from_ne_bytes([sp[0], sp[1], dp[0], dp[1], self.protocol, 0, 0, 0]);
-        [s0, s1, d0, d1, last]
+        // SAFETY: both types are forty octets of plain numbers, without padding.
+        unsafe { core::mem::transmute::<Self, [u64; 5]>(*self) }
     }
 }
 

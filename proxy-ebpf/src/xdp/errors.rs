@@ -24,14 +24,6 @@ use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, kind};
 use proxy_common::settings::Settings;
 
-/// What becomes of an error message.
-enum Fate {
-    /// The packet goes to the chosen backend as any packet of its flow would.
-    Send(&'static Backend),
-    /// It is dealt with.
-    Done(Verdict),
-}
-
 /// Answers echo requests and forwards error messages.
 #[inline(always)]
 pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdict> {
@@ -50,12 +42,19 @@ pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdic
         return end(Reason::PassProtocol);
     }
     *chosen = Chosen::NONE;
-    match decide(frame, settings, packet, error, chosen, now) {
-        Ok(Fate::Send(backend)) => send::to_backend(frame, settings, work, now, backend),
-        Ok(Fate::Done(verdict)) | Err(verdict) => Ok(verdict.with(chosen.service, chosen.backend)),
+    if let Err(verdict) = decide(frame, settings, packet, error, chosen, now) {
+        return Ok(verdict.with(chosen.service, chosen.backend));
     }
+    // Looked up again: carried along, the pointer would be undefined where there is none, and the
+    // verifier does not take that.
+    let Some(backend) = select::keeps_flows(chosen.backend, chosen.service) else {
+        return end(Reason::DropInternal);
+    };
+    send::to_backend(frame, settings, work, now, backend)
 }
 
+/// Finds out where an error message goes: to the chosen backend as any packet of its flow would,
+/// or nowhere further, with the verdict as the error.
 #[inline(always)]
 fn decide(
     frame: Frame,
@@ -64,7 +63,7 @@ fn decide(
     scratch: &mut Scratch,
     chosen: &mut Chosen,
     now: Now,
-) -> Stage<Fate> {
+) -> Stage<()> {
     let failure = icmp::quote(frame, packet, &mut scratch.quote);
     if failure == Reason::PassProtocol as u64 {
         return end(Reason::PassProtocol);
@@ -86,7 +85,7 @@ fn decide(
     if found == RETURN {
         scratch.inner = scratch.key;
         pair::vip(chosen, &mut scratch.inner)?;
-        return to_client(frame, settings, packet, scratch, now).map(Fate::Done);
+        return Err(to_client(frame, settings, packet, scratch, now)?);
     }
     to_backend(frame, settings, packet, scratch, chosen, now)
 }
@@ -134,7 +133,7 @@ fn without_entry(
     scratch: &mut Scratch,
     chosen: &mut Chosen,
     now: Now,
-) -> Stage<Fate> {
+) -> Stage<()> {
     let key = &scratch.key;
     let to = service::lookup(settings, &key.dst, key.dst_port_be, key.protocol);
     if to.kind == kind::BALANCE {
@@ -165,7 +164,7 @@ fn without_entry(
         key.protocol,
     );
     chosen.backend = record.backend;
-    to_client(frame, settings, packet, scratch, now).map(Fate::Done)
+    Err(to_client(frame, settings, packet, scratch, now)?)
 }
 
 /// Sends an error to the flow's backend.
@@ -177,7 +176,7 @@ fn to_backend(
     scratch: &mut Scratch,
     chosen: &Chosen,
     now: Now,
-) -> Stage<Fate> {
+) -> Stage<()> {
     if chosen.backend == 0 {
         return end(Reason::PassLocal);
     }
@@ -196,9 +195,11 @@ fn to_backend(
         return Err(stats::refuse(Reason::DropNoBackend, chosen.service));
     };
     if backend.mode != Mode::Nat.code() && backend.mode != Mode::FullNat.code() {
-        return Ok(Fate::Send(backend));
+        return Ok(());
     }
-    translated(frame, settings, packet, scratch, chosen, backend, now).map(Fate::Done)
+    Err(translated(
+        frame, settings, packet, scratch, chosen, backend, now,
+    )?)
 }
 
 /// Sends an error to the backend of a NAT flow.

@@ -80,7 +80,7 @@ struct Ipv6Header {
 
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-struct Addr6([u8; 16]);
+struct Addr6([u64; 2]);
 
 /// Offset beyond which no transport header is looked for. Direct access to the frame ends at 511,
 /// and an ICMP error's quote, 48 octets behind, must still be reachable with its checksum.
@@ -199,8 +199,8 @@ fn ipv6(frame: Frame, l3: usize) -> Stage<Packet> {
     }
     let mut packet = Packet {
         key: FlowKey::new(
-            Addr::v6(header.src.0),
-            Addr::v6(header.dst.0),
+            Addr::from_words(header.src.0),
+            Addr::from_words(header.dst.0),
             0,
             0,
             header.next,
@@ -347,8 +347,9 @@ fn transport(frame: Frame, packet: &mut Packet) -> Stage<()> {
             if header[12] < 0x50 {
                 return end(Reason::DropBadTransport);
             }
-            packet.key.src_port_be = u16::from_ne_bytes([header[0], header[1]]);
-            packet.key.dst_port_be = u16::from_ne_bytes([header[2], header[3]]);
+            packet
+                .key
+                .set_ports([header[0], header[1], header[2], header[3]]);
             packet.tcp_flags = header[13];
         }
         protocol::UDP => {
@@ -357,8 +358,9 @@ fn transport(frame: Frame, packet: &mut Packet) -> Stage<()> {
             };
             // SAFETY: `at` has checked the bounds.
             let header = unsafe { &*header };
-            packet.key.src_port_be = u16::from_ne_bytes([header[0], header[1]]);
-            packet.key.dst_port_be = u16::from_ne_bytes([header[2], header[3]]);
+            packet
+                .key
+                .set_ports([header[0], header[1], header[2], header[3]]);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let Some([kind, code, ..]) = frame.read::<[u8; 8]>(l4) else {
