@@ -1,0 +1,41 @@
+//! Suites with real clients, real servers and the built `sluice`, in network namespaces.
+//!
+//! They need root and a built binary (`cargo xtask build`); see [`proxy_tests::privilege`] and
+//! [`proxy_tests::daemon::sluice`]. Each test makes its own hosts, so all run in parallel.
+
+#[path = "netns/support.rs"]
+#[macro_use]
+mod support;
+
+#[path = "netns/control.rs"]
+mod control;
+
+#[path = "netns/examples.rs"]
+mod examples;
+
+#[path = "netns/failover.rs"]
+mod failover;
+
+#[path = "netns/forwarding.rs"]
+mod forwarding;
+
+#[path = "netns/guard.rs"]
+mod guard;
+
+#[path = "netns/lifecycle.rs"]
+mod lifecycle;
+
+#[path = "netns/limits.rs"]
+mod limits;
+
+#[path = "netns/nginx.rs"]
+mod nginx;
+
+#[path = "netns/observe.rs"]
+mod observe;
+
+#[path = "netns/selection.rs"]
+mod selection;
+
+#[path = "netns/shapes.rs"]
+mod shapes;

@@ -1,0 +1,233 @@
+//! Each mode and family steers real traffic, octet by octet, and counts what it steers.
+
+use crate::support::{EVEN, expect_shares};
+use anyhow::{Context, Result, ensure};
+use proxy_common::reason::Reason;
+use proxy_common::service::{Mode, protocol};
+use proxy_tests::config::WEB;
+use proxy_tests::path::Path;
+use proxy_tests::privilege;
+use proxy_tests::stage::Stage;
+use proxy_tests::topology::{SNAT_V4, SNAT_V6, client_v4, client_v6};
+use serde_json::json;
+use std::net::IpAddr;
+
+/// Octets of a transfer each way.
+const TRANSFER: u64 = 64 << 20;
+
+fn requests_reach_every_backend_and_the_kernel_agrees(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let shares = stage.client().shares(stage.web(), 300)?;
+    expect_shares(&shares, EVEN)?;
+
+    let maps = stage.daemon().maps()?;
+    let mut packets = 0;
+    for node in &stage.topology.backends {
+        let address = node.address(path.backend_is_v6());
+        let counted = maps.backend_stats(address, protocol::TCP)?;
+        assert_eq!(
+            counted.new_flows, shares[&node.name],
+            "new flows of {} in the kernel",
+            node.name
+        );
+        // SYN, ACK, request, ACK of the answer, FIN, ACK of the FIN: a few may be merged.
+        ensure!(
+            counted.packets >= 4 * counted.new_flows,
+            "{} packets in {} flows",
+            counted.packets,
+            counted.new_flows
+        );
+        ensure!(path.mode.is_dsr() || counted.return_packets >= 3 * counted.new_flows);
+        packets += counted.packets;
+    }
+    assert_eq!(maps.reason(forwarded(path.mode))?, packets);
+
+    for (name, count) in &shares {
+        let shown = stage.daemon().backend("web", name)?;
+        assert_eq!(shown.traffic.new_flows, *count, "`sluice status` of {name}");
+    }
+    Ok(())
+}
+on_every_path!(requests_reach_every_backend_and_the_kernel_agrees);
+
+/// The reason that counts packets to backends.
+fn forwarded(mode: Mode) -> Reason {
+    match mode {
+        Mode::Nat | Mode::FullNat => Reason::Translated,
+        Mode::DsrL2 => Reason::Direct,
+        Mode::DsrIpip | Mode::DsrGue => Reason::Encapsulated,
+        Mode::Local => Reason::PassLocal,
+    }
+}
+
+fn sixty_four_mebibytes_arrive_unchanged_both_ways(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let mut connection = stage.client().connect(stage.web())?;
+    connection.download(TRANSFER).context("download")?;
+    connection.upload(TRANSFER).context("upload")?;
+    Ok(())
+}
+on_every_path!(sixty_four_mebibytes_arrive_unchanged_both_ways);
+
+fn datagrams_are_echoed_and_a_flow_keeps_its_backend(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let client = stage.client();
+    let mut answered = std::collections::BTreeSet::new();
+    for number in 0..30u8 {
+        let flow = client.udp_socket(stage.echo())?;
+        let (first, echoed) = flow.echo(&[number; 100])?;
+        assert_eq!(echoed, [number; 100]);
+        let (second, _) = flow.echo(b"again")?;
+        assert_eq!(first, second, "two datagrams of one flow");
+        answered.insert(first);
+    }
+    assert_eq!(answered.len(), 3, "backends that answered: {answered:?}");
+    Ok(())
+}
+on_every_path!(datagrams_are_echoed_and_a_flow_keeps_its_backend);
+
+fn a_fragmented_datagram_reaches_one_backend(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let flow = stage.client().udp_socket(stage.echo())?;
+    let (first, _) = flow.echo(b"short")?;
+    // Full fragments do not fit a tunnel: the balancer says so, and the sender makes smaller ones.
+    let payload: Vec<u8> = (0..4000u32).map(|octet| (octet % 251) as u8).collect();
+    flow.socket()
+        .set_read_timeout(Some(std::time::Duration::from_millis(500)))?;
+    let attempts = if path.is_tunnel() { 3 } else { 1 };
+    let (backend, echoed) = (0..attempts)
+        .map(|_| flow.echo(&payload))
+        .find_map(Result::ok)
+        .context("4000 octets were never echoed")?;
+    assert_eq!(echoed, payload);
+    assert_eq!(backend, first, "fragments join their flow");
+    let maps = stage.daemon().maps()?;
+    ensure!(maps.reason(Reason::FragmentForwarded)? >= 2);
+    Ok(())
+}
+on_every_path!(a_fragmented_datagram_reaches_one_backend);
+
+fn an_echo_request_to_the_vip_is_answered(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    for length in [0, 56, 1000] {
+        stage.client().ping(stage.vip(), length)?;
+    }
+    assert_eq!(stage.daemon().maps()?.reason(Reason::EchoReply)?, 3);
+    Ok(())
+}
+on_paths!(an_echo_request_to_the_vip_is_answered:
+    v4 = NAT_V4,
+    v6 = NAT_V6,
+);
+
+fn the_backend_sees_whom_the_mode_says(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let mut connection = stage.client().connect(stage.web())?;
+    let local = connection.local_addr()?;
+    let peer = connection.get("/name")?.peer.context("no X-Peer")?;
+    if path.mode == Mode::FullNat {
+        let source: IpAddr = if path.backend_is_v6() {
+            SNAT_V6.into()
+        } else {
+            SNAT_V4.into()
+        };
+        assert_eq!(peer.ip(), source);
+    } else {
+        assert_eq!(peer, local);
+    }
+    Ok(())
+}
+on_every_path!(the_backend_sees_whom_the_mode_says);
+
+fn new_connections_follow_the_weights(path: Path) -> Result<()> {
+    let stage = Stage::new(path)
+        .config(|config| {
+            let backends = &mut config["services"][WEB]["backends"];
+            for (index, weight) in [1, 3, 0].into_iter().enumerate() {
+                backends[index]["weight"] = json!(weight);
+            }
+        })
+        .start()?;
+    let shares = stage.client().shares(stage.web(), 400)?;
+    expect_shares(&shares, &[("web-1", 1), ("web-2", 3), ("web-3", 0)])
+}
+on_paths!(new_connections_follow_the_weights:
+    nat_v4 = NAT_V4,
+    dsr_ipip_v6 = DSR_IPIP_V6,
+);
+
+fn a_local_service_is_counted_and_passed(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let client = stage.client();
+    let shares = client.shares(stage.web(), 50)?;
+    assert_eq!(shares["balancer"], 50);
+    client.udp_echo(stage.echo(), b"hello")?;
+    let mut connection = client.connect(stage.web())?;
+    connection.download(TRANSFER)?;
+    connection.upload(TRANSFER)?;
+
+    let view = stage.daemon().status()?;
+    let listener = |name: &str| {
+        let mut all = view.services.iter().flat_map(|service| &service.listeners);
+        all.find(|listener| listener.name == name)
+            .expect("the listener")
+    };
+    assert_eq!(listener("web").local_new_flows, 51);
+    assert_eq!(listener("echo").local_new_flows, 1);
+    assert_eq!(listener("echo").local_packets, 1);
+    let passed = listener("web").local_packets + listener("echo").local_packets;
+    assert_eq!(stage.daemon().maps()?.reason(Reason::PassLocal)?, passed);
+    Ok(())
+}
+on_paths!(a_local_service_is_counted_and_passed:
+    v4 = LOCAL_V4,
+    v6 = LOCAL_V6,
+);
+
+#[test]
+fn both_families_are_served_at_once_from_one_configuration() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4)
+        .config(|config| {
+            let services = config["services"].as_array_mut().expect("a list");
+            let mut service = services[WEB].clone();
+            service["name"] = json!("web6");
+            service["backends"] = json!(["[fd02::21]:8080", "[fd02::22]:8080"]);
+            services.push(service);
+            let listeners = config["listeners"].as_array_mut().expect("a list");
+            let mut listener = listeners[WEB].clone();
+            listener["name"] = json!("web6");
+            listener["service"] = json!("web6");
+            listener["address"] = json!("2001:db8::10");
+            listeners.push(listener);
+        })
+        .start()?;
+    let v6 = "[2001:db8::10]:80".parse()?;
+    let client = stage.client();
+    let seen = client
+        .get(stage.web(), "/name")?
+        .peer
+        .context("no X-Peer")?;
+    assert_eq!(seen.ip(), IpAddr::from(client_v4(0)));
+    let seen = client.get(v6, "/name")?.peer.context("no X-Peer")?;
+    assert_eq!(seen.ip(), IpAddr::from(client_v6(0)));
+    Ok(())
+}
+
+#[test]
+fn curl_fetches_through_the_balancer() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    for path in [Path::NAT_V4, Path::DSR_GUE_V6] {
+        let stage = Stage::new(path).start()?;
+        let url = format!("http://{}/name", stage.web());
+        for _ in 0..5 {
+            let body = stage.client().curl(&[&url])?;
+            ensure!(body.starts_with("web-"), "{body}");
+        }
+    }
+    Ok(())
+}

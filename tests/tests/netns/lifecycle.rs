@@ -1,0 +1,262 @@
+//! The daemon reloads, dies and returns; the kernel keeps forwarding.
+
+use crate::support::{EVEN, expect_shares};
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use proxy_tests::config::{ECHO, WEB};
+use proxy_tests::daemon::has_xdp;
+use proxy_tests::load::{Kind, Load};
+use proxy_tests::path::Path;
+use proxy_tests::privilege;
+use proxy_tests::stage::Stage;
+use serde_json::json;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Pause of a load's workers between requests.
+const PAUSE: Duration = Duration::from_millis(2);
+
+fn reloads_under_load_fail_no_request(path: Path) -> Result<()> {
+    let stage = Stage::new(path).start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 30)?;
+    let new = Load::start(&client, stage.web(), Kind::NewConnections, 2, PAUSE)?;
+    let long = Load::start(&client, stage.web(), Kind::OneConnection, 4, PAUSE)?;
+    let first = stage.config.clone();
+
+    let mut reweighted = first.clone();
+    reweighted["services"][WEB]["backends"][0]["weight"] = json!(5);
+    let mut smaller = first.clone();
+    let backends = smaller["services"][WEB]["backends"].as_array_mut();
+    backends.expect("a list").remove(1);
+    let mut ring = first.clone();
+    ring["services"][WEB]["ring_size"] = json!(2039);
+    let mut without_echo = first.clone();
+    for list in ["listeners", "services"] {
+        without_echo[list]
+            .as_array_mut()
+            .expect("a list")
+            .remove(ECHO);
+    }
+    for config in [
+        &reweighted,
+        &first,
+        &smaller,
+        &first,
+        &ring,
+        &without_echo,
+        &first,
+    ] {
+        stage.daemon().reload(config)?;
+        new.wait_for(40)?;
+        held.check()?;
+    }
+    new.stop().expect_no_failure()?;
+    long.stop().expect_no_failure()?;
+    assert_eq!(stage.daemon().status()?.config.generation, 8);
+    expect_shares(&client.shares(stage.web(), 150)?, EVEN)
+}
+on_paths!(reloads_under_load_fail_no_request:
+    nat_v4 = NAT_V4,
+    full_nat_v6 = FULL_NAT_V6,
+    dsr_l2_v4 = DSR_L2_V4,
+    dsr_ipip_v6 = DSR_IPIP_V6,
+    dsr_gue_v4 = DSR_GUE_V4,
+);
+
+#[test]
+fn a_removed_backend_keeps_its_connections_while_it_drains() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4).start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 30)?;
+    let mut config = stage.config.clone();
+    let backends = config["services"][WEB]["backends"].as_array_mut();
+    backends.expect("a list").remove(1);
+    stage.daemon().reload(&config)?;
+    held.check()?;
+    let shares = client.shares(stage.web(), 60)?;
+    expect_shares(&shares, &[("web-1", 1), ("web-2", 0), ("web-3", 1)])?;
+    held.check()
+}
+
+#[test]
+fn a_broken_file_keeps_the_old_configuration_serving() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4).start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 6)?;
+    let load = Load::start(&client, stage.web(), Kind::NewConnections, 2, PAUSE)?;
+
+    let daemon = stage.daemon();
+    daemon.write_config_text("l4:\n  interfaces: [eth0]\nlisteners: 7\nserivces: []\n")?;
+    let refusal = daemon.sluice(&["reload"]).expect_err("a broken file");
+    let refusal = format!("{refusal:#}");
+    for word in ["3", "4", "serivces", "services"] {
+        ensure!(refusal.contains(word), "no {word:?} in:\n{refusal}");
+    }
+    daemon.signal(Signal::SIGHUP)?;
+    load.wait_for(50)?;
+    let config = stage.daemon().status()?.config;
+    assert_eq!(config.generation, 1);
+    ensure!(!config.last_reload_successful);
+    held.check()?;
+    load.stop().expect_no_failure()?;
+
+    let good = stage.config.clone();
+    stage.daemon().write_config(&good)?;
+    stage.daemon().signal(Signal::SIGHUP)?;
+    stage.daemon().wait_until("the file is read", |view| {
+        view.config.last_reload_successful && view.config.generation >= 1
+    })
+}
+
+fn a_killed_daemon_returns_under_load_without_losing_a_flow(path: Path) -> Result<()> {
+    let mut stage = Stage::new(path).start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 40)?;
+    let udp = client.udp_socket(stage.echo())?;
+    let (echo_backend, _) = udp.echo(b"first")?;
+    let new = Load::start(&client, stage.web(), Kind::NewConnections, 2, PAUSE)?;
+    let long = Load::start(&client, stage.web(), Kind::OneConnection, 4, PAUSE)?;
+    new.wait_for(50)?;
+
+    for _ in 0..2 {
+        stage.daemon_mut().kill()?;
+        new.wait_for(50)?;
+        held.check()?;
+        stage.daemon_mut().run()?;
+        ensure!(stage.daemon().status()?.daemon.adopted, "nothing adopted");
+        new.wait_for(50)?;
+        held.check()?;
+    }
+    assert_eq!(udp.echo(b"last")?.0, echo_backend);
+    let new = new.stop();
+    new.expect_no_failure()?;
+    long.stop().expect_no_failure()?;
+    // A lost SYN would have been sent again after a second.
+    ensure!(
+        new.slowest < Duration::from_secs(1),
+        "a request took {:?}: a packet was lost",
+        new.slowest
+    );
+    Ok(())
+}
+on_paths!(a_killed_daemon_returns_under_load_without_losing_a_flow:
+    nat_v4 = NAT_V4,
+    full_nat_v4 = FULL_NAT_V4,
+    dsr_l2_v6 = DSR_L2_V6,
+    dsr_ipip_v4_in_v6 = DSR_IPIP_V4_IN_V6,
+    dsr_gue_v6 = DSR_GUE_V6,
+    local_v4 = LOCAL_V4,
+);
+
+#[test]
+fn what_changed_while_the_daemon_was_dead_is_applied_on_its_return() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let mut stage = Stage::new(Path::NAT_V4).start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 30)?;
+    stage.daemon_mut().kill()?;
+    stage.origin("web-2").kill();
+    let mut config = stage.config.clone();
+    config["services"][WEB]["backends"][0]["weight"] = json!(0);
+    stage.daemon().write_config(&config)?;
+    stage.daemon_mut().run()?;
+    stage.daemon().wait_for_state("web-2", "down")?;
+    held.check_except("web-2")?;
+    let shares = client.shares(stage.web(), 30)?;
+    assert_eq!(shares.keys().collect::<Vec<_>>(), ["web-3"]);
+    Ok(())
+}
+
+#[test]
+fn a_second_daemon_on_the_same_pins_is_refused_and_harms_nothing() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4).start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 6)?;
+    let file = stage.daemon().config_file();
+    let second = stage
+        .topology
+        .balancer
+        .command(proxy_tests::daemon::sluice()?)
+        .args(["run", "-c"])
+        .arg(file)
+        .output()?;
+    ensure!(!second.status.success(), "the second daemon ran");
+    held.check()?;
+    stage.daemon().status()?;
+    expect_shares(&client.shares(stage.web(), 90)?, EVEN)
+}
+
+#[test]
+fn sigterm_detaches_and_leaves_nothing() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let mut stage = Stage::new(Path::NAT_V4).start()?;
+    stage.client().get(stage.web(), "/name")?;
+    ensure!(has_xdp(&stage.topology.balancer, "eth0")?);
+    let pins = stage.daemon().pin_dir().to_owned();
+    ensure!(pins.is_dir());
+
+    let status = stage.daemon_mut().terminate()?;
+    ensure!(status.success(), "{status}: {}", stage.daemon().log());
+    ensure!(!pins.exists(), "pins remain in {}", pins.display());
+    ensure!(!has_xdp(&stage.topology.balancer, "eth0")?);
+    ensure!(
+        !stage.daemon().socket().exists(),
+        "the admin socket remains"
+    );
+    let impatient = stage.client().timeout(Duration::from_millis(300));
+    ensure!(impatient.connect(stage.web()).is_err());
+    Ok(())
+}
+
+#[test]
+fn keep_dataplane_forwards_on_after_sigterm() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let mut stage = Stage::new(Path::NAT_V4)
+        .daemon_args(&["--keep-dataplane"])
+        .start()?;
+    let client = stage.client();
+    let mut held = client.hold(stage.web(), 30)?;
+    let load = Load::start(&client, stage.web(), Kind::NewConnections, 2, PAUSE)?;
+    let status = stage.daemon_mut().terminate()?;
+    ensure!(status.success(), "{status}: {}", stage.daemon().log());
+    ensure!(has_xdp(&stage.topology.balancer, "eth0")?);
+    load.wait_for(50)?;
+    held.check()?;
+    stage.daemon_mut().run()?;
+    ensure!(stage.daemon().status()?.daemon.adopted);
+    load.wait_for(50)?;
+    held.check()?;
+    load.stop().expect_no_failure()
+}
+
+#[test]
+fn readiness_ends_before_the_data_plane_does() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4).start()?;
+    ensure!(stage.daemon().is_ready());
+    stage.daemon().signal(Signal::SIGTERM)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stage.daemon().is_ready() {
+        ensure!(Instant::now() < deadline, "ready for ever");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

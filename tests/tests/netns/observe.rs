@@ -1,0 +1,118 @@
+//! What an operator sees: captures, maps by bpftool, metrics, events.
+
+use anyhow::{Context, Result, ensure};
+use proxy_common::maps;
+use proxy_tests::command::run;
+use proxy_tests::path::Path;
+use proxy_tests::privilege::{self, find_program};
+use proxy_tests::stage::Stage;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+fn a_capture_shows_packets_before_and_after(path: Path) -> Result<()> {
+    let Some(tcpdump) = find_program("tcpdump") else {
+        println!("skipped: no tcpdump: apt-get install tcpdump");
+        return Ok(());
+    };
+    let stage = Stage::new(path).start()?;
+    let file = stage.daemon().directory().join("web.pcapng");
+    let capture = stage
+        .daemon()
+        .command(&["capture", "--service", "web", "--duration", "2s"])?
+        .arg("--write")
+        .arg(&file)
+        .stderr(Stdio::piped())
+        .spawn()?;
+    thread::sleep(Duration::from_millis(500));
+    stage.client().shares(stage.web(), 5)?;
+    let output = capture.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let shown = run(Command::new(tcpdump).args(["-nn", "-r"]).arg(&file))?;
+    let before = format!("> {}.80: Flags [S]", stage.vip());
+    ensure!(shown.contains(&before), "no {before:?} in\n{shown}");
+    for node in &stage.topology.backends {
+        let address: IpAddr = node.address(path.backend_is_v6());
+        if shown.contains(&format!("> {address}")) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no packet to a backend in\n{shown}")
+}
+on_paths!(a_capture_shows_packets_before_and_after:
+    nat_v4 = NAT_V4,
+    nat_v6 = NAT_V6,
+    dsr_ipip_v4 = DSR_IPIP_V4,
+);
+
+#[test]
+fn bpftool_shows_the_maps_by_name_and_field() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let Some(bpftool) = find_program("bpftool") else {
+        println!("skipped: no bpftool: apt-get install bpftool");
+        return Ok(());
+    };
+    let stage = Stage::new(Path::NAT_V4).start()?;
+    let maps = stage.daemon().maps()?;
+    let services = maps.pin(maps::SERVICES);
+    let dump = |pin: &std::path::Path| {
+        run(Command::new(&bpftool)
+            .args(["map", "dump", "pinned"])
+            .arg(pin))
+    };
+    let shown = dump(&services)?;
+    for field in [
+        "\"port\": 80",
+        "\"port\": 53",
+        "\"protocol\": 6",
+        "\"kind\"",
+    ] {
+        ensure!(shown.contains(field), "no {field} in\n{shown}");
+    }
+    for map in [maps::SETTINGS, maps::BACKEND_STATS, maps::REASONS] {
+        dump(&maps.pin(map)).with_context(|| map.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn metrics_count_what_clients_did() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4).start()?;
+    stage.client().shares(stage.web(), 30)?;
+    let metrics = stage.daemon().admin_get("/metrics")?;
+    let total: f64 = metrics
+        .lines()
+        .filter(|line| {
+            line.starts_with("sluice_backend_new_flows_total{") && line.contains("service=\"web\"")
+        })
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    assert_eq!(total, 30.0, "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn the_command_line_fails_clearly_without_a_daemon() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let output = Command::new(proxy_tests::daemon::sluice()?)
+        .args(["status", "--socket", "/nonexistent/admin.sock"])
+        .stdin(Stdio::null())
+        .output()?;
+    assert_eq!(output.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("/nonexistent/admin.sock"), "{said}");
+    Ok(())
+}
