@@ -7,11 +7,11 @@ use super::pins::{self, Pins};
 use super::store::StoreError;
 use super::sys;
 use aya::maps::Map;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use proxy_common::maps::{self, program};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
@@ -44,7 +44,35 @@ pub(crate) fn object_error(error: EbpfError) -> LoadError {
 
 /// Loads one program of an object.
 pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let program_error = |source| match source {
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::MissingProgram(name))?
+        .try_into()
+        .map_err(|_| LoadError::MissingProgram(name))?;
+    program.load().map_err(program_error(name))?;
+    let fd = program.fd().map_err(program_error(name))?;
+    duplicate(name, fd.as_fd())
+}
+
+/// As [`load_program`], for a program on packets that leave.
+fn load_classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::MissingProgram(name))?
+        .try_into()
+        .map_err(|_| LoadError::MissingProgram(name))?;
+    program.load().map_err(program_error(name))?;
+    let fd = program.fd().map_err(program_error(name))?;
+    duplicate(name, fd.as_fd())
+}
+
+fn duplicate(name: &'static str, fd: BorrowedFd<'_>) -> Result<OwnedFd, LoadError> {
+    fd.try_clone_to_owned()
+        .map_err(|source| program_error(name)(ProgramError::IOError(source)))
+}
+
+fn program_error(name: &'static str) -> impl Fn(ProgramError) -> LoadError {
+    move |source| match source {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -57,17 +85,7 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
             program: name,
             source: Box::new(source),
         },
-    };
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::MissingProgram(name))?
-        .try_into()
-        .map_err(|_| LoadError::MissingProgram(name))?;
-    program.load().map_err(program_error)?;
-    let fd = program.fd().map_err(program_error)?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| program_error(ProgramError::IOError(source)))
+    }
 }
 
 fn last_lines(text: &str, count: usize) -> String {
@@ -83,6 +101,8 @@ pub(crate) struct Balancer {
     /// any more, even while a program still does: it must be pinned for as long as a link uses
     /// this program, and not one moment less.
     pub(crate) stages: MapHandle,
+    /// Steers health probes to VIPs, see [`super::steer`].
+    pub(crate) probe: OwnedFd,
 }
 
 /// Loads the balancer's programs and chains them.
@@ -95,7 +115,12 @@ pub(crate) fn load_balancer(ebpf: &mut Ebpf) -> Result<Balancer, LoadError> {
             .map_err(store_error("update", maps::STAGES))?;
     }
     let program = load_program(ebpf, program::BALANCE)?;
-    Ok(Balancer { program, stages })
+    let probe = load_classifier(ebpf, program::PROBE)?;
+    Ok(Balancer {
+        program,
+        stages,
+        probe,
+    })
 }
 
 /// A map of the object that is not adopted but belongs to this load of it.

@@ -37,6 +37,8 @@ pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 pub(crate) const INNER_MAP_FLAG: u32 = 0x1000;
 /// `BPF_XDP`, the attach type of XDP programs and links.
 const ATTACH_XDP: u32 = 37;
+/// `BPF_TCX_EGRESS`, the attach type of links to what leaves an interface.
+const ATTACH_TCX_EGRESS: u32 = 47;
 /// `XDP_FLAGS_SKB_MODE`: generic.
 pub(crate) const XDP_SKB_MODE: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`: native.
@@ -120,7 +122,7 @@ pub(crate) struct MapInfo {
     name: [u8; 16],
 }
 
-/// What the kernel says about an XDP link (`struct bpf_link_info`, its first fields).
+/// What the kernel says about an XDP or tcx link (`struct bpf_link_info`, its first fields).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkInfo {
@@ -207,6 +209,21 @@ pub(crate) fn program_name(id: u32) -> io::Result<String> {
 
 /// Attaches an XDP program by a link; `mode` is one of the `XDP_*_MODE` flags or 0.
 pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::Result<OwnedFd> {
+    link(program, ifindex, ATTACH_XDP, mode)
+}
+
+/// Attaches a classifier by a link to what leaves an interface, behind the programs that are there
+/// (Linux 6.6).
+pub(crate) fn link_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    link(program, ifindex, ATTACH_TCX_EGRESS, 0)
+}
+
+fn link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct LinkCreateAttr {
         program: u32,
@@ -217,8 +234,8 @@ pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::
     let mut attr = LinkCreateAttr {
         program: program.as_raw_fd() as u32,
         ifindex,
-        attach_type: ATTACH_XDP,
-        flags: mode,
+        attach_type,
+        flags,
     };
     bpf_fd(cmd::LINK_CREATE, &mut attr)
 }
