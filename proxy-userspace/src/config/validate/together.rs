@@ -117,7 +117,9 @@ fn checkable(
         return;
     };
     let through_vip = check.target == ProbeTarget::Vip;
-    let one_port = |listener: &&Listener| listener.port != PortMatch::All;
+    let one_port = |listener: &&Listener| {
+        listener.port != PortMatch::All && (!through_vip || listener.protocol == Protocol::Tcp)
+    };
     let own_ports = || {
         service
             .backends
