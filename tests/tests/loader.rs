@@ -1174,7 +1174,7 @@ fn the_check_of_this_host_finds_nothing_fatal() {
     in_netns("check", |place| {
         let mut l4 = place.l4();
         l4.interfaces = vec![on("lb0", AttachMode::Auto), on("nosuch", AttachMode::Auto)];
-        let findings = features::check(&l4);
+        let findings = features::check(&l4, &[]);
         for finding in &findings {
             eprintln!("{finding:?}");
         }
@@ -1200,7 +1200,7 @@ fn the_check_of_this_host_finds_nothing_fatal() {
             .stdout(std::process::Stdio::null())
             .status();
         if ethtool.is_ok_and(|status| status.success()) {
-            ensure!(about_veth(&features::check(&l4)) == 0);
+            ensure!(about_veth(&features::check(&l4, &[])) == 0);
         }
         Ok(())
     });

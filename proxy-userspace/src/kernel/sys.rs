@@ -268,8 +268,26 @@ pub(crate) fn probe_map(
 pub(crate) fn load_pass() -> io::Result<OwnedFd> {
     /// `BPF_PROG_TYPE_XDP`.
     const PROGRAM_TYPE_XDP: u32 = 6;
-    /// `r0 = XDP_PASS; exit`, in the kernel's instruction encoding.
-    const INSTRUCTIONS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    /// `XDP_PASS`.
+    const PASS: i32 = 2;
+    load_constant(PROGRAM_TYPE_XDP, ATTACH_XDP, PASS)
+}
+
+/// Loads the smallest classifier, which leaves everything to the next.
+pub(crate) fn load_next() -> io::Result<OwnedFd> {
+    /// `BPF_PROG_TYPE_SCHED_CLS`.
+    const PROGRAM_TYPE_CLASSIFIER: u32 = 3;
+    /// `TC_ACT_UNSPEC`.
+    const NEXT: i32 = -1;
+    load_constant(PROGRAM_TYPE_CLASSIFIER, 0, NEXT)
+}
+
+/// Loads a program that only returns a number.
+fn load_constant(program_type: u32, attach_type: u32, result: i32) -> io::Result<OwnedFd> {
+    /// `r0 = result`, without the number, in the kernel's instruction encoding.
+    const MOVE: u64 = 0xb7;
+    /// `exit`.
+    const EXIT: u64 = 0x95;
     #[repr(C)]
     struct LoadAttr {
         program_type: u32,
@@ -285,18 +303,19 @@ pub(crate) fn load_pass() -> io::Result<OwnedFd> {
         attach_type: u32,
     }
     const _: () = assert!(size_of::<LoadAttr>() == 72);
+    let instructions = [u64::from(result.cast_unsigned()) << 32 | MOVE, EXIT];
     let mut attr = LoadAttr {
-        program_type: PROGRAM_TYPE_XDP,
-        instruction_count: INSTRUCTIONS.len() as u32,
-        instructions: INSTRUCTIONS.as_ptr() as u64,
+        program_type,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
         log: [0; 2],
         log_buffer: 0,
         kernel_version: 0,
         flags: 0,
-        name: *b"sluice_probe\0\0\0\0",
+        name: *b"sluice_check\0\0\0\0",
         ifindex: 0,
-        attach_type: ATTACH_XDP,
+        attach_type,
     };
     bpf_fd(cmd::PROG_LOAD, &mut attr)
 }
