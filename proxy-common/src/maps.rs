@@ -22,6 +22,8 @@ pub mod program {
     pub const STAGES: [&str; super::stage::COUNT as usize] = [OPEN, ICMP, RETURN, TOO_BIG, PARSE];
     /// Removes tunnel headers on a backend (XDP).
     pub const DECAP: &str = "sluice_decap";
+    /// Sends health probes to VIPs to their backends (tc, on egress).
+    pub const PROBE: &str = "sluice_probe";
     /// Passes everything (XDP): lets a veth peer receive redirected frames.
     pub const PASS: &str = "sluice_pass";
 }

@@ -9,12 +9,13 @@ mod event;
 mod maps;
 mod packet;
 mod stats;
+mod tc;
 mod verdict;
 mod xdp;
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// The balancer.
 #[xdp(frags)]
@@ -62,6 +63,12 @@ pub fn sluice_decap(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn sluice_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Sends health probes to VIPs to the one backend that they are for.
+#[classifier]
+pub fn sluice_probe(ctx: TcContext) -> i32 {
+    tc::probe::run(ctx.skb.skb)
 }
 
 /// The licence that the kernel asks for: helpers for GPL programs may be used.

@@ -57,12 +57,7 @@ impl Frame {
     /// A pointer to a `T` at `offset`, if the frame holds it whole.
     #[inline(always)]
     pub fn at<T>(self, offset: usize) -> Option<*mut T> {
-        let offset = bounded(offset);
-        let start = self.start() + offset;
-        if start + size_of::<T>() > self.end() {
-            return None;
-        }
-        Some(start as *mut T)
+        within(self.start(), self.end(), offset)
     }
 
     /// Reads a `T` at `offset`.
@@ -97,6 +92,16 @@ impl Frame {
         };
         if result == 0 { Some(value) } else { None }
     }
+}
+
+/// A pointer to a `T` at `offset` from `start`, if it lies whole before `end`.
+#[inline(always)]
+pub fn within<T>(start: usize, end: usize, offset: usize) -> Option<*mut T> {
+    let start = start + bounded(offset);
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    Some(start as *mut T)
 }
 
 /// Makes the compiler read again from memory what it has just written, so that the verifier sees

@@ -9,7 +9,18 @@ use proxy_common::stats::{BackendStats, ServiceStats};
 /// Counts a packet's verdict by its reason.
 #[inline(always)]
 pub fn count(verdict: Verdict) {
-    if let Some(slot) = REASONS.get_ptr_mut(u32::from(verdict.reason) & (REASON_SLOTS - 1)) {
+    count_code(verdict.reason);
+}
+
+/// Counts one packet for a reason that needs no verdict.
+#[inline(always)]
+pub fn count_reason(reason: Reason) {
+    count_code(reason as u16);
+}
+
+#[inline(always)]
+fn count_code(reason: u16) {
+    if let Some(slot) = REASONS.get_ptr_mut(u32::from(reason) & (REASON_SLOTS - 1)) {
         // SAFETY: the element belongs to this CPU.
         unsafe { *slot += 1 };
     }

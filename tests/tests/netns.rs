@@ -34,6 +34,9 @@ mod nginx;
 #[path = "netns/observe.rs"]
 mod observe;
 
+#[path = "netns/probes.rs"]
+mod probes;
+
 #[path = "netns/selection.rs"]
 mod selection;
 

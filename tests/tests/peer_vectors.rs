@@ -8,11 +8,12 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use proxy_common::backend::BackendState;
+use proxy_common::backend::{BackendState, probe_mark};
 use proxy_common::maps::{DECAP_SETTINGS, DecapSettings, program};
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
 use proxy_tests::packet::netns::ip;
+use proxy_tests::packet::probe::Egress;
 use proxy_tests::packet::rig::{Action, Outcome, Rig};
 use proxy_tests::packet::service::{Served, Wanted};
 use proxy_tests::packet::verify::{Layer, verify};
@@ -120,12 +121,6 @@ const DIFFERENCES: &[(&str, u32, Ours, &str)] = &[
         4,
         Ours::Goes(Action::Pass, Reason::PassNotService),
         DECAP_FRAGMENTS,
-    ),
-    (
-        "hc_ipip",
-        0,
-        Ours::NotOffered,
-        "health probes carry no socket mark: they are sent by user space",
     ),
 ];
 
@@ -521,6 +516,54 @@ fn decapsulation() {
         "\n{}",
         replay.failures.join("\n")
     );
+}
+
+/// The marks of that project are backend numbers; ours say that they are marks of probes, too.
+#[test]
+fn health_probes() {
+    let Some(vectors) = vectors() else { return };
+    let mut rig = rig();
+    let reals = ["10.0.0.1:0", "10.0.0.2:0", "[fc00::1]:0"];
+    let vips = ["10.200.1.1:80", "10.200.1.1:80", "[fc00:1::1]:80"];
+    let ids: Vec<u16> = vips
+        .iter()
+        .zip(reals)
+        .map(|(vip, real)| {
+            let wanted = Wanted::tcp(vip, Mode::DsrIpip).backend(real);
+            rig.serve(&wanted).unwrap().backends[0]
+        })
+        .collect();
+    let mut failures = Vec::new();
+    for case in &vectors.sets["hc_ipip"].cases {
+        let input = BASE64_STANDARD.decode(&case.input).expect("base64");
+        let mut expected = BASE64_STANDARD.decode(&case.expected).expect("base64");
+        let mark = match case.n {
+            1 => 0,
+            n => probe_mark(ids[n as usize - 2]),
+        };
+        let north = rig.namespace.north;
+        let mut found = rig.run_probe(mark, north, &input).unwrap();
+        let verdict = match found.egress {
+            Egress::Next => "TC_ACT_UNSPEC",
+            Egress::Redirect => "TC_ACT_REDIRECT",
+            Egress::Drop | Egress::Other(_) => "another",
+        };
+        // Theirs are that project's constants, ours are of the rig: the link's own address, the
+        // configured outer source, and the checksum over it.
+        let ours: &[(usize, usize)] = match case.expect.encap.as_deref() {
+            Some("ipip") => &[(6, 12), (24, 26), (26, 30)],
+            Some("ip-in-ip6") => &[(6, 12), (22, 38)],
+            _ => &[],
+        };
+        for &(from, to) in ours {
+            expected[from..to].fill(0);
+            found.frame[from..to].fill(0);
+        }
+        if verdict != case.verdict || found.frame != expected {
+            failures.push(format!("{} ({}): {found:?}", case.n, case.description));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
 #[test]

@@ -157,7 +157,12 @@ fn programs_have_the_names_of_the_contract() {
         .progs()
         .map(|program| program.name().to_string_lossy().into_owned())
         .collect();
-    let own = [program::BALANCE, program::DECAP, program::PASS];
+    let own = [
+        program::BALANCE,
+        program::DECAP,
+        program::PASS,
+        program::PROBE,
+    ];
     for name in own.into_iter().chain(program::STAGES) {
         assert!(
             names.iter().any(|found| found == name),

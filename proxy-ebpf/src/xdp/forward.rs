@@ -101,19 +101,7 @@ fn ask(frame: Frame, cached: *mut CachedRoute, to: &Addr, now_ns: u64, settings:
     let p = params.as_mut_ptr();
     let from = frame.ifindex();
     // SAFETY: all fields are plain integers and zeroed.
-    unsafe {
-        (*p).ifindex = from;
-        // A length makes the kernel work out the route's MTU; this one always fits.
-        (*p).__bindgen_anon_1.tot_len = 1;
-        if to.is_v4() {
-            (*p).family = AF_INET;
-            (*p).__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.low32());
-        } else {
-            (*p).family = AF_INET6;
-            (*p).__bindgen_anon_4.ipv6_dst =
-                (&raw const to.octets).cast::<[u32; 4]>().read_unaligned();
-        }
-    }
+    unsafe { put_question(p, from, to) };
     let mut answer = lookup(frame, p, 0);
     if answer == BPF_FIB_LKUP_RET_FWD_DISABLED {
         // A one-armed balancer need not forward in the stack's sense: ask as a sender on the
@@ -152,9 +140,49 @@ fn ask(frame: Frame, cached: *mut CachedRoute, to: &Addr, now_ns: u64, settings:
     }
 }
 
-/// Copies both MAC addresses in aligned words, as the kernel wants accesses of its stack: they are
-/// the last twelve octets of the parameters, source first, and the route has the destination
-/// first.
+/// Asks for the way to an address from an interface.
+///
+/// # Safety
+///
+/// The pointer is to parameters that are zeroed.
+#[inline(always)]
+pub unsafe fn put_question(p: *mut FibLookup, from: u32, to: &Addr) {
+    // SAFETY: the caller's promise; all fields are plain integers.
+    unsafe {
+        (*p).ifindex = from;
+        // A length makes the kernel work out the route's MTU; this one always fits.
+        (*p).__bindgen_anon_1.tot_len = 1;
+        if to.is_v4() {
+            (*p).family = AF_INET;
+            (*p).__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.low32());
+        } else {
+            (*p).family = AF_INET6;
+            (*p).__bindgen_anon_4.ipv6_dst =
+                (&raw const to.octets).cast::<[u32; 4]>().read_unaligned();
+        }
+    }
+}
+
+/// Both MAC addresses of an answer as they stand in a frame, the destination first. The parameters
+/// have them as their last twelve octets, source first, which are read in aligned words, as the
+/// kernel wants accesses of its stack.
+///
+/// # Safety
+///
+/// The pointer is valid.
+#[inline(always)]
+pub unsafe fn macs_of(from: *const FibLookup) -> Macs {
+    const {
+        assert!(offset_of!(FibLookup, smac) == 52 && size_of::<FibLookup>() == 64);
+    }
+    // SAFETY: the caller's promise, and the offsets asserted above.
+    let [a, b, c] = unsafe { from.cast::<u32>().add(13).cast::<[u32; 3]>().read() };
+    let src = u64::from(a) | u64::from(b & 0xffff) << 32;
+    let dst = u64::from(b >> 16) | u64::from(c) << 16;
+    Macs(dst | src << 48, (src >> 16) as u32)
+}
+
+/// Keeps both MAC addresses of an answer.
 ///
 /// # Safety
 ///
@@ -162,17 +190,14 @@ fn ask(frame: Frame, cached: *mut CachedRoute, to: &Addr, now_ns: u64, settings:
 #[inline(always)]
 unsafe fn copy_macs(from: *const FibLookup, to: *mut CachedRoute) {
     const {
-        assert!(offset_of!(FibLookup, smac) == 52 && size_of::<FibLookup>() == 64);
         assert!(offset_of!(CachedRoute, dst_mac) == 40 && offset_of!(CachedRoute, src_mac) == 46);
     }
+    // SAFETY: the caller's promise.
+    let Macs(first, second) = unsafe { macs_of(from) };
     // SAFETY: the caller's promise, and the offsets asserted above.
-    let [a, b, c] = unsafe { from.cast::<u32>().add(13).cast::<[u32; 3]>().read() };
-    let src = u64::from(a) | u64::from(b & 0xffff) << 32;
-    let dst = u64::from(b >> 16) | u64::from(c) << 16;
-    // SAFETY: as above.
     unsafe {
-        to.cast::<u64>().add(5).write(dst | src << 48);
-        to.cast::<u32>().add(12).write((src >> 16) as u32);
+        to.cast::<u64>().add(5).write(first);
+        to.cast::<u32>().add(12).write(second);
     }
 }
 
@@ -190,13 +215,15 @@ fn lookup(frame: Frame, params: *mut FibLookup, flags: u32) -> u32 {
     answer as u32
 }
 
+/// Both MAC addresses, as they stand at the start of a frame.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Macs(u64, u32);
+
 /// Writes both MAC addresses at the frame's start.
 #[inline(always)]
 #[must_use]
 pub fn write_macs(frame: Frame, route: &CachedRoute) -> Option<()> {
-    #[repr(C, packed)]
-    #[derive(Clone, Copy)]
-    struct Macs(u64, u32);
     // SAFETY: `dst_mac` and `src_mac` are twelve octets side by side.
     let macs = unsafe { (&raw const route.dst_mac).cast::<Macs>().read_unaligned() };
     frame.write(0, macs)

@@ -4,9 +4,11 @@ use crate::cli::args::{self, ConfigArgs, Output, OutputArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Column};
 use crate::config;
-use crate::config::model::{AttachMode, Interface, L4};
+use crate::config::model::{AttachMode, Config, Interface, Listener, ProbeTarget, Service};
 use crate::kernel::features::{self, Finding, Status};
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Find out what this host can do, and what to do where it cannot
 ///
@@ -33,13 +35,18 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let mut l4 = self.l4()?;
+        let Config {
+            mut l4,
+            listeners,
+            services,
+            ..
+        } = self.configuration()?;
         l4.interfaces
             .extend(self.interface.iter().map(|name| Interface {
                 name: name.clone(),
                 attach: AttachMode::Auto,
             }));
-        let findings = features::check(&l4);
+        let findings = features::check(&l4, &checked_vips(&listeners, &services));
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
             Output::Table => output::print(&text(&findings))?,
@@ -50,16 +57,29 @@ impl Args {
         Ok(if failed { Exit::Host } else { Exit::Done })
     }
 
-    /// The settings to check against: of the configuration if there is one, else the defaults.
-    fn l4(&self) -> Result<L4, Failure> {
+    /// The configuration to check against: the given one, else the defaults.
+    fn configuration(&self) -> Result<Config, Failure> {
         if self.config.is_given() {
-            return args::load(&self.config.path()?).map(|config| config.l4);
+            return args::load(&self.config.path()?);
         }
-        let defaults = config::parse("defaults", NOTHING_CONFIGURED).map(|loaded| loaded.config.l4);
-        let mut l4 = defaults.map_err(|errors| Failure::new(Exit::Failed, errors))?;
-        l4.interfaces.clear();
-        Ok(l4)
+        let defaults = config::parse("defaults", NOTHING_CONFIGURED).map(|loaded| loaded.config);
+        let mut config = defaults.map_err(|errors| Failure::new(Exit::Failed, errors))?;
+        config.l4.interfaces.clear();
+        Ok(config)
     }
+}
+
+/// The VIPs that health checks target.
+fn checked_vips(listeners: &[Listener], services: &[Service]) -> Vec<IpAddr> {
+    let through_vip = |listener: &&Listener| {
+        services.iter().any(|service| {
+            let target = service.health.as_ref().map(|health| health.target);
+            service.name == listener.service && target == Some(ProbeTarget::Vip)
+        })
+    };
+    let vips = listeners.iter().filter(through_vip);
+    let vips: BTreeSet<IpAddr> = vips.map(|listener| listener.vip.addr()).collect();
+    vips.into_iter().collect()
 }
 
 /// The shortest configuration that is valid: all of it but the interface are defaults.

@@ -3,7 +3,7 @@
 
 use super::probe::Target;
 use crate::config::model::{Backend, Config, HealthCheck, Listener, ProbeTarget, Service};
-use crate::types::PortMatch;
+use crate::types::{PortMatch, Protocol};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -79,12 +79,12 @@ pub fn checks(
             let known = known(service, backend);
             let address = destination(config, service, backend, &health)?;
             let via_vip = health.target == ProbeTarget::Vip;
-            let mark = known.mark.filter(|_| via_vip);
             checks.push(Check {
                 name: BackendName::new(service_name.clone(), backend.name.as_str()),
                 server: (backend.address, backend.port),
                 target: Target {
-                    mark,
+                    mark: known.mark.filter(|_| via_vip),
+                    through: via_vip.then_some(backend.address),
                     ..Target::new(address)
                 },
                 health: health.clone(),
@@ -107,7 +107,10 @@ pub enum CheckError {
         backend: String,
     },
     /// Probes go to the VIP, and there is none.
-    #[error("service `{service}`: health probes go to the VIP, but no listener uses the service")]
+    #[error(
+        "service `{service}`: health probes go to the VIP, but no TCP listener with the port to \
+         probe uses the service: set `target: backend`"
+    )]
     NoVip {
         /// The service.
         service: String,
@@ -116,6 +119,10 @@ pub enum CheckError {
 
 /// Where the probes of a backend go: port of the check, else of the backend, else of the first
 /// listener that has one.
+///
+/// Probes to a VIP open connections, and DSR keeps their port: they go to the first TCP listener
+/// at the check's port, or without one to the first TCP listener with a port of its own. A prefix
+/// is probed at its first address.
 fn destination(
     config: &Config,
     service: &Service,
@@ -141,13 +148,22 @@ fn destination(
             (backend.address, port)
         }
         ProbeTarget::Vip => {
-            // One with a port of its own, if there is one: the mode keeps the port.
-            let vip = listeners()
-                .find(|listener| single(listener).is_some())
-                .or_else(|| listeners().next())
-                .ok_or_else(|| CheckError::NoVip {
-                    service: service.name.clone(),
-                })?;
+            let tcp = || listeners().filter(|listener| listener.protocol == Protocol::Tcp);
+            let serves = |port: u16| {
+                move |listener: &&Listener| match listener.port {
+                    PortMatch::One(own) => own == port,
+                    PortMatch::All => true,
+                }
+            };
+            let vip = match health.port {
+                Some(port) => tcp().find(serves(port)),
+                None => tcp()
+                    .find(|listener| single(listener).is_some())
+                    .or_else(|| tcp().next()),
+            };
+            let vip = vip.ok_or_else(|| CheckError::NoVip {
+                service: service.name.clone(),
+            })?;
             (vip.vip.addr(), health.port.or_else(|| single(vip)))
         }
     };

@@ -3,6 +3,8 @@
 //! The kernel is asked rather than guessed from its version: maps are made, a program is loaded,
 //! a link is attached for a moment.
 
+mod probes;
+
 use super::host::{self, Offload};
 use super::netlink::{InterfaceInfo, Netlink, XdpMode};
 use super::pins::{Pins, on_bpffs};
@@ -12,6 +14,7 @@ use aya::util::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -70,11 +73,12 @@ impl Finding {
     }
 }
 
-/// Looks at everything that the data plane needs with this configuration.
+/// Looks at everything that the data plane needs with this configuration. `checked_vips` are the
+/// VIPs that health checks target.
 ///
 /// Attaches a program that passes everything for a moment to interfaces without one; some drivers
 /// reset their queues then.
-pub fn check(l4: &L4) -> Vec<Finding> {
+pub fn check(l4: &L4, checked_vips: &[IpAddr]) -> Vec<Finding> {
     let mut findings = vec![
         capabilities(&host::missing_capabilities()),
         kernel_version(),
@@ -87,7 +91,7 @@ pub fn check(l4: &L4) -> Vec<Finding> {
         map_of_maps(),
         cgroup(&read("/proc/mounts")),
     ];
-    findings.extend(interfaces(l4));
+    findings.extend(interfaces(l4, checked_vips));
     findings
 }
 
@@ -275,7 +279,7 @@ fn cgroup(mounts: &str) -> Finding {
 }
 
 /// Findings for each configured interface.
-fn interfaces(l4: &L4) -> Vec<Finding> {
+fn interfaces(l4: &L4, checked_vips: &[IpAddr]) -> Vec<Finding> {
     let existing = Netlink::open().and_then(|mut netlink| {
         let interfaces = netlink.interfaces()?;
         Ok((netlink, interfaces))
@@ -316,6 +320,12 @@ fn interfaces(l4: &L4) -> Vec<Finding> {
         findings.extend(reverse_path(found));
         findings.extend(veth_hints(found, &existing));
     }
+    findings.extend(probes::through_vips(
+        l4,
+        checked_vips,
+        &mut netlink,
+        &existing,
+    ));
     findings
 }
 

@@ -81,7 +81,7 @@ pub enum LoadError {
     #[error("cannot load the kernel object")]
     Object(#[source] Box<EbpfError>),
     /// The object lacks a program.
-    #[error("the kernel object has no XDP program `{0}`")]
+    #[error("the kernel object has no program `{0}`")]
     MissingProgram(&'static str),
     /// The kernel refused a program.
     #[error("the kernel refused the program `{program}`; the verifier's last words:\n{log}")]

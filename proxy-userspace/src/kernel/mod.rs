@@ -27,6 +27,7 @@ pub mod pins;
 pub mod plan;
 mod set;
 pub mod stats;
+pub mod steer;
 pub mod store;
 pub mod sweep;
 mod sys;

@@ -15,7 +15,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
     NlasIterator,
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -298,6 +298,30 @@ impl Netlink {
                 _ => None,
             })
             .ok_or(NetlinkError::Malformed)
+    }
+
+    /// Adds a rule or a route, unless the same is there already.
+    ///
+    /// # Errors
+    ///
+    /// [`NetlinkError`] but for "exists already".
+    pub(crate) fn add(&mut self, message: RouteNetlinkMessage) -> Result<(), NetlinkError> {
+        match self.request(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.errno() != Some(libc::EEXIST) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a rule or a route, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`NetlinkError`] but for "no such rule" and "no such route".
+    pub(crate) fn remove(&mut self, message: RouteNetlinkMessage) -> Result<(), NetlinkError> {
+        match self.request(message, NLM_F_ACK) {
+            Err(error) if !matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// State of a neighbour entry; `None` if the kernel has none.

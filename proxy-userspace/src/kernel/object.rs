@@ -7,12 +7,11 @@ use super::pins::{self, Pins};
 use super::store::StoreError;
 use super::sys;
 use aya::maps::Map;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use proxy_common::maps::{self, program};
 use std::io;
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
@@ -48,7 +47,57 @@ pub(crate) fn object_error(error: EbpfError) -> LoadError {
 
 /// Loads one program of an object.
 pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let program_error = |source| match source {
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::MissingProgram(name))?
+        .try_into()
+        .map_err(|_| LoadError::MissingProgram(name))?;
+    patiently(name, || program.load())?;
+    let fd = program.fd().map_err(program_error(name))?;
+    duplicate(name, fd.as_fd())
+}
+
+/// As [`load_program`], for a program on packets that leave.
+fn load_classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::MissingProgram(name))?
+        .try_into()
+        .map_err(|_| LoadError::MissingProgram(name))?;
+    patiently(name, || program.load())?;
+    let fd = program.fd().map_err(program_error(name))?;
+    duplicate(name, fd.as_fd())
+}
+
+/// Loads until the verifier gives an answer.
+fn patiently(
+    name: &'static str,
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), LoadError> {
+    let mut attempts = 1;
+    while let Err(error) = load() {
+        if attempts == ATTEMPTS || !is_interruption(&error) {
+            return Err(program_error(name)(error));
+        }
+        attempts += 1;
+    }
+    Ok(())
+}
+
+/// True where the verifier stopped because a signal waits for this thread: it says nothing of the
+/// program then.
+fn is_interruption(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. }
+        if matches!(io_error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted))
+}
+
+fn duplicate(name: &'static str, fd: BorrowedFd<'_>) -> Result<OwnedFd, LoadError> {
+    fd.try_clone_to_owned()
+        .map_err(|source| program_error(name)(ProgramError::IOError(source)))
+}
+
+fn program_error(name: &'static str) -> impl Fn(ProgramError) -> LoadError {
+    move |source| match source {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -61,30 +110,7 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedF
             program: name,
             source: Box::new(source),
         },
-    };
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::MissingProgram(name))?
-        .try_into()
-        .map_err(|_| LoadError::MissingProgram(name))?;
-    let mut attempts = 1;
-    while let Err(error) = program.load() {
-        if attempts == ATTEMPTS || !is_interruption(&error) {
-            return Err(program_error(error));
-        }
-        attempts += 1;
     }
-    let fd = program.fd().map_err(program_error)?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| program_error(ProgramError::IOError(source)))
-}
-
-/// True where the verifier stopped because a signal waits for this thread: it says nothing of the
-/// program then.
-fn is_interruption(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { io_error, .. }
-        if matches!(io_error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted))
 }
 
 fn last_lines(text: &str, count: usize) -> String {
@@ -100,6 +126,8 @@ pub(crate) struct Balancer {
     /// any more, even while a program still does: it must be pinned for as long as a link uses
     /// this program, and not one moment less.
     pub(crate) stages: MapHandle,
+    /// Steers health probes to VIPs, see [`super::steer`].
+    pub(crate) probe: OwnedFd,
 }
 
 /// Loads the balancer's programs and chains them.
@@ -112,7 +140,12 @@ pub(crate) fn load_balancer(ebpf: &mut Ebpf) -> Result<Balancer, LoadError> {
             .map_err(store_error("update", maps::STAGES))?;
     }
     let program = load_program(ebpf, program::BALANCE)?;
-    Ok(Balancer { program, stages })
+    let probe = load_classifier(ebpf, program::PROBE)?;
+    Ok(Balancer {
+        program,
+        stages,
+        probe,
+    })
 }
 
 /// A map of the object that is not adopted but belongs to this load of it.

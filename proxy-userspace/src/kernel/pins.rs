@@ -6,6 +6,7 @@
 //! PIN_DIR/progs/NAME         the programs in force
 //! PIN_DIR/stages/PROGRAM-ID  the program array of each load that a link may still use
 //! PIN_DIR/links/INTERFACE    what keeps them attached
+//! PIN_DIR/probes/INTERFACE   what keeps the program that steers health probes attached
 //! PIN_DIR/next/…             maps being filled, before they are put in force; rubbish after a crash
 //! PIN_DIR/decap/…            the same for `sluice decap`
 //! ```
@@ -90,17 +91,26 @@ impl Pins {
     ///
     /// The directory cannot be read.
     pub fn linked_interfaces(&self) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.links()) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            names.push(entry?.file_name().to_string_lossy().replace(':', "."));
-        }
-        names.sort();
-        Ok(names)
+        interfaces_in(&self.links())
+    }
+
+    /// Directory of the links that steer health probes.
+    pub fn probe_links(&self) -> PathBuf {
+        self.directory.join("probes")
+    }
+
+    /// The link that steers the health probes which leave by an interface.
+    pub fn probe_link(&self, interface: &str) -> PathBuf {
+        self.probe_links().join(interface.replace('.', ":"))
+    }
+
+    /// Interfaces on which health probes are steered.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn probed_interfaces(&self) -> io::Result<Vec<String>> {
+        interfaces_in(&self.probe_links())
     }
 
     /// Makes the directories.
@@ -115,6 +125,21 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// Interfaces that links in a directory are named after.
+fn interfaces_in(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().replace(':', "."));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Makes a directory that only root may enter, with its parents.

@@ -37,6 +37,8 @@ pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 pub(crate) const INNER_MAP_FLAG: u32 = 0x1000;
 /// `BPF_XDP`, the attach type of XDP programs and links.
 const ATTACH_XDP: u32 = 37;
+/// `BPF_TCX_EGRESS`, the attach type of links to what leaves an interface.
+const ATTACH_TCX_EGRESS: u32 = 47;
 /// `XDP_FLAGS_SKB_MODE`: generic.
 pub(crate) const XDP_SKB_MODE: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`: native.
@@ -120,7 +122,7 @@ pub(crate) struct MapInfo {
     name: [u8; 16],
 }
 
-/// What the kernel says about an XDP link (`struct bpf_link_info`, its first fields).
+/// What the kernel says about an XDP or tcx link (`struct bpf_link_info`, its first fields).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkInfo {
@@ -207,6 +209,21 @@ pub(crate) fn program_name(id: u32) -> io::Result<String> {
 
 /// Attaches an XDP program by a link; `mode` is one of the `XDP_*_MODE` flags or 0.
 pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::Result<OwnedFd> {
+    link(program, ifindex, ATTACH_XDP, mode)
+}
+
+/// Attaches a classifier by a link to what leaves an interface, behind the programs that are there
+/// (Linux 6.6).
+pub(crate) fn link_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    link(program, ifindex, ATTACH_TCX_EGRESS, 0)
+}
+
+fn link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct LinkCreateAttr {
         program: u32,
@@ -217,8 +234,8 @@ pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::
     let mut attr = LinkCreateAttr {
         program: program.as_raw_fd() as u32,
         ifindex,
-        attach_type: ATTACH_XDP,
-        flags: mode,
+        attach_type,
+        flags,
     };
     bpf_fd(cmd::LINK_CREATE, &mut attr)
 }
@@ -251,8 +268,26 @@ pub(crate) fn probe_map(
 pub(crate) fn load_pass() -> io::Result<OwnedFd> {
     /// `BPF_PROG_TYPE_XDP`.
     const PROGRAM_TYPE_XDP: u32 = 6;
-    /// `r0 = XDP_PASS; exit`, in the kernel's instruction encoding.
-    const INSTRUCTIONS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    /// `XDP_PASS`.
+    const PASS: i32 = 2;
+    load_constant(PROGRAM_TYPE_XDP, ATTACH_XDP, PASS)
+}
+
+/// Loads the smallest classifier, which leaves everything to the next.
+pub(crate) fn load_next() -> io::Result<OwnedFd> {
+    /// `BPF_PROG_TYPE_SCHED_CLS`.
+    const PROGRAM_TYPE_CLASSIFIER: u32 = 3;
+    /// `TC_ACT_UNSPEC`.
+    const NEXT: i32 = -1;
+    load_constant(PROGRAM_TYPE_CLASSIFIER, 0, NEXT)
+}
+
+/// Loads a program that only returns a number.
+fn load_constant(program_type: u32, attach_type: u32, result: i32) -> io::Result<OwnedFd> {
+    /// `r0 = result`, without the number, in the kernel's instruction encoding.
+    const MOVE: u64 = 0xb7;
+    /// `exit`.
+    const EXIT: u64 = 0x95;
     #[repr(C)]
     struct LoadAttr {
         program_type: u32,
@@ -268,18 +303,19 @@ pub(crate) fn load_pass() -> io::Result<OwnedFd> {
         attach_type: u32,
     }
     const _: () = assert!(size_of::<LoadAttr>() == 72);
+    let instructions = [u64::from(result.cast_unsigned()) << 32 | MOVE, EXIT];
     let mut attr = LoadAttr {
-        program_type: PROGRAM_TYPE_XDP,
-        instruction_count: INSTRUCTIONS.len() as u32,
-        instructions: INSTRUCTIONS.as_ptr() as u64,
+        program_type,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
         log: [0; 2],
         log_buffer: 0,
         kernel_version: 0,
         flags: 0,
-        name: *b"sluice_probe\0\0\0\0",
+        name: *b"sluice_check\0\0\0\0",
         ifindex: 0,
-        attach_type: ATTACH_XDP,
+        attach_type,
     };
     bpf_fd(cmd::PROG_LOAD, &mut attr)
 }

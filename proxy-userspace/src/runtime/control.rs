@@ -175,8 +175,9 @@ impl<P: Plane> Control<P> {
         };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
-        self.mark_probes();
         self.attached = self.plane.attach(&self.config.l4.interfaces)?;
+        self.plane.steer_probes(overlay::steered(&self.config))?;
+        self.mark_probes();
         self.resolve_neighbours();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();

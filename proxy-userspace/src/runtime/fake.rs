@@ -7,6 +7,7 @@ use crate::kernel::fake::FakeStore;
 use crate::kernel::netlink::XdpMode;
 use crate::kernel::plan::Host;
 use crate::kernel::stats::{BackendCounters, MapUsage, StatsSnapshot};
+use crate::kernel::steer::SteerError;
 use crate::kernel::store::StoreError;
 use crate::kernel::sweep::{FlowView, SweepReport};
 use parking_lot::Mutex;
@@ -26,6 +27,10 @@ pub(super) struct World {
     pub(super) attached: Option<Vec<String>>,
     /// How often it was attached.
     pub(super) attachments: usize,
+    /// Interfaces on which probes to VIPs are steered.
+    pub(super) steered: Option<Vec<String>>,
+    /// The kernel cannot steer probes.
+    pub(super) cannot_steer: bool,
     /// Octets that are captured.
     pub(super) capture: Option<u32>,
     /// New maps are needed for a configuration with another flow capacity than this.
@@ -46,6 +51,8 @@ impl World {
             present: vec![("eth0".to_owned(), 2)],
             attached: None,
             attachments: 0,
+            steered: None,
+            cannot_steer: false,
             capture: None,
             flow_capacity,
             staged: None,
@@ -133,6 +140,15 @@ impl Plane for FakePlane {
         world.attachments += 1;
         world.attached = Some(interfaces.iter().map(|one| one.name.clone()).collect());
         Ok(attached)
+    }
+
+    fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
+        let mut world = self.world.lock();
+        if interfaces.is_some() && world.cannot_steer {
+            return Err(SteerError::NoInterface("lo".to_owned()).into());
+        }
+        world.steered = interfaces.map(|all| all.iter().map(|one| one.name.clone()).collect());
+        Ok(())
     }
 
     fn stats(&mut self, _: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError> {

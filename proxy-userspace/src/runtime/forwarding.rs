@@ -5,7 +5,9 @@
 //! everything with `no_route`, so the daemon says so when it starts. It does not set the switch
 //! itself: whether a host forwards is the administrator's decision.
 
+use super::overlay;
 use crate::config::model::Config;
+use crate::kernel::steer::LOOPBACK;
 use proxy_common::service::Mode;
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,11 +29,12 @@ pub(super) fn switched_off(config: &Config, read: impl Fn(&str) -> Option<String
         })
         .collect();
     let interfaces = config.l4.interfaces.iter();
-    let switches = interfaces.flat_map(|interface| {
-        families
-            .iter()
-            .map(move |family| (*family, interface.name.as_str()))
-    });
+    // Probes to VIPs start on their way to the backend from there.
+    let loopback = overlay::probes_vips(config).then_some(LOOPBACK);
+    let names = interfaces
+        .map(|interface| interface.name.as_str())
+        .chain(loopback);
+    let switches = names.flat_map(|name| families.iter().map(move |family| (*family, name)));
     switches
         .filter(|(family, name)| {
             let value = read(&format!("net/{family}/conf/{name}/forwarding"));
@@ -84,6 +87,17 @@ mod tests {
         assert_eq!(
             off("nat", "[2001:db8::2]:80", &both),
             ["net.ipv6.conf.eth0.forwarding"]
+        );
+    }
+
+    #[test]
+    fn probes_to_a_vip_need_forwarding_from_loopback() {
+        let lo = [("net/ipv4/conf/lo/forwarding", "0\n")];
+        assert!(off("dsr-l2", "192.0.2.9", &lo).is_empty());
+        let checked = "dsr-l2, health: {tcp: {}, target: vip}";
+        assert_eq!(
+            off(checked, "192.0.2.9", &lo),
+            ["net.ipv4.conf.lo.forwarding"]
         );
     }
 

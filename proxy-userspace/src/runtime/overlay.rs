@@ -1,6 +1,6 @@
 //! What is laid over the configuration, kept in step with health checks and drains.
 
-use crate::config::model::{Config, ProbeTarget};
+use crate::config::model::{Config, Interface, ProbeTarget};
 use crate::health::{Check, CheckError, Known, Monitor, checks};
 use crate::kernel::plan::{Drain, Health, Ids, Overlay};
 use crate::kernel::store::KernelState;
@@ -16,6 +16,11 @@ pub(crate) fn probes_vips(config: &Config) -> bool {
     checks
         .into_iter()
         .any(|check| check.target == ProbeTarget::Vip)
+}
+
+/// The interfaces on which probes to VIPs are to be steered; `None` if there are no such probes.
+pub(crate) fn steered(config: &Config) -> Option<&[Interface]> {
+    probes_vips(config).then_some(&config.l4.interfaces[..])
 }
 
 /// The checks of a configuration. A backend that the data plane knows starts with the verdict

@@ -6,6 +6,7 @@ use crate::kernel::attach::{AttachError, Attachment};
 use crate::kernel::load::LoadError;
 use crate::kernel::plan::Host;
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
+use crate::kernel::steer::SteerError;
 use crate::kernel::store::{MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
 use std::net::IpAddr;
@@ -27,6 +28,10 @@ pub(crate) trait Plane {
 
     /// Puts the maps in force and attaches to these interfaces and no others.
     fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError>;
+
+    /// Steers the health probes to VIPs that this host sends, or with `None` stops that. Also puts
+    /// back what somebody else removed.
+    fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError>;
 
     /// Counters of these services and backends, and of every reason.
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError>;
@@ -65,6 +70,9 @@ pub enum PlaneError {
     /// It cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// Health probes to VIPs cannot be steered.
+    #[error(transparent)]
+    Steer(#[from] SteerError),
     /// A map cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -120,6 +120,11 @@ impl<P: Plane> Control<P> {
                 }
             }
         }
+        if let Err(error) = self.plane.steer_probes(overlay::steered(&next.config)) {
+            let refusal = internal(error);
+            self.go_back(renewed);
+            return Err(refusal);
+        }
         Ok(plan)
     }
 
@@ -194,6 +199,9 @@ impl<P: Plane> Control<P> {
         match self.plane.attach(&self.config.l4.interfaces) {
             Ok(attached) => self.attached = attached,
             Err(error) => error!(error = %chain(&error), "cannot attach as before"),
+        }
+        if let Err(error) = self.plane.steer_probes(overlay::steered(&self.config)) {
+            error!(error = %chain(&error), "cannot steer probes as before");
         }
     }
 

@@ -792,8 +792,8 @@ async fn a_stop_delay_is_served_not_ready_and_can_be_cut_short() {
     assert!(daemon.world.lock().attached.is_none());
 }
 
-#[tokio::test(start_paused = true)]
-async fn probes_to_a_vip_carry_their_backends_id() {
+/// [`BASE`] with tunnels, and checks of the backends at `target`.
+fn checked_through(target: &str) -> String {
     let text = BASE
         .replace(
             "{interfaces",
@@ -802,7 +802,12 @@ async fn probes_to_a_vip_carry_their_backends_id() {
         .replace("mode: nat", "mode: dsr-ipip")
         .replace("10.0.0.1:80", "10.0.0.1")
         .replace("10.0.0.2:80", "10.0.0.2");
-    let daemon = start(&format!("{text}    health: {{tcp: {{}}, target: vip}}\n"));
+    format!("{text}    health: {{tcp: {{}}, target: {target}}}\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_to_a_vip_carry_their_backends_id() {
+    let daemon = start(&checked_through("vip"));
     sleep(Duration::from_secs(1)).await;
     let ids: Vec<u16> = daemon.view().await.services[0]
         .backends
@@ -816,4 +821,34 @@ async fn probes_to_a_vip_carry_their_backends_id() {
         let mark = target.mark.expect("marked");
         assert!(ids.iter().any(|id| probe_mark(*id) == mark), "{mark:#x}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_are_steered_only_while_a_check_targets_a_vip() {
+    let daemon = start(&checked_through("backend"));
+    assert_eq!(daemon.world.lock().steered, None);
+    let through_vip = checked_through("vip");
+    daemon.reload(&through_vip).await.expect("reloaded");
+    let on_eth0 = Some(vec!["eth0".to_owned()]);
+    assert_eq!(daemon.world.lock().steered, on_eth0);
+    // Somebody removes it.
+    daemon.world.lock().steered = None;
+    sleep(TICK * 31).await;
+    assert_eq!(daemon.world.lock().steered, on_eth0);
+    let direct = checked_through("backend");
+    daemon.reload(&direct).await.expect("reloaded");
+    assert_eq!(daemon.world.lock().steered, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_whose_probes_cannot_be_steered_is_refused() {
+    let daemon = start(&checked_through("backend"));
+    daemon.world.lock().cannot_steer = true;
+    let refusal = daemon.reload(&checked_through("vip")).await.unwrap_err();
+    assert!(
+        refusal.message.contains("steer health probes"),
+        "{refusal:?}"
+    );
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(daemon.kernel_state("10.0.0.1"), Some(BackendState::Up));
 }

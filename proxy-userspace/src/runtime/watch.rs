@@ -2,6 +2,7 @@
 
 use super::control::Control;
 use super::names::NameTable;
+use super::overlay;
 use super::plane::Plane;
 use crate::admin::api::chain;
 use crate::config::model::Interface;
@@ -29,6 +30,9 @@ impl<P: Plane> Control<P> {
         }
         self.expire_guard_rules();
         self.watch_interfaces();
+        if self.ticks.is_multiple_of(RECONCILE_TICKS) {
+            self.keep_probes_steered();
+        }
         if self.ticks.is_multiple_of(NEIGHBOUR_TICKS) {
             self.resolve_neighbours();
         }
@@ -92,11 +96,24 @@ impl<P: Plane> Control<P> {
                 info!("attached again to interfaces that had gone");
                 self.attached = attached;
                 self.publish_names();
+                self.keep_probes_steered();
             }
             Err(error) => {
                 self.parts.counters.kernel_error("attach");
                 warn!(error = %chain(&error), "cannot attach again");
             }
+        }
+    }
+
+    /// Puts back what probes to VIPs need, if somebody removed it: network managers like to remove
+    /// rules that they did not make.
+    fn keep_probes_steered(&mut self) {
+        let Some(interfaces) = overlay::steered(&self.config) else {
+            return;
+        };
+        if let Err(error) = self.plane.steer_probes(Some(interfaces)) {
+            self.parts.counters.kernel_error("steer");
+            warn!(error = %chain(&error), "cannot steer health probes to VIPs");
         }
     }
 

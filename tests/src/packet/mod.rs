@@ -6,6 +6,7 @@
 pub mod build;
 pub mod netns;
 pub mod plane;
+pub mod probe;
 pub mod rig;
 pub mod service;
 pub mod verify;

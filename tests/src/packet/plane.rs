@@ -8,7 +8,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray,
 };
-use aya::programs::Xdp;
+use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
@@ -134,6 +134,13 @@ impl Plane {
                 .load()
                 .with_context(|| format!("loading program {name}"))?;
         }
+        let probe: &mut SchedClassifier = ebpf
+            .program_mut(program::PROBE)
+            .with_context(|| format!("the object has no program {}", program::PROBE))?
+            .try_into()?;
+        probe
+            .load()
+            .with_context(|| format!("loading program {}", program::PROBE))?;
         let mut plane = Self {
             ebpf,
             sizes,
@@ -230,6 +237,16 @@ impl Plane {
             .program(name)
             .with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
+    }
+
+    /// The program that steers health probes, loaded.
+    ///
+    /// # Errors
+    ///
+    /// When the object has none.
+    pub fn probe_program(&self) -> Result<&SchedClassifier> {
+        let program = self.ebpf.program(program::PROBE);
+        Ok(program.context("no program for probes")?.try_into()?)
     }
 
     /// Writes an element of an array.

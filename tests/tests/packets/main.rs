@@ -17,6 +17,7 @@ mod link;
 mod local;
 mod mutation;
 mod nat;
+mod probes;
 mod reasons;
 mod selection;
 mod services;

@@ -198,11 +198,15 @@ const PROVOCATIONS: &[(Reason, Provocation)] = &[
     }),
 ];
 
-/// Reasons that no frame of a test run can bring about, and why.
+/// Reasons that no frame of a test run of the balancer can bring about, and why.
 const UNREACHABLE: &[(Reason, &str)] = &[
     (
         Reason::DropTruncatedEthernet,
         "provoked in `truncation`, by a frame whose first buffer is shorter than that",
+    ),
+    (
+        Reason::ProbeSteered,
+        "provoked in `probes`: no XDP program counts it",
     ),
     (
         Reason::DropHeadroom,

@@ -6,6 +6,9 @@
 //! carry the flow's hash, so that receivers spread flows over their queues while one flow stays
 //! in order. UDP checksums are zero, which RFC 6935 allows for tunnels over IPv6 as well: the
 //! inner packet has its own.
+//!
+//! Health probes take the same tunnels by another program ([`crate::tc`]), so what the headers
+//! hold is apart from how they are written.
 
 use super::ethertype;
 use super::nat::finish;
@@ -52,16 +55,21 @@ pub fn encapsulate(
     let l2 = make_room(frame, packet, route, grow)?;
     let ip_at = l2;
     let written = if outer_v4 {
-        write_v4(frame, ip_at, packet, backend, hash, gue)
+        frame.write(ip_at - 2, outer_v4_header(packet, backend, hash, gue))
     } else {
-        write_v6(frame, ip_at, packet, backend, hash, gue)
+        frame.write(ip_at - 2, outer_v6_header(packet, backend, hash, gue))
     };
     if written.is_none() {
         return end(Reason::DropInternal);
     }
     if gue {
         let ip = if outer_v4 { 20 } else { 40 };
-        write_udp(frame, ip_at + ip, packet, backend, hash)?;
+        if frame
+            .write(ip_at + ip, udp_header(packet, backend, hash))
+            .is_none()
+        {
+            return end(Reason::DropInternal);
+        }
     }
     Ok(route.map_or(XDP_PASS, |route| forward::action(frame, route)))
 }
@@ -126,7 +134,7 @@ fn adjust(frame: Frame, grow: i32) -> Stage<()> {
 /// Ethertype and outer IPv4 header, written at once.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-struct OuterV4 {
+pub struct OuterV4 {
     ethertype: u16,
     version_ihl: u8,
     tos: u8,
@@ -140,15 +148,9 @@ struct OuterV4 {
     dst: u32,
 }
 
+/// What stands from the ethertype to the inner packet, or to the UDP header of GUE.
 #[inline(always)]
-fn write_v4(
-    frame: Frame,
-    ip_at: usize,
-    packet: &Packet,
-    backend: &Backend,
-    hash: u64,
-    gue: bool,
-) -> Option<()> {
+pub fn outer_v4_header(packet: &Packet, backend: &Backend, hash: u64, gue: bool) -> OuterV4 {
     let dst = u32::from_ne_bytes(backend.addr.low32());
     let src = spread(backend, hash);
     let next = if gue { protocol::UDP } else { protocol::IPIP };
@@ -159,7 +161,7 @@ fn write_v4(
         + u64::from(fragment_be)
         + u64::from(u16::from_ne_bytes([HOP_LIMIT, next]))
         + sum64(u64::from(src) << 32 | u64::from(dst));
-    let outer = OuterV4 {
+    OuterV4 {
         ethertype: ether::IPV4,
         version_ihl: 0x45,
         tos: packet.tos,
@@ -171,14 +173,13 @@ fn write_v4(
         checksum: finish(sum),
         src,
         dst,
-    };
-    frame.write(ip_at - 2, outer)
+    }
 }
 
 /// Ethertype and outer IPv6 header, written at once.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-struct OuterV6 {
+pub struct OuterV6 {
     ethertype: u16,
     version_class_label_be: u32,
     payload_be: u16,
@@ -188,15 +189,9 @@ struct OuterV6 {
     dst: [u64; 2],
 }
 
+/// As [`outer_v4_header`].
 #[inline(always)]
-fn write_v6(
-    frame: Frame,
-    ip_at: usize,
-    packet: &Packet,
-    backend: &Backend,
-    hash: u64,
-    gue: bool,
-) -> Option<()> {
+pub fn outer_v6_header(packet: &Packet, backend: &Backend, hash: u64, gue: bool) -> OuterV6 {
     let inner = if packet.v6 == 0 {
         protocol::IPIP
     } else {
@@ -209,7 +204,7 @@ fn write_v6(
     };
     let [src_high, src_low] = backend.encap_src.words();
     let src_low = src_low & 0xffff_ffff | u64::from(spread(backend, hash)) << 32;
-    let outer = OuterV6 {
+    OuterV6 {
         ethertype: ethertype(1),
         version_class_label_be: (6 << 28 | u32::from(packet.tos) << 20).to_be(),
         payload_be: (payload as u16).to_be(),
@@ -217,8 +212,7 @@ fn write_v6(
         hop_limit: HOP_LIMIT,
         src: [src_high, src_low],
         dst: backend.addr.words(),
-    };
-    frame.write(ip_at - 2, outer)
+    }
 }
 
 /// The last 32 bits of the outer source, in memory order: the configured ones, and the flow's
@@ -229,26 +223,24 @@ fn spread(backend: &Backend, hash: u64) -> u32 {
     configured | ((hash >> 8) as u32 & backend.encap_src_mask).to_be()
 }
 
+/// Header of UDP.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-struct Udp {
+pub struct Udp {
     src_be: u16,
     dst_be: u16,
     length_be: u16,
     checksum: u16,
 }
 
+/// GUE's own header.
 #[inline(always)]
-fn write_udp(frame: Frame, at: usize, packet: &Packet, backend: &Backend, hash: u64) -> Stage<()> {
-    let header = Udp {
+pub fn udp_header(packet: &Packet, backend: &Backend, hash: u64) -> Udp {
+    Udp {
         // The dynamic range (RFC 6335 §6).
         src_be: (0xc000 | (hash >> 8) as u16).to_be(),
         dst_be: backend.gue_port_be,
         length_be: (packet.length as u16 + UDP as u16).to_be(),
         checksum: 0,
-    };
-    match frame.write(at, header) {
-        Some(()) => Ok(()),
-        None => end(Reason::DropInternal),
     }
 }

@@ -88,7 +88,9 @@ pub(crate) enum CheckTarget {
     /// To the backend's own address.
     Backend,
     /// To the VIP, through the data path, to this one backend: also proves that the backend has
-    /// the VIP and unwraps packets. Only in the DSR modes.
+    /// the VIP and unwraps packets. Only in the DSR modes, and from Linux 6.6 on. Checks are routed
+    /// by a rule that the daemon makes; the answers come to the balancer's own address, from the
+    /// VIP (see "Checks through the VIP" in [operations](operations.md)).
     Vip,
 }
 

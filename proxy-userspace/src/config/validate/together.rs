@@ -117,7 +117,11 @@ fn checkable(
         return;
     };
     let through_vip = check.target == ProbeTarget::Vip;
-    let one_port = |listener: &&Listener| listener.port != PortMatch::All;
+    let by_tcp = |listener: &&Listener| listener.protocol == Protocol::Tcp;
+    // Only a TCP listener's port serves checks through the VIP; that there is none is said below.
+    let any_port = !through_vip || !listeners.iter().any(by_tcp);
+    let one_port =
+        |listener: &&Listener| listener.port != PortMatch::All && (any_port || by_tcp(listener));
     let own_ports = || {
         service
             .backends

@@ -131,7 +131,8 @@ fn port_is_the_checks_then_the_backends_then_the_listeners() {
 
 #[test]
 fn probe_of_the_backend_itself_bears_no_mark() {
-    assert_eq!(target(vec![], Some(80), health_check()).mark, None);
+    let target = target(vec![], Some(80), health_check());
+    assert_eq!((target.mark, target.through), (None, None));
 }
 
 #[test]
@@ -144,6 +145,39 @@ fn probe_through_the_vip_goes_to_its_address_with_the_backends_mark() {
     let target = target(listeners, None, through_vip());
     assert_eq!(target.address.to_string(), "192.0.2.1:443");
     assert_eq!(target.mark, Some(7));
+    assert_eq!(target.through, Some("10.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn probe_through_the_vip_goes_to_a_tcp_listener_with_the_checked_port() {
+    let udp = |vip: &str, port| Listener {
+        protocol: Protocol::Udp,
+        ..listener(vip, port, "web")
+    };
+    let listeners = || {
+        vec![
+            udp("192.0.2.7/32", PortMatch::One(53)),
+            listener("192.0.2.8/32", PortMatch::One(80), "web"),
+            listener("192.0.2.9/32", PortMatch::One(443), "web"),
+        ]
+    };
+    let check = |port| HealthCheck {
+        port,
+        ..through_vip()
+    };
+    let address = |port| target(listeners(), None, check(port)).address.to_string();
+    assert_eq!(address(None), "192.0.2.8:80");
+    assert_eq!(address(Some(443)), "192.0.2.9:443");
+    let all = vec![
+        listener("192.0.2.8/32", PortMatch::One(80), "web"),
+        listener("192.0.2.9/32", PortMatch::All, "web"),
+    ];
+    let target = target(all, None, check(Some(8443)));
+    assert_eq!(target.address.to_string(), "192.0.2.9:8443");
+    let services = vec![service("web", vec![backend("b1", None)], Some(check(None)))];
+    let only_udp = config(vec![udp("192.0.2.7/32", PortMatch::One(53))], services);
+    let refused = checks(&only_udp, |_, _| Known::default()).unwrap_err();
+    assert!(matches!(refused, CheckError::NoVip { .. }), "{refused}");
 }
 
 #[test]
@@ -156,7 +190,8 @@ fn check_without_destination_is_an_error_that_names_the_service() {
     };
     assert_eq!(
         message(vec![], through_vip()),
-        "service `web`: health probes go to the VIP, but no listener uses the service"
+        "service `web`: health probes go to the VIP, but no TCP listener with the port to probe \
+         uses the service: set `target: backend`"
     );
     let all_ports = vec![listener("192.0.2.1/32", PortMatch::All, "web")];
     let expected = "service `web`: backend `b1` has no port to probe: set `health.port`";

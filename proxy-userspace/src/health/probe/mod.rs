@@ -35,6 +35,10 @@ pub struct Target {
     pub mark: Option<u32>,
     /// Source address; `None` lets the routing table choose.
     pub source: Option<IpAddr>,
+    /// The server that a marked probe will be sent to. Without a `source`, the probe comes from
+    /// the address that this host uses towards that server, so that the answer finds its way back:
+    /// what the routing table has for the VIP is of no use, since the probe does not go there.
+    pub through: Option<IpAddr>,
 }
 
 impl Target {
@@ -44,6 +48,7 @@ impl Target {
             address,
             mark: None,
             source: None,
+            through: None,
         }
     }
 }
@@ -84,6 +89,13 @@ impl Prober for NetProber {
 pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
     let started = Instant::now();
     let deadline = Deadline(started + check.timeout.min(LONGEST_TIMEOUT));
+    if target.through.is_some() && target.mark.is_none() {
+        // Without its mark it would reach any backend. The mark comes with the next plan, in a few
+        // milliseconds, and with it a new probe.
+        tokio::time::sleep_until(deadline.0).await;
+        let detail = "the data plane does not know the backend yet";
+        return Err(Failure::new(FailureKind::Local, detail));
+    }
     match &check.probe {
         Probe::Tcp => tcp::probe(target, deadline).await?,
         Probe::Http(expected) => http::probe(target, expected, deadline).await?,

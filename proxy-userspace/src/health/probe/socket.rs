@@ -2,9 +2,11 @@
 
 use super::{Deadline, Target};
 use crate::health::outcome::{Failure, FailureKind};
+use nix::sys::socket::{SetSockOpt as _, sockopt};
+use proxy_common::backend::PROBE_MARK;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Connects to the target before the deadline.
@@ -13,7 +15,7 @@ pub(super) async fn connect(target: Target, deadline: Deadline) -> Result<TcpStr
     let stream = deadline
         .bound("connecting", socket.connect(target.address))
         .await?
-        .map_err(|error| classify("connecting", &error))?;
+        .map_err(|error| classify_connecting(&target, &error))?;
     if is_self_connected(&stream) {
         return Err(Failure::new(
             FailureKind::Refused,
@@ -48,13 +50,73 @@ fn open(target: Target) -> Result<TcpSocket, Failure> {
     if let Some(mark) = target.mark {
         socket.set_mark(mark).map_err(local("marking the socket"))?;
     }
-    if let Some(source) = target.source {
+    if let Some(source) = source_of(&target)? {
+        // The kernel chooses the port when it knows the destination, and so may choose one that
+        // only other destinations use.
+        sockopt::IpBindAddressNoPort
+            .set(&socket, &true)
+            .map_err(|errno| local("binding the source address")(errno.into()))?;
         let source = SocketAddr::new(source, 0);
         socket
             .bind(&source.into())
             .map_err(local("binding the source address"))?;
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// The source address of a probe, if the routing table is not to choose it.
+///
+/// A tunnel may carry IPv4 over IPv6. What this host uses towards the server then is of the wrong
+/// family, and the kernel takes any of its addresses that reaches beyond this host.
+fn source_of(target: &Target) -> Result<Option<IpAddr>, Failure> {
+    let of_family = |server: &IpAddr| server.is_ipv4() == target.address.is_ipv4();
+    let (None, Some(server)) = (target.source, target.through.filter(of_family)) else {
+        return Ok(target.source);
+    };
+    let source = address_towards(server)
+        .map_err(|error| classify(&format!("looking for the way to {server}"), &error))?;
+    if source == target.address.ip() {
+        return Err(Failure::new(
+            FailureKind::Local,
+            format!(
+                "this host has no address towards {server} but the VIP {source} itself: give it \
+                 another, or check with `target: backend`"
+            ),
+        ));
+    }
+    Ok(Some(source))
+}
+
+/// The address that this host uses towards a server. Nothing is sent: connecting a datagram socket
+/// only looks up the route.
+fn address_towards(server: IpAddr) -> io::Result<IpAddr> {
+    /// The discard port (RFC 863).
+    const DISCARD: u16 = 9;
+    let any: IpAddr = match server {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(SocketAddr::new(server, DISCARD))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Names an error of a connection attempt.
+///
+/// Marked probes are routed to the loopback interface, where they are sent on (see
+/// `kernel::steer`). If the kernel has no route for one, that rule has gone, which says nothing
+/// about the backend.
+fn classify_connecting(target: &Target, error: &io::Error) -> Failure {
+    let failure = classify("connecting", error);
+    if target.mark.is_none() || error.kind() != io::ErrorKind::NetworkUnreachable {
+        return failure;
+    }
+    let detail = format!(
+        "{}: probes to the VIP have lost their route, which is put back within 30 seconds (see \
+         `ip rule`: something removes fwmark {PROBE_MARK:#x})",
+        failure.detail
+    );
+    Failure::new(FailureKind::Local, detail)
 }
 
 /// Names an error of the kernel. `doing` says during what it came.
@@ -126,6 +188,58 @@ mod tests {
         };
         let failure = connect(target, deadline()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Local, "{failure}");
+    }
+
+    #[test]
+    fn probe_to_a_vip_comes_from_the_address_towards_its_server() {
+        let target = Target {
+            through: Some("127.0.0.9".parse().unwrap()),
+            ..Target::new("192.0.2.1:80".parse().unwrap())
+        };
+        let loopback = "127.0.0.1".parse().unwrap();
+        assert_eq!(source_of(&target).unwrap(), Some(loopback));
+        let given = "192.0.2.2".parse().unwrap();
+        let configured = Target {
+            source: Some(given),
+            ..target
+        };
+        assert_eq!(source_of(&configured).unwrap(), Some(given));
+        // IPv4 in IPv6.
+        let mixed = Target {
+            through: Some("::1".parse().unwrap()),
+            ..target
+        };
+        assert_eq!(source_of(&mixed).unwrap(), None);
+    }
+
+    #[test]
+    fn probe_cannot_come_from_the_vip_itself() {
+        let target = Target {
+            through: Some("127.0.0.9".parse().unwrap()),
+            ..Target::new("127.0.0.1:80".parse().unwrap())
+        };
+        let failure = source_of(&target).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Local);
+        assert!(failure.detail.contains("`target: backend`"), "{failure}");
+    }
+
+    #[test]
+    fn lost_route_to_a_vip_is_no_evidence_and_says_what_to_look_at() {
+        let error = io::Error::from_raw_os_error(libc::ENETUNREACH);
+        let plain = Target::new("192.0.2.1:80".parse().unwrap());
+        let failure = classify_connecting(&plain, &error);
+        assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
+        let marked = Target {
+            mark: Some(PROBE_MARK | 7),
+            ..plain
+        };
+        let failure = classify_connecting(&marked, &error);
+        assert_eq!(failure.kind, FailureKind::Local, "{failure}");
+        assert!(failure.detail.contains("ip rule"), "{failure}");
+        // That there is no server there is what the probe was to find out.
+        let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let failure = classify_connecting(&marked, &error);
+        assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
     }
 
     #[tokio::test]

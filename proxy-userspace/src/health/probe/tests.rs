@@ -66,6 +66,23 @@ async fn tcp_probe_passes_where_something_listens_v4_and_v6() {
 }
 
 #[tokio::test]
+async fn probe_to_a_vip_is_not_sent_without_its_mark() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target {
+        through: Some("127.0.0.1".parse().unwrap()),
+        ..Target::new(listener.local_addr().unwrap())
+    };
+    let check = HealthCheck {
+        timeout: Duration::from_millis(50),
+        ..health_check()
+    };
+    let failure = probe(target, Arc::new(check)).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Local, "{failure}");
+    let accepted = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
+    assert!(accepted.is_err(), "a connection was opened");
+}
+
+#[tokio::test]
 async fn tcp_probe_closes_without_a_reset() {
     let mut end = None;
     against(
