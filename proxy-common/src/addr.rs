@@ -44,26 +44,17 @@ impl Addr {
     /// True for an IPv4 address in its mapped form.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let o = &self.octets;
-        o[0] == 0
-            && o[1] == 0
-            && o[2] == 0
-            && o[3] == 0
-            && o[4] == 0
-            && o[5] == 0
-            && o[6] == 0
-            && o[7] == 0
-            && o[8] == 0
-            && o[9] == 0
-            && o[10] == 0xff
-            && o[11] == 0xff
+        // As words: octet by octet the compiler takes the whole address apart.
+        let [first, second] = self.words();
+        first == 0 && second & join([0xff; 4], [0; 4]) == join([0, 0, 0xff, 0xff], [0; 4])
     }
 
     /// The last four octets: the whole of an IPv4 address.
     #[inline(always)]
     pub const fn low32(&self) -> [u8; 4] {
-        let o = &self.octets;
-        [o[12], o[13], o[14], o[15]]
+        // SAFETY: both types are sixteen octets of plain numbers.
+        let quarters = unsafe { core::mem::transmute::<[u64; 2], [[u8; 4]; 4]>(self.words()) };
+        quarters[3]
     }
 
     /// The two halves as words in memory order (native loads of network-order octets).

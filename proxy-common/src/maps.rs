@@ -8,6 +8,8 @@
 pub mod program {
     /// The balancer (XDP).
     pub const BALANCE: &str = "sluice_balance";
+    /// Packets that are not plain: entered from [`BALANCE`] through [`super::STAGES`].
+    pub const PARSE: &str = "sluice_parse";
     /// Packets of flows without an entry: entered from [`BALANCE`] through [`super::STAGES`].
     pub const OPEN: &str = "sluice_open";
     /// ICMP: entered from [`BALANCE`] through [`super::STAGES`].
@@ -17,7 +19,7 @@ pub mod program {
     /// "Too big" messages to senders: entered through [`super::STAGES`].
     pub const TOO_BIG: &str = "sluice_too_big";
     /// The programs behind [`BALANCE`], in the order of [`super::stage`].
-    pub const STAGES: [&str; super::stage::COUNT as usize] = [OPEN, ICMP, RETURN, TOO_BIG];
+    pub const STAGES: [&str; super::stage::COUNT as usize] = [OPEN, ICMP, RETURN, TOO_BIG, PARSE];
     /// Removes tunnel headers on a backend (XDP).
     pub const DECAP: &str = "sluice_decap";
     /// Sends health probes to VIPs to their backends (tc, on egress).
@@ -79,8 +81,10 @@ pub mod stage {
     pub const RETURN: u32 = 2;
     /// [`super::program::TOO_BIG`].
     pub const TOO_BIG: u32 = 3;
+    /// [`super::program::PARSE`].
+    pub const PARSE: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// Per-CPU array of one working area for the packet in hand. Kernel only; see [`STAGES`].

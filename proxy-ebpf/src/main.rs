@@ -23,6 +23,12 @@ pub fn sluice_balance(ctx: XdpContext) -> u32 {
     xdp::balance(ctx.ctx)
 }
 
+/// The balancer's part for packets that are not plain.
+#[xdp(frags)]
+pub fn sluice_parse(ctx: XdpContext) -> u32 {
+    xdp::parse(ctx.ctx)
+}
+
 /// The balancer's part for flows without an entry.
 #[xdp(frags)]
 pub fn sluice_open(ctx: XdpContext) -> u32 {

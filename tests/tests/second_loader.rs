@@ -1,7 +1,9 @@
 //! The built object through libbpf, a loader that shares no code with ours: what the object says
 //! of itself must be right, not merely what our loader makes of it.
 
-use libbpf_rs::{AsRawLibbpf as _, MapCore as _, MapType, ObjectBuilder, OpenObject, ProgramInput};
+use libbpf_rs::{
+    AsRawLibbpf as _, MapCore as _, MapFlags, MapType, ObjectBuilder, OpenObject, ProgramInput,
+};
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::event::CaptureRecord;
@@ -17,6 +19,7 @@ use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::rig::{Action, from_client, object_path};
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 /// A map as the contract wants it.
 struct Wanted {
@@ -194,6 +197,20 @@ fn libbpf_loads_the_object_and_a_packet_passes() {
     let object = object
         .load()
         .unwrap_or_else(|error| panic!("libbpf cannot load it: {error:?}"));
+    let stages = object
+        .maps()
+        .find(|map| map.name() == maps::STAGES)
+        .expect("the later programs' array");
+    for (index, name) in (0u32..).zip(program::STAGES) {
+        let stage = object
+            .progs()
+            .find(|found| found.name() == name)
+            .expect("a later program");
+        let fd = stage.as_fd().as_raw_fd();
+        stages
+            .update(&index.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .unwrap();
+    }
     let balance = object
         .progs_mut()
         .find(|found| found.name() == program::BALANCE)

@@ -33,22 +33,51 @@ pub enum Route {
     None,
 }
 
+/// The cached way to `to`, if there is one and it is fresh.
+#[inline(always)]
+pub fn cached(
+    frame: Frame,
+    settings: &Settings,
+    to: &Addr,
+    now_ns: u64,
+) -> Option<&'static CachedRoute> {
+    let cached = slot(to)?;
+    // SAFETY: the element belongs to this CPU.
+    let cached = unsafe { &*cached };
+    (is_fresh(frame, settings, cached, to, now_ns) && cached.ifindex != 0).then_some(cached)
+}
+
+/// The element of the cache that an address belongs to.
+#[inline(always)]
+fn slot(to: &Addr) -> Option<*mut CachedRoute> {
+    let [a, b] = to.words();
+    let mixed = (a ^ b.rotate_left(29)).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    ROUTE_CACHE.get_ptr_mut((mixed >> 44) as u32 & (capacity::ROUTE_CACHE - 1))
+}
+
+#[inline(always)]
+fn is_fresh(
+    frame: Frame,
+    settings: &Settings,
+    cached: &CachedRoute,
+    to: &Addr,
+    now_ns: u64,
+) -> bool {
+    let ([a, b], [c, d]) = (cached.addr.words(), to.words());
+    (a ^ c) | (b ^ d) == 0
+        && cached.expires_ns > now_ns
+        && cached.generation == settings.generation
+        && cached.from_ifindex == frame.ifindex()
+}
+
 /// Finds the way to `to`.
 #[inline(always)]
 pub fn route(frame: Frame, settings: &Settings, to: &Addr, now_ns: u64) -> Route {
-    let [a, b] = to.words();
-    let mixed = (a ^ b.rotate_left(29)).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    let slot = (mixed >> 44) as u32 & (capacity::ROUTE_CACHE - 1);
-    let Some(cached) = ROUTE_CACHE.get_ptr_mut(slot) else {
+    let Some(cached) = slot(to) else {
         return Route::None;
     };
     // SAFETY: the element belongs to this CPU.
-    let fresh = unsafe {
-        (*cached).addr == *to
-            && (*cached).expires_ns > now_ns
-            && (*cached).generation == settings.generation
-            && (*cached).from_ifindex == frame.ifindex()
-    };
+    let fresh = is_fresh(frame, settings, unsafe { &*cached }, to, now_ns);
     if !fresh {
         match ask(frame, cached, to, now_ns, settings) {
             0 => {}

@@ -1,7 +1,10 @@
 //! The balancer: one packet's way from top to bottom.
 //!
 //! ```text
-//! program sluice_balance            program sluice_open            program sluice_icmp
+//! program sluice_balance: plain packets of established flows, sent at once (`fast`)
+//!   │ all others
+//!   ▼
+//! program sluice_parse              program sluice_open            program sluice_icmp
 //! parse ─▶ address filter           service                        echo: answer it
 //!   ─▶ fragment ─▶ flow ─unknown──▶   ─▶ another CPU's entry?      error: whose flow?
 //!                   │known            ─▶ guard ─▶ select             │
@@ -21,6 +24,7 @@
 
 pub mod decap;
 pub mod errors;
+pub mod fast;
 pub mod flow;
 pub mod forward;
 pub mod fragment;
@@ -51,6 +55,7 @@ use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::protocol;
 use proxy_common::settings::{Settings, settings_flags};
+use proxy_common::tcp;
 
 /// The time of a packet.
 #[derive(Clone, Copy)]
@@ -80,9 +85,23 @@ impl Now {
     }
 }
 
-/// First program: balances the packets of known flows and hands on the others.
+/// First program: sends the plain packets of established flows and hands on all others.
 #[inline(always)]
 pub fn balance(ctx: *mut xdp_md) -> u32 {
+    let frame = Frame::new(ctx);
+    let Some(settings) = SETTINGS.get(0) else {
+        return Verdict::of(Reason::DropInternal).action;
+    };
+    if let Some(action) = fast::action(frame, settings) {
+        return action;
+    }
+    let (Ok(verdict) | Err(verdict)) = hand_on(frame, stage::PARSE);
+    count(frame, settings, verdict)
+}
+
+/// Second program: parses any packet, balances those of known flows and hands on the others.
+#[inline(always)]
+pub fn parse(ctx: *mut xdp_md) -> u32 {
     let frame = Frame::new(ctx);
     let (Some(settings), Some(work)) = (SETTINGS.get(0), SCRATCH.get_ptr_mut(0)) else {
         return Verdict::of(Reason::DropInternal).action;
@@ -103,25 +122,25 @@ pub fn balance(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// Second program: packets of flows without an entry.
+/// Third program: packets of flows without an entry.
 #[inline(always)]
 pub fn open(ctx: *mut xdp_md) -> u32 {
     later(ctx, open::stage)
 }
 
-/// Third program: ICMP.
+/// Fourth program: ICMP.
 #[inline(always)]
 pub fn icmp(ctx: *mut xdp_md) -> u32 {
     later(ctx, errors::stage)
 }
 
-/// Fourth program: answers of NAT backends.
+/// Fifth program: answers of NAT backends.
 #[inline(always)]
 pub fn answer(ctx: *mut xdp_md) -> u32 {
     later(ctx, pair::stage)
 }
 
-/// Fifth program: tells senders which length fits.
+/// Sixth program: tells senders which length fits.
 #[inline(always)]
 pub fn too_big(ctx: *mut xdp_md) -> u32 {
     later(ctx, icmp::too_big)
@@ -190,7 +209,12 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
         return end(Reason::DropInternal);
     };
     chosen.hash = place.hash;
-    let Some(entry) = flow::find(&mut place, &packet.key) else {
+    let entry = if tcp::opens(packet.tcp_flags) {
+        flow::find_new(&mut place, &packet.key)
+    } else {
+        flow::find(&mut place, &packet.key)
+    };
+    let Some(entry) = entry else {
         return hand_on(frame, stage::OPEN);
     };
     let next = known::look(settings, packet, now, &place, entry, chosen)?;

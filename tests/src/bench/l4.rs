@@ -83,11 +83,7 @@ const MODES: [(&str, Mode); 4] = [
 /// claims to measure.
 pub fn run(effort: Effort, only: Option<&str>, mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let groups: [(&str, u32, &[Kind]); 2] = [
-        ("default table", capacity::FLOWS, &[Kind::Cached, Kind::Syn]),
-        ("1 M flows", MANY * cpus()?, &[Kind::Many]),
-    ];
-    for (name, flows, kinds) in groups {
+    let mut group = |name: &str, flows: u32, kinds: &[Kind], chosen: Vec<Case>| -> Result<()> {
         let sets_per_cpu = flows / cpus()? / PLANNED_FLOWS_PER_SET;
         let mut rig = Rig::with(Sizes {
             sets_per_cpu,
@@ -96,49 +92,55 @@ pub fn run(effort: Effort, only: Option<&str>, mut progress: impl FnMut(&str)) -
         let mut driver = Driver::load(rig.ingress)?;
         serve_all(&mut rig)?;
         let mut say = |what: &str| progress(&format!("{name}: {what}"));
-        measure(
-            &mut cases(kinds),
-            &mut rig,
-            &mut driver,
-            effort,
-            only,
-            &mut say,
-            &mut rows,
-        )?;
+        measure(chosen, &mut rig, &mut driver, effort, &mut say, &mut rows)?;
         if kinds.contains(&Kind::Cached) {
             live(&rig, &mut driver, effort, only, &mut say, &mut rows)?;
         } else {
             memory(&rig, only, &mut rows)?;
         }
+        Ok(())
+    };
+    let wanted = |kinds| {
+        let mut cases = cases(kinds);
+        cases.retain(|case| case.is_baseline() || is_wanted(only, &case.id));
+        cases
+    };
+    let kinds = &[Kind::Cached, Kind::Syn];
+    group("default table", capacity::FLOWS, kinds, wanted(kinds))?;
+    // A table of its own for each: the flows of one row would crowd out those of the next.
+    let kinds = &[Kind::Many];
+    let ids = wanted(kinds).into_iter().filter(|case| !case.is_baseline());
+    for id in ids.map(|case| case.id).collect::<Vec<_>>() {
+        let mut one = cases(kinds);
+        one.retain(|case| case.is_baseline() || case.id == id);
+        group("1 M flows", MANY * cpus()?, kinds, one)?;
     }
     Ok(rows)
 }
 
 /// Rounds of all cases in turn.
 fn measure(
-    cases: &mut Vec<Case>,
+    mut cases: Vec<Case>,
     rig: &mut Rig,
     driver: &mut Driver,
     effort: Effort,
-    only: Option<&str>,
     say: &mut impl FnMut(&str),
     rows: &mut Vec<Row>,
 ) -> Result<()> {
-    cases.retain(|case| case.is_baseline() || is_wanted(only, &case.id));
     if cases.iter().all(Case::is_baseline) {
         return Ok(());
     }
-    for case in cases.iter_mut() {
+    for case in &mut cases {
         say(&format!("preparing {}", case.id));
         case.prepare(driver, rig)?;
     }
     for round in 1..=effort.rounds {
         say(&format!("round {round} of {}", effort.rounds));
-        for case in cases.iter_mut() {
+        for case in &mut cases {
             case.measure(driver, rig, effort.repeats)?;
         }
     }
-    collect(cases, rows);
+    collect(&cases, rows);
     Ok(())
 }
 
@@ -206,7 +208,7 @@ fn live(
 /// Memory of the flow table, as the kernel accounts it, per million flows of its planned load.
 fn memory(rig: &Rig, only: Option<&str>, rows: &mut Vec<Row>) -> Result<()> {
     let id = "memory_per_million_flows";
-    if !is_wanted(only, id) {
+    if !is_wanted(only, id) || rows.iter().any(|row| row.id == id) {
         return Ok(());
     }
     let settings = rig.current_settings();

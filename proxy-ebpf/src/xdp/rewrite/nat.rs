@@ -24,8 +24,9 @@ pub fn translate<const SRC: bool, const DST: bool>(
     }
 }
 
+/// As [`translate`], in the caller.
 #[inline(always)]
-fn rewrite<const SRC: bool, const DST: bool>(
+pub fn rewrite<const SRC: bool, const DST: bool>(
     frame: Frame,
     packet: &Packet,
     new: &FlowKey,
