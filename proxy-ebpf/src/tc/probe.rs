@@ -59,7 +59,7 @@ pub fn run(ctx: *mut __sk_buff) -> i32 {
         }
         Err(reason) => {
             stats::count_reason(reason);
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::probe::Target;
 use crate::config::model::{Backend, Config, HealthCheck, Listener, ProbeTarget, Service};
 use crate::types::{PortMatch, Protocol};
+use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -121,8 +122,8 @@ pub enum CheckError {
 /// listener that has one.
 ///
 /// Probes to a VIP open connections, and DSR keeps their port: they go to the first TCP listener
-/// at the check's port, or without one to the first TCP listener with a port of its own. A prefix
-/// is probed at its first address.
+/// at the check's port, or without one to the first TCP listener with a port of its own. Of a
+/// prefix [`one_of`] its addresses is probed.
 fn destination(
     config: &Config,
     service: &Service,
@@ -164,7 +165,7 @@ fn destination(
             let vip = vip.ok_or_else(|| CheckError::NoVip {
                 service: service.name.clone(),
             })?;
-            (vip.vip.addr(), health.port.or_else(|| single(vip)))
+            (one_of(vip.vip), health.port.or_else(|| single(vip)))
         }
     };
     let port = port.ok_or_else(|| CheckError::NoPort {
@@ -172,6 +173,16 @@ fn destination(
         backend: backend.name.clone(),
     })?;
     Ok(SocketAddr::new(address, port))
+}
+
+/// The address of a VIP that is probed. A prefix's very first address would be the network's own
+/// (or the routers', RFC 4291 §2.6.1) where a backend has the prefix on an interface, so it is the
+/// one behind it.
+fn one_of(vip: IpNet) -> IpAddr {
+    match vip.hosts().take(2).last() {
+        Some(second) if vip.addr().is_ipv6() => second,
+        _ => vip.hosts().next().unwrap_or(vip.addr()),
+    }
 }
 
 #[cfg(test)]

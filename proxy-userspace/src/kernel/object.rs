@@ -7,11 +7,12 @@ use super::pins::{self, Pins};
 use super::store::StoreError;
 use super::sys;
 use aya::maps::Map;
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use proxy_common::maps::{self, program};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
@@ -45,32 +46,34 @@ pub(crate) fn object_error(error: EbpfError) -> LoadError {
     LoadError::Object(Box::new(error))
 }
 
-/// Loads one program of an object.
+/// Loads one XDP program of an object.
 pub(crate) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::MissingProgram(name))?
-        .try_into()
-        .map_err(|_| LoadError::MissingProgram(name))?;
-    patiently(name, || program.load())?;
-    let fd = program.fd().map_err(program_error(name))?;
-    duplicate(name, fd.as_fd())
+    let program: &mut Xdp = named(ebpf, name)?;
+    offer(name, || program.load())?;
+    duplicate(name, program.fd())
 }
 
 /// As [`load_program`], for a program on packets that leave.
 fn load_classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::MissingProgram(name))?
-        .try_into()
-        .map_err(|_| LoadError::MissingProgram(name))?;
-    patiently(name, || program.load())?;
-    let fd = program.fd().map_err(program_error(name))?;
-    duplicate(name, fd.as_fd())
+    let program: &mut SchedClassifier = named(ebpf, name)?;
+    offer(name, || program.load())?;
+    duplicate(name, program.fd())
 }
 
-/// Loads until the verifier gives an answer.
-fn patiently(
+/// The object's program of this name, if it is of the type wanted.
+fn named<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<P, LoadError>
+where
+    P: TryFrom<&'e mut Program>,
+{
+    let program = ebpf.program_mut(name);
+    let program = program.ok_or(LoadError::MissingProgram(name))?;
+    program
+        .try_into()
+        .map_err(|_| LoadError::MissingProgram(name))
+}
+
+/// Offers a program to the kernel, again if it was interrupted.
+fn offer(
     name: &'static str,
     mut load: impl FnMut() -> Result<(), ProgramError>,
 ) -> Result<(), LoadError> {
@@ -84,16 +87,15 @@ fn patiently(
     Ok(())
 }
 
-/// True where the verifier stopped because a signal waits for this thread: it says nothing of the
-/// program then.
-fn is_interruption(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { io_error, .. }
-        if matches!(io_error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted))
-}
-
-fn duplicate(name: &'static str, fd: BorrowedFd<'_>) -> Result<OwnedFd, LoadError> {
-    fd.try_clone_to_owned()
-        .map_err(|source| program_error(name)(ProgramError::IOError(source)))
+fn duplicate(
+    name: &'static str,
+    fd: Result<&ProgramFd, ProgramError>,
+) -> Result<OwnedFd, LoadError> {
+    fd.and_then(|fd| {
+        let copy = fd.as_fd().try_clone_to_owned();
+        copy.map_err(ProgramError::IOError)
+    })
+    .map_err(program_error(name))
 }
 
 fn program_error(name: &'static str) -> impl Fn(ProgramError) -> LoadError {
@@ -111,6 +113,13 @@ fn program_error(name: &'static str) -> impl Fn(ProgramError) -> LoadError {
             source: Box::new(source),
         },
     }
+}
+
+/// True where the verifier stopped because a signal waits for this thread: it says nothing of the
+/// program then.
+fn is_interruption(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. }
+        if matches!(io_error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted))
 }
 
 fn last_lines(text: &str, count: usize) -> String {

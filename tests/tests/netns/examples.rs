@@ -22,7 +22,14 @@ fn stage(spec: StageSpec, example: &str) -> Result<Option<Stage>> {
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let config: Value = serde_saphyr::from_str(&text)?;
     let mut stage = spec.build()?;
+    let path = stage.path;
     stage.config = config;
+    if path.mode == Mode::DsrGue {
+        // As the example says: its VIP is a prefix.
+        for node in &stage.topology.backends {
+            node.netns.ip("route add local 192.0.2.0/28 dev lo")?;
+        }
+    }
     stage.start_decapsulators()?;
     stage.start_daemon()?;
     Ok(Some(stage))

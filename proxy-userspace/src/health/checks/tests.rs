@@ -181,6 +181,20 @@ fn probe_through_the_vip_goes_to_a_tcp_listener_with_the_checked_port() {
 }
 
 #[test]
+fn of_a_prefix_the_address_behind_the_first_is_probed() {
+    for (vip, probed) in [
+        ("192.0.2.7/32", "192.0.2.7"),
+        ("192.0.2.16/28", "192.0.2.17"),
+        ("192.0.2.6/31", "192.0.2.6"),
+        ("2001:db8::7/128", "2001:db8::7"),
+        ("2001:db8::/64", "2001:db8::1"),
+    ] {
+        let address = one_of(vip.parse().unwrap());
+        assert_eq!(address.to_string(), probed, "{vip}");
+    }
+}
+
+#[test]
 fn check_without_destination_is_an_error_that_names_the_service() {
     let message = |listeners, health| {
         let services = vec![service("web", vec![backend("b1", None)], Some(health))];
