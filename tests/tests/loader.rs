@@ -1200,7 +1200,8 @@ fn the_check_of_this_host_finds_nothing_fatal() {
             .stdout(std::process::Stdio::null())
             .status();
         if ethtool.is_ok_and(|status| status.success()) {
-            ensure!(about_veth(&features::check(&l4, &[])) == 0);
+            // Finished checksums are one thing; the peer still has no program of its own.
+            ensure!(about_veth(&features::check(&l4, &[])) == 1);
         }
         Ok(())
     });
