@@ -68,7 +68,8 @@ fn choose<'a>(stages: &'a [Stage], only: &[String]) -> Result<Vec<&'a Stage>> {
         let names: Vec<_> = stages.iter().map(|stage| stage.name.as_str()).collect();
         bail!("no stage `{unknown}`; there are {}", names.join(", "));
     }
-    let chosen = |stage: &&Stage| only.is_empty() || only.contains(&stage.name);
+    let chosen =
+        |stage: &&Stage| only.contains(&stage.name) || (only.is_empty() && !stage.is_on_request());
     let needs_build = stages.iter().filter(chosen).any(Stage::needs_build);
     Ok(stages
         .iter()

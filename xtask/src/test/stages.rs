@@ -50,6 +50,11 @@ const ORDER: &[&str] = &["packets", "loader", "netns"];
 /// its own hosts, so twice as many as there are CPUs run at a time.
 const WAITING: &str = "netns";
 
+/// Suites that run only when they are asked for by `--only`. On two busy CPUs a few of the namespace
+/// suite's 137 tests fail, other ones each time: the verifier keeps the CPUs busy while daemons
+/// start. Until that is mended, a red run would say nothing.
+const ON_REQUEST: [&str; 1] = ["netns"];
+
 /// The target that replays another balancer's packet cases, where these are at hand.
 const PEER_VECTORS: &str = "peer_vectors";
 
@@ -93,6 +98,11 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
 }
 
 impl Stage {
+    /// True for a stage that runs only when it is asked for.
+    pub(crate) fn is_on_request(&self) -> bool {
+        ON_REQUEST.contains(&self.name.as_str())
+    }
+
     /// One line about it.
     pub(crate) fn about(&self) -> &'static str {
         match self.kind {
