@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::config::{self, BACKEND_ECHO_PORT, BACKEND_WEB_PORT, ECHO_PORT, WEB_PORT};
 use crate::daemon::{Daemon, Decapsulator};
+use crate::losses::{self, TcpCounters};
 use crate::origin::Origin;
 use crate::path::Path;
 use crate::topology::{ReturnPath, Shape, Topology, TopologySpec, vip_v4, vip_v6};
@@ -123,6 +124,7 @@ impl StageSpec {
             path,
             vip,
             daemon_args: self.daemon_args,
+            quiet: false,
             daemon: None,
             decapsulators: Vec::new(),
             origins,
@@ -169,6 +171,7 @@ pub struct Stage {
     pub path: Path,
     vip: IpAddr,
     daemon_args: Vec<String>,
+    quiet: bool,
     // In the order in which they are to be dropped.
     daemon: Option<Daemon>,
     decapsulators: Vec<Decapsulator>,
@@ -256,8 +259,19 @@ impl Stage {
         self.daemon.as_mut().expect("the stage has a daemon")
     }
 
+    /// What became of packets, as far as counters tell.
+    fn print_losses(&self) {
+        if let Ok(tcp) = TcpCounters::read(&self.topology.client) {
+            println!("--- the client's TCP:{tcp}");
+        }
+        if let Some(Ok(lost)) = self.daemon.as_ref().map(|d| losses::lost(d.pin_dir())) {
+            println!("--- dropped or left to the stack: {lost:?}");
+        }
+    }
+
     /// Keeps daemon and decapsulators from printing their logs at the end.
     pub fn set_quiet(&mut self) {
+        self.quiet = true;
         if let Some(daemon) = &mut self.daemon {
             daemon.set_quiet();
         }
@@ -296,5 +310,14 @@ impl Stage {
             .iter_mut()
             .find(|origin| origin.name() == name)
             .expect("an origin with this name")
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Rust's test runner shows it only when the test fails.
+        if !self.quiet {
+            self.print_losses();
+        }
     }
 }
