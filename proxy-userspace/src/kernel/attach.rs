@@ -133,7 +133,9 @@ impl DataPlane {
         let program = self.balancer.program.as_fd();
         let attached = attach_links(&mut netlink, &self.pins, program, interfaces)?;
         detach_others(&self.pins, interfaces)?;
-        // Only now no link uses an older program, whose stages vanish with their pin.
+        // Only now no link uses an older program, whose stages vanish with their pin. A packet that
+        // it began with may still be on its way to them, for long if its virtual CPU is away.
+        sys::wait_for_running_programs();
         remove_other_stages(&self.pins, &stages)?;
         pins::remove_dir(&self.pins.next_maps())?;
         Ok(attached)

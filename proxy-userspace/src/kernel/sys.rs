@@ -10,6 +10,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Commands of bpf(2) (`enum bpf_cmd`).
 pub(super) mod cmd {
@@ -43,6 +44,21 @@ const ATTACH_TCX_EGRESS: u32 = 47;
 pub(crate) const XDP_SKB_MODE: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`: native.
 pub(crate) const XDP_DRV_MODE: u32 = 1 << 2;
+
+/// Waits until every run of a program that began before this call has ended.
+///
+/// Programs run inside an RCU read-side section, and `membarrier(2)` waits for a grace period. It
+/// refuses on hosts with `nohz_full` CPUs; then a sleep has to do that is far longer than a packet's
+/// way, though a virtual CPU may in theory be away for longer.
+pub(crate) fn wait_for_running_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    const FAR_LONGER_THAN_A_PACKET: Duration = Duration::from_millis(100);
+    // SAFETY: the call takes three integers and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        std::thread::sleep(FAR_LONGER_THAN_A_PACKET);
+    }
+}
 
 /// Calls bpf(2) with an attribute of the kernel's layout.
 pub(super) fn bpf<A>(command: libc::c_int, attr: &mut A) -> io::Result<RawFd> {
