@@ -7,15 +7,15 @@ use proxy_common::backend::PROBE_MARK;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Connects to the target before the deadline.
 pub(super) async fn connect(target: Target, deadline: Deadline) -> Result<TcpStream, Failure> {
-    let socket = open(target)?;
-    let stream = deadline
-        .bound("connecting", socket.connect(target.address))
+    let stream = begin(&target)?;
+    deadline
+        .bound("connecting", connected(&stream))
         .await?
-        .map_err(|error| classify_connecting(&target, &error))?;
+        .map_err(|error| classify("connecting", &error))?;
     if is_self_connected(&stream) {
         return Err(Failure::new(
             FailureKind::Refused,
@@ -23,6 +23,29 @@ pub(super) async fn connect(target: Target, deadline: Deadline) -> Result<TcpStr
         ));
     }
     Ok(stream)
+}
+
+/// Has the kernel send a SYN.
+///
+/// What it refuses in this very call it refuses without a packet, so it speaks for this host and
+/// its routes. What [`connected`] says comes from the network: the same error numbers then mean
+/// that a router, or the backend itself, has answered by ICMP.
+fn begin(target: &Target) -> Result<TcpStream, Failure> {
+    let socket = open(*target)?;
+    match socket.connect(&target.address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+            return Err(classify_refused_call(target, &error));
+        }
+        _ => {}
+    }
+    TcpStream::from_std(socket.into())
+        .map_err(|error| Failure::new(FailureKind::Local, format!("watching a socket: {error}")))
+}
+
+/// Waits until a connection is there, or the network's answer that there will be none.
+async fn connected(stream: &TcpStream) -> io::Result<()> {
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(()), Err)
 }
 
 /// Whether both ends are one socket: a connection to a closed port of this host can, once in some
@@ -36,7 +59,7 @@ fn is_self_connected(stream: &TcpStream) -> bool {
 /// # Errors
 ///
 /// [`FailureKind::Local`] always: no packet has been sent yet.
-fn open(target: Target) -> Result<TcpSocket, Failure> {
+fn open(target: Target) -> Result<Socket, Failure> {
     let local = |doing: &'static str| {
         move |error: io::Error| Failure::new(FailureKind::Local, format!("{doing}: {error}"))
     };
@@ -61,7 +84,7 @@ fn open(target: Target) -> Result<TcpSocket, Failure> {
             .bind(&source.into())
             .map_err(local("binding the source address"))?;
     }
-    Ok(TcpSocket::from_std_stream(socket.into()))
+    Ok(socket)
 }
 
 /// The source address of a probe, if the routing table is not to choose it.
@@ -101,12 +124,12 @@ fn address_towards(server: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Names an error of a connection attempt.
+/// Names the error of a connection attempt that the kernel refused without sending anything.
 ///
 /// Marked probes are routed to the loopback interface, where they are sent on (see
 /// `kernel::steer`). If the kernel has no route for one, that rule has gone, which says nothing
 /// about the backend.
-fn classify_connecting(target: &Target, error: &io::Error) -> Failure {
+fn classify_refused_call(target: &Target, error: &io::Error) -> Failure {
     let failure = classify("connecting", error);
     if target.mark.is_none() || error.kind() != io::ErrorKind::NetworkUnreachable {
         return failure;
@@ -139,7 +162,7 @@ pub(super) fn classify(doing: &str, error: &io::Error) -> Failure {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
     use tokio::time::Instant;
 
     fn deadline() -> Deadline {
@@ -227,18 +250,18 @@ mod tests {
     fn lost_route_to_a_vip_is_no_evidence_and_says_what_to_look_at() {
         let error = io::Error::from_raw_os_error(libc::ENETUNREACH);
         let plain = Target::new("192.0.2.1:80".parse().unwrap());
-        let failure = classify_connecting(&plain, &error);
+        let failure = classify_refused_call(&plain, &error);
         assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
         let marked = Target {
             mark: Some(PROBE_MARK | 7),
             ..plain
         };
-        let failure = classify_connecting(&marked, &error);
+        let failure = classify_refused_call(&marked, &error);
         assert_eq!(failure.kind, FailureKind::Local, "{failure}");
         assert!(failure.detail.contains("ip rule"), "{failure}");
         // That there is no server there is what the probe was to find out.
         let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-        let failure = classify_connecting(&marked, &error);
+        let failure = classify_refused_call(&marked, &error);
         assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
     }
 
