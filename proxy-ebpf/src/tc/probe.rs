@@ -74,7 +74,8 @@ fn steer(buffer: Buffer, backend: &Backend) -> Result<i32, Reason> {
     if buffer.is_tagged() && unsafe { bpf_skb_vlan_pop(buffer.ctx()) } != 0 {
         return Err(Reason::DropInternal);
     }
-    if backend.mode != Mode::DsrL2.code() {
+    let tunnel = backend.mode != Mode::DsrL2.code();
+    if tunnel {
         let gue = backend.mode == Mode::DsrGue.code();
         let length = packet.length + encap::overhead(backend, gue) as u32;
         // SAFETY: a known next hop comes with the route's MTU.
@@ -83,12 +84,18 @@ fn steer(buffer: Buffer, backend: &Backend) -> Result<i32, Reason> {
         }
         wrap(buffer, &packet, backend)?;
     }
-    // It passes here again when it leaves by its real interface.
-    buffer.set_mark(0);
     // SAFETY: the helper has filled the parameters.
     let ifindex = unsafe { (*p).ifindex };
-    if !known {
+    if !known && !tunnel {
+        // The mark stays: it passes here again with its next hop known.
         return Ok(redirect_unresolved(p, ifindex));
+    }
+    // It passes here again when it leaves by its real interface.
+    buffer.set_mark(0);
+    if !known {
+        // The stack looks up the outer destination and resolves its next hop.
+        // SAFETY: no parameters.
+        return Ok(unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) } as i32);
     }
     // SAFETY: as above.
     let macs: Macs = unsafe { macs_of(p) };
@@ -274,6 +281,11 @@ fn wrap(buffer: Buffer, packet: &Packet, backend: &Backend) -> Result<(), Reason
 }
 
 /// Has the stack resolve the next hop that the FIB named, and send the packet then.
+///
+/// While it waits for that, the packet keeps the route that brought it here, and when it is sent
+/// the kernel takes the MAC addresses from that route's device: loopback, which has none. So such a
+/// packet must pass this program once more. (Without a next hop in the call the kernel looks up a
+/// new route, but by the packet's own destination: here the VIP.)
 #[inline(always)]
 fn redirect_unresolved(p: *const FibLookup, ifindex: u32) -> i32 {
     // The address is copied in words of eight octets, which the kernel wants aligned on its stack.

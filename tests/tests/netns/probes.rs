@@ -1,14 +1,16 @@
 //! Health checks through the VIP: each reaches its own backend on the way that packets of clients
 //! take, and notices what a check of the backend's own address cannot.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use proxy_common::reason::Reason;
 use proxy_tests::client::Client;
 use proxy_tests::config::{WEB, WEB_PORT};
+use proxy_tests::losses::TcpCounters;
 use proxy_tests::path::Path;
 use proxy_tests::privilege;
 use proxy_tests::stage::{Stage, StageSpec};
 use proxy_tests::topology::Shape;
+use proxy_tests::wait;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -68,6 +70,34 @@ on_paths!(each_check_reaches_its_own_backend:
     dsr_ipip_v4_in_v6 = DSR_IPIP_V4_IN_V6,
     dsr_gue_v4 = DSR_GUE_V4,
     dsr_gue_v6 = DSR_GUE_V6,
+);
+
+/// A probe then waits in the kernel until its next hop has answered, and must be sent on as it is
+/// and not again after a second.
+fn a_probe_waits_for_its_next_hop(path: Path) -> Result<()> {
+    let stage = stage(path).start()?;
+    let passed = |name: &str| -> Result<u64> {
+        let health = stage.daemon().backend("web", name)?.health;
+        Ok(health.context("it is checked")?.passed)
+    };
+    for _ in 0..5 {
+        // Each backend's probes are an interval apart, so most find the table empty.
+        for name in ["web-1", "web-2", "web-3"] {
+            let before = passed(name)?;
+            stage.topology.balancer.ip("neigh flush all")?;
+            wait::until("a probe has passed", || Ok(passed(name)? > before))?;
+        }
+    }
+    let tcp = TcpCounters::read(&stage.topology.balancer)?;
+    ensure!(tcp.syns_sent_again() == 0, "probes were lost:{tcp}");
+    Ok(())
+}
+on_paths!(a_probe_waits_for_its_next_hop:
+    dsr_l2_v4 = DSR_L2_V4,
+    dsr_l2_v6 = DSR_L2_V6,
+    dsr_ipip_v6 = DSR_IPIP_V6,
+    dsr_ipip_v4_in_v6 = DSR_IPIP_V4_IN_V6,
+    dsr_gue_v4 = DSR_GUE_V4,
 );
 
 fn a_backend_without_the_vip_goes_down_though_its_own_address_answers(path: Path) -> Result<()> {
