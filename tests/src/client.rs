@@ -3,6 +3,7 @@
 use crate::command::run;
 use crate::connection::{Connection, Response};
 use crate::netns::Namespace;
+use crate::wait::{PATIENCE, uninterrupted};
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
@@ -21,13 +22,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client in `netns` that waits at most five seconds for anything: long enough for a lost
-    /// SYN to be sent again, so that a loss shows as time and not as an error.
+    /// A client in `netns` with all the patience that a busy machine needs: what is lost on the
+    /// way is sent again, and shows in [`crate::losses`] and not as an error.
     pub fn new(netns: &Namespace) -> Self {
         Self {
             netns: netns.clone(),
             source: None,
-            timeout: Duration::from_secs(5),
+            timeout: PATIENCE,
         }
     }
 
@@ -181,7 +182,7 @@ impl Client {
         let sent_at = Instant::now();
         socket.send(&packet)?;
         let mut buffer = vec![0; 65_536];
-        let read = std::io::Read::read(&mut &socket, &mut buffer)
+        let read = uninterrupted(|| std::io::Read::read(&mut &socket, &mut buffer))
             .with_context(|| format!("no echo reply from {to}"))?;
         ensure!(buffer[0] == reply, "ICMP type {} from {to}", buffer[0]);
         ensure!(
@@ -228,10 +229,8 @@ impl UdpFlow {
     pub fn echo(&self, payload: &[u8]) -> Result<(String, Vec<u8>)> {
         self.socket.send(payload).context("sending a datagram")?;
         let mut buffer = vec![0; 65_536];
-        let length = self
-            .socket
-            .recv(&mut buffer)
-            .context("waiting for the echo")?;
+        let length = uninterrupted(|| self.socket.recv(&mut buffer));
+        let length = length.context("waiting for the echo")?;
         let answer = &buffer[..length];
         let Some(colon) = answer.iter().position(|&octet| octet == b':') else {
             bail!("not an answer of an echo");

@@ -2,9 +2,11 @@
 
 use crate::http::Head;
 use crate::pattern::Pattern;
+use crate::wait::uninterrupted;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ impl Response {
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// What one read brings. Room at the end of `buffer` would have to be filled before each.
+    part: Box<[u8]>,
 }
 
 impl Connection {
@@ -39,6 +43,7 @@ impl Connection {
         Self {
             stream,
             buffer: Vec::new(),
+            part: vec![0; Pattern::CHUNK].into(),
         }
     }
 
@@ -54,6 +59,16 @@ impl Connection {
     /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Waits this long for anything from now on.
+    ///
+    /// # Errors
+    ///
+    /// The socket is broken.
+    pub fn set_timeout(&self, timeout: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        Ok(self.stream.set_write_timeout(Some(timeout))?)
     }
 
     /// Asks for `path` and reads the whole answer.
@@ -151,14 +166,13 @@ impl Connection {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let held = self.buffer.len();
-        self.buffer.resize(held + Pattern::CHUNK, 0);
-        let read = self.stream.read(&mut self.buffer[held..]);
-        self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
-        match read.context("the connection broke or timed out")? {
-            0 => bail!("the peer closed the connection"),
-            _ => Ok(()),
+        let read = uninterrupted(|| self.stream.read(&mut self.part));
+        let read = read.context("the connection broke or timed out")?;
+        if read == 0 {
+            bail!("the peer closed the connection");
         }
+        self.buffer.extend_from_slice(&self.part[..read]);
+        Ok(())
     }
 }
 

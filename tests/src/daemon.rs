@@ -6,6 +6,8 @@
 use crate::command::run;
 use crate::kernel::Maps;
 use crate::netns::{Namespace, mount_bpffs, remove_pins, unique_pin_dir};
+use crate::turns::Turns;
+use crate::wait::{self, PATIENCE};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,8 +23,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long anything may take that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How many programs are verified at a time.
+static STARTS: Turns = Turns::new();
 
 /// Path of the built `sluice`.
 ///
@@ -123,6 +125,8 @@ impl Daemon {
     ///
     /// As [`Self::start`].
     pub fn run(&mut self) -> Result<()> {
+        // Held until it is ready.
+        let _turn = STARTS.take();
         self.spawn()?;
         let deadline = Instant::now() + PATIENCE;
         while !self.is_ready() {
@@ -222,15 +226,23 @@ impl Daemon {
     /// It is not running or does not end in time.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.exited()? {
-                self.child = None;
-                return Ok(status);
-            }
-            ensure!(Instant::now() < deadline, "no end:\n{}", self.log());
-            thread::sleep(Duration::from_millis(10));
-        }
+        self.wait_for_end()
+    }
+
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// It was never started, or does not end in time.
+    pub fn wait_for_end(&mut self) -> Result<ExitStatus> {
+        let mut ended = None;
+        wait::until("sluice has ended", || {
+            ended = self.exited()?;
+            Ok(ended.is_some())
+        })
+        .with_context(|| self.log())?;
+        self.child = None;
+        ended.context("it has ended")
     }
 
     /// The exit status if the process has ended.
@@ -307,18 +319,24 @@ impl Daemon {
     ///
     /// It is not in time; the error has the last view.
     pub fn wait_until(&self, what: &str, wanted: impl Fn(&View) -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let view = self.status()?;
-            if wanted(&view) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                let shown = serde_json::to_string_pretty(&view)?;
-                bail!("waited in vain until {what}:\n{shown}\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(25));
-        }
+        let mut view = View::default();
+        wait::until(what, || {
+            view = self.view()?;
+            Ok(wanted(&view))
+        })
+        .with_context(|| {
+            let shown = serde_json::to_string_pretty(&view).unwrap_or_default();
+            format!("{shown}\n{}", last_lines(&self.log()))
+        })
+    }
+
+    /// What the admin socket says of the state, without the command: a process for each look would
+    /// cost more CPU time than what is looked at.
+    fn view(&self) -> Result<View> {
+        let answer = self.admin_get("/api/v1/status")?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        serde_json::from_str(body.unwrap_or_default())
+            .with_context(|| format!("not a view: {answer}"))
     }
 
     /// Waits until a backend of `web` has a state.
@@ -424,15 +442,12 @@ impl Decapsulator {
             pin_dir,
             quiet: false,
         };
-        let deadline = Instant::now() + PATIENCE;
-        while !has_xdp(namespace, device)? {
+        wait::until("sluice decap has attached", || {
             let ended = this.child.try_wait()?;
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(this.log.path()).unwrap_or_default();
-                bail!("sluice decap is not attached ({ended:?}):\n{log}");
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+            ensure!(ended.is_none(), "sluice decap has ended: {ended:?}");
+            has_xdp(namespace, device)
+        })
+        .with_context(|| fs::read_to_string(this.log.path()).unwrap_or_default())?;
         Ok(this)
     }
 }

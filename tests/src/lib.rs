@@ -43,4 +43,5 @@ pub mod pattern;
 pub mod privilege;
 pub mod stage;
 pub mod topology;
+pub mod turns;
 pub mod wait;

@@ -6,6 +6,7 @@
 
 use crate::client::{Client, Shares};
 use crate::connection::Connection;
+use crate::wait;
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -91,17 +92,12 @@ impl Load {
     ///
     /// # Errors
     ///
-    /// They do not within ten seconds.
+    /// They do not in time.
     pub fn wait_for(&self, count: u64) -> Result<()> {
         let goal = self.done.load(Ordering::Relaxed) + count;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.done.load(Ordering::Relaxed) < goal {
-            if Instant::now() > deadline {
-                bail!("the load stands still");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        wait::until("the load has made its requests", || {
+            Ok(self.done.load(Ordering::Relaxed) >= goal)
+        })
     }
 
     /// Ends the workers and adds up what they saw.

@@ -38,6 +38,23 @@ pub fn granted() -> Result<bool> {
     Ok(false)
 }
 
+/// A program that a test runs, if this host has it. Prints why not otherwise.
+///
+/// # Errors
+///
+/// It is missing and [`REQUIRE`] is set to `1`.
+pub fn program(name: &str, package: &str) -> Result<Option<std::path::PathBuf>> {
+    let found = find_program(name);
+    if found.is_none() {
+        let lack = format!("no `{name}`: apt-get install {package}");
+        if std::env::var(REQUIRE).is_ok_and(|value| value == "1") {
+            bail!("{lack} ({REQUIRE} is set)");
+        }
+        println!("skipped: {lack}");
+    }
+    Ok(found)
+}
+
 /// Path of a program in `PATH` or one of the system directories.
 pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::losses::{self, TcpCounters};
 use crate::origin::Origin;
 use crate::path::Path;
 use crate::topology::{ReturnPath, Shape, Topology, TopologySpec, vip_v4, vip_v6};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use proxy_common::service::Mode;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -257,6 +257,20 @@ impl Stage {
     /// If it was never started.
     pub fn daemon_mut(&mut self) -> &mut Daemon {
         self.daemon.as_mut().expect("the stage has a daemon")
+    }
+
+    /// Checks that no packet was lost so far: the balancer dropped none and left none to the stack,
+    /// and the client had to send no SYN again.
+    ///
+    /// # Errors
+    ///
+    /// Says how many of which kind were.
+    pub fn expect_no_loss(&self) -> Result<()> {
+        let lost = losses::lost(self.daemon().pin_dir())?;
+        ensure!(lost.is_empty(), "the balancer lost packets: {lost:?}");
+        let tcp = TcpCounters::read(&self.topology.client)?;
+        ensure!(tcp.syns_sent_again() == 0, "packets were lost:{tcp}");
+        Ok(())
     }
 
     /// What became of packets, as far as counters tell.

@@ -5,6 +5,7 @@
 //! only a fault uses up, and only what must *not* happen is given a short time.
 
 use anyhow::{Result, bail};
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,21 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Does it again when a signal has interrupted it. Linux does not go on by itself with a socket that
+/// has a timeout, not even after a mere stop and go.
+///
+/// # Errors
+///
+/// Any other than an interruption.
+pub fn uninterrupted<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
 
 /// Looks again and again until it is so.
 ///
@@ -29,4 +45,22 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> 
         thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_interruption_is_tried_again() {
+        let mut answers = [
+            Err(io::ErrorKind::Interrupted),
+            Err(io::ErrorKind::TimedOut),
+            Ok(()),
+        ]
+        .into_iter();
+        let outcome = uninterrupted(|| answers.next().expect("more").map_err(io::Error::from));
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(answers.count(), 1);
+    }
 }

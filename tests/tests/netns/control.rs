@@ -48,8 +48,11 @@ fn carries_dnat(spec: StageSpec) -> Result<()> {
     if !privilege::granted()? {
         return Ok(());
     }
+    let Some(nft) = privilege::program("nft", "nftables")? else {
+        return Ok(());
+    };
     let stage = spec.build()?;
-    dnat(&stage)?;
+    dnat(&stage, &nft)?;
     let client = stage.client();
 
     let shares = client.shares(stage.web(), 30)?;
@@ -65,7 +68,7 @@ fn carries_dnat(spec: StageSpec) -> Result<()> {
 }
 
 /// Destination NAT in turn over the stage's backends.
-fn dnat(stage: &Stage) -> Result<()> {
+fn dnat(stage: &Stage, nft: &std::path::Path) -> Result<()> {
     let v6 = stage.path.client_is_v6();
     let (table, daddr) = if v6 { ("ip6", "ip6") } else { ("ip", "ip") };
     let mut rules =
@@ -89,7 +92,7 @@ fn dnat(stage: &Stage) -> Result<()> {
     }
     rules.push_str("}\n}\n");
     run_with_input(
-        stage.topology.balancer.command("nft").args(["-f", "-"]),
+        stage.topology.balancer.command(nft).args(["-f", "-"]),
         &rules,
     )
 }

@@ -9,23 +9,15 @@ use proxy_tests::stage::Stage;
 use proxy_tests::topology::vip_v4;
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Starts a daemon that must give up, and returns its exit code and what it said.
 fn refused(stage: &Stage, config: &Value) -> Result<(i32, String)> {
     let mut daemon = Daemon::prepare(&stage.topology.balancer, config, &[])?;
     daemon.spawn()?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(status) = daemon.exited()? {
-            ensure!(!daemon.pin_dir().exists(), "it left pins behind");
-            return Ok((status.code().context("killed")?, daemon.log()));
-        }
-        ensure!(!daemon.is_ready(), "it serves: {}", daemon.log());
-        ensure!(Instant::now() < deadline, "it hangs: {}", daemon.log());
-        thread::sleep(Duration::from_millis(10));
-    }
+    let status = daemon.wait_for_end()?;
+    ensure!(!daemon.pin_dir().exists(), "it left pins behind");
+    Ok((status.code().context("killed")?, daemon.log()))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use proxy_tests::client::Shares;
 use proxy_tests::netns::Namespace;
 use proxy_tests::path::Path;
-use proxy_tests::privilege::find_program;
+use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
 use std::fs;
 use std::path::PathBuf;
@@ -63,8 +63,7 @@ impl Drop for Nginx {
 }
 
 fn nginx_serves_behind_the_balancer(path: Path) -> Result<()> {
-    let Some(program) = find_program("nginx") else {
-        println!("skipped: no nginx: apt-get install nginx-light");
+    let Some(program) = privilege::program("nginx", "nginx-light")? else {
         return Ok(());
     };
     let mut stage = Stage::new(path).build()?;

@@ -4,29 +4,30 @@ use anyhow::{Context, Result, ensure};
 use proxy_common::maps;
 use proxy_tests::command::run;
 use proxy_tests::path::Path;
-use proxy_tests::privilege::{self, find_program};
+use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
+use proxy_tests::wait;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 fn a_capture_shows_packets_before_and_after(path: Path) -> Result<()> {
-    let Some(tcpdump) = find_program("tcpdump") else {
-        println!("skipped: no tcpdump: apt-get install tcpdump");
+    let Some(tcpdump) = privilege::program("tcpdump", "tcpdump")? else {
         return Ok(());
     };
     let stage = Stage::new(path).start()?;
     let file = stage.daemon().directory().join("web.pcapng");
+    // It ends after this many records; twenty connections make more.
     let capture = stage
         .daemon()
-        .command(&["capture", "--duration", "2s", "service", "web"])?
+        .command(&["capture", "--count", "40", "service", "web"])?
         .arg("--write")
         .arg(&file)
         .stderr(Stdio::piped())
         .spawn()?;
-    thread::sleep(Duration::from_millis(500));
-    stage.client().shares(stage.web(), 5)?;
+    wait::until("the capture has begun its file", || {
+        Ok(file.metadata().is_ok_and(|file| file.len() > 0))
+    })?;
+    stage.client().shares(stage.web(), 20)?;
     let output = capture.wait_with_output()?;
     ensure!(
         output.status.success(),
@@ -56,8 +57,7 @@ fn bpftool_shows_the_maps_by_name_and_field() -> Result<()> {
     if !privilege::granted()? {
         return Ok(());
     }
-    let Some(bpftool) = find_program("bpftool") else {
-        println!("skipped: no bpftool: apt-get install bpftool");
+    let Some(bpftool) = privilege::program("bpftool", "bpftool")? else {
         return Ok(());
     };
     let stage = Stage::new(Path::NAT_V4).start()?;

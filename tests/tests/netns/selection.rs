@@ -9,10 +9,11 @@ use proxy_tests::path::Path;
 use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
 use proxy_tests::topology::{CLIENT_ADDRESSES, client_v4, client_v6, vip_v4};
+use proxy_tests::wait;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn a_source_keeps_its_backend_until_that_leaves(path: Path) -> Result<()> {
     let stage = Stage::new(path)
@@ -73,22 +74,11 @@ fn two_choices_keep_live_connections_level(path: Path) -> Result<()> {
         assert_eq!(live, i64::try_from(shares[&node.name])?, "{}", node.name);
     }
     drop(held);
-    let deadline = Instant::now() + Duration::from_secs(5);
     for node in &stage.topology.backends {
         let address = node.address(path.backend_is_v6());
-        loop {
-            let live = maps.live_flows(address, protocol::TCP)?;
-            if live == 0 {
-                break;
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "{} still has {live} of {} flows",
-                node.name,
-                shares[&node.name]
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait::until(&format!("{} has no live flow", node.name), || {
+            Ok(maps.live_flows(address, protocol::TCP)? == 0)
+        })?;
     }
     Ok(())
 }
