@@ -77,7 +77,7 @@ pub(crate) const LINKER: &[Package] = &[
     ),
 ];
 
-/// What the demo and the namespace tests run.
+/// What the demo runs, and the namespace tests as well.
 pub(crate) const TRAFFIC: &[Package] = &[
     program("iproute2", "ip", "makes network namespaces and routes"),
     program(
@@ -89,19 +89,23 @@ pub(crate) const TRAFFIC: &[Package] = &[
     program("bpftool", "bpftool", "shows pinned maps and programs"),
 ];
 
-/// What the benchmarks compare with, and what drives them.
-pub(crate) const PEERS: &[Package] = &[
+/// What else the namespace tests run: without one of these, a test of them fails.
+pub(crate) const SUITES: &[Package] = &[
     program(
         "nginx-light",
         "nginx",
-        "the servers, and a balancer to compare with",
+        "a real server, and a balancer to compare with",
     ),
+    program("nftables", "nft", "address translation to compare with"),
+    program("tcpdump", "tcpdump", "reads what was captured"),
+];
+
+/// What the benchmarks compare with, and what drives them.
+pub(crate) const PEERS: &[Package] = &[
     library("libnginx-mod-stream", "its layer 4 part"),
     program("haproxy", "haproxy", "a balancer to compare with"),
-    program("nftables", "nft", "address translation to compare with"),
     program("wrk", "wrk", "drives HTTP/1.1 load"),
     program("nghttp2-client", "h2load", "drives HTTP/2 load"),
-    program("tcpdump", "tcpdump", "shows what goes wrong"),
 ];
 
 /// The packages that are not there, each once, in order.

@@ -68,8 +68,7 @@ fn choose<'a>(stages: &'a [Stage], only: &[String]) -> Result<Vec<&'a Stage>> {
         let names: Vec<_> = stages.iter().map(|stage| stage.name.as_str()).collect();
         bail!("no stage `{unknown}`; there are {}", names.join(", "));
     }
-    let chosen =
-        |stage: &&Stage| only.contains(&stage.name) || (only.is_empty() && !stage.is_on_request());
+    let chosen = |stage: &&Stage| only.is_empty() || only.contains(&stage.name);
     let needs_build = stages.iter().filter(chosen).any(Stage::needs_build);
     Ok(stages
         .iter()
@@ -147,6 +146,13 @@ mod tests {
         assert_eq!(names(&chosen), ["build-ebpf", "build", "netns"]);
         let chosen = choose(&stages, &["tidy".to_owned()]).unwrap();
         assert_eq!(names(&chosen), ["tidy"]);
+    }
+
+    #[test]
+    fn without_a_choice_every_stage_runs() {
+        let stages = some();
+        let chosen = choose(&stages, &[]).unwrap();
+        assert_eq!(names(&chosen), names(&stages.iter().collect::<Vec<_>>()));
     }
 
     #[test]
