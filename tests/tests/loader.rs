@@ -19,6 +19,7 @@ use proxy_common::service::{
     Mode, Selection, Service, ServiceKey, ServicePrefix, ServiceRef, kind,
 };
 use proxy_common::settings::{AddressFilter, FILTER_OCTETS, Settings};
+use proxy_tests::wait;
 use proxy_userspace::config::model::{AttachMode, Interface, L4};
 use proxy_userspace::kernel::attach::AttachError;
 use proxy_userspace::kernel::capture::{CaptureFilter, CaptureWriter, Names};
@@ -362,7 +363,8 @@ fn probes_are_steered_while_it_is_wanted_and_nothing_is_left_behind() {
         ip(&format!("-6 route flush table {}", steer::TABLE))?;
         ensure!(routes_of_probes()? == (1, 1));
         std::fs::remove_file(Pins::new(&place.0).probe_link("lo"))?;
-        ensure!(on_egress("lo")?.is_empty());
+        // A worker of the kernel frees a link whose last pin has gone.
+        wait::until("the link has gone", || Ok(on_egress("lo")?.is_empty()))?;
         plane.steer_probes(Some(&interfaces))?;
         ensure!(routes_of_probes()? == (2, 2));
         ensure!(on_egress("lo")? == first && on_egress("lb0")? == first);
