@@ -6,6 +6,24 @@
 //! them alike; the median of the rounds counts. Time is the thread's CPU time around the system
 //! call, which has a finer grain than the kernel's own report (whole nanoseconds).
 
+pub mod chart;
+pub mod docs;
 pub mod driver;
+pub mod e2e;
 pub mod l4;
+pub mod l4_report;
+pub mod machine;
+pub mod process;
 pub mod report;
+pub mod wrk;
+
+/// The middle of the rounds.
+///
+/// # Panics
+///
+/// When there are none.
+pub(crate) fn median(rounds: &[f64]) -> f64 {
+    let mut rounds = rounds.to_vec();
+    rounds.sort_by(f64::total_cmp);
+    rounds[rounds.len() / 2]
+}
