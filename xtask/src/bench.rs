@@ -32,6 +32,12 @@ struct Run {
     /// Also write the rows (id, value, unit, baseline, ratio) to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw the rows.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write tables and pictures into docs/ and README.md: a full run on a calm machine.
+    #[arg(long, conflicts_with = "quick")]
+    write_docs: bool,
     /// Further arguments of the benchmark, after `--`.
     #[arg(last = true)]
     further: Vec<String>,
@@ -49,10 +55,15 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     if run.quick {
         bench.arg("--quick");
     }
-    if let Some(file) = &run.json {
-        // Named from where the user is, written from the workspace's root.
-        let file = path::absolute(file).context("--json FILE")?;
-        bench.arg("--json").arg(file);
+    for (option, file) in [("--json", &run.json), ("--svg", &run.svg)] {
+        if let Some(file) = file {
+            // Named from where the user is, written from the workspace's root.
+            let file = path::absolute(file).with_context(|| format!("{option} FILE"))?;
+            bench.arg(option).arg(file);
+        }
+    }
+    if run.write_docs {
+        bench.arg("--write-docs");
     }
     bench.args(&run.further);
     eprintln!("    $ {}", shell::display(&bench));

@@ -91,7 +91,7 @@ fn memory(rows: &[Row]) -> String {
         .collect()
 }
 
-/// Both numbers of each contender side by side, and what the balancer adds.
+/// Both numbers of each contender side by side, and what it adds to the direct connection.
 fn end_to_end(rows: &[Row]) -> String {
     let value = |id: &str| rows.iter().find(|row| row.id == id).map(|row| row.value);
     let mut text = String::new();
@@ -99,11 +99,11 @@ fn end_to_end(rows: &[Row]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "With {what}:\n\n| | requests/s | CPU µs/request | of it the balancer's |\n\
+            "With {what}:\n\n| | requests/s | CPU µs/request | more than direct |\n\
              | --- | ---: | ---: | ---: |"
         );
         let direct = value(&format!("e2e_{kind}_direct_cpu")).unwrap_or(0.0);
-        for name in ["direct", "sluice", "nftables", "haproxy", "nginx"] {
+        for name in ["direct", "routed", "sluice", "nftables", "haproxy", "nginx"] {
             let id = format!("e2e_{kind}_{name}");
             if let (Some(rate), Some(cpu)) = (value(&id), value(&format!("{id}_cpu"))) {
                 let _ = writeln!(
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_balancers_share_is_what_is_above_the_direct_connection() {
+    fn a_balancer_is_compared_with_the_direct_connection() {
         let rows = [
             row("e2e_conn_direct", 20_000.0, "requests/s"),
             row("e2e_conn_direct_cpu", 90.0, "µs/request"),

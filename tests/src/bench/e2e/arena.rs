@@ -33,6 +33,8 @@ impl Arena {
     pub(super) fn build(contender: Contender) -> Result<Self> {
         let spec = TopologySpec {
             backends: 2,
+            // Nobody else shall pay for the program.
+            xdp: contender == Contender::Sluice,
             ..TopologySpec::default()
         };
         let topology = Topology::build(&spec)?;
@@ -53,15 +55,10 @@ impl Arena {
             .map(|node| SocketAddr::from((node.v4, BACKEND_PORT)))
             .collect();
         let balancer = contender.start(&topology.balancer, vip, &servers, folder.path())?;
-        let target = if contender == Contender::Direct {
-            let [client, backend] = DIRECT;
-            let add =
-                |host: &Namespace, address| host.ip(&format!("addr add {address}/24 dev eth0"));
-            add(&topology.client, client)?;
-            add(&topology.backends[0].netns, backend)?;
-            SocketAddr::new(backend.parse()?, BACKEND_PORT)
-        } else {
-            vip
+        let target = match contender {
+            Contender::Direct => direct(&topology)?,
+            Contender::Routed => servers[0],
+            _ => vip,
         };
         Ok(Self {
             contender,
@@ -82,6 +79,15 @@ impl Arena {
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Gives client and first backend addresses in a common subnet; that of the backend is returned.
+fn direct(topology: &Topology) -> Result<SocketAddr> {
+    let [client, backend] = DIRECT;
+    let add = |host: &Namespace, address| host.ip(&format!("addr add {address}/24 dev eth0"));
+    add(&topology.client, client)?;
+    add(&topology.backends[0].netns, backend)?;
+    Ok(SocketAddr::new(backend.parse()?, BACKEND_PORT))
 }
 
 /// A server that answers with a few octets and does as little as a server can: nginx, one process.

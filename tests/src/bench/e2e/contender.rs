@@ -18,6 +18,8 @@ use std::path::Path;
 pub(super) enum Contender {
     /// Nobody: the client asks one backend.
     Direct,
+    /// Nobody, but the way leads over the balancer's host, whose kernel forwards.
+    Routed,
     /// This balancer, mode `nat`.
     Sluice,
     /// nginx's `stream` module.
@@ -42,8 +44,9 @@ pub(super) enum Balancer {
 }
 
 impl Contender {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Direct,
+        Self::Routed,
         Self::Sluice,
         Self::Nginx,
         Self::Haproxy,
@@ -54,6 +57,7 @@ impl Contender {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Routed => "routed",
             Self::Sluice => "sluice",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -70,7 +74,7 @@ impl Contender {
         folder: &Path,
     ) -> Result<Option<Balancer>> {
         Ok(match self {
-            Self::Direct => None,
+            Self::Direct | Self::Routed => None,
             Self::Sluice => Some(Balancer::Daemon(Box::new(sluice(host, vip, backends)?))),
             Self::Nftables => {
                 nftables(host, vip, backends)?;
@@ -121,9 +125,9 @@ fn nginx(vip: SocketAddr, backends: &[SocketAddr], folder: &Path) -> String {
     let at = folder.display();
     let mut text = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
-         daemon off; worker_processes auto; worker_rlimit_nofile 65536;\n\
+         daemon off; worker_processes auto;\n\
          pid {at}/nginx.pid; error_log {at}/nginx.error;\n\
-         events {{ worker_connections 16384; }}\n\
+         events {{ worker_connections 8192; }}\n\
          stream {{\n  upstream web {{\n"
     );
     for backend in backends {
@@ -139,7 +143,7 @@ fn nginx(vip: SocketAddr, backends: &[SocketAddr], folder: &Path) -> String {
 
 fn haproxy(vip: SocketAddr, backends: &[SocketAddr]) -> String {
     let mut text = format!(
-        "global\n  maxconn 16384\n\
+        "global\n  maxconn 4096\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
          frontend web\n  bind {vip} backlog 4096\n  default_backend web\n\
          backend web\n  balance roundrobin\n"

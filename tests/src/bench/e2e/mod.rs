@@ -7,7 +7,9 @@
 //! Two numbers count. Requests per second is what users see, but here client and backends share
 //! the CPUs with the balancer, so that a balancer which costs nothing still is no faster than no
 //! balancer. Therefore also the CPU time of the whole machine per request: what is above the
-//! direct connection's is the balancer's cost, wherever in the kernel it is spent.
+//! direct connection's is the balancer's cost, wherever in the kernel it is spent. Most of that is
+//! the detour over another host, which any balancer on the way has: a `routed` connection takes it
+//! without being balanced.
 
 mod arena;
 mod contender;
@@ -184,7 +186,7 @@ mod tests {
     #[test]
     fn a_choice_of_rows_keeps_the_direct_connection_of_its_kind() {
         let ids = |only| wanted(only).iter().map(Series::id).collect::<Vec<_>>();
-        assert_eq!(ids(None).len(), 10);
+        assert_eq!(ids(None).len(), 2 * Contender::ALL.len());
         assert_eq!(
             ids(Some("conn_nginx")),
             ["e2e_conn_direct", "e2e_conn_nginx"]
