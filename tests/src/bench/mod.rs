@@ -12,6 +12,7 @@ pub mod driver;
 pub mod e2e;
 pub mod l4;
 pub mod l4_report;
+pub mod l7;
 pub mod machine;
 pub mod process;
 pub mod report;

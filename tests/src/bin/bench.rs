@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use proxy_tests::bench::{e2e, l4, l4_report, machine, report};
+use proxy_tests::bench::{e2e, l4, l4_report, l7, machine, report};
 use std::path::PathBuf;
 
 /// Benchmarks of sluice.
@@ -16,6 +16,8 @@ struct Arguments {
 enum What {
     /// The kernel's packet path against baselines, and end to end against other balancers.
     L4(L4),
+    /// Proxies of HTTP, TCP and files: CPU time, latency and memory, against other proxies.
+    L7(L7),
 }
 
 #[derive(Args)]
@@ -37,9 +39,32 @@ struct L4 {
     write_docs: bool,
 }
 
+#[derive(Args)]
+struct L7 {
+    /// Fewer and shorter rounds: for a look, not for publication.
+    #[arg(long)]
+    quick: bool,
+    /// Only this scenario; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    /// Only this peer; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<String>,
+    /// Writes the rows as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws the rows as a picture.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Writes the table and the picture into docs/benchmarks.md.
+    #[arg(long, conflicts_with_all = ["quick", "scenario", "peer"])]
+    write_docs: bool,
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().what {
         What::L4(arguments) => l4(&arguments),
+        What::L7(arguments) => l7(arguments),
     }
 }
 
@@ -67,10 +92,36 @@ fn l4(arguments: &L4) -> Result<()> {
     Ok(())
 }
 
+fn l7(arguments: L7) -> Result<()> {
+    let background = calm()?;
+    let effort = if arguments.quick {
+        l7::Effort::QUICK
+    } else {
+        l7::Effort::FULL
+    };
+    let choice = l7::Choice {
+        scenarios: arguments.scenario,
+        peers: arguments.peer,
+    };
+    let rows = l7::run(effort, &choice, |what| eprintln!("{what}"))?;
+    print!("{}", l7::report::table(&rows));
+    if let Some(path) = &arguments.json {
+        l7::report::write_json(&rows, path)?;
+    }
+    if let Some(path) = &arguments.svg {
+        l7::report::write_svg(&rows, path)?;
+    }
+    if arguments.write_docs {
+        l7::report::write_docs(&rows, background)?;
+    }
+    Ok(())
+}
+
 /// How busy the machine is with other things; says so if that is too much.
 fn calm() -> Result<f64> {
     /// Share of the CPUs from which on figures suffer.
     const TOO_MUCH: f64 = 0.05;
+    machine::take_precedence();
     let background = machine::background()?;
     if background > TOO_MUCH {
         eprintln!(
