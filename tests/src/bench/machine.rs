@@ -62,13 +62,6 @@ pub fn background() -> Result<f64> {
     Ok(busy / before.at.elapsed().as_secs_f64() / before.cpus)
 }
 
-/// Gives this process, and those that it starts, precedence over other programs of the machine.
-/// Without the privilege it goes on without.
-pub fn take_precedence() {
-    // SAFETY: a system call on integers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
-}
-
 /// Columns idle, iowait and steal of the first line, in seconds.
 fn unused(stat: &str) -> Option<f64> {
     let fields = stat.lines().next()?.strip_prefix("cpu ")?;

@@ -121,7 +121,6 @@ fn l7(arguments: L7) -> Result<()> {
 fn calm() -> Result<f64> {
     /// Share of the CPUs from which on figures suffer.
     const TOO_MUCH: f64 = 0.05;
-    machine::take_precedence();
     let background = machine::background()?;
     if background > TOO_MUCH {
         eprintln!(

@@ -34,7 +34,7 @@ use super::median;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the proxy runs.
 const PROXY_CPU: usize = 0;
@@ -181,7 +181,7 @@ impl Entry {
             Err(error) => entry.note = Some(format!("failed: {error:#}")),
         }
         entry.attempt(|running| {
-            verify(scenario, running, origin)?;
+            wait_until_right(|| verify(scenario, running, origin))?;
             Ok(Numbers::default())
         });
         entry
@@ -228,6 +228,19 @@ impl Numbers {
         self.p50_us.extend(other.p50_us);
         self.p99_us.extend(other.p99_us);
         self.memory_kib.extend(other.memory_kib);
+    }
+}
+
+/// Tries until it succeeds: some proxies accept connections before they have read their routes.
+fn wait_until_right(attempt: impl Fn() -> Result<()>) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(15);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let result = attempt();
+        if result.is_ok() || Instant::now() > deadline {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
