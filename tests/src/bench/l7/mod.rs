@@ -31,7 +31,7 @@ use self::peer::{Running, Start};
 use self::report::Row;
 use self::scenario::Scenario;
 use super::median;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::time::{Duration, Instant};
@@ -164,6 +164,8 @@ struct Numbers {
     rps: Vec<f64>,
     p50_us: Vec<f64>,
     p99_us: Vec<f64>,
+    /// Requests answered in the open loop, as a share of those that were due.
+    reached: Vec<f64>,
     memory_kib: Vec<f64>,
 }
 
@@ -182,14 +184,15 @@ impl Entry {
         }
         entry.attempt(|running| {
             wait_until_right(|| verify(scenario, running, origin))?;
+            running.find_processes()?;
             Ok(Numbers::default())
         });
         entry
     }
 
     /// Does something with the running peer. A failure is noted, and the peer is done with.
-    fn attempt(&mut self, work: impl FnOnce(&Running) -> Result<Numbers>) {
-        let Some(running) = &self.running else {
+    fn attempt(&mut self, work: impl FnOnce(&mut Running) -> Result<Numbers>) {
+        let Some(running) = &mut self.running else {
             return;
         };
         match work(running) {
@@ -207,7 +210,14 @@ impl Entry {
     }
 
     fn row(self, scenario: &str) -> Row {
+        /// From here on the latencies are those of a queue that grows.
+        const ENOUGH: f64 = 0.97;
         let value = |values: &[f64]| (!values.is_empty()).then(|| median(values));
+        let late = value(&self.numbers.reached).filter(|reached| *reached < ENOUGH);
+        let late = late.map(|reached| {
+            let share = reached * 100.0;
+            format!("answered {share:.0} % in time: latencies are those of a growing queue")
+        });
         Row {
             scenario: scenario.to_owned(),
             peer: self.peer.name().to_owned(),
@@ -216,7 +226,7 @@ impl Entry {
             p50_us: value(&self.numbers.p50_us),
             p99_us: value(&self.numbers.p99_us),
             memory_kib: value(&self.numbers.memory_kib),
-            note: self.note,
+            note: self.note.or(late),
         }
     }
 }
@@ -227,6 +237,7 @@ impl Numbers {
         self.rps.extend(other.rps);
         self.p50_us.extend(other.p50_us);
         self.p99_us.extend(other.p99_us);
+        self.reached.extend(other.reached);
         self.memory_kib.extend(other.memory_kib);
     }
 }
@@ -355,6 +366,7 @@ fn open(scenario: &Scenario, running: &Running, rate: f64, time: Duration) -> Re
     Ok(Numbers {
         p50_us: vec![outcome.p50_us],
         p99_us: vec![outcome.p99_us],
+        reached: vec![outcome.requests as f64 / (rate * time.as_secs_f64())],
         ..Numbers::default()
     })
 }
@@ -362,7 +374,7 @@ fn open(scenario: &Scenario, running: &Running, rate: f64, time: Duration) -> Re
 /// Resident memory that each idle connection adds.
 fn idle(scenario: &Scenario, running: &Running) -> Result<Numbers> {
     let Some(tree) = &running.tree else {
-        return Ok(Numbers::default());
+        bail!("there is no proxy whose memory could be measured");
     };
     let load = load(
         scenario,

@@ -30,6 +30,14 @@ pub struct Row {
     pub note: Option<String>,
 }
 
+impl Row {
+    /// How much of its CPU the proxy used in the closed loop, percent. Much less than 100 means
+    /// that load and origin were the limit, and that it could have answered more.
+    fn busy(&self) -> Option<f64> {
+        Some(self.cpu_us? * self.rps? / 1e4)
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scenario, peer, .. } = self;
@@ -37,6 +45,7 @@ impl fmt::Display for Row {
         for (value, width, digits) in [
             (self.cpu_us, 9, 1),
             (self.rps, 9, 0),
+            (self.busy(), 6, 0),
             (self.p50_us, 9, 0),
             (self.p99_us, 9, 0),
             (self.memory_kib, 10, 1),
@@ -60,8 +69,8 @@ fn first_line(text: &str) -> &str {
 /// The rows as a table for a terminal.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<11} {:<8} {:>9} {:>9} {:>9} {:>9} {:>10}\n",
-        "scenario", "peer", "CPU µs", "req/s", "p50 µs", "p99 µs", "memory KiB"
+        "{:<11} {:<8} {:>9} {:>9} {:>6} {:>9} {:>9} {:>10}\n",
+        "scenario", "peer", "CPU µs", "req/s", "busy %", "p50 µs", "p99 µs", "memory KiB"
     );
     for row in rows {
         // Writing to a string cannot fail.
@@ -151,8 +160,8 @@ fn markdown(rows: &[Row]) -> String {
         let _ = writeln!(
             text,
             "`{name}`, {about}:\n\n\
-             | | CPU µs | requests/s | p50 µs | p99 µs | memory KiB | |\n\
-             | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+             | | CPU µs | requests/s | busy % | p50 µs | p99 µs | memory KiB | |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
         );
         for row in rows_of(rows, name) {
             let cell = |value: Option<f64>, digits: usize| {
@@ -160,10 +169,11 @@ fn markdown(rows: &[Row]) -> String {
             };
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.peer,
                 cell(row.cpu_us, 1),
                 cell(row.rps, 0),
+                cell(row.busy(), 0),
                 cell(row.p50_us, 0),
                 cell(row.p99_us, 0),
                 cell(row.memory_kib, usize::from(row.cpu_us.is_none())),
@@ -201,7 +211,7 @@ mod tests {
         let text = table(&rows);
         assert!(text.contains("12.5") && text.contains("80000"), "{text}");
         assert!(text.ends_with("–  not built yet\n"), "{text}");
-        assert!(markdown(&rows).contains("| sluice | – | – | – | – | – | not built yet |"));
+        assert!(markdown(&rows).contains("| sluice | – | – | – | – | – | – | not built yet |"));
         assert_eq!(panel(&rows, "get", "about").bars.len(), 1);
     }
 

@@ -108,7 +108,7 @@ impl Pace {
                 self.more.notify_one();
             }
         }
-        // What is still queued may be sent as long as nobody waits for it in vain.
+        // Only what was due just now may still be waiting if the proxy keeps up.
         let deadline = Instant::now() + GRACE;
         while !self.due.borrow().is_empty() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -203,6 +203,15 @@ impl Running {
         }
     }
 
+    /// Looks for the proxy's processes anew: some accept connections before their workers are
+    /// there.
+    pub(super) fn find_processes(&mut self) -> Result<()> {
+        if let Some(process) = &self.process {
+            self.tree = Some(Tree::of(process.id())?);
+        }
+        Ok(())
+    }
+
     /// The end of what the proxy printed.
     pub fn log(&self) -> String {
         self.process
