@@ -105,55 +105,73 @@ pub fn host(route: usize) -> String {
 
 /// All scenarios, in the order of the report.
 pub fn all() -> Vec<Scenario> {
-    use Protocol::{H1, H2};
-    let plain = Job::proxy(H1, H1);
-    let scenario = |name, about, job, traffic, connections| Scenario {
+    let mut all = http1();
+    all.extend(http2());
+    all.extend(bodies_and_streams());
+    all.extend(many());
+    all
+}
+
+fn scenario(
+    name: &'static str,
+    about: &'static str,
+    job: Job,
+    traffic: Traffic,
+    connections: usize,
+) -> Scenario {
+    Scenario {
         name,
         about,
         job,
         traffic,
         connections,
         idle: false,
+    }
+}
+
+/// The job of most scenarios.
+const PLAIN: Job = Job::proxy(Protocol::H1, Protocol::H1);
+
+fn http1() -> Vec<Scenario> {
+    let logged = Job {
+        access_log: true,
+        ..PLAIN
     };
+    let small = || get("/", SMALL);
     vec![
-        scenario(
-            "get",
-            "small GET, 64 connections kept",
-            plain,
-            get("/", SMALL),
-            64,
-        ),
+        scenario("get", "small GET, 64 connections kept", PLAIN, small(), 64),
         scenario(
             "get_1000",
             "small GET, 1000 connections kept",
-            plain,
-            get("/", SMALL),
+            PLAIN,
+            small(),
             1000,
         ),
         scenario(
             "get_log",
             "small GET, 64 connections kept, with an access log",
-            Job {
-                access_log: true,
-                ..plain
-            },
-            get("/", SMALL),
+            logged,
+            small(),
             64,
-        ),
-        scenario(
-            "body_1m",
-            "answers of 1 MiB",
-            plain,
-            get(LARGE_PATH, LARGE),
-            16,
         ),
         scenario(
             "connect",
             "small GET, a new connection each",
-            plain,
+            PLAIN,
             get_and_close(),
             64,
         ),
+    ]
+}
+
+fn http2() -> Vec<Scenario> {
+    use Protocol::{H1, H2};
+    let grpc = Job {
+        front: H2,
+        ..Job::from(Back::Grpc)
+    };
+    let call = h2(H2Request::call("bench.test"));
+    vec![
         scenario(
             "h2_h1",
             "small GET, HTTP/2 to HTTP/1.1",
@@ -168,62 +186,53 @@ pub fn all() -> Vec<Scenario> {
             get_h2(),
             8,
         ),
-        scenario(
-            "grpc",
-            "unary gRPC calls",
-            Job {
-                front: H2,
-                ..Job::from(Back::Grpc)
-            },
-            h2(H2Request::call("bench.test")),
-            8,
-        ),
-        scenario(
-            "websocket",
-            "WebSocket messages, echoed",
-            plain,
-            Traffic::WebSocket,
-            64,
-        ),
-        scenario("post_64k", "POST of 64 KiB", plain, post(), 16),
+        scenario("grpc", "unary gRPC calls", grpc, call, 8),
+    ]
+}
+
+fn bodies_and_streams() -> Vec<Scenario> {
+    let (files, tcp) = (Job::from(Back::Files), Job::from(Back::Tcp));
+    let large = || get(LARGE_PATH, LARGE);
+    vec![
+        scenario("body_1m", "answers of 1 MiB", PLAIN, large(), 16),
+        scenario("post_64k", "POST of 64 KiB", PLAIN, post(), 16),
         scenario(
             "static_4k",
             "a file of 4 KiB",
-            Job::from(Back::Files),
+            files,
             get("/4k", SMALL_FILE),
             64,
         ),
+        scenario("static_1m", "a file of 1 MiB", files, large(), 16),
+        scenario("tcp", "1 MiB over a TCP proxy", tcp, large(), 16),
         scenario(
-            "static_1m",
-            "a file of 1 MiB",
-            Job::from(Back::Files),
-            get("/1m", LARGE),
-            16,
+            "websocket",
+            "WebSocket messages, echoed",
+            PLAIN,
+            Traffic::WebSocket,
+            64,
         ),
-        scenario(
-            "tcp",
-            "1 MiB over a TCP proxy",
-            Job::from(Back::Tcp),
-            get(LARGE_PATH, LARGE),
-            16,
-        ),
-        Scenario {
-            idle: true,
-            ..scenario(
-                "idle_10k",
-                "10 000 idle connections",
-                plain,
-                get("/", SMALL),
-                IDLE,
-            )
-        },
+    ]
+}
+
+fn many() -> Vec<Scenario> {
+    let routed = Job {
+        routes: ROUTES,
+        ..PLAIN
+    };
+    let idle = scenario(
+        "idle_10k",
+        "10 000 idle connections",
+        PLAIN,
+        get("/", SMALL),
+        IDLE,
+    );
+    vec![
+        Scenario { idle: true, ..idle },
         scenario(
             "routes_10k",
             "small GET, 10 000 routes by host",
-            Job {
-                routes: ROUTES,
-                ..plain
-            },
+            routed,
             get_all_hosts(),
             64,
         ),
