@@ -53,15 +53,21 @@ pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The rows of this unit, to be drawn.
+/// The rows of this unit, to be drawn. Of a baseline with a long name only the ratio is shown: there
+/// is no room, and the grey bar is the one that is meant.
 pub fn panel(rows: &[Row], unit: &str, title: &str) -> Panel {
+    /// Characters.
+    const ROOM: usize = 10;
     let bars = rows.iter().filter(|row| row.unit == unit).map(|row| {
         let value = number(row.value);
         Bar {
             name: row.id.clone(),
             value: row.value,
             label: match (&row.baseline, row.ratio) {
-                (Some(baseline), Some(ratio)) => format!("{value} ({ratio:.2} × {baseline})"),
+                (Some(baseline), Some(ratio)) if baseline.len() <= ROOM => {
+                    format!("{value} ({ratio:.2} × {baseline})")
+                }
+                (_, Some(ratio)) => format!("{value} ({ratio:.2} ×)"),
                 _ => value,
             },
             baseline: row.baseline.is_none(),
