@@ -103,7 +103,15 @@ fn end_to_end(rows: &[Row]) -> String {
              | --- | ---: | ---: | ---: |"
         );
         let direct = value(&format!("e2e_{kind}_direct_cpu")).unwrap_or(0.0);
-        for name in ["direct", "routed", "sluice", "nftables", "haproxy", "nginx"] {
+        for name in [
+            "direct",
+            "routed",
+            "routed_xdp",
+            "sluice",
+            "nftables",
+            "haproxy",
+            "nginx",
+        ] {
             let id = format!("e2e_{kind}_{name}");
             if let (Some(rate), Some(cpu)) = (value(&id), value(&format!("{id}_cpu"))) {
                 let _ = writeln!(

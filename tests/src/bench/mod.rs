@@ -18,7 +18,7 @@ pub mod process;
 pub mod report;
 pub mod wrk;
 
-/// The middle of the rounds.
+/// The middle of the rounds; between the two in the middle when their number is even.
 ///
 /// # Panics
 ///
@@ -26,5 +26,21 @@ pub mod wrk;
 pub(crate) fn median(rounds: &[f64]) -> f64 {
     let mut rounds = rounds.to_vec();
     rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
+    let half = rounds.len() / 2;
+    if rounds.len().is_multiple_of(2) {
+        f64::midpoint(rounds[half - 1], rounds[half])
+    } else {
+        rounds[half]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[9.0, 1.0, 5.0]), 5.0);
+        assert_eq!(median(&[9.0, 1.0]), 5.0);
+    }
 }

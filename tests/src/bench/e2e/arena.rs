@@ -57,7 +57,7 @@ impl Arena {
         let balancer = contender.start(&topology.balancer, vip, &servers, folder.path())?;
         let target = match contender {
             Contender::Direct => direct(&topology)?,
-            Contender::Routed => servers[0],
+            Contender::Routed | Contender::RoutedXdp => servers[0],
             _ => vip,
         };
         Ok(Self {

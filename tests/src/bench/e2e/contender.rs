@@ -3,6 +3,7 @@
 
 use super::arena::listens;
 use crate::bench::process::Process;
+use crate::bpf::{self, Attached};
 use crate::command::run_with_input;
 use crate::daemon::Daemon;
 use crate::netns::Namespace;
@@ -20,6 +21,9 @@ pub(super) enum Contender {
     Direct,
     /// Nobody, but the way leads over the balancer's host, whose kernel forwards.
     Routed,
+    /// As [`Self::Routed`], behind an XDP program that passes everything: what XDP alone costs on
+    /// a veth device.
+    RoutedXdp,
     /// This balancer, mode `nat`.
     Sluice,
     /// nginx's `stream` module.
@@ -39,14 +43,18 @@ pub(super) enum Balancer {
     /// Ended with its value.
     #[expect(dead_code, reason = "held to be dropped")]
     Process(Process),
+    /// Detached with its value.
+    #[expect(dead_code, reason = "held to be dropped")]
+    Program(Attached),
     /// Rules in the host's kernel; gone with the host.
     Rules,
 }
 
 impl Contender {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Direct,
         Self::Routed,
+        Self::RoutedXdp,
         Self::Sluice,
         Self::Nginx,
         Self::Haproxy,
@@ -58,6 +66,7 @@ impl Contender {
         match self {
             Self::Direct => "direct",
             Self::Routed => "routed",
+            Self::RoutedXdp => "routed_xdp",
             Self::Sluice => "sluice",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -75,6 +84,10 @@ impl Contender {
     ) -> Result<Option<Balancer>> {
         Ok(match self {
             Self::Direct | Self::Routed => None,
+            Self::RoutedXdp => {
+                let program = host.run(|| bpf::pass_everything("eth0"))?;
+                Some(Balancer::Program(program))
+            }
             Self::Sluice => Some(Balancer::Daemon(Box::new(sluice(host, vip, backends)?))),
             Self::Nftables => {
                 nftables(host, vip, backends)?;
