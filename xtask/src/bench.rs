@@ -53,7 +53,7 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Write tables and pictures into docs/ and README.md: a full run on a calm machine.
-    #[arg(long, conflicts_with = "quick")]
+    #[arg(long)]
     write_docs: bool,
     /// Further arguments of the benchmark, after `--`.
     #[arg(last = true)]

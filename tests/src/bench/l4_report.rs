@@ -16,15 +16,25 @@ pub fn write_svg(rows: &[Row], path: &Path) -> Result<()> {
     chart::write(&panels(rows), path)
 }
 
-/// Writes tables and pictures of a full run into `docs/benchmarks.md` and README.md.
-/// `background` is the share of the CPUs that other programs used before the run.
+/// How a run was made, for the reader of its figures.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Share of the CPUs that other programs used before it.
+    pub background: f64,
+    /// Of the packet rows.
+    pub packets: l4::Effort,
+    /// Of the rows end to end.
+    pub end_to_end: e2e::Effort,
+}
+
+/// Writes tables and pictures of a run of all rows into `docs/benchmarks.md` and README.md.
 ///
 /// # Errors
 ///
 /// A page has not the block that is to be written, or is not writable.
-pub fn write_docs(rows: &[Row], background: f64) -> Result<()> {
+pub fn write_docs(rows: &[Row], circumstances: &Circumstances) -> Result<()> {
     let page = docs::in_workspace("docs/benchmarks.md");
-    docs::write(&page, "l4-machine", &machine_block(background))?;
+    docs::write(&page, "l4-machine", &machine_block(circumstances))?;
     let packets = markdown(rows, "ns/packet");
     let live = markdown(rows, "packets/s") + &memory(rows);
     let packets = format!("{packets}\n{live}\n![Nanoseconds per packet](l4-packets.svg)\n");
@@ -67,16 +77,17 @@ const KINDS: [(&str, &str); 2] = [
     ("keepalive", "kept connections"),
 ];
 
-fn machine_block(background: f64) -> String {
+fn machine_block(run: &Circumstances) -> String {
     format!(
         "{}- other programs used {:.0} % of the CPUs before the run\n\
-         - {} rounds of {} packets for the packet rows; {} rounds of {} s, {} connections end to end\n",
+         - {} rounds of {} packets for each packet row; {} rounds of {} s end to end, over {} \
+         connections\n",
         machine::description(),
-        background * 100.0,
-        l4::Effort::FULL.rounds,
-        number(f64::from(l4::Effort::FULL.repeats)),
-        e2e::Effort::FULL.rounds,
-        e2e::Effort::FULL.time.as_secs(),
+        run.background * 100.0,
+        run.packets.rounds,
+        number(f64::from(run.packets.repeats)),
+        run.end_to_end.rounds,
+        run.end_to_end.time.as_secs(),
         e2e::CONNECTIONS,
     )
 }

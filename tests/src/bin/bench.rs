@@ -35,7 +35,7 @@ struct L4 {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Writes tables and pictures into docs/benchmarks.md and README.md.
-    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    #[arg(long, conflicts_with = "only")]
     write_docs: bool,
 }
 
@@ -57,7 +57,7 @@ struct L7 {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Writes the table and the picture into docs/benchmarks.md.
-    #[arg(long, conflicts_with_all = ["quick", "scenario", "peer"])]
+    #[arg(long, conflicts_with_all = ["scenario", "peer"])]
     write_docs: bool,
 }
 
@@ -87,7 +87,12 @@ fn l4(arguments: &L4) -> Result<()> {
         l4_report::write_svg(&rows, path)?;
     }
     if arguments.write_docs {
-        l4_report::write_docs(&rows, background)?;
+        let circumstances = l4_report::Circumstances {
+            background,
+            packets,
+            end_to_end,
+        };
+        l4_report::write_docs(&rows, &circumstances)?;
     }
     Ok(())
 }
@@ -112,7 +117,7 @@ fn l7(arguments: L7) -> Result<()> {
         l7::report::write_svg(&rows, path)?;
     }
     if arguments.write_docs {
-        l7::report::write_docs(&rows, background)?;
+        l7::report::write_docs(&rows, effort, background)?;
     }
     Ok(())
 }

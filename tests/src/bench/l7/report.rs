@@ -129,21 +129,21 @@ fn rows_of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a R
     rows.iter().filter(move |row| row.scenario == scenario)
 }
 
-/// Writes a table and a picture of a full run into `docs/benchmarks.md`. `background` is the
+/// Writes tables and a picture of a run of all scenarios into `docs/benchmarks.md`. `background` is the
 /// share of the CPUs that other programs used before the run.
 ///
 /// # Errors
 ///
 /// The page has not the blocks that are to be written, or is not writable.
-pub fn write_docs(rows: &[Row], background: f64) -> Result<()> {
+pub fn write_docs(rows: &[Row], effort: Effort, background: f64) -> Result<()> {
     let page = docs::in_workspace("docs/benchmarks.md");
     let machine = format!(
         "{}- other programs used {:.0} % of the CPUs before the run\n\
          - {} rounds of {} s for each loop and peer\n",
         machine::description(),
         background * 100.0,
-        Effort::FULL.rounds,
-        Effort::FULL.time.as_secs(),
+        effort.rounds,
+        effort.time.as_secs_f64(),
     );
     docs::write(&page, "l7-machine", &machine)?;
     let text = markdown(rows) + "\n![CPU time of a request](l7.svg)\n";
