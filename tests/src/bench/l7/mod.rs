@@ -31,7 +31,7 @@ use self::peer::{Running, Start};
 use self::report::Row;
 use self::scenario::Scenario;
 use super::median;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::time::{Duration, Instant};
@@ -177,6 +177,10 @@ impl Entry {
             note: None,
             numbers: Numbers::default(),
         };
+        if scenario.idle && peer == Peer::Direct {
+            entry.note = Some("there is no proxy whose memory could be measured".to_owned());
+            return entry;
+        }
         match peer.start(scenario.name, scenario.job, origin) {
             Ok(Start::Running(running)) => entry.running = Some(running),
             Ok(Start::Cannot(why)) => entry.note = Some(why),
@@ -373,9 +377,7 @@ fn open(scenario: &Scenario, running: &Running, rate: f64, time: Duration) -> Re
 
 /// Resident memory that each idle connection adds.
 fn idle(scenario: &Scenario, running: &Running) -> Result<Numbers> {
-    let Some(tree) = &running.tree else {
-        bail!("there is no proxy whose memory could be measured");
-    };
+    let tree = running.tree.as_ref().context("a proxy's processes")?;
     let load = load(
         scenario,
         running,
