@@ -203,8 +203,9 @@ impl Drop for Netns {
     }
 }
 
-/// Clients and origins of all tests are in one process, both ends of thousands of connections.
-fn raise_open_files() {
+/// Lets this process have as many descriptors as it may: clients and origins of all tests are in
+/// one process, both ends of thousands of connections.
+pub fn raise_open_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {

@@ -97,6 +97,8 @@ pub struct TopologySpec {
     pub backend_mtu: Option<u32>,
     /// VLAN tag that all hosts use.
     pub vlan: Option<u16>,
+    /// The balancer transmits by XDP, for which the ports that face it get a program.
+    pub xdp: bool,
 }
 
 impl Default for TopologySpec {
@@ -107,6 +109,7 @@ impl Default for TopologySpec {
             backends: 3,
             backend_mtu: None,
             vlan: None,
+            xdp: true,
         }
     }
 }
@@ -316,7 +319,7 @@ fn balancer(wiring: &mut Wiring<'_>, spec: &TopologySpec) -> Result<(Netns, Vec<
         bridge,
         mtu,
         addresses,
-        to_balancer: true,
+        to_balancer: spec.xdp,
     };
     match spec.shape {
         Shape::OneArmed => {

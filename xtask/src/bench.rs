@@ -3,7 +3,7 @@
 use crate::demo::refuse_without_privileges;
 use crate::setup::{self, Purpose};
 use crate::workspace::{Profile, Workspace};
-use crate::{build, shell};
+use crate::{build, pypi, shell};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use std::os::unix::process::CommandExt;
@@ -21,6 +21,23 @@ pub(crate) struct Options {
 enum Subject {
     /// The kernel data plane: ns per packet, and end to end against other balancers.
     L4(Run),
+    /// The proxy: CPU time, latency and memory of a request, against other proxies.
+    L7(L7),
+}
+
+#[derive(Debug, Args)]
+struct L7 {
+    #[command(flatten)]
+    run: Run,
+    /// Only this scenario; may be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with = "write_docs")]
+    scenario: Vec<String>,
+    /// Only this peer; may be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with = "write_docs")]
+    peer: Vec<String>,
+    /// Leave out the peers that come from PyPI.
+    #[arg(long)]
+    without_pypi: bool,
 }
 
 /// Options that every benchmark has.
@@ -29,9 +46,15 @@ struct Run {
     /// Fewer rounds and shorter ones: for a first impression, not for claims.
     #[arg(long)]
     quick: bool,
-    /// Also write the rows (id, value, unit, baseline, ratio) to this file.
+    /// Also write the rows to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw the rows.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write tables and pictures into docs/ and README.md: a full run on a calm machine.
+    #[arg(long)]
+    write_docs: bool,
     /// Further arguments of the benchmark, after `--`.
     #[arg(last = true)]
     further: Vec<String>,
@@ -39,20 +62,40 @@ struct Run {
 
 /// Runs the task. The benchmark takes this process's place.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let Subject::L4(run) = &options.subject;
-    refuse_without_privileges("cargo xtask bench")?;
+    let (name, run) = match &options.subject {
+        Subject::L4(run) => ("l4", run),
+        Subject::L7(l7) => ("l7", &l7.run),
+    };
+    if let Subject::L4(_) = &options.subject {
+        refuse_without_privileges("cargo xtask bench l4")?;
+    }
     setup::ensure(workspace, Purpose::Bench)?;
     let binary = build::tool(workspace, Profile::Release, "bench")?;
     let mut bench = Command::new(&binary);
-    bench.current_dir(workspace.root()).arg("l4");
+    bench.current_dir(workspace.root()).arg(name);
     bench.env("SLUICE_BIN", workspace.binary(Profile::Release, "sluice"));
+    if let Subject::L7(l7) = &options.subject {
+        if !l7.without_pypi {
+            pypi::ensure(workspace)?;
+        }
+        for (option, values) in [("--scenario", &l7.scenario), ("--peer", &l7.peer)] {
+            for value in values {
+                bench.arg(option).arg(value);
+            }
+        }
+    }
     if run.quick {
         bench.arg("--quick");
     }
-    if let Some(file) = &run.json {
-        // Named from where the user is, written from the workspace's root.
-        let file = path::absolute(file).context("--json FILE")?;
-        bench.arg("--json").arg(file);
+    for (option, file) in [("--json", &run.json), ("--svg", &run.svg)] {
+        if let Some(file) = file {
+            // Named from where the user is, written from the workspace's root.
+            let file = path::absolute(file).with_context(|| format!("{option} FILE"))?;
+            bench.arg(option).arg(file);
+        }
+    }
+    if run.write_docs {
+        bench.arg("--write-docs");
     }
     bench.args(&run.further);
     eprintln!("    $ {}", shell::display(&bench));

@@ -11,6 +11,7 @@ mod demo;
 mod host;
 mod packages;
 mod progress;
+mod pypi;
 mod run;
 mod setup;
 mod shell;

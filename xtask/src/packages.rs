@@ -106,6 +106,10 @@ pub(crate) const PEERS: &[Package] = &[
     program("haproxy", "haproxy", "a balancer to compare with"),
     program("wrk", "wrk", "drives HTTP/1.1 load"),
     program("nghttp2-client", "h2load", "drives HTTP/2 load"),
+    library(
+        "python3-venv",
+        "a place for the proxies that PyPI distributes",
+    ),
 ];
 
 /// The packages that are not there, each once, in order.

@@ -1,6 +1,7 @@
 //! `bench l4`: the packet path.
 
 use super::driver::{Driver, Vary};
+use super::median;
 use super::report::Row;
 use crate::packet::build::Packet;
 use crate::packet::rig::{Action, Rig, Sizes, cpus, from_client};
@@ -405,10 +406,4 @@ impl Case {
     fn median(&self) -> f64 {
         median(&self.rounds)
     }
-}
-
-fn median(rounds: &[f64]) -> f64 {
-    let mut rounds = rounds.to_vec();
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
 }

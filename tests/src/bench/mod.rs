@@ -6,6 +6,41 @@
 //! them alike; the median of the rounds counts. Time is the thread's CPU time around the system
 //! call, which has a finer grain than the kernel's own report (whole nanoseconds).
 
+pub mod chart;
+pub mod docs;
 pub mod driver;
+pub mod e2e;
 pub mod l4;
+pub mod l4_report;
+pub mod l7;
+pub mod machine;
+pub mod process;
 pub mod report;
+pub mod wrk;
+
+/// The middle of the rounds; between the two in the middle when their number is even.
+///
+/// # Panics
+///
+/// When there are none.
+pub(crate) fn median(rounds: &[f64]) -> f64 {
+    let mut rounds = rounds.to_vec();
+    rounds.sort_by(f64::total_cmp);
+    let half = rounds.len() / 2;
+    if rounds.len().is_multiple_of(2) {
+        f64::midpoint(rounds[half - 1], rounds[half])
+    } else {
+        rounds[half]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[9.0, 1.0, 5.0]), 5.0);
+        assert_eq!(median(&[9.0, 1.0]), 5.0);
+    }
+}

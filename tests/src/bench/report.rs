@@ -1,7 +1,7 @@
-//! Rows of a benchmark: as a table, as JSON, as a picture.
+//! Rows of a benchmark: as a table for terminals and for documents, as JSON, as bars.
 
-use anyhow::{Context, Result, anyhow};
-use plotters::prelude::*;
+use super::chart::{Bar, Panel};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -53,72 +53,48 @@ pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Draws the rows of this unit as bars.
-///
-/// # Errors
-///
-/// When there are none, or the file cannot be written.
-pub fn write_svg(rows: &[Row], unit: &str, title: &str, path: &Path) -> Result<()> {
-    const BAR: u32 = 22;
-    let rows: Vec<&Row> = rows.iter().filter(|row| row.unit == unit).collect();
-    let longest = rows.iter().map(|row| row.value).fold(0.0, f64::max);
-    anyhow::ensure!(longest > 0.0, "there are no rows in {unit} to draw");
-    let height = BAR * rows.len() as u32 + 90;
-    let root = SVGBackend::new(path, (900, height)).into_drawing_area();
-    let failed = |error: &dyn std::fmt::Display| anyhow!("drawing {}: {error}", path.display());
-    root.fill(&WHITE).map_err(|error| failed(&error))?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(30)
-        .y_label_area_size(0)
-        .build_cartesian_2d(-longest * 0.25..longest * 1.3, rows.len() as f64..0.0)
-        .map_err(|error| failed(&error))?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .disable_y_axis()
-        .x_desc(unit)
-        .x_label_formatter(&|x| if *x < 0.0 { String::new() } else { number(*x) })
-        .draw()
-        .map_err(|error| failed(&error))?;
-    for (index, row) in rows.iter().enumerate() {
-        let top = index as f64;
-        let colour = if row.baseline.is_some() {
-            RGBColor(46, 110, 180)
-        } else {
-            RGBColor(150, 150, 150)
-        };
-        let bar = Rectangle::new(
-            [(0.0, top + 0.15), (row.value, top + 0.85)],
-            colour.filled(),
-        );
-        let name = Text::new(
-            row.id.clone(),
-            (-longest * 0.24, top + 0.3),
-            ("sans-serif", 13),
-        );
-        let label = match (&row.baseline, row.ratio) {
-            (Some(baseline), Some(ratio)) => {
-                format!("{} ({ratio:.2} × {baseline})", number(row.value))
-            }
-            _ => number(row.value),
-        };
-        let value = Text::new(
-            label,
-            (row.value + longest * 0.01, top + 0.3),
-            ("sans-serif", 13),
-        );
-        chart.draw_series([bar]).map_err(|error| failed(&error))?;
-        chart
-            .draw_series([name, value])
-            .map_err(|error| failed(&error))?;
+/// The rows of this unit, to be drawn. Of a baseline with a long name only the ratio is shown: there
+/// is no room, and the grey bar is the one that is meant.
+pub fn panel(rows: &[Row], unit: &str, title: &str) -> Panel {
+    /// Characters.
+    const ROOM: usize = 10;
+    let bars = rows.iter().filter(|row| row.unit == unit).map(|row| {
+        let value = number(row.value);
+        Bar {
+            name: row.id.clone(),
+            value: row.value,
+            label: match (&row.baseline, row.ratio) {
+                (Some(baseline), Some(ratio)) if baseline.len() <= ROOM => {
+                    format!("{value} ({ratio:.2} × {baseline})")
+                }
+                (_, Some(ratio)) => format!("{value} ({ratio:.2} ×)"),
+                _ => value,
+            },
+            baseline: row.baseline.is_none(),
+        }
+    });
+    Panel {
+        title: title.to_owned(),
+        unit: unit.to_owned(),
+        bars: bars.collect(),
     }
-    root.present().map_err(|error| failed(&error))
+}
+
+/// The rows of this unit as a table in Markdown.
+pub fn markdown(rows: &[Row], unit: &str) -> String {
+    let mut text = format!("| row | {unit} | |\n| --- | ---: | --- |\n");
+    for row in rows.iter().filter(|row| row.unit == unit) {
+        let ratio = match (&row.baseline, row.ratio) {
+            (Some(baseline), Some(ratio)) => format!("{ratio:.2} × `{baseline}`"),
+            _ => "baseline".to_owned(),
+        };
+        let _ = writeln!(text, "| `{}` | {} | {ratio} |", row.id, number(row.value));
+    }
+    text
 }
 
 /// A number with as many digits as mean something.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value.abs() < 1000.0 {
         return format!("{value:.1}");
     }
@@ -181,13 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_names_every_row() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("rows.svg");
-        write_svg(&rows(), "ns/packet", "A title", &path).unwrap();
-        let text = std::fs::read_to_string(path).unwrap();
-        assert!(text.starts_with("<svg") && text.contains("ipip_v4_cached"));
-        assert!(write_svg(&rows(), "furlongs", "None", &folder.path().join("x.svg")).is_err());
+    fn a_panel_and_a_markdown_table_have_the_rows_of_their_unit() {
+        let panel = panel(&rows(), "ns/packet", "A title");
+        assert_eq!(panel.bars.len(), 2);
+        assert!(panel.bars[0].baseline && !panel.bars[1].baseline);
+        assert_eq!(panel.bars[1].label, "60.0 (2.40 × swap)");
+        let text = markdown(&rows(), "ns/packet");
+        assert!(
+            text.ends_with("| `ipip_v4_cached` | 60.0 | 2.40 × `swap` |\n"),
+            "{text}"
+        );
+        assert_eq!(markdown(&rows(), "furlongs").lines().count(), 2);
     }
 
     #[test]

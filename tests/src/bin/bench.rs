@@ -1,9 +1,8 @@
-//! `bench l4`: measures the packet path. Usually run by `cargo xtask bench`.
+//! The benchmarks. Usually run by `cargo xtask bench`.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use proxy_tests::bench::l4::{self, Effort};
-use proxy_tests::bench::report;
+use clap::{Args, Parser, Subcommand};
+use proxy_tests::bench::{e2e, l4, l4_report, l7, machine, report};
 use std::path::PathBuf;
 
 /// Benchmarks of sluice.
@@ -15,38 +14,124 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Nanoseconds per packet of the kernel's packet path, against baselines.
-    L4 {
-        /// Fewer packets and rounds: for a look, not for publication.
-        #[arg(long)]
-        quick: bool,
-        /// Only rows whose id contains this text (and the baselines).
-        #[arg(long, value_name = "TEXT")]
-        only: Option<String>,
-        /// Writes the rows as JSON.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// Draws the rows as a picture.
-        #[arg(long, value_name = "FILE")]
-        svg: Option<PathBuf>,
-    },
+    /// The kernel's packet path against baselines, and end to end against other balancers.
+    L4(L4),
+    /// Proxies of HTTP, TCP and files: CPU time, latency and memory, against other proxies.
+    L7(L7),
+}
+
+#[derive(Args)]
+struct L4 {
+    /// Fewer packets and rounds: for a look, not for publication.
+    #[arg(long)]
+    quick: bool,
+    /// Only rows whose id contains this text (and the baselines).
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Writes the rows as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws the rows as a picture.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Writes tables and pictures into docs/benchmarks.md and README.md.
+    #[arg(long, conflicts_with = "only")]
+    write_docs: bool,
+}
+
+#[derive(Args)]
+struct L7 {
+    /// Fewer and shorter rounds: for a look, not for publication.
+    #[arg(long)]
+    quick: bool,
+    /// Only this scenario; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    /// Only this peer; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<String>,
+    /// Writes the rows as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws the rows as a picture.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Writes the table and the picture into docs/benchmarks.md.
+    #[arg(long, conflicts_with_all = ["scenario", "peer"])]
+    write_docs: bool,
 }
 
 fn main() -> Result<()> {
-    let What::L4 {
-        quick,
-        only,
-        json,
-        svg,
-    } = Arguments::parse().what;
-    let effort = if quick { Effort::QUICK } else { Effort::FULL };
-    let rows = l4::run(effort, only.as_deref(), |what| eprintln!("{what}"))?;
-    print!("{}", report::table(&rows));
-    if let Some(path) = json {
-        report::write_json(&rows, &path)?;
+    match Arguments::parse().what {
+        What::L4(arguments) => l4(&arguments),
+        What::L7(arguments) => l7(arguments),
     }
-    if let Some(path) = svg {
-        report::write_svg(&rows, "ns/packet", "What a packet costs", &path)?;
+}
+
+fn l4(arguments: &L4) -> Result<()> {
+    let only = arguments.only.as_deref();
+    let progress = |what: &str| eprintln!("{what}");
+    let background = calm()?;
+    let (packets, end_to_end) = if arguments.quick {
+        (l4::Effort::QUICK, e2e::Effort::QUICK)
+    } else {
+        (l4::Effort::FULL, e2e::Effort::FULL)
+    };
+    let mut rows = l4::run(packets, only, progress)?;
+    rows.extend(e2e::run(end_to_end, only, progress)?);
+    print!("{}", report::table(&rows));
+    if let Some(path) = &arguments.json {
+        report::write_json(&rows, path)?;
+    }
+    if let Some(path) = &arguments.svg {
+        l4_report::write_svg(&rows, path)?;
+    }
+    if arguments.write_docs {
+        let circumstances = l4_report::Circumstances {
+            background,
+            packets,
+            end_to_end,
+        };
+        l4_report::write_docs(&rows, &circumstances)?;
     }
     Ok(())
+}
+
+fn l7(arguments: L7) -> Result<()> {
+    let background = calm()?;
+    let effort = if arguments.quick {
+        l7::Effort::QUICK
+    } else {
+        l7::Effort::FULL
+    };
+    let choice = l7::Choice {
+        scenarios: arguments.scenario,
+        peers: arguments.peer,
+    };
+    let rows = l7::run(effort, &choice, |what| eprintln!("{what}"))?;
+    print!("{}", l7::report::table(&rows));
+    if let Some(path) = &arguments.json {
+        l7::report::write_json(&rows, path)?;
+    }
+    if let Some(path) = &arguments.svg {
+        l7::report::write_svg(&rows, path)?;
+    }
+    if arguments.write_docs {
+        l7::report::write_docs(&rows, effort, background)?;
+    }
+    Ok(())
+}
+
+/// How busy the machine is with other things; says so if that is too much.
+fn calm() -> Result<f64> {
+    /// Share of the CPUs from which on figures suffer.
+    const TOO_MUCH: f64 = 0.05;
+    let background = machine::background()?;
+    if background > TOO_MUCH {
+        eprintln!(
+            "warning: other programs use {:.0} % of the CPUs: the figures will be off",
+            background * 100.0
+        );
+    }
+    Ok(background)
 }
