@@ -93,6 +93,8 @@ pub const SCRATCH: &str = "scratch";
 pub const SERVICE_CACHE: &str = "service_cache";
 /// Per-CPU array of [`crate::settings::CachedRoute`]. Kernel only.
 pub const ROUTE_CACHE: &str = "route_cache";
+/// Per-CPU array of [`crate::settings::Adjacency`] by the low bits of the backend's id. Kernel only.
+pub const ADJACENCIES: &str = "adjacencies";
 /// Per-CPU array of `u64` by [`crate::reason::Reason`]. Kernel writes.
 pub const REASONS: &str = "reasons";
 /// Per-CPU array of [`crate::stats::BackendStats`] by backend id. Kernel writes.
@@ -136,6 +138,8 @@ pub mod capacity {
     pub const SERVICE_CACHE: u32 = 1024;
     /// Elements of `route_cache`, a power of two.
     pub const ROUTE_CACHE: u32 = 4096;
+    /// Elements of `adjacencies`, a power of two.
+    pub const ADJACENCIES: u32 = 4096;
     /// Octets of the `events` ring buffer.
     pub const EVENTS_OCTETS: u32 = 1 << 18;
     /// Octets of the `capture` ring buffer.

@@ -18,7 +18,8 @@ use proxy_common::reason::REASON_SLOTS;
 use proxy_common::service::{
     Affinity, AffinityKey, RingChunk, Service, ServiceKey, ServicePrefix, ServiceRef,
 };
-use proxy_common::settings::{AddressFilter, CachedRoute, CachedService, CpuState, Settings};
+use proxy_common::settings::{
+    AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, Settings};
 use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 
 /// `BPF_F_MMAPABLE`: user space maps the array into its memory.
@@ -79,6 +80,9 @@ pub static SERVICE_CACHE: PerCpuArray<CachedService, { capacity::SERVICE_CACHE a
     PerCpuArray::new();
 #[btf_map(name = "route_cache")]
 pub static ROUTE_CACHE: PerCpuArray<CachedRoute, { capacity::ROUTE_CACHE as usize }> =
+    PerCpuArray::new();
+#[btf_map(name = "adjacencies")]
+pub static ADJACENCIES: PerCpuArray<Adjacency, { capacity::ADJACENCIES as usize }> =
     PerCpuArray::new();
 #[btf_map(name = "reasons")]
 pub static REASONS: PerCpuArray<u64, { REASON_SLOTS as usize }> = PerCpuArray::new();

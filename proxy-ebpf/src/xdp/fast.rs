@@ -10,19 +10,31 @@
 use crate::packet::{Frame, ether};
 use crate::stats;
 use crate::verdict::Verdict;
-use crate::xdp::parse::{Packet, fragment};
-use crate::xdp::rewrite::{encap, leave, nat};
-use crate::xdp::{Now, filter, flow, forward, pair, select};
+use crate::xdp::rewrite::plain;
+use crate::xdp::{Now, adjacency, filter, flow, pair};
+use aya_ebpf::bindings::xdp_action::XDP_TX;
+use aya_ebpf::helpers::bpf_redirect;
 use proxy_common::addr::Addr;
-use proxy_common::backend::Backend;
 use proxy_common::flow::{FlowEntry, FlowKey, Phase, flow_flags};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, protocol};
-use proxy_common::settings::{CachedRoute, Settings, settings_flags};
+use proxy_common::settings::{Adjacency, Settings, settings_flags};
 use proxy_common::tcp;
 
 /// Flags of a TCP segment that may change its flow's phase.
 const PHASE_FLAGS: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
+
+/// What is known of a plain packet.
+pub struct Plain {
+    /// The tuple.
+    pub key: FlowKey,
+    /// Octets of IP packet.
+    pub length: u32,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// 1 where "don't fragment" is set, or for IPv6.
+    pub dont_fragment: u8,
+}
 
 /// Deals with a plain packet and gives the XDP action; `None` leaves the packet as it was.
 #[inline(always)]
@@ -30,28 +42,33 @@ pub fn action(frame: Frame, settings: &Settings) -> Option<u32> {
     if settings.flags & settings_flags::CAPTURE != 0 || settings.sample_every != 0 {
         return None;
     }
-    match frame.read::<u16>(12)? {
-        ether::IPV4 => balance(frame, settings, &ipv4(frame)?),
-        ether::IPV6 => balance(frame, settings, &ipv6(frame)?),
+    let head = frame.head::<[u8; V4]>()?.cast::<u8>();
+    // SAFETY: `head` has checked the bounds.
+    match unsafe { head.add(12).cast::<u16>().read() } {
+        ether::IPV4 => balance::<false>(frame, settings, head, &ipv4(frame, head)?),
+        ether::IPV6 => {
+            let head = frame.head::<[u8; V6]>()?.cast::<u8>();
+            balance::<true>(frame, settings, head, &ipv6(frame, head)?)
+        }
         _ => None,
     }
 }
 
-/// Octets of an IPv4 header without options and a TCP header, which a UDP packet fills as well.
-const V4: usize = 20 + 20;
+/// Octets of an untagged link header, an IPv4 header without options and a TCP header, which a UDP
+/// packet fills as well.
+pub const V4: usize = ether::LEN + 20 + 20;
 /// The same for IPv6.
-const V6: usize = 40 + 20;
+pub const V6: usize = ether::LEN + 40 + 20;
 
 #[inline(always)]
-fn ipv4(frame: Frame) -> Option<Packet> {
-    let header = frame.at::<[u8; V4]>(ether::LEN)?;
-    // SAFETY: `at` has checked the bounds; the offsets are constants below `V4`.
+fn ipv4(frame: Frame, head: *const u8) -> Option<Plain> {
+    // SAFETY: the caller has checked `V4` octets; the offsets are constants below that.
     let (start, total, fragments, next, src, dst, ports) = unsafe {
-        let at = header.cast::<u8>();
+        let at = head.add(ether::LEN);
         (
             at.cast::<u16>().read(),
-            at.add(2).cast::<u16>().read_unaligned(),
-            at.add(6).cast::<u16>().read_unaligned(),
+            at.add(2).cast::<u16>().read(),
+            at.add(6).cast::<u16>().read(),
             at.add(9).read(),
             quad(at.add(12)),
             quad(at.add(16)),
@@ -64,29 +81,25 @@ fn ipv4(frame: Frame) -> Option<Packet> {
         return None;
     }
     let length = usize::from(u16::from_be(total));
-    let flags = transport(frame, next, header.cast(), 20, length)?;
+    transport(frame, head, next, 20, length)?;
     let mut key = FlowKey::new(Addr::v4(src), Addr::v4(dst), 0, 0, next);
     key.set_ports(ports);
-    Some(packet(
+    Some(Plain {
         key,
-        20,
-        length as u32,
+        length: length as u32,
         tos,
-        0,
-        (fragments >> 14 & 1) as u8,
-        flags,
-    ))
+        dont_fragment: (fragments >> 14 & 1) as u8,
+    })
 }
 
 #[inline(always)]
-fn ipv6(frame: Frame) -> Option<Packet> {
-    let header = frame.at::<[u8; V6]>(ether::LEN)?;
-    // SAFETY: `at` has checked the bounds; the offsets are constants below `V6`.
+fn ipv6(frame: Frame, head: *const u8) -> Option<Plain> {
+    // SAFETY: the caller has checked `V6` octets; the offsets are constants below that.
     let (start, payload, next, src, dst, ports) = unsafe {
-        let at = header.cast::<u8>();
+        let at = head.add(ether::LEN);
         (
-            at.cast::<u16>().read_unaligned(),
-            at.add(4).cast::<u16>().read_unaligned(),
+            at.cast::<u16>().read(),
+            at.add(4).cast::<u16>().read(),
             at.add(6).read(),
             sixteen(at.add(8)),
             sixteen(at.add(24)),
@@ -98,18 +111,15 @@ fn ipv6(frame: Frame) -> Option<Packet> {
         return None;
     }
     let length = usize::from(u16::from_be(payload)) + 40;
-    let flags = transport(frame, next, header.cast(), 40, length)?;
+    transport(frame, head, next, 40, length)?;
     let mut key = FlowKey::new(Addr::from_words(src), Addr::from_words(dst), 0, 0, next);
     key.set_ports(ports);
-    Some(packet(
+    Some(Plain {
         key,
-        40,
-        length as u32,
-        (start >> 4) as u8,
-        1,
-        1,
-        flags,
-    ))
+        length: length as u32,
+        tos: (start >> 4) as u8,
+        dont_fragment: 1,
+    })
 }
 
 /// Four octets at an even offset, read in halves.
@@ -155,54 +165,34 @@ unsafe fn sixteen(at: *const u8) -> [u64; 2] {
     ]
 }
 
-/// Checks the lengths and the transport header; gives the TCP flags, 0 for UDP.
+/// Checks the lengths and the transport header, `at` octets into the IP packet.
 #[inline(always)]
-fn transport(frame: Frame, next: u8, ip: *const u8, at: usize, length: usize) -> Option<u8> {
+fn transport(frame: Frame, head: *const u8, next: u8, at: usize, length: usize) -> Option<()> {
     if length + ether::LEN > frame.len() {
         return None;
     }
     match next {
         protocol::TCP if length >= at + 20 => {
             // SAFETY: the caller has checked the bounds of the IP header and 20 octets more.
-            let (offset, flags) = unsafe { (ip.add(at + 12).read(), ip.add(at + 13).read()) };
-            (offset >= 0x50 && flags & PHASE_FLAGS == 0).then_some(flags)
+            let (offset, flags) = unsafe {
+                let tcp = head.add(ether::LEN + at);
+                (tcp.add(12).read(), tcp.add(13).read())
+            };
+            (offset >= 0x50 && flags & PHASE_FLAGS == 0).then_some(())
         }
-        protocol::UDP if length >= at + 8 => Some(0),
+        protocol::UDP if length >= at + 8 => Some(()),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn packet(
-    key: FlowKey,
-    header: u64,
-    length: u32,
-    tos: u8,
-    v6: u8,
-    dont_fragment: u8,
-    tcp_flags: u8,
-) -> Packet {
-    let l3 = ether::LEN as u64;
-    Packet {
-        key,
-        l3,
-        l4: l3 + header,
-        length,
-        fragment_id: 0,
-        fragment: fragment::NONE,
-        v6,
-        tos,
-        tcp_flags,
-        dont_fragment,
-        icmp_type: 0,
-        icmp_code: 0,
-        _pad: 0,
-    }
-}
-
-#[inline(always)]
-fn balance(frame: Frame, settings: &Settings, packet: &Packet) -> Option<u32> {
-    if let Err(verdict) = filter(settings, packet) {
+fn balance<const IPV6: bool>(
+    frame: Frame,
+    settings: &Settings,
+    head: *mut u8,
+    packet: &Plain,
+) -> Option<u32> {
+    if let Err(verdict) = filter(settings, &packet.key, false) {
         return Some(done(verdict));
     }
     let mut place = flow::place(settings, &packet.key)?;
@@ -218,23 +208,27 @@ fn balance(frame: Frame, settings: &Settings, packet: &Packet) -> Option<u32> {
     {
         return None;
     }
-    let (id, service) = (flow.backend, flow.service);
-    let backend = select::keeps_flows(id, service)?;
     let now = Now::read();
-    let route = forward::cached(frame, settings, &backend.addr, now.ns)?;
-    let is_nat = backend.mode == Mode::Nat.code();
-    if backend.mode == Mode::FullNat.code()
-        || (is_nat && pair::is_due(backend, packet, flow.last_seen, now.tick))
+    let ifindex = frame.ifindex();
+    let ids = adjacency::pair(flow.backend, flow.service);
+    let to = adjacency::fresh(settings, ifindex, ids, now.ns)?;
+    if packet.length > to.max_length
+        || (to.mode == Mode::Nat.code() && pair::is_old(flow.last_seen, now.tick))
     {
         return None;
     }
-    let verdict = send(frame, packet, backend, route, place.hash)?;
+    let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
     seen(entry, now.tick);
-    if let Some(stats) = stats::backend(id) {
+    if let Some(stats) = stats::backend(ids as u16) {
         stats.packets += 1;
         stats.bytes += u64::from(packet.length);
     }
-    Some(done(verdict.with(service, id)))
+    stats::count_reason(reason);
+    if to.ifindex == ifindex {
+        return Some(XDP_TX);
+    }
+    // SAFETY: no pointers.
+    Some(unsafe { bpf_redirect(to.ifindex, 0) } as u32)
 }
 
 #[inline(always)]
@@ -243,46 +237,28 @@ fn seen(entry: *mut FlowEntry, tick: u32) {
     unsafe { (*entry).last_seen = tick };
 }
 
-/// Rewrites and sends; `None` before anything is changed.
+/// Rewrites the packet; `None` before anything is changed.
 #[inline(always)]
-fn send(
+fn rewrite<const IPV6: bool>(
     frame: Frame,
-    packet: &Packet,
-    backend: &Backend,
-    route: &CachedRoute,
+    head: *mut u8,
+    packet: &Plain,
+    to: &Adjacency,
     hash: u64,
-) -> Option<Verdict> {
-    let gue = backend.mode == Mode::DsrGue.code();
-    let tunnel = gue || backend.mode == Mode::DsrIpip.code();
-    let overhead = if tunnel {
-        encap::overhead(backend, gue) as u32
-    } else {
-        0
-    };
-    if packet.length + overhead > route.mtu {
+) -> Option<Reason> {
+    if to.mode == Mode::DsrIpip.code() || to.mode == Mode::DsrGue.code() {
+        plain::encapsulate::<IPV6>(frame, packet, to, hash)?;
+        return Some(Reason::Encapsulated);
+    }
+    if to.mode == Mode::DsrL2.code() {
+        plain::link(head, to);
+        return Some(Reason::Direct);
+    }
+    if to.mode != Mode::Nat.code() {
         return None;
     }
-    let (reason, sent) = if tunnel {
-        let sent = encap::encapsulate(frame, packet, backend, Some(route), hash, gue);
-        (Reason::Encapsulated, sent)
-    } else if backend.mode == Mode::DsrL2.code() {
-        (Reason::Direct, leave(frame, packet, route))
-    } else {
-        let mut new = packet.key;
-        new.dst = backend.addr;
-        if backend.port_be != 0 {
-            new.dst_port_be = backend.port_be;
-        }
-        let sent = nat::rewrite::<false, true>(frame, packet, &new);
-        (
-            Reason::Translated,
-            sent.and_then(|()| leave(frame, packet, route)),
-        )
-    };
-    match sent {
-        Ok(action) => Some(Verdict::send(reason, action)),
-        Err(verdict) => Some(verdict),
-    }
+    plain::translate::<IPV6>(head, packet, to)?;
+    Some(Reason::Translated)
 }
 
 #[inline(always)]

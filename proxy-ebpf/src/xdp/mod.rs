@@ -22,6 +22,7 @@
 //! of their own, too. The programs hand a packet on by tail call; what is known of it waits in the `scratch`
 //! map. Each is verified by itself, so that its cost to the verifier does not multiply.
 
+pub mod adjacency;
 pub mod decap;
 pub mod errors;
 pub mod fast;
@@ -50,7 +51,7 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::XdpContext;
 use known::Known;
 use parse::Packet;
-use proxy_common::flow::TICK_SHIFT;
+use proxy_common::flow::{FlowKey, TICK_SHIFT};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::protocol;
@@ -188,7 +189,11 @@ fn count(frame: Frame, settings: &Settings, verdict: Verdict) -> u32 {
 /// The stages behind the parser, for flows that have an entry.
 #[inline(always)]
 fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdict> {
-    filter(settings, &work.packet)?;
+    filter(
+        settings,
+        &work.packet.key,
+        icmp::is_icmp(&work.packet) && icmp::is_error(&work.packet),
+    )?;
     let now = Now::read();
     work.now_ns = now.ns;
     fragment::stage(&mut work.packet, now.tick)?;
@@ -236,16 +241,15 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
 
 /// Lets packets go that cannot concern any service.
 #[inline(always)]
-fn filter(settings: &Settings, packet: &Packet) -> Stage<()> {
+fn filter(settings: &Settings, key: &FlowKey, is_icmp_error: bool) -> Stage<()> {
     if settings.flags & settings_flags::PREFIX_SERVICES != 0
-        || service::may_concern(&packet.key.dst)
+        || service::may_concern(&key.dst)
     {
         return Ok(());
     }
     // With NAT, answers of backends concern us too, and errors that routers send about them.
     if settings.flags & settings_flags::NAT != 0
-        && (service::may_concern(&packet.key.src)
-            || (icmp::is_icmp(packet) && icmp::is_error(packet)))
+        && (service::may_concern(&key.src) || is_icmp_error)
     {
         return Ok(());
     }

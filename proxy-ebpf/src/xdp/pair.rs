@@ -33,8 +33,14 @@ const RENEW_SHIFT: u32 = 10;
 #[inline(always)]
 pub fn is_due(backend: &Backend, packet: &Packet, seen: u32, now: u32) -> bool {
     (backend.mode == Mode::Nat.code() || backend.mode == Mode::FullNat.code())
-        && (seen >> RENEW_SHIFT != now >> RENEW_SHIFT
+        && (is_old(seen, now)
             || packet.tcp_flags & (tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST) != 0)
+}
+
+/// True if the other direction's entry was last renewed in an earlier interval.
+#[inline(always)]
+pub fn is_old(seen: u32, now: u32) -> bool {
+    seen >> RENEW_SHIFT != now >> RENEW_SHIFT
 }
 
 /// Tick and phase in one argument.

@@ -6,7 +6,7 @@ use super::sys::MapInfo;
 use crate::config::model::{Config, L4};
 use proxy_common::flow::{FlowSet, PLANNED_FLOWS_PER_SET, SnatPort};
 use proxy_common::maps::{self, capacity};
-use proxy_common::settings::{AddressFilter, CachedRoute, CachedService, CpuState, MAX_CPUS};
+use proxy_common::settings::{AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, MAX_CPUS};
 use proxy_common::{addr::Addr, backend, flow, guard, reason, service, settings, stats};
 use std::collections::BTreeSet;
 use std::mem::size_of;
@@ -156,6 +156,7 @@ pub(crate) const SHAPES: &[Shape] = &[
     shape(maps::CPU_STATE, 4, size_of::<CpuState>()),
     shape(maps::SERVICE_CACHE, 4, size_of::<CachedService>()),
     shape(maps::ROUTE_CACHE, 4, size_of::<CachedRoute>()),
+    shape(maps::ADJACENCIES, 4, size_of::<Adjacency>()),
     shape(maps::REASONS, 4, 8),
     shape(maps::BACKEND_STATS, 4, size_of::<stats::BackendStats>()),
     shape(maps::SERVICE_STATS, 4, size_of::<stats::ServiceStats>()),
