@@ -87,6 +87,14 @@ mod tests {
     use std::collections::HashMap;
     use std::vec;
 
+    const SECRETS: [u64; 5] = secrets([
+        0x243f_6a88_85a3_08d3,
+        0x1319_8a2e_0370_7344,
+        0xa409_3822_299f_31d0,
+        0x082e_fa98_ec4e_6c89,
+        0x4528_21e6_38d0_1377,
+    ]);
+
     fn key(client: u32, port: u16) -> FlowKey {
         let (client, vip) = (Addr::v4(client.to_be_bytes()), Addr::v4([10, 0, 0, 1]));
         FlowKey::new(client, vip, port.to_be(), 80u16.to_be(), 6)
@@ -94,9 +102,9 @@ mod tests {
 
     #[test]
     fn flow_hash_spreads_neighbouring_tuples_like_chance() {
-        // 8 flows per set on average; a Poisson distribution exceeds 15 for 0.4 % of the sets.
+        // 8 flows per set on average; a Poisson distribution exceeds 16 for 0.4 % of the sets.
         let sets = 8_192u32;
-        let secrets = [1, 2, 3, 4, 5];
+        let secrets = SECRETS;
         let mut fill = vec![0u32; sets as usize];
         for i in 0..sets * 8 {
             let k = key(0x0a00_0000 + i / 60_000, (i % 60_000) as u16 + 1024);
@@ -112,7 +120,7 @@ mod tests {
 
     #[test]
     fn tags_differ_within_a_set() {
-        let secrets = [11, 12, 13, 14, 15];
+        let secrets = SECRETS;
         let mut clashes = 0;
         let mut seen = HashMap::new();
         for i in 0..100_000u32 {
@@ -121,7 +129,8 @@ mod tests {
                 clashes += 1;
             }
         }
-        assert!(clashes < 40, "{clashes} of 100000 keys share set and tag");
+        // 13 bits tell the eight flows of a set apart: one in two thousand has a double.
+        assert!(clashes < 100, "{clashes} of 100000 keys share set and tag");
     }
 
     #[test]

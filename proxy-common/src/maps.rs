@@ -46,9 +46,11 @@ pub const RINGS: &str = "rings";
 pub const BACKENDS: &str = "backends";
 /// Array of [`crate::stats::LiveFlows`] by backend id. Both sides change it atomically.
 pub const LIVE_FLOWS: &str = "live_flows";
-/// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space clears tags.
+/// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space ends flows.
 /// When a set is full see [`crate::flow`].
 pub const FLOWS: &str = "flows";
+/// Array of [`crate::flow::SetTags`], as many as `flows`. Kernel writes; user space clears tags.
+pub const FLOW_TAGS: &str = "flow_tags";
 /// Array of [`crate::addr::Addr`]: source addresses of full-nat. User space writes.
 pub const SNAT_ADDRS: &str = "snat_addrs";
 /// Array of [`crate::flow::SnatPort`], see [`crate::flow::snat_index`]. Kernel writes; user space

@@ -11,7 +11,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowKey, FlowSet, Fragment, FragmentKey, SnatPort};
+use proxy_common::flow::{FlowKey, FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{DecapSettings, capacity, stage};
 use proxy_common::reason::REASON_SLOTS;
@@ -19,7 +19,8 @@ use proxy_common::service::{
     Affinity, AffinityKey, RingChunk, Service, ServiceKey, ServicePrefix, ServiceRef,
 };
 use proxy_common::settings::{
-    AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, Settings};
+    AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, Settings,
+};
 use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 
 /// `BPF_F_MMAPABLE`: user space maps the array into its memory.
@@ -53,6 +54,8 @@ pub static BACKENDS: Array<Backend, { capacity::BACKENDS as usize }> = Array::ne
 pub static LIVE_FLOWS: Array<LiveFlows, { capacity::BACKENDS as usize }, MMAPABLE> = Array::new();
 #[btf_map(name = "flows")]
 pub static FLOWS: Array<FlowSet, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "flow_tags")]
+pub static FLOW_TAGS: Array<SetTags, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "snat_addrs")]
 pub static SNAT_ADDRS: Array<Addr, { capacity::SNAT_ADDRS as usize }> = Array::new();
 #[btf_map(name = "snat_ports")]

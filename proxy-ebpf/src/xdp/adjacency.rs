@@ -4,10 +4,10 @@
 //! them (is the backend up, how is it reached, most of the outer headers) is put together once and
 //! then read from one place, instead of from the backend, the route and the settings.
 
-use crate::xdp::rewrite::encap::{HOP_LIMIT, overhead};
-use crate::xdp::rewrite::ethertype;
 use crate::maps::ADJACENCIES;
 use crate::packet::{ether, forget};
+use crate::xdp::rewrite::encap::{HOP_LIMIT, overhead};
+use crate::xdp::rewrite::ethertype;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::checksum::sum64;

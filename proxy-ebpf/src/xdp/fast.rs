@@ -1,5 +1,5 @@
-//! The short way: a whole, untagged packet without IP options, of an established flow whose next hop
-//! is known.
+//! The short way: a whole, untagged packet without IP options, of an established flow or opening a
+//! plain one, to a backend to which others went just before.
 //!
 //! That is nearly every packet of a balancer under load. All offsets are constants here, nothing
 //! is written down for later stages, and each check that fails gives the untouched packet to the
@@ -7,17 +7,19 @@
 //!
 //! Packets that cannot concern a service leave here, too.
 
+use crate::maps::SERVICE_TABLE;
 use crate::packet::{Frame, ether};
 use crate::stats;
 use crate::verdict::Verdict;
+use crate::xdp::flow::{self, NewFlow, Place};
 use crate::xdp::rewrite::plain;
-use crate::xdp::{Now, adjacency, filter, flow, pair};
+use crate::xdp::{Now, adjacency, filter, guard, pair, select, service};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::helpers::bpf_redirect;
 use proxy_common::addr::Addr;
-use proxy_common::flow::{FlowEntry, FlowKey, Phase, flow_flags};
+use proxy_common::flow::{FlowEntry, FlowKey, Phase, counted, flow_flags};
 use proxy_common::reason::Reason;
-use proxy_common::service::{Mode, protocol};
+use proxy_common::service::{Mode, protocol, service_flags};
 use proxy_common::settings::{Adjacency, Settings, settings_flags};
 use proxy_common::tcp;
 
@@ -34,6 +36,8 @@ pub struct Plain {
     pub tos: u8,
     /// 1 where "don't fragment" is set, or for IPv6.
     pub dont_fragment: u8,
+    /// 1 for a SYN.
+    opens: u8,
 }
 
 /// Deals with a plain packet and gives the XDP action; `None` leaves the packet as it was.
@@ -81,7 +85,7 @@ fn ipv4(frame: Frame, head: *const u8) -> Option<Plain> {
         return None;
     }
     let length = usize::from(u16::from_be(total));
-    transport(frame, head, next, 20, length)?;
+    let opens = transport(frame, head, next, 20, length)?;
     let mut key = FlowKey::new(Addr::v4(src), Addr::v4(dst), 0, 0, next);
     key.set_ports(ports);
     Some(Plain {
@@ -89,6 +93,7 @@ fn ipv4(frame: Frame, head: *const u8) -> Option<Plain> {
         length: length as u32,
         tos,
         dont_fragment: (fragments >> 14 & 1) as u8,
+        opens,
     })
 }
 
@@ -111,7 +116,7 @@ fn ipv6(frame: Frame, head: *const u8) -> Option<Plain> {
         return None;
     }
     let length = usize::from(u16::from_be(payload)) + 40;
-    transport(frame, head, next, 40, length)?;
+    let opens = transport(frame, head, next, 40, length)?;
     let mut key = FlowKey::new(Addr::from_words(src), Addr::from_words(dst), 0, 0, next);
     key.set_ports(ports);
     Some(Plain {
@@ -119,6 +124,7 @@ fn ipv6(frame: Frame, head: *const u8) -> Option<Plain> {
         length: length as u32,
         tos: (start >> 4) as u8,
         dont_fragment: 1,
+        opens,
     })
 }
 
@@ -165,9 +171,9 @@ unsafe fn sixteen(at: *const u8) -> [u64; 2] {
     ]
 }
 
-/// Checks the lengths and the transport header, `at` octets into the IP packet.
+/// Checks the lengths and the transport header, `at` octets into the IP packet; gives 1 for a SYN.
 #[inline(always)]
-fn transport(frame: Frame, head: *const u8, next: u8, at: usize, length: usize) -> Option<()> {
+fn transport(frame: Frame, head: *const u8, next: u8, at: usize, length: usize) -> Option<u8> {
     if length + ether::LEN > frame.len() {
         return None;
     }
@@ -178,9 +184,11 @@ fn transport(frame: Frame, head: *const u8, next: u8, at: usize, length: usize) 
                 let tcp = head.add(ether::LEN + at);
                 (tcp.add(12).read(), tcp.add(13).read())
             };
-            (offset >= 0x50 && flags & PHASE_FLAGS == 0).then_some(())
+            let phase = flags & PHASE_FLAGS;
+            let opens = phase == tcp::flag::SYN && flags & tcp::flag::ACK == 0;
+            (offset >= 0x50 && (phase == 0 || opens)).then_some(u8::from(opens))
         }
-        protocol::UDP if length >= at + 8 => Some(()),
+        protocol::UDP if length >= at + 8 => Some(0),
         _ => None,
     }
 }
@@ -198,7 +206,43 @@ fn balance<const IPV6: bool>(
     let mut place = flow::place(settings, &packet.key)?;
     // A copy: the packet would else have to stand in memory as a whole.
     let key = packet.key;
-    let entry = flow::find(&mut place, &key)?;
+    let now = Now::read();
+    let ifindex = frame.ifindex();
+    let mut opened = 0;
+    let to = if packet.opens != 0 {
+        opened = 1;
+        open::<IPV6>(settings, ifindex, packet, &key, &mut place, now)?
+    } else {
+        known(settings, ifindex, packet, &key, &mut place, now)?
+    };
+    let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
+    if let Some(stats) = stats::backend(to.backend) {
+        stats.packets += 1;
+        stats.bytes += u64::from(packet.length);
+        stats.new_flows += opened;
+    }
+    stats::count_reason(reason);
+    if to.ifindex == ifindex {
+        return Some(XDP_TX);
+    }
+    // SAFETY: no pointers.
+    Some(unsafe { bpf_redirect(to.ifindex, 0) } as u32)
+}
+
+/// Where a packet of an established flow goes.
+#[inline(always)]
+fn known(
+    settings: &Settings,
+    ifindex: u32,
+    packet: &Plain,
+    key: &FlowKey,
+    place: &mut Place,
+    now: Now,
+) -> Option<&'static Adjacency> {
+    let entry = match flow::find_preferred(place.set, place.way, key) {
+        Some(entry) => entry,
+        None => flow::find(place, key)?,
+    };
     // SAFETY: the entry is inside a map's value; only this CPU writes it.
     let (entry, flow) = unsafe { (entry, &*entry) };
     let steady = flow.phase == Phase::Established.code() || flow.phase == Phase::Udp.code();
@@ -208,8 +252,6 @@ fn balance<const IPV6: bool>(
     {
         return None;
     }
-    let now = Now::read();
-    let ifindex = frame.ifindex();
     let ids = adjacency::pair(flow.backend, flow.service);
     let to = adjacency::fresh(settings, ifindex, ids, now.ns)?;
     if packet.length > to.max_length
@@ -217,18 +259,48 @@ fn balance<const IPV6: bool>(
     {
         return None;
     }
-    let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
     seen(entry, now.tick);
-    if let Some(stats) = stats::backend(ids as u16) {
-        stats.packets += 1;
-        stats.bytes += u64::from(packet.length);
+    Some(to)
+}
+
+/// Where the first packet of a flow goes; `None` unless the service is open to all, its ring
+/// decides, and the flow is surely new. Remembers the flow.
+#[inline(always)]
+fn open<const IPV6: bool>(
+    settings: &Settings,
+    ifindex: u32,
+    packet: &Plain,
+    key: &FlowKey,
+    place: &mut Place,
+    now: Now,
+) -> Option<&'static Adjacency> {
+    let id = service::cached(settings, &key.dst, key.dst_port_be, key.protocol)?;
+    let service = SERVICE_TABLE.get(u32::from(id))?;
+    if service.flags & service_flags::BUDGET != 0 || !guard::is_open(settings, service) {
+        return None;
     }
-    stats::count_reason(reason);
-    if to.ifindex == ifindex {
-        return Some(XDP_TX);
+    let backend = select::by_ring(service, id, key, settings.selection_seed);
+    let to = adjacency::fresh(settings, ifindex, adjacency::pair(backend, id), now.ns)?;
+    // What may yet fail must do so before the flow is remembered.
+    let is_direct = to.mode == Mode::DsrL2.code() || to.mode == Mode::DsrGue.code();
+    if !(is_direct || to.mode == Mode::DsrIpip.code())
+        || packet.length > to.max_length
+        || plain::is_impossible::<IPV6>(to)
+    {
+        return None;
     }
-    // SAFETY: no pointers.
-    Some(unsafe { bpf_redirect(to.ifindex, 0) } as u32)
+    let new = NewFlow {
+        now: now.tick,
+        guard_generation: settings.guard_generation,
+        nat_word: 0,
+        backend,
+        service: id,
+        nat_port_be: 0,
+        phase: Phase::Syn.code(),
+        flags: 0,
+        counted: counted::NOT_YET,
+    };
+    flow::insert_new(place, key, &new).then_some(to)
 }
 
 #[inline(always)]

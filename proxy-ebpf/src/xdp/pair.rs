@@ -17,7 +17,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use flow::NewFlow;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowKey, TICK_SHIFT, flow_flags};
+use proxy_common::flow::{FlowKey, TICK_SHIFT, counted, flow_flags};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
@@ -86,7 +86,7 @@ pub fn keep_alive(
         nat_port_be: key.dst_port_be,
         phase,
         flags: flow_flags::RETURN,
-        counted: 0,
+        counted: counted::NEVER,
     };
     match flow::find(&mut place, &answer) {
         Some(entry) => {

@@ -12,7 +12,7 @@ use super::wire::Link;
 use anyhow::{Context, Result};
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use proxy_common::flow::{FlowEntry, FlowSet, WAYS};
+use proxy_common::flow::{FlowEntry, FlowSet, SetTags, WAYS};
 use proxy_common::guard::{GUARD_FIXED_BITS, GuardKey, GuardRule};
 use proxy_common::maps::{self, program};
 use proxy_common::reason::Reason;
@@ -381,8 +381,9 @@ impl Rig {
         let mut flows = Vec::new();
         for index in 0..self.settings.sets_per_cpu * self.settings.cpus {
             let set = self.get::<FlowSet>(maps::FLOWS, index)?;
+            let tags = self.get::<SetTags>(maps::FLOW_TAGS, index)?;
             for way in 0..WAYS {
-                if set.header.tags[way] != 0 {
+                if tags.tags[way] != 0 {
                     flows.push((index / self.settings.sets_per_cpu, set.ways[way]));
                 }
             }

@@ -20,6 +20,12 @@ pub fn link(head: *mut u8, to: &Adjacency) {
     }
 }
 
+/// True where an IPv6 packet would go into an IPv4 tunnel.
+#[inline(always)]
+pub fn is_impossible<const IPV6: bool>(to: &Adjacency) -> bool {
+    IPV6 && to.grow != 0 && to.grow < 40
+}
+
 /// Puts the packet into its tunnel. `None` if the outer header is IPv4 and the packet is not, or
 /// if there is no room in front.
 #[inline(always)]
@@ -29,10 +35,10 @@ pub fn encapsulate<const IPV6: bool>(
     to: &Adjacency,
     hash: u64,
 ) -> Option<()> {
-    let outer_v4 = to.grow < 40;
-    if outer_v4 && IPV6 {
+    if is_impossible::<IPV6>(to) {
         return None;
     }
+    let outer_v4 = to.grow < 40;
     // SAFETY: the context is valid.
     if unsafe { bpf_xdp_adjust_head(frame.ctx(), -i32::from(to.grow)) } != 0 {
         return None;
@@ -68,8 +74,7 @@ fn outer_v4_header(frame: Frame, packet: &Plain, to: &Adjacency, hash: u64) -> O
     unsafe {
         at.write_unaligned(words[0]);
         at.add(1).write_unaligned(words[1] | tos << 56);
-        at.add(2)
-            .write_unaligned(words[2] | total | fragment << 32);
+        at.add(2).write_unaligned(words[2] | total | fragment << 32);
         at.add(3)
             .write_unaligned(words[3] | checksum | source << 16);
         if to.mode == Mode::DsrIpip.code() {
@@ -106,11 +111,9 @@ fn outer_v6_header<const IPV6: bool>(
     unsafe {
         at.write_unaligned(words[0]);
         at.add(1).write_unaligned(words[1] | class << 48);
-        at.add(2)
-            .write_unaligned(words[2] | payload << 16 | next);
+        at.add(2).write_unaligned(words[2] | payload << 16 | next);
         at.add(3).write_unaligned(words[3]);
-        at.add(4)
-            .write_unaligned(words[4] | spread(to, hash) << 16);
+        at.add(4).write_unaligned(words[4] | spread(to, hash) << 16);
         at.add(5).write_unaligned(words[5]);
         if gue {
             let (port, length) = udp(packet, hash);
@@ -148,7 +151,11 @@ pub fn translate<const IPV6: bool>(head: *mut u8, packet: &Plain, to: &Adjacency
     let [a, b] = packet.key.dst.words();
     let (c, d) = (to.template[2], to.template[3]);
     let old_port = packet.key.dst_port_be;
-    let port = if to.port_be == 0 { old_port } else { to.port_be };
+    let port = if to.port_be == 0 {
+        old_port
+    } else {
+        to.port_be
+    };
     let mut change = half_change(b >> 32, d >> 32);
     // SAFETY: as above.
     unsafe {
