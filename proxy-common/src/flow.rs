@@ -1,31 +1,38 @@
 //! The flow table: which backend the packets of a 5-tuple go to.
 //!
 //! A hash map of the kernel costs 27–37 ns a probe and an LRU insertion 150–400 ns, and an LRU
-//! forgets established flows when a SYN flood arrives. The table is therefore one array of
-//! 1 KiB sets that the packet path manages itself:
+//! forgets established flows when a SYN flood arrives. The table is therefore made of sets that
+//! the packet path manages itself, in two arrays: the flows (a line of 64 octets each, sixteen to
+//! a set), and apart from them a tag of two octets for each.
 //!
-//! - Each CPU owns a contiguous part of the array and is its only writer while a packet is
+//! - Each CPU owns a contiguous part of both arrays and is its only writer while a packet is
 //!   processed, so no lock is needed. Another CPU may read the part when a packet of a known flow
 //!   reaches it (a changed receive queue, or the return path of NAT) and then copies the entry.
-//! - A key hashes to one set and to a preferred way in it. At low load a lookup touches one cache
-//!   line. Otherwise one line of tags tells which of the 15 ways to compare.
+//! - A key hashes to one set and to a preferred pair of ways in it. A flow is mostly in one of
+//!   these two, so a lookup reads two neighbouring lines, both at once, and nothing else.
+//!   Otherwise the tags tell which way to compare.
+//! - **A new flow is placed by the tags alone**: they say whether the flow is known, which way is
+//!   free, and which holds a flow that may go. The tags of half a million flows fit a CPU's cache;
+//!   the flow's own line, far away in memory, is only written, and nothing waits for that.
 //! - A new flow is *unconfirmed* until its second packet. When a set is full, a new flow replaces
-//!   unconfirmed ones in turn; it never replaces a confirmed one that is not idle for its timeout.
+//!   an unconfirmed one; it never replaces a confirmed one that is not idle for its timeout.
 //!   A flood of SYNs can hence only wash out other SYNs. A flow that finds no room is forwarded
 //!   by the ring alone and counted.
-//! - User space maps the array into its memory, removes expired entries and corrects the live
+//! - A flow that a SYN opens is counted as live when it is confirmed, so that replacing an
+//!   unconfirmed flow needs no look at it. What is counted at once (for the selection by two
+//!   choices, and where the first packet is no SYN) says so in its tag.
+//! - User space maps the arrays into its memory, removes expired entries and corrects the live
 //!   counts. It removes one with two compare-exchanges: the tuple's last word (ports and protocol)
-//!   to 0, so that the preferred way, which is compared without its tag, no longer matches; then
-//!   the tag to 0, so that the way is free. Without it the packet path still replaces expired
-//!   entries when it needs room.
+//!   to 0, so that the way no longer matches; then the tag to 0, so that the way is free. Without
+//!   it the packet path still replaces expired entries when it needs room.
 
 use crate::addr::{Addr, join};
 use core::mem::size_of;
 
 /// Ways in a set.
-pub const WAYS: usize = 15;
+pub const WAYS: usize = 16;
 
-/// Flows that a set is planned for: at this mean, 0.2 % of the flows find their set full.
+/// Flows that a set is planned for: at this mean, 0.1 % of the flows find their set full.
 pub const PLANNED_FLOWS_PER_SET: u32 = 8;
 
 /// A tick is 2^20 ns (1.05 ms) of the coarse monotonic clock; it wraps after 52 days.
@@ -161,9 +168,19 @@ impl Phase {
 pub mod flow_flags {
     /// The entry is the return path of a `nat` flow: source becomes the VIP.
     pub const RETURN: u8 = 1 << 0;
-    /// A second packet was seen. The set's `confirmed` says the same; this bit spares known flows
-    /// the set's header.
+    /// A second packet was seen. The tag says the same; this bit spares known flows the tags.
     pub const CONFIRMED: u8 = 1 << 1;
+}
+
+/// Whether an entry is counted as live. A flow whose packets come by several CPUs has several
+/// entries, of which one at most is counted.
+pub mod counted {
+    /// Not yet: it will be, when it is confirmed.
+    pub const NOT_YET: u32 = 0;
+    /// It is.
+    pub const YES: u32 = 1;
+    /// It never will be (again): it is closing, or another CPU's entry is counted in its place.
+    pub const NEVER: u32 = 2;
 }
 
 /// One flow: 64 octets, one cache line.
@@ -174,8 +191,8 @@ pub struct FlowEntry {
     pub key: FlowKey,
     /// Tick of the last packet.
     pub last_seen: u32,
-    /// 1 while this entry is counted in `live_flows` of its backend. Changed with atomic
-    /// exchange only, because user space and the packet path may both end a flow.
+    /// One of [`counted`]: whether this entry is counted in `live_flows` of its backend. Changed
+    /// with atomic exchange only, because user space and the packet path may both end a flow.
     pub counted: u32,
     /// `Settings::guard_generation` under which the guard let the flow pass.
     pub guard_generation: u32,
@@ -197,42 +214,47 @@ pub struct FlowEntry {
 
 const _: () = assert!(size_of::<FlowEntry>() == 40 + 4 * 4 + 3 * 2 + 1 + 1);
 
-/// First line of a set: which ways hold what.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SetHeader {
-    /// Sixteen bits of each way's hash, never 0 for a used way; the last lane is always 0.
-    pub tags: [u16; WAYS + 1],
-    /// Bit `w` is set once way `w` has seen a second packet.
-    pub confirmed: u16,
-    /// Way at which the next search for a victim starts.
-    pub hand: u16,
-    /// Zero.
-    pub _pad: [u8; 28],
+/// Bits of a tag beside the hash.
+pub mod tag {
+    /// The way holds a flow.
+    pub const USED: u16 = 1 << 0;
+    /// The flow has seen a second packet.
+    pub const CONFIRMED: u16 = 1 << 1;
+    /// The flow is counted as live although it is unconfirmed: who replaces it must look at it.
+    pub const COUNTED: u16 = 1 << 2;
+    /// What a tag tells of its flow's hash.
+    pub const HASH: u16 = !7;
 }
 
-const _: () = assert!(size_of::<SetHeader>() == 2 * (WAYS + 1) + 2 + 2 + 28);
+/// Element of `flow_tags`: what the ways of a set hold.
+#[repr(C, align(32))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetTags {
+    /// Of each way 0, or bits of its flow's hash and of [`tag`].
+    pub tags: [u16; WAYS],
+}
 
-/// A set of the flow table.
+const _: () = assert!(size_of::<SetTags>() == 2 * WAYS);
+
+/// Element of `flows`: the flows of a set.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowSet {
-    /// Tags and replacement state.
-    pub header: SetHeader,
     /// The flows.
     pub ways: [FlowEntry; WAYS],
 }
 
-const _: () = assert!(size_of::<FlowSet>() == 64 + WAYS * 64);
+const _: () = assert!(size_of::<FlowSet>() == WAYS * 64);
 
 /// Where a key lives: set within a CPU's part, preferred way, tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Set, below the `sets` given.
     pub set: u32,
-    /// Preferred way, below [`WAYS`].
+    /// Preferred way, below [`WAYS`]; it and its neighbour (the lowest bit changed) are the
+    /// preferred pair.
     pub way: u32,
-    /// Tag, never 0.
+    /// Tag of an unconfirmed flow, never 0.
     pub tag: u16,
 }
 
@@ -242,23 +264,35 @@ impl Position {
     pub const fn of(hash: u64, sets: u32) -> Self {
         Self {
             set: (((hash & 0xffff_ffff) * sets as u64) >> 32) as u32,
-            way: ((((hash >> 32) & 0xffff) * WAYS as u64) >> 16) as u32,
-            tag: (hash >> 48) as u16 | 1,
+            way: (hash >> 32) as u32 & (WAYS as u32 - 1),
+            tag: (hash >> 48) as u16 & tag::HASH | tag::USED,
         }
     }
 }
 
-/// Index of the way whose tag is `tag`, or [`WAYS`] and above if there is none.
+/// The same sixteen bits in all four lanes of a word.
+pub const fn lanes(bits: u16) -> u64 {
+    bits as u64 * 0x0001_0001_0001_0001
+}
+
+/// Marks (with its highest bit) the lowest of four lanes that is zero; 0 if none is.
 ///
-/// Compares four tags at a time; a lane that equals `tag` becomes zero, and a zero lane is found
-/// with the well-known carry trick. A lane above a matching one may be reported wrongly, so only
-/// the lowest is used; the caller compares the whole key anyway.
+/// This is the well-known carry trick: a lane above a zero one may be marked wrongly.
 #[inline(always)]
-pub const fn lowest_match(tags: u64, tag: u16) -> u64 {
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    const HIGHS: u64 = 0x8000_8000_8000_8000;
-    let zeroed = tags ^ (tag as u64).wrapping_mul(ONES);
-    zeroed.wrapping_sub(ONES) & !zeroed & HIGHS
+pub const fn zero_lanes(word: u64) -> u64 {
+    word.wrapping_sub(lanes(1)) & !word & lanes(0x8000)
+}
+
+/// As [`zero_lanes`], for the lanes that hold a flow with this hash; `tag` is unconfirmed.
+#[inline(always)]
+pub const fn same_lanes(tags: u64, tag: u16) -> u64 {
+    zero_lanes(tags & lanes(tag::HASH | tag::USED) ^ lanes(tag))
+}
+
+/// As [`zero_lanes`], for the lanes whose flow may be replaced without a look at it (or are free).
+#[inline(always)]
+pub const fn replaceable_lanes(tags: u64) -> u64 {
+    zero_lanes(tags & lanes(tag::CONFIRMED | tag::COUNTED))
 }
 
 /// Direct-mapped record of one `full-nat` source port: where its return packets go.
@@ -337,7 +371,7 @@ pub const FRAGMENT_TICKS: u32 = ticks_from_ms(15_000);
 crate::map_value!(
     FlowKey,
     FlowEntry,
-    SetHeader,
+    SetTags,
     FlowSet,
     SnatPort,
     FragmentKey,
@@ -361,17 +395,32 @@ mod tests {
     }
 
     #[test]
-    fn lowest_match_finds_each_lane_and_only_those() {
+    fn a_tag_is_found_in_each_lane_whatever_its_flow_has_seen() {
+        let word = |tags: [u16; 4]| {
+            tags.iter()
+                .rev()
+                .fold(0, |word, tag| word << 16 | u64::from(*tag))
+        };
         for lane in 0..4 {
-            let mut tags = [7u16, 9, 11, 13];
-            tags[lane] = 0x8001;
-            let word = u64::from(tags[0])
-                | u64::from(tags[1]) << 16
-                | u64::from(tags[2]) << 32
-                | u64::from(tags[3]) << 48;
-            let found = lowest_match(word, 0x8001);
-            assert_eq!(found.trailing_zeros() as usize / 16, lane);
-            assert_eq!(lowest_match(word, 0x8003), 0);
+            for seen in [0, tag::CONFIRMED, tag::COUNTED] {
+                let mut tags = [0x1001u16, 0, 0x3001, 0x4001];
+                tags[lane] = 0x8001 | seen;
+                let found = same_lanes(word(tags), 0x8001);
+                assert_eq!(found.trailing_zeros() as usize / 16, lane);
+                assert_eq!(same_lanes(word(tags), 0x8009), 0);
+            }
+        }
+        assert_eq!(same_lanes(0, tag::USED), 0, "a free way matches nothing");
+    }
+
+    #[test]
+    fn confirmed_and_counted_flows_are_not_replaceable() {
+        let kept = lanes(tag::USED | tag::CONFIRMED);
+        assert_eq!(replaceable_lanes(kept), 0);
+        assert_eq!(replaceable_lanes(lanes(tag::USED | tag::COUNTED)), 0);
+        for lane in 0..4 {
+            let one = kept & !(u64::from(tag::CONFIRMED) << (16 * lane));
+            assert_eq!(replaceable_lanes(one), 0x8000 << (16 * lane));
         }
     }
 

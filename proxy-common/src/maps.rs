@@ -46,9 +46,11 @@ pub const RINGS: &str = "rings";
 pub const BACKENDS: &str = "backends";
 /// Array of [`crate::stats::LiveFlows`] by backend id. Both sides change it atomically.
 pub const LIVE_FLOWS: &str = "live_flows";
-/// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space clears tags.
+/// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space ends flows.
 /// When a set is full see [`crate::flow`].
 pub const FLOWS: &str = "flows";
+/// Array of [`crate::flow::SetTags`], as many as `flows`. Kernel writes; user space clears tags.
+pub const FLOW_TAGS: &str = "flow_tags";
 /// Array of [`crate::addr::Addr`]: source addresses of full-nat. User space writes.
 pub const SNAT_ADDRS: &str = "snat_addrs";
 /// Array of [`crate::flow::SnatPort`], see [`crate::flow::snat_index`]. Kernel writes; user space
@@ -93,6 +95,8 @@ pub const SCRATCH: &str = "scratch";
 pub const SERVICE_CACHE: &str = "service_cache";
 /// Per-CPU array of [`crate::settings::CachedRoute`]. Kernel only.
 pub const ROUTE_CACHE: &str = "route_cache";
+/// Per-CPU array of [`crate::settings::Adjacency`] by the low bits of the backend's id. Kernel only.
+pub const ADJACENCIES: &str = "adjacencies";
 /// Per-CPU array of `u64` by [`crate::reason::Reason`]. Kernel writes.
 pub const REASONS: &str = "reasons";
 /// Per-CPU array of [`crate::stats::BackendStats`] by backend id. Kernel writes.
@@ -136,6 +140,8 @@ pub mod capacity {
     pub const SERVICE_CACHE: u32 = 1024;
     /// Elements of `route_cache`, a power of two.
     pub const ROUTE_CACHE: u32 = 4096;
+    /// Elements of `adjacencies`, a power of two.
+    pub const ADJACENCIES: u32 = 4096;
     /// Octets of the `events` ring buffer.
     pub const EVENTS_OCTETS: u32 = 1 << 18;
     /// Octets of the `capture` ring buffer.

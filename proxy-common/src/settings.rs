@@ -156,10 +156,52 @@ pub struct CachedRoute {
 
 const _: () = assert!(size_of::<CachedRoute>() == 16 + 8 + 4 * 4 + 6 + 6 + 4);
 
+/// Words of an [`Adjacency`]'s template: link header, outer IPv6 header and UDP fit.
+pub const TEMPLATE_WORDS: usize = 8;
+
+/// Value of the per-CPU `adjacencies`, by the low bits of the backend's id: all that sending a
+/// whole, untagged packet to a backend needs, worked out in advance from the backend and its route.
+///
+/// Stale when `generation` is not `Settings::generation`, so whoever changes a backend raises that.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adjacency {
+    /// Monotonic nanoseconds after which it is worked out again.
+    pub expires_ns: u64,
+    /// `Settings::generation` under which it was worked out.
+    pub generation: u32,
+    /// Interface on which the packet that asked arrived.
+    pub from_ifindex: u32,
+    /// Interface to send from.
+    pub ifindex: u32,
+    /// Octets of the longest IP packet that fits, before encapsulation.
+    pub max_length: u32,
+    /// Backend id. This and the next field stand side by side as in a flow's entry.
+    pub backend: u16,
+    /// Service id.
+    pub service: u16,
+    /// Bits of the last 32 (as a big-endian number) of the outer source that the flow's hash fills.
+    pub spread_mask: u32,
+    /// Sum of the constant words of an outer IPv4 header.
+    pub sum: u32,
+    /// `nat`: port in network byte order; 0 keeps the client's destination port.
+    pub port_be: u16,
+    /// One of [`crate::service::Mode`].
+    pub mode: u8,
+    /// Octets of outer headers.
+    pub grow: u8,
+    /// The frame's first octets. MAC addresses and ethertype; then the outer headers with zeros for
+    /// what differs from packet to packet. `nat`: the backend's address in words 2 and 3.
+    pub template: [u64; TEMPLATE_WORDS],
+}
+
+const _: () = assert!(size_of::<Adjacency>() == 8 + 4 * 4 + 2 * 2 + 4 + 4 + 2 + 1 + 1 + 8 * 8);
+
 crate::map_value!(
     Settings,
     AddressFilter,
     CpuState,
     CachedService,
-    CachedRoute
+    CachedRoute,
+    Adjacency
 );

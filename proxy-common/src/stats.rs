@@ -37,7 +37,7 @@ pub struct ServiceStats {
     pub dropped: u64,
     /// New flows that found no room in the flow table and are forwarded by the ring alone.
     pub untracked_flows: u64,
-    /// Flows that replaced an unconfirmed one.
+    /// Flows that took the place of another one, unconfirmed or expired.
     pub replaced_flows: u64,
 }
 
@@ -47,7 +47,7 @@ const _: () = assert!(size_of::<ServiceStats>() == 6 * 8);
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiveFlows {
-    /// Flows that are not closing. May be off by a few after a crash of user space; corrected by
+    /// Confirmed flows that are not closing. May be off by a few after a crash of user space; corrected by
     /// the next sweep.
     pub count: i64,
 }

@@ -14,15 +14,29 @@ pub unsafe fn add(at: *mut i64, change: i64) {
     unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(at, change) };
 }
 
-/// Sets a shared number to zero and gives what it was.
+/// Replaces a shared number and gives what it was.
 ///
 /// # Safety
 ///
 /// As [`add`].
 #[inline(always)]
-pub unsafe fn take(at: *mut u32) -> u32 {
+pub unsafe fn swap(at: *mut u32, new: u32) -> u32 {
     // SAFETY: the caller's promise.
-    unsafe { atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(at, 0) }
+    unsafe { atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(at, new) }
+}
+
+/// As [`exchange`], of four octets.
+///
+/// # Safety
+///
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn replace(at: *mut u32, old: u32, new: u32) -> bool {
+    // SAFETY: the caller's promise.
+    let (_, done) = unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new)
+    };
+    done
 }
 
 /// Replaces a shared number if it is `old`; false if it was another.

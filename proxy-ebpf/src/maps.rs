@@ -11,14 +11,16 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowKey, FlowSet, Fragment, FragmentKey, SnatPort};
+use proxy_common::flow::{FlowKey, FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{DecapSettings, capacity, stage};
 use proxy_common::reason::REASON_SLOTS;
 use proxy_common::service::{
     Affinity, AffinityKey, RingChunk, Service, ServiceKey, ServicePrefix, ServiceRef,
 };
-use proxy_common::settings::{AddressFilter, CachedRoute, CachedService, CpuState, Settings};
+use proxy_common::settings::{
+    AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, Settings,
+};
 use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 
 /// `BPF_F_MMAPABLE`: user space maps the array into its memory.
@@ -52,6 +54,8 @@ pub static BACKENDS: Array<Backend, { capacity::BACKENDS as usize }> = Array::ne
 pub static LIVE_FLOWS: Array<LiveFlows, { capacity::BACKENDS as usize }, MMAPABLE> = Array::new();
 #[btf_map(name = "flows")]
 pub static FLOWS: Array<FlowSet, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "flow_tags")]
+pub static FLOW_TAGS: Array<SetTags, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "snat_addrs")]
 pub static SNAT_ADDRS: Array<Addr, { capacity::SNAT_ADDRS as usize }> = Array::new();
 #[btf_map(name = "snat_ports")]
@@ -79,6 +83,9 @@ pub static SERVICE_CACHE: PerCpuArray<CachedService, { capacity::SERVICE_CACHE a
     PerCpuArray::new();
 #[btf_map(name = "route_cache")]
 pub static ROUTE_CACHE: PerCpuArray<CachedRoute, { capacity::ROUTE_CACHE as usize }> =
+    PerCpuArray::new();
+#[btf_map(name = "adjacencies")]
+pub static ADJACENCIES: PerCpuArray<Adjacency, { capacity::ADJACENCIES as usize }> =
     PerCpuArray::new();
 #[btf_map(name = "reasons")]
 pub static REASONS: PerCpuArray<u64, { REASON_SLOTS as usize }> = PerCpuArray::new();

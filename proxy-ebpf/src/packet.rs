@@ -60,6 +60,13 @@ impl Frame {
         within(self.start(), self.end(), offset)
     }
 
+    /// A pointer to a `T` at the frame's start, if the frame holds it whole.
+    #[inline(always)]
+    pub fn head<T>(self) -> Option<*mut T> {
+        let start = self.start();
+        (start + size_of::<T>() <= self.end()).then_some(start as *mut T)
+    }
+
     /// Reads a `T` at `offset`.
     #[inline(always)]
     pub fn read<T: Copy>(self, offset: usize) -> Option<T> {

@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use proxy_common::ABI_VERSION;
 use proxy_common::addr::Addr;
 use proxy_common::backend::{Backend, BackendState};
-use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, WAYS};
+use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, tag};
 use proxy_common::guard::{GuardKey, GuardRule, action};
 use proxy_common::hash::{filter_bit, flow_hash};
 use proxy_common::maps::{self, program};
@@ -259,6 +259,7 @@ fn flow(port: u16, last_seen: u32) -> FlowEntry {
 /// Writes flows into CPU 0's part of the table; skips those whose preferred way is taken.
 fn write_flows(place: &Place, plane: &DataPlane, flows: &[FlowEntry]) -> Result<usize> {
     let mut table = pinned::<FlowSet>(&place.0, maps::FLOWS)?;
+    let mut tags = pinned::<SetTags>(&place.0, maps::FLOW_TAGS)?;
     let mut live = pinned::<i64>(&place.0, maps::LIVE_FLOWS);
     let secrets = settings(plane).secrets;
     let mut written = 0;
@@ -266,14 +267,15 @@ fn write_flows(place: &Place, plane: &DataPlane, flows: &[FlowEntry]) -> Result<
         let hash = flow_hash(entry.key.words(), &secrets);
         let position = Position::of(hash, plane.capacities().sets_per_cpu);
         let mut set = table.get(&position.set, 0)?;
+        let mut set_tags = tags.get(&position.set, 0)?;
         let way = position.way as usize;
-        if set.header.tags[way] != 0 {
+        if set_tags.tags[way] != 0 {
             continue;
         }
-        set.header.tags[way] = position.tag;
-        set.header.confirmed |= 1 << way;
+        set_tags.tags[way] = position.tag | tag::CONFIRMED;
         set.ways[way] = *entry;
         table.set(position.set, set, 0)?;
+        tags.set(position.set, set_tags, 0)?;
         if let Ok(live) = &mut live {
             let index = u32::from(entry.backend);
             let count = live.get(&index, 0)?;
@@ -537,12 +539,14 @@ fn growing_the_flow_table_keeps_services_and_flows() {
 
         // And each is where the packet path will look for it.
         let table = pinned::<FlowSet>(&place.0, maps::FLOWS)?;
+        let tags = pinned::<SetTags>(&place.0, maps::FLOW_TAGS)?;
         for entry in &flows {
             let hash = flow_hash(entry.key.words(), &after.settings.secrets);
             let position = Position::of(hash, after.settings.sets_per_cpu);
             let set = table.get(&position.set, 0)?;
-            let found = (0..WAYS)
-                .any(|way| set.ways[way].key == entry.key && set.header.tags[way] == position.tag);
+            let tags = tags.get(&position.set, 0)?.tags;
+            let tag = position.tag | tag::CONFIRMED;
+            let found = (0..WAYS).any(|way| set.ways[way].key == entry.key && tags[way] == tag);
             let known = kept
                 .iter()
                 .any(|flow| flow.source.port() == u16::from_be(entry.key.src_port_be));
@@ -596,13 +600,15 @@ fn a_pass_over_a_million_flows_never_holds_a_core_for_long() {
         // Eight flows in every set, as planned.
         let now = now_tick();
         let mut table = pinned::<FlowSet>(&place.0, maps::FLOWS)?;
-        let mut set = table.get(&0, 0)?;
+        let mut tags = pinned::<SetTags>(&place.0, maps::FLOW_TAGS)?;
+        let (mut set, mut set_tags) = (FlowSet::default(), SetTags::default());
         for way in 0..8u16 {
-            set.header.tags[usize::from(way)] = 2 * way + 1;
+            set_tags.tags[usize::from(way)] = 8 * way + 1;
             set.ways[usize::from(way)] = flow(way, now);
         }
         for index in 0..table.len() {
             table.set(index, set, 0)?;
+            tags.set(index, set_tags, 0)?;
         }
         // The thread's own time: others use this machine too.
         let cpu_time = || -> Result<Duration> {

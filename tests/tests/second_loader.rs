@@ -7,14 +7,16 @@ use libbpf_rs::{
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::event::CaptureRecord;
-use proxy_common::flow::{FlowSet, Fragment, FragmentKey, SnatPort};
+use proxy_common::flow::{FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{self, DecapSettings, capacity, program};
 use proxy_common::reason::{REASON_SLOTS, Reason};
 use proxy_common::service::{
     Affinity, AffinityKey, Service, ServiceKey, ServicePrefix, ServiceRef,
 };
-use proxy_common::settings::{AddressFilter, CachedRoute, CachedService, CpuState, Settings};
+use proxy_common::settings::{
+    AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, Settings,
+};
 use proxy_common::stats::{BackendStats, LiveFlows, ServiceStats};
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::rig::{Action, from_client, object_path};
@@ -74,6 +76,7 @@ fn all_wanted() -> Vec<Wanted> {
         wanted::<u32, Backend>(maps::BACKENDS, Array, 0),
         wanted::<u32, LiveFlows>(maps::LIVE_FLOWS, Array, 0),
         wanted::<u32, FlowSet>(maps::FLOWS, Array, 0),
+        wanted::<u32, SetTags>(maps::FLOW_TAGS, Array, 0),
         wanted::<u32, Addr>(maps::SNAT_ADDRS, Array, capacity::SNAT_ADDRS),
         wanted::<u32, SnatPort>(maps::SNAT_PORTS, Array, 0),
         wanted::<FragmentKey, Fragment>(maps::FRAGMENTS, LruHash, capacity::FRAGMENTS),
@@ -83,6 +86,7 @@ fn all_wanted() -> Vec<Wanted> {
         wanted::<u32, CpuState>(maps::CPU_STATE, PercpuArray, 1),
         wanted::<u32, CachedService>(maps::SERVICE_CACHE, PercpuArray, capacity::SERVICE_CACHE),
         wanted::<u32, CachedRoute>(maps::ROUTE_CACHE, PercpuArray, capacity::ROUTE_CACHE),
+        wanted::<u32, Adjacency>(maps::ADJACENCIES, PercpuArray, capacity::ADJACENCIES),
         wanted::<u32, u64>(maps::REASONS, PercpuArray, REASON_SLOTS),
         wanted::<u32, BackendStats>(maps::BACKEND_STATS, PercpuArray, 0),
         wanted::<u32, ServiceStats>(maps::SERVICE_STATS, PercpuArray, capacity::SERVICES),
@@ -187,7 +191,7 @@ fn libbpf_loads_the_object_and_a_packet_passes() {
     let mut object = open();
     for mut map in object.maps_mut() {
         let small = match map.name().to_string_lossy().as_ref() {
-            maps::FLOWS | maps::SNAT_PORTS => Some(16),
+            maps::FLOWS | maps::FLOW_TAGS | maps::SNAT_PORTS => Some(16),
             _ => None,
         };
         if let Some(entries) = small {

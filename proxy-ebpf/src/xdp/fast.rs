@@ -1,5 +1,5 @@
-//! The short way: a whole, untagged packet without IP options, of an established flow whose next hop
-//! is known.
+//! The short way: a whole, untagged packet without IP options, of an established flow or opening a
+//! plain one, to a backend to which others went just before.
 //!
 //! That is nearly every packet of a balancer under load. All offsets are constants here, nothing
 //! is written down for later stages, and each check that fails gives the untouched packet to the
@@ -7,22 +7,38 @@
 //!
 //! Packets that cannot concern a service leave here, too.
 
+use crate::maps::SERVICE_TABLE;
 use crate::packet::{Frame, ether};
 use crate::stats;
 use crate::verdict::Verdict;
-use crate::xdp::parse::{Packet, fragment};
-use crate::xdp::rewrite::{encap, leave, nat};
-use crate::xdp::{Now, filter, flow, forward, pair, select};
+use crate::xdp::flow::{self, NewFlow, Place};
+use crate::xdp::rewrite::plain;
+use crate::xdp::{Now, adjacency, filter, guard, pair, select, service};
+use aya_ebpf::bindings::xdp_action::XDP_TX;
+use aya_ebpf::helpers::bpf_redirect;
 use proxy_common::addr::Addr;
-use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowEntry, FlowKey, Phase, flow_flags};
+use proxy_common::flow::{FlowEntry, FlowKey, Phase, counted, flow_flags};
 use proxy_common::reason::Reason;
-use proxy_common::service::{Mode, protocol};
-use proxy_common::settings::{CachedRoute, Settings, settings_flags};
+use proxy_common::service::{Mode, protocol, service_flags};
+use proxy_common::settings::{Adjacency, Settings, settings_flags};
 use proxy_common::tcp;
 
 /// Flags of a TCP segment that may change its flow's phase.
 const PHASE_FLAGS: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
+
+/// What is known of a plain packet.
+pub struct Plain {
+    /// The tuple.
+    pub key: FlowKey,
+    /// Octets of IP packet.
+    pub length: u32,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// 1 where "don't fragment" is set, or for IPv6.
+    pub dont_fragment: u8,
+    /// 1 for a SYN.
+    opens: u8,
+}
 
 /// Deals with a plain packet and gives the XDP action; `None` leaves the packet as it was.
 #[inline(always)]
@@ -30,32 +46,37 @@ pub fn action(frame: Frame, settings: &Settings) -> Option<u32> {
     if settings.flags & settings_flags::CAPTURE != 0 || settings.sample_every != 0 {
         return None;
     }
-    match frame.read::<u16>(12)? {
-        ether::IPV4 => balance(frame, settings, &ipv4(frame)?),
-        ether::IPV6 => balance(frame, settings, &ipv6(frame)?),
+    let head = frame.head::<[u8; V4]>()?.cast::<u8>();
+    // SAFETY: `head` has checked the bounds.
+    match unsafe { head.add(12).cast::<u16>().read() } {
+        ether::IPV4 => balance::<false>(frame, settings, head, &ipv4(frame, head)?),
+        ether::IPV6 => {
+            let head = frame.head::<[u8; V6]>()?.cast::<u8>();
+            balance::<true>(frame, settings, head, &ipv6(frame, head)?)
+        }
         _ => None,
     }
 }
 
-/// Octets of an IPv4 header without options and a TCP header, which a UDP packet fills as well.
-const V4: usize = 20 + 20;
+/// Octets of an untagged link header, an IPv4 header without options and a TCP header, which a UDP
+/// packet fills as well.
+pub const V4: usize = ether::LEN + 20 + 20;
 /// The same for IPv6.
-const V6: usize = 40 + 20;
+pub const V6: usize = ether::LEN + 40 + 20;
 
 #[inline(always)]
-fn ipv4(frame: Frame) -> Option<Packet> {
-    let header = frame.at::<[u8; V4]>(ether::LEN)?;
-    // SAFETY: `at` has checked the bounds; the offsets are constants below `V4`.
+fn ipv4(frame: Frame, head: *const u8) -> Option<Plain> {
+    // SAFETY: the caller has checked `V4` octets; the offsets are constants below that.
     let (start, total, fragments, next, src, dst, ports) = unsafe {
-        let at = header.cast::<u8>();
+        let at = head.add(ether::LEN);
         (
             at.cast::<u16>().read(),
-            at.add(2).cast::<u16>().read_unaligned(),
-            at.add(6).cast::<u16>().read_unaligned(),
+            at.add(2).cast::<u16>().read(),
+            at.add(6).cast::<u16>().read(),
             at.add(9).read(),
-            at.add(12).cast::<[u8; 4]>().read_unaligned(),
-            at.add(16).cast::<[u8; 4]>().read_unaligned(),
-            at.add(20).cast::<[u8; 4]>().read_unaligned(),
+            quad(at.add(12)),
+            quad(at.add(16)),
+            quad(at.add(20)),
         )
     };
     let [version, tos] = start.to_ne_bytes();
@@ -64,33 +85,30 @@ fn ipv4(frame: Frame) -> Option<Packet> {
         return None;
     }
     let length = usize::from(u16::from_be(total));
-    let flags = transport(frame, next, header.cast(), 20, length)?;
+    let opens = transport(frame, head, next, 20, length)?;
     let mut key = FlowKey::new(Addr::v4(src), Addr::v4(dst), 0, 0, next);
     key.set_ports(ports);
-    Some(packet(
+    Some(Plain {
         key,
-        20,
-        length as u32,
+        length: length as u32,
         tos,
-        0,
-        (fragments >> 14 & 1) as u8,
-        flags,
-    ))
+        dont_fragment: (fragments >> 14 & 1) as u8,
+        opens,
+    })
 }
 
 #[inline(always)]
-fn ipv6(frame: Frame) -> Option<Packet> {
-    let header = frame.at::<[u8; V6]>(ether::LEN)?;
-    // SAFETY: `at` has checked the bounds; the offsets are constants below `V6`.
+fn ipv6(frame: Frame, head: *const u8) -> Option<Plain> {
+    // SAFETY: the caller has checked `V6` octets; the offsets are constants below that.
     let (start, payload, next, src, dst, ports) = unsafe {
-        let at = header.cast::<u8>();
+        let at = head.add(ether::LEN);
         (
-            at.cast::<u16>().read_unaligned(),
-            at.add(4).cast::<u16>().read_unaligned(),
+            at.cast::<u16>().read(),
+            at.add(4).cast::<u16>().read(),
             at.add(6).read(),
-            at.add(8).cast::<[u64; 2]>().read_unaligned(),
-            at.add(24).cast::<[u64; 2]>().read_unaligned(),
-            at.add(40).cast::<[u8; 4]>().read_unaligned(),
+            sixteen(at.add(8)),
+            sixteen(at.add(24)),
+            quad(at.add(40)),
         )
     };
     let start = u16::from_be(start);
@@ -98,31 +116,77 @@ fn ipv6(frame: Frame) -> Option<Packet> {
         return None;
     }
     let length = usize::from(u16::from_be(payload)) + 40;
-    let flags = transport(frame, next, header.cast(), 40, length)?;
+    let opens = transport(frame, head, next, 40, length)?;
     let mut key = FlowKey::new(Addr::from_words(src), Addr::from_words(dst), 0, 0, next);
     key.set_ports(ports);
-    Some(packet(
+    Some(Plain {
         key,
-        40,
-        length as u32,
-        (start >> 4) as u8,
-        1,
-        1,
-        flags,
-    ))
+        length: length as u32,
+        tos: (start >> 4) as u8,
+        dont_fragment: 1,
+        opens,
+    })
 }
 
-/// Checks the lengths and the transport header; gives the TCP flags, 0 for UDP.
+/// Four octets at an even offset, read in halves.
+///
+/// A CPU cannot forward two recent stores to one load: whoever wrote the frame in words of eight
+/// octets just now would have such a load wait until all stores have left the store buffer, and
+/// all that follows with it. Loads at multiples of their size never span two such words.
+///
+/// # Safety
+///
+/// The octets are inside the frame.
 #[inline(always)]
-fn transport(frame: Frame, next: u8, ip: *const u8, at: usize, length: usize) -> Option<u8> {
+unsafe fn quad(at: *const u8) -> [u8; 4] {
+    // SAFETY: the caller's promise.
+    let (low, high) = unsafe {
+        (
+            at.cast::<u16>().read_volatile(),
+            at.add(2).cast::<u16>().read_volatile(),
+        )
+    };
+    (u32::from(low) | u32::from(high) << 16).to_ne_bytes()
+}
+
+/// Sixteen octets that start two octets before a multiple of eight, read as [`quad`] does.
+///
+/// # Safety
+///
+/// The octets are inside the frame.
+#[inline(always)]
+unsafe fn sixteen(at: *const u8) -> [u64; 2] {
+    // SAFETY: the caller's promise.
+    let (a, b, c, d) = unsafe {
+        (
+            at.cast::<u16>().read_volatile(),
+            at.add(2).cast::<u64>().read_volatile(),
+            at.add(10).cast::<u32>().read_volatile(),
+            at.add(14).cast::<u16>().read_volatile(),
+        )
+    };
+    [
+        u64::from(a) | b << 16,
+        b >> 48 | u64::from(c) << 16 | u64::from(d) << 48,
+    ]
+}
+
+/// Checks the lengths and the transport header, `at` octets into the IP packet; gives 1 for a SYN.
+#[inline(always)]
+fn transport(frame: Frame, head: *const u8, next: u8, at: usize, length: usize) -> Option<u8> {
     if length + ether::LEN > frame.len() {
         return None;
     }
     match next {
         protocol::TCP if length >= at + 20 => {
             // SAFETY: the caller has checked the bounds of the IP header and 20 octets more.
-            let (offset, flags) = unsafe { (ip.add(at + 12).read(), ip.add(at + 13).read()) };
-            (offset >= 0x50 && flags & PHASE_FLAGS == 0).then_some(flags)
+            let (offset, flags) = unsafe {
+                let tcp = head.add(ether::LEN + at);
+                (tcp.add(12).read(), tcp.add(13).read())
+            };
+            let phase = flags & PHASE_FLAGS;
+            let opens = phase == tcp::flag::SYN && flags & tcp::flag::ACK == 0;
+            (offset >= 0x50 && (phase == 0 || opens)).then_some(u8::from(opens))
         }
         protocol::UDP if length >= at + 8 => Some(0),
         _ => None,
@@ -130,42 +194,55 @@ fn transport(frame: Frame, next: u8, ip: *const u8, at: usize, length: usize) ->
 }
 
 #[inline(always)]
-fn packet(
-    key: FlowKey,
-    header: u64,
-    length: u32,
-    tos: u8,
-    v6: u8,
-    dont_fragment: u8,
-    tcp_flags: u8,
-) -> Packet {
-    let l3 = ether::LEN as u64;
-    Packet {
-        key,
-        l3,
-        l4: l3 + header,
-        length,
-        fragment_id: 0,
-        fragment: fragment::NONE,
-        v6,
-        tos,
-        tcp_flags,
-        dont_fragment,
-        icmp_type: 0,
-        icmp_code: 0,
-        _pad: 0,
-    }
-}
-
-#[inline(always)]
-fn balance(frame: Frame, settings: &Settings, packet: &Packet) -> Option<u32> {
-    if let Err(verdict) = filter(settings, packet) {
+fn balance<const IPV6: bool>(
+    frame: Frame,
+    settings: &Settings,
+    head: *mut u8,
+    packet: &Plain,
+) -> Option<u32> {
+    if let Err(verdict) = filter(settings, &packet.key, false) {
         return Some(done(verdict));
     }
     let mut place = flow::place(settings, &packet.key)?;
     // A copy: the packet would else have to stand in memory as a whole.
     let key = packet.key;
-    let entry = flow::find(&mut place, &key)?;
+    let now = Now::read();
+    let ifindex = frame.ifindex();
+    let mut opened = 0;
+    let to = if packet.opens != 0 {
+        opened = 1;
+        open::<IPV6>(settings, ifindex, packet, &key, &mut place, now)?
+    } else {
+        known(settings, ifindex, packet, &key, &mut place, now)?
+    };
+    let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
+    if let Some(stats) = stats::backend(to.backend) {
+        stats.packets += 1;
+        stats.bytes += u64::from(packet.length);
+        stats.new_flows += opened;
+    }
+    stats::count_reason(reason);
+    if to.ifindex == ifindex {
+        return Some(XDP_TX);
+    }
+    // SAFETY: no pointers.
+    Some(unsafe { bpf_redirect(to.ifindex, 0) } as u32)
+}
+
+/// Where a packet of an established flow goes.
+#[inline(always)]
+fn known(
+    settings: &Settings,
+    ifindex: u32,
+    packet: &Plain,
+    key: &FlowKey,
+    place: &mut Place,
+    now: Now,
+) -> Option<&'static Adjacency> {
+    let entry = match flow::find_preferred(place.set, place.way, key) {
+        Some(entry) => entry,
+        None => flow::find(place, key)?,
+    };
     // SAFETY: the entry is inside a map's value; only this CPU writes it.
     let (entry, flow) = unsafe { (entry, &*entry) };
     let steady = flow.phase == Phase::Established.code() || flow.phase == Phase::Udp.code();
@@ -175,23 +252,55 @@ fn balance(frame: Frame, settings: &Settings, packet: &Packet) -> Option<u32> {
     {
         return None;
     }
-    let (id, service) = (flow.backend, flow.service);
-    let backend = select::keeps_flows(id, service)?;
-    let now = Now::read();
-    let route = forward::cached(frame, settings, &backend.addr, now.ns)?;
-    let is_nat = backend.mode == Mode::Nat.code();
-    if backend.mode == Mode::FullNat.code()
-        || (is_nat && pair::is_due(backend, packet, flow.last_seen, now.tick))
+    let ids = adjacency::pair(flow.backend, flow.service);
+    let to = adjacency::fresh(settings, ifindex, ids, now.ns)?;
+    if packet.length > to.max_length
+        || (to.mode == Mode::Nat.code() && pair::is_old(flow.last_seen, now.tick))
     {
         return None;
     }
-    let verdict = send(frame, packet, backend, route, place.hash)?;
     seen(entry, now.tick);
-    if let Some(stats) = stats::backend(id) {
-        stats.packets += 1;
-        stats.bytes += u64::from(packet.length);
+    Some(to)
+}
+
+/// Where the first packet of a flow goes; `None` unless the service is open to all, its ring
+/// decides, and the flow is surely new. Remembers the flow.
+#[inline(always)]
+fn open<const IPV6: bool>(
+    settings: &Settings,
+    ifindex: u32,
+    packet: &Plain,
+    key: &FlowKey,
+    place: &mut Place,
+    now: Now,
+) -> Option<&'static Adjacency> {
+    let id = service::cached(settings, &key.dst, key.dst_port_be, key.protocol)?;
+    let service = SERVICE_TABLE.get(u32::from(id))?;
+    if service.flags & service_flags::BUDGET != 0 || !guard::is_open(settings, service) {
+        return None;
     }
-    Some(done(verdict.with(service, id)))
+    let backend = select::by_ring(service, id, key, settings.selection_seed);
+    let to = adjacency::fresh(settings, ifindex, adjacency::pair(backend, id), now.ns)?;
+    // What may yet fail must do so before the flow is remembered.
+    let is_direct = to.mode == Mode::DsrL2.code() || to.mode == Mode::DsrGue.code();
+    if !(is_direct || to.mode == Mode::DsrIpip.code())
+        || packet.length > to.max_length
+        || plain::is_impossible::<IPV6>(to)
+    {
+        return None;
+    }
+    let new = NewFlow {
+        now: now.tick,
+        guard_generation: settings.guard_generation,
+        nat_word: 0,
+        backend,
+        service: id,
+        nat_port_be: 0,
+        phase: Phase::Syn.code(),
+        flags: 0,
+        counted: counted::NOT_YET,
+    };
+    flow::insert_new(place, key, &new).then_some(to)
 }
 
 #[inline(always)]
@@ -200,46 +309,28 @@ fn seen(entry: *mut FlowEntry, tick: u32) {
     unsafe { (*entry).last_seen = tick };
 }
 
-/// Rewrites and sends; `None` before anything is changed.
+/// Rewrites the packet; `None` before anything is changed.
 #[inline(always)]
-fn send(
+fn rewrite<const IPV6: bool>(
     frame: Frame,
-    packet: &Packet,
-    backend: &Backend,
-    route: &CachedRoute,
+    head: *mut u8,
+    packet: &Plain,
+    to: &Adjacency,
     hash: u64,
-) -> Option<Verdict> {
-    let gue = backend.mode == Mode::DsrGue.code();
-    let tunnel = gue || backend.mode == Mode::DsrIpip.code();
-    let overhead = if tunnel {
-        encap::overhead(backend, gue) as u32
-    } else {
-        0
-    };
-    if packet.length + overhead > route.mtu {
+) -> Option<Reason> {
+    if to.mode == Mode::DsrIpip.code() || to.mode == Mode::DsrGue.code() {
+        plain::encapsulate::<IPV6>(frame, packet, to, hash)?;
+        return Some(Reason::Encapsulated);
+    }
+    if to.mode == Mode::DsrL2.code() {
+        plain::link(head, to);
+        return Some(Reason::Direct);
+    }
+    if to.mode != Mode::Nat.code() {
         return None;
     }
-    let (reason, sent) = if tunnel {
-        let sent = encap::encapsulate(frame, packet, backend, Some(route), hash, gue);
-        (Reason::Encapsulated, sent)
-    } else if backend.mode == Mode::DsrL2.code() {
-        (Reason::Direct, leave(frame, packet, route))
-    } else {
-        let mut new = packet.key;
-        new.dst = backend.addr;
-        if backend.port_be != 0 {
-            new.dst_port_be = backend.port_be;
-        }
-        let sent = nat::rewrite::<false, true>(frame, packet, &new);
-        (
-            Reason::Translated,
-            sent.and_then(|()| leave(frame, packet, route)),
-        )
-    };
-    match sent {
-        Ok(action) => Some(Verdict::send(reason, action)),
-        Err(verdict) => Some(verdict),
-    }
+    plain::translate::<IPV6>(head, packet, to)?;
+    Some(Reason::Translated)
 }
 
 #[inline(always)]

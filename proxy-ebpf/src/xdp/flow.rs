@@ -1,13 +1,14 @@
 //! The flow table: find, insert, adopt. Its layout and rules are told in `proxy_common::flow`.
 
 use crate::atomic;
-use crate::maps::{CPU_STATE, FLOWS, SERVICE_TABLE};
+use crate::maps::{CPU_STATE, FLOW_TAGS, FLOWS, SERVICE_TABLE};
 use crate::packet::{forget, opaque};
 use crate::stats;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use core::mem::offset_of;
 use proxy_common::flow::{
-    FlowEntry, FlowKey, FlowSet, Phase, Position, WAYS, flow_flags, lowest_match, ticks_since,
+    FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, counted, flow_flags, lanes,
+    replaceable_lanes, same_lanes, tag, ticks_since, zero_lanes,
 };
 use proxy_common::hash::flow_hash;
 use proxy_common::service::Service;
@@ -25,9 +26,10 @@ pub struct Place {
     pub cpu: u32,
     /// The preferred way; once the flow is found or inserted, its own.
     pub way: u32,
-    /// Tag.
+    /// Tag of an unconfirmed flow.
     pub tag: u32,
-    pub _pad: u32,
+    /// Index of the set.
+    pub index: u32,
 }
 
 /// Computes a tuple's place. `None` if the table lacks the set, which the loader rules out.
@@ -42,25 +44,29 @@ pub fn place_of(settings: &Settings, hash: u64) -> Option<Place> {
     let position = Position::of(hash, settings.sets_per_cpu);
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    let set = FLOWS.get_ptr_mut(cpu * settings.sets_per_cpu + position.set)?;
+    let index = cpu * settings.sets_per_cpu + position.set;
     Some(Place {
         hash,
-        set,
+        set: FLOWS.get_ptr_mut(index)?,
         cpu,
         way: position.way,
         tag: u32::from(position.tag),
-        _pad: 0,
+        index,
     })
 }
 
-/// A way of a set. The bound is checked in a way that the compiler keeps, because the verifier
-/// forgets it when the number is spilled.
+/// The tags of a place's set. Looked up only where they are needed: a known flow is mostly found
+/// without.
+#[inline(always)]
+fn tags_of(place: &Place) -> Option<*mut SetTags> {
+    FLOW_TAGS.get_ptr_mut(place.index)
+}
+
+/// A way of a set.
 #[inline(always)]
 fn way_of(set: *mut FlowSet, way: u32) -> *mut FlowEntry {
-    let way = lane(way);
-    let way = if way < WAYS { way } else { 0 };
-    // SAFETY: `way` is below `WAYS`; the result stays inside the map's value.
-    unsafe { (&raw mut (*set).ways).cast::<FlowEntry>().add(way) }
+    // SAFETY: there are sixteen ways.
+    unsafe { set.cast::<FlowEntry>().add(lane(way)) }
 }
 
 /// A way's number as an index that the verifier knows to be below 16.
@@ -74,15 +80,16 @@ fn lane(way: u32) -> usize {
 
 /// The tag of a way.
 #[inline(always)]
-fn tag_of(set: *mut FlowSet, way: u32) -> *mut u16 {
-    // SAFETY: there are sixteen lanes.
-    unsafe { (&raw mut (*set).header.tags).cast::<u16>().add(lane(way)) }
+fn tag_of(tags: *mut SetTags, way: u32) -> *mut u16 {
+    // SAFETY: there are sixteen ways.
+    unsafe { tags.cast::<u16>().add(lane(way)) }
 }
 
-/// Compares tuples as words with one branch. Five would cost the verifier more than it grants:
-/// it counts the branches of the longest way through all parts of the table.
+/// What two tuples differ in: 0 if in nothing. One number and not five comparisons: those would cost
+/// the verifier more than it grants, as it counts the branches of the longest way through all
+/// parts of the table.
 #[inline(always)]
-fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
+fn difference(entry: *const FlowEntry, key: &FlowKey) -> u64 {
     // SAFETY: both are aligned to eight octets and five words long.
     let (a, b) = unsafe {
         (
@@ -90,30 +97,39 @@ fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
             (&raw const *key).cast::<[u64; 5]>().read(),
         )
     };
-    opaque((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) == 0
+    opaque((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]))
 }
 
-/// Finds a flow in this CPU's part: the preferred way first, then whatever the tags allow.
-/// `place` then names the way.
+/// True if an entry is of this flow.
 #[inline(always)]
-pub fn find(place: &mut Place, key: &FlowKey) -> Option<*mut FlowEntry> {
-    let preferred = way_of(place.set, place.way);
-    if same(preferred, key) {
-        return Some(preferred);
-    }
-    let way = search(place.set, key, u64::from(place.tag));
-    if way >= WAYS as u64 {
+fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
+    difference(entry, key) == 0
+}
+
+/// Finds a flow in its preferred pair of ways. Both are read at once, and which of them it is comes
+/// out as a number: a branch would be guessed wrong every other time, and nothing that follows
+/// could start before the entry has arrived from memory.
+#[inline(always)]
+pub fn find_preferred(set: *mut FlowSet, way: u32, key: &FlowKey) -> Option<*mut FlowEntry> {
+    // SAFETY: there are sixteen ways; an even one has a neighbour.
+    let pair = unsafe { set.cast::<FlowEntry>().add(lane(way & !1)) };
+    // SAFETY: as above.
+    let (first, second) = (
+        difference(pair, key),
+        difference(unsafe { pair.add(1) }, key),
+    );
+    let other = opaque((first | first.wrapping_neg()) >> 63) & 1;
+    if opaque(second.wrapping_mul(other)) != 0 {
         return None;
     }
-    place.way = way as u32;
-    Some(way_of(place.set, place.way))
+    // SAFETY: `other` is 0 or 1.
+    Some(unsafe { pair.add(other as usize) })
 }
 
-/// As [`find`], for a packet that most likely opens a flow: the tags alone tell that it has none,
-/// and the preferred way, a cache line of its own, need not be fetched.
+/// Finds a flow in this CPU's part by its tag. `place` then names the way.
 #[inline(always)]
-pub fn find_new(place: &mut Place, key: &FlowKey) -> Option<*mut FlowEntry> {
-    let way = search(place.set, key, u64::from(place.tag));
+pub fn find(place: &mut Place, key: &FlowKey) -> Option<*mut FlowEntry> {
+    let way = search(tags_of(place)?, place.set, key, u64::from(place.tag));
     if way >= WAYS as u64 {
         return None;
     }
@@ -138,26 +154,26 @@ fn unknown(value: u64) -> u64 {
 
 /// Looks through the tags of a set. Gives the way, or [`WAYS`] if the flow is not there.
 #[inline(never)]
-fn search(set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
-    unknown(scan(set, key, tag))
+fn search(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
+    unknown(scan(tags, set, key, tag as u16))
 }
 
 #[inline(always)]
-fn scan(set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
-    let tag = tag as u16;
-    if !has_tag(set, tag) {
+fn scan(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u16) -> u64 {
+    if !has_tag(tags, tag) {
         return WAYS as u64;
     }
     for way in 0..WAYS as u32 {
-        // SAFETY: the lane is in the set's header.
-        if unsafe { tag_of(set, way).read() } == tag && same(way_of(set, way), key) {
+        // SAFETY: the way is in the set.
+        let found = unsafe { tag_of(tags, way).read() };
+        if found & (tag::HASH | tag::USED) == tag && same(way_of(set, way), key) {
             return u64::from(way);
         }
     }
     WAYS as u64
 }
 
-/// Lowest lane marked in a word of [`lowest_match`].
+/// Lowest lane marked in a word.
 #[inline(always)]
 fn lane_of(marks: u64) -> u64 {
     if marks & 0x8000 != 0 {
@@ -171,19 +187,46 @@ fn lane_of(marks: u64) -> u64 {
     }
 }
 
-/// A free way of a set, or [`WAYS`].
+/// The tags of a set as words.
 #[inline(always)]
-fn free_way(set: *mut FlowSet) -> u64 {
-    // SAFETY: the tags are the first 32 octets of the set, aligned.
-    let words = unsafe { set.cast::<[u64; 4]>().read() };
-    for (index, word) in words.iter().enumerate() {
-        let marks = lowest_match(*word, 0);
-        if marks != 0 {
-            // The sixteenth lane is always zero and is no way: it comes out as `WAYS`.
-            return index as u64 * 4 + lane_of(marks);
+fn words(tags: *mut SetTags) -> [u64; 4] {
+    // SAFETY: sixteen tags are thirty-two octets, aligned.
+    unsafe { tags.cast::<[u64; 4]>().read() }
+}
+
+/// The first way that is marked, or [`WAYS`].
+#[inline(always)]
+fn first_marked(marks: [u64; 4]) -> u64 {
+    for (index, marks) in marks.iter().enumerate() {
+        if *marks != 0 {
+            return index as u64 * 4 + lane_of(*marks);
         }
     }
     WAYS as u64
+}
+
+/// A way for a new flow, or [`WAYS`], by the tags alone: a free one, the preferred pair first, or
+/// one whose flow may go without a look at it.
+#[inline(always)]
+fn pick(tags: *mut SetTags, preferred: u32) -> u64 {
+    let (way, other) = (preferred, preferred ^ 1);
+    // SAFETY: the ways are in the set.
+    let (mine, its) = unsafe { (tag_of(tags, way).read(), tag_of(tags, other).read()) };
+    if mine == 0 {
+        return u64::from(way);
+    }
+    if its == 0 {
+        return u64::from(other);
+    }
+    let words = words(tags);
+    let free = first_marked(words.map(zero_lanes));
+    if free < WAYS as u64 {
+        return free;
+    }
+    if mine & (tag::CONFIRMED | tag::COUNTED) == 0 {
+        return u64::from(way);
+    }
+    first_marked(words.map(replaceable_lanes))
 }
 
 /// What a new entry holds beside its tuple.
@@ -198,7 +241,7 @@ pub struct NewFlow {
     pub nat_port_be: u16,
     pub phase: u8,
     pub flags: u8,
-    /// 1 to count the flow in `live_flows`.
+    /// One of [`counted`]. [`counted::YES`] counts the flow in `live_flows` at once.
     pub counted: u32,
 }
 
@@ -206,89 +249,130 @@ pub struct NewFlow {
 /// forwards such a flow without an entry.
 #[inline(always)]
 pub fn insert(place: &mut Place, key: &FlowKey, new: &NewFlow) -> Option<*mut FlowEntry> {
-    // SAFETY: the lane is in the set's header.
-    let preferred = unsafe { tag_of(place.set, place.way).read() };
-    let mut way = u64::from(place.way);
-    if preferred != 0 {
-        way = room(place.set, u64::from(new.now));
-        if way >= WAYS as u64 {
-            if let Some(stats) = stats::service(new.service) {
-                stats.untracked_flows += 1;
-            }
-            return None;
+    let tags = tags_of(place)?;
+    let way = room(tags, place.set, u64::from(place.way), u64::from(new.now));
+    if way >= WAYS as u64 {
+        if let Some(stats) = stats::service(new.service) {
+            stats.untracked_flows += 1;
         }
+        return None;
     }
-    let way = way as u32;
-    place.way = way;
-    let entry = way_of(place.set, way);
-    // SAFETY: this CPU is the only writer of its part; readers compare the tuple again after they
-    // have copied an entry, and the protocol, written last, makes it match.
-    unsafe {
-        (*entry).key.protocol = 0;
-        (*entry).last_seen = new.now;
-        (*entry).counted = new.counted;
-        (*entry).guard_generation = new.guard_generation;
-        (*entry).nat_word = new.nat_word;
-        (*entry).backend = new.backend;
-        (*entry).service = new.service;
-        (*entry).nat_port_be = new.nat_port_be;
-        (*entry).phase = new.phase;
-        (*entry).flags = new.flags;
-        (*entry).key.src = key.src;
-        (*entry).key.dst = key.dst;
-        (*entry).key.src_port_be = key.src_port_be;
-        (*entry).key.dst_port_be = key.dst_port_be;
-        (*entry).key._pad = 0;
-        (*entry).key._pad2 = 0;
-        (*entry).key.protocol = key.protocol;
-        (*place.set).header.confirmed &= !(1u16 << way);
-        tag_of(place.set, way).write(place.tag as u16);
-    }
-    if new.counted != 0 {
+    let entry = put(place, tags, way as u32, key, new);
+    if new.counted == counted::YES {
         stats::add_live(new.backend, 1);
     }
     Some(entry)
 }
 
-/// Finds a way for a new flow in a set whose preferred way is taken.
+/// Inserts a new flow that is not counted yet, unless it may be known; false if it may be, or if the
+/// tags name no way for it. Nothing is read but the tags.
+#[inline(always)]
+pub fn insert_new(place: &mut Place, key: &FlowKey, new: &NewFlow) -> bool {
+    let Some(tags) = tags_of(place) else {
+        return false;
+    };
+    if has_tag(tags, place.tag as u16) {
+        return false;
+    }
+    let way = pick(tags, place.way);
+    if way >= WAYS as u64 {
+        return false;
+    }
+    put(place, tags, way as u32, key, new);
+    true
+}
+
+/// Two fields side by side as one word.
+#[inline(always)]
+fn pair_of(first: u32, second: u32) -> u64 {
+    u64::from(first) | u64::from(second) << 32
+}
+
+/// Writes a flow into a way, in as few stores as possible: they wait for a line from far memory,
+/// and the CPU has room for a hundred that wait.
+#[inline(always)]
+fn put(
+    place: &mut Place,
+    tags: *mut SetTags,
+    way: u32,
+    key: &FlowKey,
+    new: &NewFlow,
+) -> *mut FlowEntry {
+    place.way = way;
+    let entry = way_of(place.set, way);
+    const {
+        assert!(offset_of!(FlowEntry, last_seen) == 40 && offset_of!(FlowEntry, counted) == 44);
+        assert!(offset_of!(FlowEntry, nat_word) == 52 && offset_of!(FlowEntry, service) == 58);
+        assert!(offset_of!(FlowEntry, nat_port_be) == 60 && offset_of!(FlowEntry, flags) == 63);
+    }
+    let [a, b, c, d, last] = key.words();
+    let mark = if new.counted == counted::YES {
+        tag::COUNTED
+    } else {
+        0
+    };
+    // SAFETY: this CPU is the only writer of its part; readers compare the tuple again after they
+    // have copied an entry, and its last word, zero meanwhile, is written last.
+    unsafe {
+        let words = entry.cast::<u64>();
+        words.add(4).write_volatile(0);
+        forget();
+        words.write(a);
+        words.add(1).write(b);
+        words.add(2).write(c);
+        words.add(3).write(d);
+        words.add(5).write(pair_of(new.now, new.counted));
+        words
+            .add(6)
+            .write(pair_of(new.guard_generation, new.nat_word));
+        let ids = pair_of(
+            u32::from(new.backend) | u32::from(new.service) << 16,
+            u32::from(new.nat_port_be) | u32::from(new.phase) << 16 | u32::from(new.flags) << 24,
+        );
+        words.add(7).write(ids);
+        forget();
+        words.add(4).write_volatile(last);
+        let tag = tag_of(tags, way);
+        if tag.read() != 0
+            && let Some(stats) = stats::service(new.service)
+        {
+            stats.replaced_flows += 1;
+        }
+        tag.write(place.tag as u16 | mark);
+    }
+    entry
+}
+
+/// Finds a way for a new flow. Where the tags name none, that is an unconfirmed flow's that is
+/// counted, or a confirmed one's that is idle for its timeout. Ends the counting of the one that
+/// goes. [`WAYS`] if none may.
 #[inline(never)]
-fn room(set: *mut FlowSet, now: u64) -> u64 {
-    let free = unknown(free_way(set));
-    if free < WAYS as u64 {
-        return free;
+fn room(tags: *mut SetTags, set: *mut FlowSet, preferred: u64, now: u64) -> u64 {
+    let way = unknown(pick(tags, preferred as u32));
+    if way < WAYS as u64 {
+        return way;
     }
-    let chosen = unknown(victim(set, now as u32));
-    if chosen >= WAYS as u64 {
-        return chosen;
+    let chosen = unknown(victim(tags, set, preferred as u32, now as u32));
+    if chosen < WAYS as u64 {
+        uncount(way_of(set, chosen as u32));
     }
-    // SAFETY: this CPU is the only writer of the header.
-    unsafe { (*set).header.hand = (chosen + 1) as u16 };
-    let entry = way_of(set, chosen as u32);
-    // SAFETY: the way is inside the set.
-    let service = unsafe { (*entry).service };
-    if let Some(stats) = stats::service(service) {
-        stats.replaced_flows += 1;
-    }
-    uncount(entry);
     chosen
 }
 
 /// The flow that a new one may replace, or [`WAYS`].
 #[inline(always)]
-fn victim(set: *mut FlowSet, now: u32) -> u64 {
-    // SAFETY: this CPU is the only writer of the header, except for cleared tags.
-    let (confirmed, hand) = unsafe { ((*set).header.confirmed, (*set).header.hand) };
-    // Unconfirmed flows in turn; then confirmed ones that are idle for their timeout.
-    for step in 0..WAYS as u32 {
-        let way = u32::from(hand) + step;
-        let way = if way >= WAYS as u32 {
-            way - WAYS as u32
+fn victim(tags: *mut SetTags, set: *mut FlowSet, preferred: u32, now: u32) -> u64 {
+    let unconfirmed = |word: u64| zero_lanes(word & lanes(tag::CONFIRMED));
+    let way = first_marked(words(tags).map(unconfirmed));
+    if way < WAYS as u64 {
+        // Not always the same one: the preferred way is as good as any, if it will do.
+        // SAFETY: the way is in the set.
+        let tag = unsafe { tag_of(tags, preferred).read() };
+        return if tag & tag::CONFIRMED == 0 {
+            u64::from(preferred)
         } else {
             way
         };
-        if way < WAYS as u32 && confirmed >> way & 1 == 0 {
-            return u64::from(way);
-        }
     }
     for way in 0..WAYS as u32 {
         if expired(way_of(set, way), now) {
@@ -330,9 +414,22 @@ pub fn idle_ticks(service: &Service, phase: u8) -> u32 {
 #[inline(always)]
 pub fn uncount(entry: *mut FlowEntry) {
     // SAFETY: the field is aligned to four octets and only changed atomically.
-    if unsafe { atomic::take(&raw mut (*entry).counted) } != 0 {
+    let before = unsafe { atomic::swap(&raw mut (*entry).counted, counted::NEVER) };
+    if before == counted::YES {
         // SAFETY: the entry is inside a map's value.
         stats::add_live(unsafe { (*entry).backend }, -1);
+    }
+}
+
+/// Counts a flow as live, unless it is, or another CPU's entry of it is.
+#[inline(always)]
+fn count(entry: *mut FlowEntry) {
+    // SAFETY: as in `uncount`.
+    let counted = unsafe { &raw mut (*entry).counted };
+    // SAFETY: as in `uncount`.
+    if unsafe { atomic::replace(counted, counted::NOT_YET, counted::YES) } {
+        // SAFETY: the entry is inside a map's value.
+        stats::add_live(unsafe { (*entry).backend }, 1);
     }
 }
 
@@ -358,7 +455,9 @@ pub fn remove(place: &Place, entry: *mut FlowEntry) {
     // SAFETY: this CPU is the only writer of its part.
     unsafe {
         (*entry).key.protocol = 0;
-        tag_of(place.set, place.way).write(0);
+        if let Some(tags) = tags_of(place) {
+            tag_of(tags, place.way).write(0);
+        }
     }
 }
 
@@ -369,7 +468,7 @@ pub fn touch(place: &Place, entry: *mut FlowEntry, now: u32, phase: u8) {
     unsafe {
         (*entry).last_seen = now;
         if (*entry).flags & flow_flags::CONFIRMED == 0 {
-            confirm(place, entry);
+            confirm(place, entry, phase);
         }
         if (*entry).phase != phase {
             (*entry).phase = phase;
@@ -380,13 +479,24 @@ pub fn touch(place: &Place, entry: *mut FlowEntry, now: u32, phase: u8) {
     }
 }
 
-/// Marks a flow's way as confirmed: new flows do not replace it any more.
+/// Sets a bit in a flow's tag.
 #[inline(always)]
-fn confirm(place: &Place, entry: *mut FlowEntry) {
+fn mark(place: &Place, bit: u16) {
+    if let Some(tags) = tags_of(place) {
+        let tag = tag_of(tags, place.way);
+        // SAFETY: the way is in the set, and this CPU is the only writer of its part.
+        unsafe { tag.write(tag.read() | bit) };
+    }
+}
+
+/// Marks a flow as confirmed: new flows do not replace it any more, and it counts as live.
+#[inline(always)]
+fn confirm(place: &Place, entry: *mut FlowEntry, phase: u8) {
     // SAFETY: this CPU is the only writer of its part.
-    unsafe {
-        (*entry).flags |= flow_flags::CONFIRMED;
-        (*place.set).header.confirmed |= 1 << lane(place.way);
+    unsafe { (*entry).flags |= flow_flags::CONFIRMED };
+    mark(place, tag::CONFIRMED);
+    if phase != Phase::Closing.code() {
+        count(entry);
     }
 }
 
@@ -405,14 +515,15 @@ pub fn adopt(settings: &Settings, place: &mut Place, key: &FlowKey, now: u64) ->
     let mut next = 0;
     for _ in 0..CANDIDATES {
         let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
-        let Some(set) = FLOWS.get_ptr_mut(cpu.wrapping_mul(settings.sets_per_cpu) + set_index)
+        let index = cpu.wrapping_mul(settings.sets_per_cpu) + set_index;
+        let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index))
         else {
             break;
         };
         if cpu >= settings.cpus {
             break;
         }
-        let way = search(set, key, u64::from(place.tag));
+        let way = search(tags, set, key, u64::from(place.tag));
         if way < WAYS as u64 {
             return copy(place, way_of(set, way as u32), key, now);
         }
@@ -454,16 +565,17 @@ pub fn end_elsewhere(settings: &Settings, place: &Place, key: &FlowKey, now: u64
     let mut next = 0;
     for _ in 0..CANDIDATES {
         let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
-        let Some(set) = FLOWS.get_ptr_mut(cpu.wrapping_mul(settings.sets_per_cpu) + set_index)
+        let index = cpu.wrapping_mul(settings.sets_per_cpu) + set_index;
+        let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index))
         else {
             break;
         };
         if cpu >= settings.cpus {
             break;
         }
-        let way = search(set, key, u64::from(place.tag));
+        let way = search(tags, set, key, u64::from(place.tag));
         if way < WAYS as u64 {
-            take_from(set, way as u32, place.tag as u16, key);
+            take_from(tags, set, way as u32, key);
         }
         next = cpu + 1;
     }
@@ -473,20 +585,20 @@ pub fn end_elsewhere(settings: &Settings, place: &Place, key: &FlowKey, now: u64
 /// Removes another CPU's entry as user space does: the tuple's last word first, unless the owner
 /// has replaced it meanwhile, then the tag.
 #[inline(always)]
-fn take_from(set: *mut FlowSet, way: u32, tag: u16, key: &FlowKey) {
+fn take_from(tags: *mut SetTags, set: *mut FlowSet, way: u32, key: &FlowKey) {
     let entry = way_of(set, way);
     uncount(entry);
-    // SAFETY: the word is aligned and inside a map's value; the tag is in the set's header.
+    // SAFETY: the word is aligned and inside a map's value; the tag is in the set.
     unsafe {
         let last = entry.cast::<u64>().add(4);
-        if atomic::exchange(last, key.words()[4], 0) && tag_of(set, way).read() == tag {
-            tag_of(set, way).write(0);
+        if atomic::exchange(last, key.words()[4], 0) {
+            tag_of(tags, way).write(0);
         }
     }
 }
 
 /// Parts with the right tag that are searched: two flows of one set share a tag with a chance of
-/// 15 in 32 768, so a third candidate is next to impossible.
+/// 15 in 8192, so a third candidate is next to impossible.
 const CANDIDATES: u32 = 2;
 
 /// The next CPU, from `next` on, whose part has the flow's tag; [`MAX_CPUS`] if none has.
@@ -502,10 +614,10 @@ fn candidate(settings: &Settings, place: &Place, set_index: u32, next: u32) -> u
         if before != 0 || cpu == place.cpu {
             continue;
         }
-        let Some(set) = FLOWS.get_ptr_mut(cpu * settings.sets_per_cpu + set_index) else {
+        let Some(tags) = FLOW_TAGS.get_ptr_mut(cpu * settings.sets_per_cpu + set_index) else {
             break;
         };
-        if has_tag(set, place.tag as u16) {
+        if has_tag(tags, place.tag as u16) {
             return u64::from(cpu);
         }
     }
@@ -514,15 +626,9 @@ fn candidate(settings: &Settings, place: &Place, set_index: u32, next: u32) -> u
 
 /// True if some way of a set has this tag.
 #[inline(always)]
-fn has_tag(set: *mut FlowSet, tag: u16) -> bool {
-    // SAFETY: the tags are the first 32 octets of the set, aligned.
-    let words = unsafe { set.cast::<[u64; 4]>().read() };
-    opaque(
-        lowest_match(words[0], tag)
-            | lowest_match(words[1], tag)
-            | lowest_match(words[2], tag)
-            | lowest_match(words[3], tag),
-    ) != 0
+fn has_tag(tags: *mut SetTags, tag: u16) -> bool {
+    let [a, b, c, d] = words(tags).map(|word| same_lanes(word, tag));
+    opaque(a | b | c | d) != 0
 }
 
 /// Copies another CPU's entry. The flow is counted once: the count moves with the copy.
@@ -540,7 +646,7 @@ fn copy(place: &mut Place, from: *mut FlowEntry, key: &FlowKey, now: u32) -> *mu
             nat_port_be: (*from).nat_port_be,
             phase: (*from).phase,
             flags: (*from).flags & flow_flags::RETURN,
-            counted: 0,
+            counted: counted::NOT_YET,
         }
     };
     if !same(from, key) {
@@ -550,9 +656,11 @@ fn copy(place: &mut Place, from: *mut FlowEntry, key: &FlowKey, now: u32) -> *mu
         return core::ptr::null_mut();
     };
     // SAFETY: aligned to four octets and only changed atomically.
-    if unsafe { atomic::take(&raw mut (*from).counted) } != 0 {
-        // SAFETY: the entry is in this CPU's part.
-        unsafe { (*entry).counted = 1 };
+    let before = unsafe { atomic::swap(&raw mut (*from).counted, counted::NEVER) };
+    // SAFETY: the entry is in this CPU's part.
+    unsafe { (*entry).counted = before };
+    if before == counted::YES {
+        mark(place, tag::COUNTED);
     }
     entry
 }

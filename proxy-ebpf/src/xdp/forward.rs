@@ -33,20 +33,6 @@ pub enum Route {
     None,
 }
 
-/// The cached way to `to`, if there is one and it is fresh.
-#[inline(always)]
-pub fn cached(
-    frame: Frame,
-    settings: &Settings,
-    to: &Addr,
-    now_ns: u64,
-) -> Option<&'static CachedRoute> {
-    let cached = slot(to)?;
-    // SAFETY: the element belongs to this CPU.
-    let cached = unsafe { &*cached };
-    (is_fresh(frame, settings, cached, to, now_ns) && cached.ifindex != 0).then_some(cached)
-}
-
 /// The element of the cache that an address belongs to.
 #[inline(always)]
 fn slot(to: &Addr) -> Option<*mut CachedRoute> {

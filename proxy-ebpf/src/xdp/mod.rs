@@ -1,7 +1,7 @@
 //! The balancer: one packet's way from top to bottom.
 //!
 //! ```text
-//! program sluice_balance: plain packets of established flows, sent at once (`fast`)
+//! program sluice_balance: plain packets of established flows and plain SYNs, sent at once (`fast`)
 //!   │ all others
 //!   ▼
 //! program sluice_parse              program sluice_open            program sluice_icmp
@@ -16,12 +16,14 @@
 //! ```
 //!
 //! A known flow needs neither its service nor its guard: its entry names the backend, and the
-//! backend's entry holds all that forwarding needs. That is what makes it cheap.
+//! backend's entry holds all that forwarding needs. That is what makes it cheap. What the first
+//! program needs of a backend and its route is prepared by the later ones (`adjacency`).
 //!
 //! Answers of NAT backends (`sluice_return`) and "too big" messages (`sluice_too_big`) have programs
 //! of their own, too. The programs hand a packet on by tail call; what is known of it waits in the `scratch`
 //! map. Each is verified by itself, so that its cost to the verifier does not multiply.
 
+pub mod adjacency;
 pub mod decap;
 pub mod errors;
 pub mod fast;
@@ -50,12 +52,11 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::XdpContext;
 use known::Known;
 use parse::Packet;
-use proxy_common::flow::TICK_SHIFT;
+use proxy_common::flow::{FlowKey, TICK_SHIFT};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::protocol;
 use proxy_common::settings::{Settings, settings_flags};
-use proxy_common::tcp;
 
 /// The time of a packet.
 #[derive(Clone, Copy)]
@@ -188,7 +189,11 @@ fn count(frame: Frame, settings: &Settings, verdict: Verdict) -> u32 {
 /// The stages behind the parser, for flows that have an entry.
 #[inline(always)]
 fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdict> {
-    filter(settings, &work.packet)?;
+    filter(
+        settings,
+        &work.packet.key,
+        icmp::is_icmp(&work.packet) && icmp::is_error(&work.packet),
+    )?;
     let now = Now::read();
     work.now_ns = now.ns;
     fragment::stage(&mut work.packet, now.tick)?;
@@ -209,12 +214,7 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
         return end(Reason::DropInternal);
     };
     chosen.hash = place.hash;
-    let entry = if tcp::opens(packet.tcp_flags) {
-        flow::find_new(&mut place, &packet.key)
-    } else {
-        flow::find(&mut place, &packet.key)
-    };
-    let Some(entry) = entry else {
+    let Some(entry) = flow::find(&mut place, &packet.key) else {
         return hand_on(frame, stage::OPEN);
     };
     if settings.cpus > 1 && known::ends(entry, packet) {
@@ -236,16 +236,13 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
 
 /// Lets packets go that cannot concern any service.
 #[inline(always)]
-fn filter(settings: &Settings, packet: &Packet) -> Stage<()> {
-    if settings.flags & settings_flags::PREFIX_SERVICES != 0
-        || service::may_concern(&packet.key.dst)
-    {
+fn filter(settings: &Settings, key: &FlowKey, is_icmp_error: bool) -> Stage<()> {
+    if settings.flags & settings_flags::PREFIX_SERVICES != 0 || service::may_concern(&key.dst) {
         return Ok(());
     }
     // With NAT, answers of backends concern us too, and errors that routers send about them.
     if settings.flags & settings_flags::NAT != 0
-        && (service::may_concern(&packet.key.src)
-            || (icmp::is_icmp(packet) && icmp::is_error(packet)))
+        && (service::may_concern(&key.src) || is_icmp_error)
     {
         return Ok(());
     }

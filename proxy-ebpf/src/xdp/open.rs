@@ -13,10 +13,10 @@ use crate::xdp::known::Known;
 use crate::xdp::parse::Packet;
 use crate::xdp::send::{self, Chosen};
 use crate::xdp::{Now, full_nat, guard, hand_on, known, local, pair, select, service};
-use proxy_common::flow::Phase;
+use proxy_common::flow::{Phase, counted};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
-use proxy_common::service::{Mode, Service, ServiceRef, kind, protocol, service_flags};
+use proxy_common::service::{Mode, Selection, Service, ServiceRef, kind, protocol, service_flags};
 use proxy_common::settings::{Settings, settings_flags};
 use proxy_common::tcp;
 
@@ -66,6 +66,11 @@ pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdic
     let Some(backend) = select::keeps_flows(chosen.backend, chosen.service) else {
         return end(Reason::DropInternal);
     };
+    if backend.mode == Mode::Nat.code() {
+        // Here and not in `open`, for the stack's sake.
+        let moment = pair::moment(now.tick, first_phase(packet));
+        pair::keep_alive(settings, &packet.key, chosen, backend, moment);
+    }
     send::to_backend(frame, settings, work, now, backend)
 }
 
@@ -156,7 +161,7 @@ fn try_open(
         nat_port_be: 0,
         phase: first_phase(packet),
         flags: 0,
-        counted: 0,
+        counted: counted::NEVER,
     };
     if service.mode == Mode::Local.code() {
         let _ = flow::insert(place, &packet.key, &new);
@@ -177,24 +182,28 @@ fn try_open(
         new.nat_word = (port >> 16) as u32 & 0xffff;
         new.nat_port_be = port as u16;
     }
-    new.counted = u32::from(new.phase != Phase::Closing.code());
+    new.counted = counting(service, new.phase);
     let _ = flow::insert(place, &packet.key, &new);
     chosen.backend = new.backend;
     chosen.nat_word = new.nat_word;
     chosen.nat_port_be = new.nat_port_be;
-    if service.mode == Mode::Nat.code() {
-        pair::keep_alive(
-            settings,
-            &packet.key,
-            chosen,
-            backend,
-            pair::moment(now.tick, new.phase),
-        );
-    }
     if let Some(stats) = stats::backend(new.backend) {
         stats.new_flows += 1;
     }
     Ok(())
+}
+
+/// When a new flow counts as live: one that a SYN opens, with its second packet, unless the choice
+/// by two must see it at once.
+#[inline(always)]
+fn counting(service: &Service, phase: u8) -> u32 {
+    if phase == Phase::Closing.code() {
+        counted::NEVER
+    } else if phase == Phase::Syn.code() && service.selection != Selection::TwoChoices.code() {
+        counted::NOT_YET
+    } else {
+        counted::YES
+    }
 }
 
 /// Phase of a new flow.

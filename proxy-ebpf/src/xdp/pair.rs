@@ -17,7 +17,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use flow::NewFlow;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowKey, TICK_SHIFT, flow_flags};
+use proxy_common::flow::{FlowKey, TICK_SHIFT, counted, flow_flags};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
@@ -33,8 +33,14 @@ const RENEW_SHIFT: u32 = 10;
 #[inline(always)]
 pub fn is_due(backend: &Backend, packet: &Packet, seen: u32, now: u32) -> bool {
     (backend.mode == Mode::Nat.code() || backend.mode == Mode::FullNat.code())
-        && (seen >> RENEW_SHIFT != now >> RENEW_SHIFT
+        && (is_old(seen, now)
             || packet.tcp_flags & (tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST) != 0)
+}
+
+/// True if the other direction's entry was last renewed in an earlier interval.
+#[inline(always)]
+pub fn is_old(seen: u32, now: u32) -> bool {
+    seen >> RENEW_SHIFT != now >> RENEW_SHIFT
 }
 
 /// Tick and phase in one argument.
@@ -80,7 +86,7 @@ pub fn keep_alive(
         nat_port_be: key.dst_port_be,
         phase,
         flags: flow_flags::RETURN,
-        counted: 0,
+        counted: counted::NEVER,
     };
     match flow::find(&mut place, &answer) {
         Some(entry) => {

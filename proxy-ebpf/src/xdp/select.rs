@@ -24,6 +24,15 @@ pub fn backend(service: &Service, id: u16, key: &FlowKey, seed: u64, now: u32) -
     source_affinity(service, u64::from(id), &key.src, seed, u64::from(now)) as u16
 }
 
+/// Chooses a backend by the ring alone, where the service says so; 0 otherwise.
+#[inline(always)]
+pub fn by_ring(service: &Service, id: u16, key: &FlowKey, seed: u64) -> u16 {
+    if service.selection != Selection::Maglev.code() || service.ring_size == 0 {
+        return 0;
+    }
+    ring(id, selection_hash(key, seed), service.ring_size)
+}
+
 /// The backend in a ring's slot.
 #[inline(always)]
 fn ring(id: u16, hash: u32, size: u32) -> u16 {

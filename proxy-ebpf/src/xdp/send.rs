@@ -7,7 +7,7 @@ use crate::verdict::{Stage, Verdict, end};
 use crate::xdp::forward::{self, Route};
 use crate::xdp::parse::{Packet, fragment};
 use crate::xdp::rewrite::{encap, leave, nat};
-use crate::xdp::{Now, hand_on};
+use crate::xdp::{Now, adjacency, hand_on};
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
@@ -96,8 +96,12 @@ fn dispatch(
     } else {
         0
     };
+    // SAFETY: the reference is valid. Read once and before the backend is, see `note`.
+    let generation = unsafe { (&raw const settings.generation).read_volatile() };
+    forget();
     let route = match forward::route(frame, settings, &backend.addr, now.ns) {
         Route::Known(route) => {
+            adjacency::note(backend, route, chosen.backend, generation);
             if packet.length + overhead > route.mtu {
                 *mtu = route.mtu.saturating_sub(overhead);
                 return hand_on(frame, stage::TOO_BIG);

@@ -23,23 +23,50 @@ pub fn may_concern(addr: &Addr) -> bool {
     word & mask != 0
 }
 
-/// What the destination stands for; `kind` is 0 for nothing.
+/// The element of the cache that a destination belongs to.
 #[inline(always)]
-pub fn lookup(settings: &Settings, addr: &Addr, port_be: u16, protocol: u8) -> ServiceRef {
+fn slot(addr: &Addr, port_be: u16, protocol: u8) -> Option<*mut CachedService> {
     let [a, b] = addr.words();
     let mixed = (a ^ b.rotate_left(17) ^ u64::from(port_be) ^ u64::from(protocol) << 16)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let slot = (mixed >> 40) as u32 & (capacity::SERVICE_CACHE - 1);
-    let Some(cached) = SERVICE_CACHE.get_ptr_mut(slot) else {
+    SERVICE_CACHE.get_ptr_mut((mixed >> 40) as u32 & (capacity::SERVICE_CACHE - 1))
+}
+
+/// True if an element holds what the destination stands for now.
+#[inline(always)]
+fn holds(
+    cached: &CachedService,
+    settings: &Settings,
+    addr: &Addr,
+    port_be: u16,
+    protocol: u8,
+) -> bool {
+    let ([a, b], [c, d]) = (cached.addr.words(), addr.words());
+    cached.generation == settings.generation
+        && (a ^ c) | (b ^ d) == 0
+        && cached.port_be == port_be
+        && cached.protocol == protocol
+}
+
+/// The service of a destination, if the cache knows that it is one.
+#[inline(always)]
+pub fn cached(settings: &Settings, addr: &Addr, port_be: u16, protocol: u8) -> Option<u16> {
+    let cached = slot(addr, port_be, protocol)?;
+    // SAFETY: the element belongs to this CPU.
+    let cached = unsafe { &*cached };
+    (holds(cached, settings, addr, port_be, protocol) && cached.kind == kind::BALANCE)
+        .then_some(cached.id)
+}
+
+/// What the destination stands for; `kind` is 0 for nothing.
+#[inline(always)]
+pub fn lookup(settings: &Settings, addr: &Addr, port_be: u16, protocol: u8) -> ServiceRef {
+    let Some(cached) = slot(addr, port_be, protocol) else {
         return ServiceRef::default();
     };
     // SAFETY: the element belongs to this CPU.
     let cached = unsafe { &mut *cached };
-    if cached.generation == settings.generation
-        && cached.addr == *addr
-        && cached.port_be == port_be
-        && cached.protocol == protocol
-    {
+    if holds(cached, settings, addr, port_be, protocol) {
         return ServiceRef {
             id: cached.id,
             kind: cached.kind,

@@ -19,8 +19,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Maps of the object that only the balancer needs and that can be of any size.
-const UNUSED: [&str; 12] = [
+const UNUSED: [&str; 13] = [
     maps::FLOWS,
+    maps::FLOW_TAGS,
     maps::SNAT_PORTS,
     maps::BACKENDS,
     maps::BACKEND_STATS,

@@ -4,9 +4,11 @@
 
 use super::sys::MapInfo;
 use crate::config::model::{Config, L4};
-use proxy_common::flow::{FlowSet, PLANNED_FLOWS_PER_SET, SnatPort};
+use proxy_common::flow::{FlowSet, PLANNED_FLOWS_PER_SET, SetTags, SnatPort};
 use proxy_common::maps::{self, capacity};
-use proxy_common::settings::{AddressFilter, CachedRoute, CachedService, CpuState, MAX_CPUS};
+use proxy_common::settings::{
+    AddressFilter, Adjacency, CachedRoute, CachedService, CpuState, MAX_CPUS,
+};
 use proxy_common::{addr::Addr, backend, flow, guard, reason, service, settings, stats};
 use std::collections::BTreeSet;
 use std::mem::size_of;
@@ -54,9 +56,10 @@ impl Capacities {
     }
 
     /// The map sizes to be set when the object is loaded.
-    pub(crate) fn overrides(&self) -> [(&'static str, u32); 5] {
+    pub(crate) fn overrides(&self) -> [(&'static str, u32); 6] {
         [
             (maps::FLOWS, self.flow_sets()),
+            (maps::FLOW_TAGS, self.flow_sets()),
             (maps::BACKENDS, self.backends),
             (maps::BACKEND_STATS, self.backends),
             (maps::LIVE_FLOWS, self.backends),
@@ -135,6 +138,7 @@ pub(crate) const SHAPES: &[Shape] = &[
     shape(maps::BACKENDS, 4, size_of::<backend::Backend>()),
     shape(maps::LIVE_FLOWS, 4, size_of::<stats::LiveFlows>()),
     shape(maps::FLOWS, 4, size_of::<FlowSet>()),
+    shape(maps::FLOW_TAGS, 4, size_of::<SetTags>()),
     shape(maps::SNAT_ADDRS, 4, size_of::<Addr>()),
     shape(maps::SNAT_PORTS, 4, size_of::<SnatPort>()),
     shape(
@@ -156,6 +160,7 @@ pub(crate) const SHAPES: &[Shape] = &[
     shape(maps::CPU_STATE, 4, size_of::<CpuState>()),
     shape(maps::SERVICE_CACHE, 4, size_of::<CachedService>()),
     shape(maps::ROUTE_CACHE, 4, size_of::<CachedRoute>()),
+    shape(maps::ADJACENCIES, 4, size_of::<Adjacency>()),
     shape(maps::REASONS, 4, 8),
     shape(maps::BACKEND_STATS, 4, size_of::<stats::BackendStats>()),
     shape(maps::SERVICE_STATS, 4, size_of::<stats::ServiceStats>()),

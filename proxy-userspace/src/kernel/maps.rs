@@ -46,7 +46,6 @@ fn failed(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> StoreE
 
 impl RealStore {
     pub(crate) fn open(set: &MapSet) -> Result<Self, StoreError> {
-        let flows = FlowTable::open(set.get(maps::FLOWS)?);
         let ports = PortTable::open(set.get(maps::SNAT_PORTS)?);
         let live = LiveTable::open(set.get(maps::LIVE_FLOWS)?);
         Ok(Self {
@@ -61,7 +60,7 @@ impl RealStore {
             guard_rules: set.clone_of(maps::GUARD_RULES)?,
             affinity: set.clone_of(maps::AFFINITY)?,
             budgets: set.clone_of(maps::GUARD_BUDGETS)?,
-            flows: flows.map_err(failed("map", maps::FLOWS))?,
+            flows: FlowTable::open(set)?,
             ports: ports.map_err(failed("map", maps::SNAT_PORTS))?,
             live: live.map_err(failed("map", maps::LIVE_FLOWS))?,
         })
@@ -130,7 +129,7 @@ impl RealStore {
     /// Forgets every flow of a service: tracked ones, full-nat ports, affinity and budgets.
     fn purge(&self, service: u16) -> Result<(), StoreError> {
         let live = self.live.counts();
-        for set in self.flows.sets().iter().filter(|set| set.used() != 0) {
+        for set in self.flows.sets().filter(|set| set.used() != 0) {
             for way in 0..WAYS {
                 if let Some((tag, entry)) = set.entry(way)
                     && entry.service == service

@@ -15,7 +15,7 @@ use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{Position, WAYS};
+use proxy_common::flow::{Position, WAYS, counted, tag};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::hash::flow_hash;
 use proxy_common::maps;
@@ -132,25 +132,23 @@ pub(crate) fn copy_flows(
 ) -> Result<CopiedFlows, StoreError> {
     let old_settings = old.settings()?;
     let secrets = new.settings()?.secrets;
-    let from = FlowTable::open(old.get(maps::FLOWS)?).map_err(failed(maps::FLOWS))?;
-    let to = FlowTable::open(new.get(maps::FLOWS)?).map_err(failed(maps::FLOWS))?;
+    let (from, to) = (FlowTable::open(old)?, FlowTable::open(new)?);
     let live = LiveTable::open(new.get(maps::LIVE_FLOWS)?).map_err(failed(maps::LIVE_FLOWS))?;
     copy_live(old, &live)?;
     let mut copied = CopiedFlows::default();
-    for (index, set) in from.sets().iter().enumerate() {
-        let confirmed = set.confirmed();
-        for (way, (_, entry)) in (0..WAYS).filter_map(|way| Some((way, set.entry(way)?))) {
+    for (index, set) in from.sets().enumerate() {
+        for (old_tag, entry) in (0..WAYS).filter_map(|way| set.entry(way)) {
             let cpu = index as u32 / old_settings.sets_per_cpu.max(1) % sizes.cpus;
             let hash = flow_hash(entry.key.words(), &secrets);
             let place = Position::of(hash, sizes.sets_per_cpu);
-            let target = &to.sets()[(cpu * sizes.sets_per_cpu + place.set) as usize];
-            let is_confirmed = confirmed >> way & 1 == 1;
-            if target.insert(place.way as usize, place.tag, is_confirmed, &entry) {
+            let target = to.set((cpu * sizes.sets_per_cpu + place.set) as usize);
+            let seen = old_tag & (tag::CONFIRMED | tag::COUNTED);
+            if target.insert(place.way as usize, place.tag | seen, &entry) {
                 copied.kept += 1;
             } else {
                 copied.lost += 1;
                 if let Some(count) = live.counts().get(usize::from(entry.backend)) {
-                    count.fetch_sub(i64::from(entry.counted), Relaxed);
+                    count.fetch_sub(i64::from(entry.counted == counted::YES), Relaxed);
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::store::StoreError;
 use super::table::{FlowTable, LiveTable, PortTable, PortUse};
 use proxy_common::backend::{Backend, BackendState};
 use proxy_common::flow::{
-    FlowEntry, Phase, SNAT_FIRST_PORT, WAYS, flow_flags, ticks_from_ms, ticks_since,
+    FlowEntry, Phase, SNAT_FIRST_PORT, WAYS, counted, flow_flags, ticks_from_ms, ticks_since,
 };
 use proxy_common::maps::{self, capacity};
 use proxy_common::service::Service;
@@ -189,6 +189,8 @@ pub struct Sweeper {
     backend_stats: MapHandle,
     step: u32,
     pass: Pass,
+    /// Flows opened by the start of the pass before this one.
+    opened_earlier: Vec<u64>,
 }
 
 fn failed(map: &'static str) -> impl Fn(io::Error) -> StoreError {
@@ -201,11 +203,10 @@ fn failed(map: &'static str) -> impl Fn(io::Error) -> StoreError {
 
 impl Sweeper {
     pub(crate) fn open(set: &MapSet) -> Result<Self, StoreError> {
-        let flows = FlowTable::open(set.get(maps::FLOWS)?);
         let ports = PortTable::open(set.get(maps::SNAT_PORTS)?);
         let live = LiveTable::open(set.get(maps::LIVE_FLOWS)?);
         Ok(Self {
-            flows: flows.map_err(failed(maps::FLOWS))?,
+            flows: FlowTable::open(set)?,
             ports: ports.map_err(failed(maps::SNAT_PORTS))?,
             live: live.map_err(failed(maps::LIVE_FLOWS))?,
             service_table: set.clone_of(maps::SERVICE_TABLE)?,
@@ -213,6 +214,7 @@ impl Sweeper {
             backend_stats: set.clone_of(maps::BACKEND_STATS)?,
             step: 0,
             pass: Pass::default(),
+            opened_earlier: Vec::new(),
         })
     }
 
@@ -223,9 +225,11 @@ impl Sweeper {
     /// [`StoreError`] if a map cannot be read; the pass begins again then.
     pub fn step(&mut self, now_tick: u32) -> Result<Option<SweepReport>, StoreError> {
         if self.step == 0 {
+            let earlier = std::mem::take(&mut self.pass.opened_before);
             self.pass = self.begin()?;
+            self.opened_earlier = earlier;
         }
-        self.sweep_flows(slice(self.step, self.flows.sets().len()), now_tick);
+        self.sweep_flows(slice(self.step, self.flows.len()), now_tick);
         self.sweep_ports(slice(self.step, self.ports.ports().len()), now_tick);
         self.step += 1;
         if self.step < STEPS_PER_PASS {
@@ -286,7 +290,7 @@ impl Sweeper {
     fn sweep_flows(&mut self, range: Range<usize>, now_tick: u32) {
         let (pass, live) = (&mut self.pass, self.live.counts());
         let (mut expired_flows, mut occupancy) = (0, pass.report.occupancy);
-        for set in &self.flows.sets()[range] {
+        for set in self.flows.range(range) {
             occupancy.capacity += WAYS as u64;
             let used = set.used();
             if used == 0 {
@@ -302,8 +306,8 @@ impl Sweeper {
                     }
                     Some((_, entry)) => {
                         kept |= 1 << way;
-                        if let Some(counted) = pass.counted.get_mut(usize::from(entry.backend)) {
-                            *counted += i64::from(entry.counted);
+                        if let Some(live) = pass.counted.get_mut(usize::from(entry.backend)) {
+                            *live += i64::from(entry.counted == counted::YES);
                         }
                     }
                     None => kept |= 1 << way,
@@ -338,12 +342,18 @@ impl Sweeper {
     fn correct_live(&mut self) -> Result<(), StoreError> {
         let opened_after = self.opened(self.pass.opened_before.len() as u32)?;
         let pass = &mut self.pass;
-        let backends = pass
-            .opened_before
+        let earlier = &self.opened_earlier;
+        let opened_before = if earlier.len() == pass.opened_before.len() {
+            earlier
+        } else {
+            &pass.opened_before
+        };
+        let backends = opened_before
             .iter()
             .zip(&opened_after)
             .zip(pass.live_before.iter().zip(&pass.counted))
             .zip(self.live.counts());
+        // A flow counts as live some time after it was opened, seldom longer than a pass.
         for (((opened_before, opened_after), (before, counted)), live) in backends {
             let opened = opened_after.saturating_sub(*opened_before);
             let opened = i64::try_from(opened).unwrap_or(i64::MAX / 4);
@@ -383,7 +393,7 @@ pub fn list(
     limit: usize,
     now_tick: u32,
 ) -> Result<Vec<FlowView>, StoreError> {
-    let flows = FlowTable::open(set.get(maps::FLOWS)?).map_err(failed(maps::FLOWS))?;
+    let flows = FlowTable::open(set)?;
     let wanted = |flow: &FlowView| filter.accepts(flow);
     Ok(list_flows(&flows, wanted, limit, now_tick))
 }
@@ -396,7 +406,6 @@ fn list_flows(
 ) -> Vec<FlowView> {
     flows
         .sets()
-        .iter()
         .filter(|set| set.used() != 0)
         .flat_map(|set| {
             let confirmed = set.confirmed();

@@ -6,10 +6,14 @@
 //! little: remove an entry, end its `counted`, free a port.
 
 use super::handle::{MapHandle, Mapping, Shared};
+use super::set::MapSet;
+use super::store::StoreError;
 use proxy_common::addr::Addr;
-use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, SetHeader, SnatPort, WAYS};
+use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, SetTags, SnatPort, WAYS, counted, tag};
+use proxy_common::maps;
 use std::io;
 use std::mem::{offset_of, size_of};
+use std::ops::Range;
 use std::sync::atomic::{
     AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
@@ -32,12 +36,17 @@ pub(crate) struct SharedEntry {
 
 /// [`FlowSet`], shared.
 #[repr(C, align(64))]
-pub(crate) struct SharedSet {
-    tags: [AtomicU16; WAYS + 1],
-    confirmed: AtomicU16,
-    hand: AtomicU16,
-    _pad: [AtomicU32; 7],
-    ways: [SharedEntry; WAYS],
+pub(crate) struct SharedWays([SharedEntry; WAYS]);
+
+/// [`SetTags`], shared.
+#[repr(C, align(32))]
+pub(crate) struct SharedTags([AtomicU16; WAYS]);
+
+/// A set: its flows and their tags, which stand apart.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedSet<'a> {
+    ways: &'a SharedWays,
+    tags: &'a SharedTags,
 }
 
 const _: () = assert!(size_of::<SharedEntry>() == size_of::<FlowEntry>());
@@ -46,12 +55,13 @@ const _: () = assert!(offset_of!(SharedEntry, counted) == offset_of!(FlowEntry, 
 const _: () = assert!(offset_of!(SharedEntry, backend) == offset_of!(FlowEntry, backend));
 const _: () = assert!(offset_of!(SharedEntry, service) == offset_of!(FlowEntry, service));
 const _: () = assert!(offset_of!(SharedEntry, phase) == offset_of!(FlowEntry, phase));
-const _: () = assert!(size_of::<SharedSet>() == size_of::<FlowSet>());
-const _: () = assert!(offset_of!(SharedSet, confirmed) == offset_of!(SetHeader, confirmed));
-const _: () = assert!(offset_of!(SharedSet, ways) == offset_of!(FlowSet, ways));
+const _: () = assert!(size_of::<SharedWays>() == size_of::<FlowSet>());
+const _: () = assert!(size_of::<SharedTags>() == size_of::<SetTags>());
 
 // SAFETY: atomics only; the size assertions show that there is no padding.
-unsafe impl Shared for SharedSet {}
+unsafe impl Shared for SharedWays {}
+// SAFETY: as above.
+unsafe impl Shared for SharedTags {}
 
 impl SharedEntry {
     fn read(&self) -> FlowEntry {
@@ -104,70 +114,71 @@ fn key_of(words: [u64; 5]) -> FlowKey {
     )
 }
 
-impl SharedSet {
+impl SharedSet<'_> {
     /// Bit mask of the ways that hold something.
     pub(crate) fn used(&self) -> u16 {
-        (0..WAYS).fold(0, |used, way| {
-            used | u16::from(self.tags[way].load(Relaxed) != 0) << way
-        })
+        self.marked(tag::USED)
     }
 
     /// Bit mask of the ways that have seen a second packet.
     pub(crate) fn confirmed(&self) -> u16 {
-        self.confirmed.load(Relaxed)
+        self.marked(tag::CONFIRMED)
+    }
+
+    fn marked(&self, bit: u16) -> u16 {
+        let tags = self.tags.0.iter().enumerate();
+        tags.fold(0, |marked, (way, tag)| {
+            marked | u16::from(tag.load(Relaxed) & bit != 0) << way
+        })
     }
 
     /// The flow in a way, if there is one that is not being written.
     pub(crate) fn entry(&self, way: usize) -> Option<(u16, FlowEntry)> {
-        let tag = self.tags[way].load(Acquire);
+        let tag = self.tags.0[way].load(Acquire);
         if tag == 0 {
             return None;
         }
-        let entry = self.ways[way].read();
-        let again = self.ways[way].key[4].load(Acquire).to_ne_bytes()[4];
+        let entry = self.ways.0[way].read();
+        let again = self.ways.0[way].key[4].load(Acquire).to_ne_bytes()[4];
         let whole = entry.key.protocol != 0
             && again == entry.key.protocol
-            && self.tags[way].load(Acquire) == tag;
+            && self.tags.0[way].load(Acquire) == tag;
         whole.then_some((tag, entry))
     }
 
     /// Ends a flow, unless the kernel has put another one in its place meanwhile: removes its tuple
-    /// (the preferred way is compared without its tag), takes it out of the live count of its
+    /// (preferred ways are compared without their tags), takes it out of the live count of its
     /// backend, and frees the way. Each step is a compare-exchange that a new flow makes fail.
     pub(crate) fn end(&self, way: usize, tag: u16, entry: &FlowEntry, live: &[AtomicI64]) -> bool {
         let last = entry.key.words()[4];
-        let word = &self.ways[way].key[4];
+        let (entry_of_way, tag_of_way) = (&self.ways.0[way], &self.tags.0[way]);
+        let word = &entry_of_way.key[4];
         if word.compare_exchange(last, 0, Acquire, Relaxed).is_err() {
             return false;
         }
-        if self.ways[way].counted.swap(0, Relaxed) == 1
+        if entry_of_way.counted.swap(counted::NEVER, Relaxed) == counted::YES
             && let Some(count) = live.get(usize::from(entry.backend))
         {
             count.fetch_sub(1, Relaxed);
         }
-        let _ = self.tags[way].compare_exchange(tag, 0, Release, Relaxed);
+        // The flow may have been confirmed meanwhile.
+        for tag in [tag, tag | tag::CONFIRMED] {
+            let _ = tag_of_way.compare_exchange(tag, 0, Release, Relaxed);
+        }
         true
     }
 
-    /// Puts a flow into the preferred way or any free one; false if there is none.
+    /// Puts a flow into a preferred way or any free one; false if there is none.
     ///
     /// Only for tables that no program uses yet: the packet path relies on being the only writer.
-    pub(crate) fn insert(
-        &self,
-        preferred: usize,
-        tag: u16,
-        confirmed: bool,
-        entry: &FlowEntry,
-    ) -> bool {
-        let free = |way: &usize| self.tags[*way].load(Relaxed) == 0;
-        let Some(way) = std::iter::once(preferred).chain(0..WAYS).find(free) else {
+    pub(crate) fn insert(&self, preferred: usize, tag: u16, entry: &FlowEntry) -> bool {
+        let free = |way: &usize| self.tags.0[*way].load(Relaxed) == 0;
+        let pair = [preferred, preferred ^ 1];
+        let Some(way) = pair.into_iter().chain(0..WAYS).find(free) else {
             return false;
         };
-        self.ways[way].write(entry);
-        if confirmed {
-            self.confirmed.fetch_or(1 << way, Relaxed);
-        }
-        self.tags[way].store(tag, Release);
+        self.ways.0[way].write(entry);
+        self.tags.0[way].store(tag, Release);
         true
     }
 }
@@ -175,20 +186,60 @@ impl SharedSet {
 /// The whole flow table.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
-    memory: Mapping,
+    flows: Mapping,
+    tags: Mapping,
 }
 
 impl FlowTable {
-    pub(crate) fn open(flows: &MapHandle) -> io::Result<Self> {
-        check_value::<FlowSet>(flows)?;
+    pub(crate) fn open(set: &MapSet) -> Result<Self, StoreError> {
+        let map = |name, check: fn(&MapHandle) -> io::Result<()>| {
+            let handle = set.get(name)?;
+            let mapped = check(handle).and_then(|()| handle.map_memory());
+            mapped.map_err(|source| StoreError {
+                call: "map",
+                map: name,
+                source,
+            })
+        };
         Ok(Self {
-            memory: flows.map_memory()?,
+            flows: map(maps::FLOWS, check_value::<FlowSet>)?,
+            tags: map(maps::FLOW_TAGS, check_value::<SetTags>)?,
         })
     }
 
-    /// Its sets; those of CPU 0 first.
-    pub(crate) fn sets(&self) -> &[SharedSet] {
-        self.memory.elements()
+    /// Number of sets.
+    pub(crate) fn len(&self) -> usize {
+        let (ways, tags) = self.halves();
+        ways.len().min(tags.len())
+    }
+
+    /// The sets from `range`, those of CPU 0 first.
+    pub(crate) fn range(&self, range: Range<usize>) -> impl Iterator<Item = SharedSet<'_>> {
+        let (ways, tags) = self.halves();
+        let halves = ways[range.clone()].iter().zip(&tags[range]);
+        halves.map(|(ways, tags)| SharedSet { ways, tags })
+    }
+
+    /// All sets.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = SharedSet<'_>> {
+        self.range(0..self.len())
+    }
+
+    /// One set.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer.
+    pub(crate) fn set(&self, index: usize) -> SharedSet<'_> {
+        let (ways, tags) = self.halves();
+        SharedSet {
+            ways: &ways[index],
+            tags: &tags[index],
+        }
+    }
+
+    fn halves(&self) -> (&[SharedWays], &[SharedTags]) {
+        (self.flows.elements(), self.tags.elements())
     }
 }
 
@@ -310,25 +361,29 @@ pub(crate) mod tests {
     use super::*;
 
     /// An empty set, for tests.
-    pub(crate) fn empty_set() -> Box<SharedSet> {
-        Box::new(SharedSet {
-            tags: Default::default(),
-            confirmed: AtomicU16::new(0),
-            hand: AtomicU16::new(0),
-            _pad: Default::default(),
-            ways: std::array::from_fn(|_| SharedEntry {
-                key: Default::default(),
-                last_seen: AtomicU32::new(0),
-                counted: AtomicU32::new(0),
-                guard_generation: AtomicU32::new(0),
-                nat_word: AtomicU32::new(0),
-                backend: AtomicU16::new(0),
-                service: AtomicU16::new(0),
-                nat_port_be: AtomicU16::new(0),
-                phase: AtomicU8::new(0),
-                flags: AtomicU8::new(0),
-            }),
-        })
+    fn empty() -> (Box<SharedWays>, Box<SharedTags>) {
+        let entry = |_| SharedEntry {
+            key: Default::default(),
+            last_seen: AtomicU32::new(0),
+            counted: AtomicU32::new(0),
+            guard_generation: AtomicU32::new(0),
+            nat_word: AtomicU32::new(0),
+            backend: AtomicU16::new(0),
+            service: AtomicU16::new(0),
+            nat_port_be: AtomicU16::new(0),
+            phase: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
+        };
+        let ways = SharedWays(std::array::from_fn(entry));
+        (Box::new(ways), Box::new(SharedTags(Default::default())))
+    }
+
+    fn with_empty_set(test: impl Fn(SharedSet<'_>)) {
+        let (ways, tags) = empty();
+        test(SharedSet {
+            ways: &ways,
+            tags: &tags,
+        });
     }
 
     fn entry() -> FlowEntry {
@@ -354,48 +409,79 @@ pub(crate) mod tests {
 
     #[test]
     fn an_entry_survives_the_way_through_shared_memory() {
-        let set = empty_set();
-        assert!(set.insert(7, 0x1235, true, &entry()));
-        assert_eq!(set.entry(7), Some((0x1235, entry())));
-        assert_eq!((set.used(), set.confirmed()), (1 << 7, 1 << 7));
+        with_empty_set(|set| {
+            assert!(set.insert(7, 0x1231 | tag::CONFIRMED, &entry()));
+            assert_eq!(set.entry(7), Some((0x1233, entry())));
+            assert_eq!((set.used(), set.confirmed()), (1 << 7, 1 << 7));
+        });
     }
 
     #[test]
     fn an_entry_that_is_being_written_is_not_seen() {
-        let set = empty_set();
-        let mut half = entry();
-        half.key.protocol = 0;
-        assert!(set.insert(0, 1, false, &half));
-        assert_eq!(set.entry(0), None);
+        with_empty_set(|set| {
+            let mut half = entry();
+            half.key.protocol = 0;
+            assert!(set.insert(0, 1, &half));
+            assert_eq!(set.entry(0), None);
+        });
     }
 
     #[test]
     fn ending_a_flow_lowers_its_backends_count_once() {
-        let set = empty_set();
-        let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
-        assert!(set.insert(3, 9, false, &entry()));
-        assert!(set.end(3, 9, &entry(), &live));
-        assert!(!set.end(3, 9, &entry(), &live));
-        assert_eq!(live[2].load(Relaxed), 4);
-        assert_eq!(set.used(), 0);
+        with_empty_set(|set| {
+            let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
+            assert!(set.insert(3, 9, &entry()));
+            assert!(set.end(3, 9, &entry(), &live));
+            assert!(!set.end(3, 9, &entry(), &live));
+            assert_eq!(live[2].load(Relaxed), 4);
+            assert_eq!(set.used(), 0);
+        });
+    }
+
+    #[test]
+    fn a_flow_that_is_not_counted_lowers_nothing_when_it_ends() {
+        for counted in [counted::NOT_YET, counted::NEVER] {
+            with_empty_set(|set| {
+                let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
+                let entry = FlowEntry { counted, ..entry() };
+                assert!(set.insert(3, 9, &entry));
+                assert!(set.end(3, 9, &entry, &live));
+                assert_eq!(live[2].load(Relaxed), 5);
+            });
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_confirmed_while_it_ends_leaves_its_way_free() {
+        with_empty_set(|set| {
+            assert!(set.insert(3, 9, &entry()));
+            set.tags.0[3].fetch_or(tag::CONFIRMED, Relaxed);
+            assert!(set.end(3, 9, &entry(), &[]));
+            assert_eq!(set.used(), 0);
+        });
     }
 
     #[test]
     fn ending_a_flow_spares_one_that_took_its_place() {
-        let set = empty_set();
-        let mut other = entry();
-        other.key.src_port_be = 1;
-        assert!(set.insert(3, 9, false, &other));
-        assert!(!set.end(3, 9, &entry(), &[]));
-        assert_eq!(set.entry(3), Some((9, other)));
+        with_empty_set(|set| {
+            let mut other = entry();
+            other.key.src_port_be = 1;
+            assert!(set.insert(3, 9, &other));
+            assert!(!set.end(3, 9, &entry(), &[]));
+            assert_eq!(set.entry(3), Some((9, other)));
+        });
     }
 
     #[test]
-    fn a_full_set_takes_no_more() {
-        let set = empty_set();
-        for way in 0..WAYS {
-            assert!(set.insert(0, 1 + 2 * way as u16, false, &entry()));
-        }
-        assert!(!set.insert(0, 99, false, &entry()));
+    fn the_preferred_pair_is_filled_first_and_a_full_set_takes_no_more() {
+        with_empty_set(|set| {
+            let tag = |way: usize| 1 + 8 * way as u16;
+            assert!(set.insert(6, tag(1), &entry()) && set.insert(6, tag(2), &entry()));
+            assert_eq!(set.used(), 0b1100_0000);
+            for way in 2..WAYS {
+                assert!(set.insert(6, tag(way), &entry()));
+            }
+            assert!(!set.insert(6, tag(99), &entry()));
+        });
     }
 }

@@ -15,8 +15,8 @@ use crate::kernel::plan::Host;
 use crate::kernel::stats::{MapUsage, StatsReader, StatsSnapshot, map_usage};
 use crate::kernel::store::{KernelState, MapEdit, MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport, Sweeper};
-use proxy_common::maps;
 use proxy_common::service::Mode;
+use proxy_common::{hash, maps};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -58,7 +58,7 @@ impl KernelPlane {
         let mut kernel = Self {
             open: None,
             opened_for: wanted,
-            secrets: random_words(),
+            secrets: hash::secrets(random_words()),
             readers,
             resolving: Arc::default(),
         };

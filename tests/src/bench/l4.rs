@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
 use proxy_common::bench::program;
 use proxy_common::flow::PLANNED_FLOWS_PER_SET;
-use proxy_common::maps::capacity;
+use proxy_common::maps::{self, capacity};
 use proxy_common::service::Mode;
 
 /// Flows of the rows that end in `1m`.
@@ -214,7 +214,7 @@ fn memory(rig: &Rig, only: Option<&str>, rows: &mut Vec<Row>) -> Result<()> {
     }
     let settings = rig.current_settings();
     let flows = u64::from(settings.sets_per_cpu * settings.cpus * PLANNED_FLOWS_PER_SET);
-    let octets = rig.map_memory(proxy_common::maps::FLOWS)?;
+    let octets = rig.map_memory(maps::FLOWS)? + rig.map_memory(maps::FLOW_TAGS)?;
     rows.push(Row {
         id: id.into(),
         value: octets as f64 / flows as f64 * 1e6,

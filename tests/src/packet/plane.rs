@@ -12,7 +12,7 @@ use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowSet, Fragment, FragmentKey, SetHeader, SnatPort, WAYS};
+use proxy_common::flow::{FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{self, DecapSettings, capacity, program};
 use proxy_common::service::{
@@ -39,7 +39,7 @@ pub fn object_path() -> PathBuf {
 /// Sizes of the maps that a rig makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Sets of the flow table per CPU, 15 flows each.
+    /// Sets of the flow table per CPU, sixteen flows each.
     pub sets_per_cpu: u32,
     /// Entries of `backends` and its companions.
     pub backends: u32,
@@ -116,6 +116,7 @@ impl Plane {
         );
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(maps::FLOWS, sizes.sets_per_cpu * cpus()?)
+            .map_max_entries(maps::FLOW_TAGS, sizes.sets_per_cpu * cpus()?)
             .map_max_entries(maps::SNAT_PORTS, ((sizes.snat_addrs * 2) << 16).max(1))
             .map_max_entries(maps::BACKENDS, sizes.backends)
             .map_max_entries(maps::LIVE_FLOWS, sizes.backends)
@@ -187,12 +188,9 @@ impl Plane {
     }
 
     fn clear_flows(&mut self) -> Result<()> {
-        let empty = FlowSet {
-            header: SetHeader::default(),
-            ways: [Default::default(); WAYS],
-        };
         for index in 0..self.sizes.sets_per_cpu * cpus()? {
-            self.set(maps::FLOWS, index, empty)?;
+            self.set(maps::FLOWS, index, FlowSet::default())?;
+            self.set(maps::FLOW_TAGS, index, SetTags::default())?;
         }
         for index in 0..(self.sizes.snat_addrs * 2) << 16 {
             self.set(maps::SNAT_PORTS, index, SnatPort::default())?;

@@ -12,7 +12,7 @@ use super::wire::Link;
 use anyhow::{Context, Result};
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use proxy_common::flow::{FlowEntry, FlowSet, WAYS};
+use proxy_common::flow::{FlowEntry, FlowSet, SetTags, WAYS};
 use proxy_common::guard::{GUARD_FIXED_BITS, GuardKey, GuardRule};
 use proxy_common::maps::{self, program};
 use proxy_common::reason::Reason;
@@ -157,7 +157,7 @@ impl Rig {
             cpus,
             icmp_per_second: 1_000_000,
             route_ttl_ns: 1_000_000_000,
-            secrets: [0x5ec7e7; 5],
+            secrets: SECRETS,
             selection_seed: 42,
             ..Settings::default()
         };
@@ -381,8 +381,9 @@ impl Rig {
         let mut flows = Vec::new();
         for index in 0..self.settings.sets_per_cpu * self.settings.cpus {
             let set = self.get::<FlowSet>(maps::FLOWS, index)?;
+            let tags = self.get::<SetTags>(maps::FLOW_TAGS, index)?;
             for way in 0..WAYS {
-                if set.header.tags[way] != 0 {
+                if tags.tags[way] != 0 {
                     flows.push((index / self.settings.sets_per_cpu, set.ways[way]));
                 }
             }
@@ -406,6 +407,15 @@ impl Rig {
         Ok(())
     }
 }
+
+/// Secrets of the flow table: any odd numbers with well-spread bits.
+const SECRETS: [u64; 5] = proxy_common::hash::secrets([
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7344,
+    0xa409_3822_299f_31d0,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+]);
 
 /// A frame from the clients' gateway to the balancer.
 pub fn from_client() -> Link {

@@ -225,7 +225,9 @@ impl Rig {
     pub fn change_backend(&mut self, id: u16, change: impl FnOnce(&mut Backend)) -> Result<()> {
         let mut backend: Backend = self.get(maps::BACKENDS, u32::from(id))?;
         change(&mut backend);
-        self.set(maps::BACKENDS, u32::from(id), backend)
+        self.set(maps::BACKENDS, u32::from(id), backend)?;
+        // As the planner does: what is cached of backends is stale.
+        self.settings(|_| ())
     }
 
     /// Sets the state of a backend; its ring is left as it is.

@@ -25,7 +25,7 @@ use proxy_common::service::protocol;
 use proxy_common::settings::CachedRoute;
 
 /// Hop limit of outer headers.
-const HOP_LIMIT: u8 = 64;
+pub const HOP_LIMIT: u8 = 64;
 /// Octets of a UDP header.
 const UDP: usize = 8;
 

@@ -1,7 +1,9 @@
-//! Changes to the packet: translation (`nat`), tunnels (`encap`), MAC addresses only (`leave`).
+//! Changes to the packet: translation (`nat`), tunnels (`encap`), MAC addresses only (`leave`), and
+//! all three for packets whose headers are where they mostly are (`plain`).
 
 pub mod encap;
 pub mod nat;
+pub mod plain;
 
 use crate::packet::{Frame, ether};
 use crate::verdict::{Stage, end};

@@ -20,7 +20,7 @@ pub(crate) struct L4 {
     #[serde(default)]
     #[schemars(extend("default" = defaults::PIN_DIR))]
     pub(crate) pin_dir: Field<Path>,
-    /// How many flows the flow table is made for, on all CPUs together. A flow takes 128 octets
+    /// How many flows the flow table is made for, on all CPUs together. A flow takes 132 octets
     /// of kernel memory. A change takes effect when the data plane is made anew.
     #[serde(default)]
     #[schemars(range(min = 64, max = 67_108_864), extend("default" = defaults::FLOW_CAPACITY))]
