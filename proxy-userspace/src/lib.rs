@@ -5,6 +5,8 @@
 
 pub mod types;
 
+pub mod message;
+
 pub mod config;
 
 pub mod balance;

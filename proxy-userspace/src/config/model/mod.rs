@@ -1,8 +1,10 @@
 //! What a configuration means, with every default filled in and every reference resolved.
 //!
-//! No serde here: the file's shape lives in `file.rs` and may change without touching the code
-//! that runs. Values are valid by construction of `validate.rs`: weights are in range, names are
+//! No serde here: the file's shape lives in `file` and may change without touching the code
+//! that runs. Values are valid by construction of `validate`: weights are in range, names are
 //! unique, references exist, modes fit their listeners.
+
+pub mod http;
 
 use crate::types::{PortMatch, Protocol};
 use ipnet::IpNet;
