@@ -1,0 +1,26 @@
+//! Sockets of the proxy paths: listening, reading, writing, waiting.
+//!
+//! All of it belongs to one worker and stays on its thread; nothing here is shared or locked.
+//!
+//! ```text
+//!  listen ──▶ Stream ──▶ Reader ──▶ content ──▶ Writer ──▶ Stream
+//!             (socket)   (input,    (borrowed   (output,
+//!                         framing)   octets)     framing)
+//! ```
+//!
+//! [`body`] is the seam: content comes from a [`body::Source`] and goes to a [`body::Sink`],
+//! whatever protocol is on either side. [`h1`] implements both over a socket.
+
+pub mod body;
+pub mod buffer;
+pub mod clock;
+pub mod h1;
+pub mod listen;
+pub mod stream;
+pub mod timer;
+
+pub use body::{BodyError, Filled, Sink, Source};
+pub use buffer::{Buffers, Input};
+pub use clock::{Clock, Nanos};
+pub use stream::Stream;
+pub use timer::{Timer, Timers};
