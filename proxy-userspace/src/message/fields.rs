@@ -91,6 +91,24 @@ impl Fields {
         self.present |= name.bit();
     }
 
+    /// Adds a field that stands in one piece, from its name's first octet to its value's last.
+    #[inline]
+    pub(super) fn push_line(&mut self, name: Name, line: &[u8], name_len: usize, value_at: usize) {
+        let line_at = self.keep(line).at;
+        self.entries.push(Entry {
+            name,
+            spelled: Span {
+                at: line_at,
+                len: name_len as u32,
+            },
+            value: Span {
+                at: line_at + value_at as u32,
+                len: (line.len() - value_at) as u32,
+            },
+        });
+        self.present |= name.bit();
+    }
+
     /// Adds a field with a known name at the end.
     pub fn append(&mut self, name: Name, value: &[u8]) {
         self.push(name, name.spelled().as_bytes(), value);

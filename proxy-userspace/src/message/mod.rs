@@ -9,7 +9,9 @@
 //! that a parser hands out is valid: names are tokens, values hold no CR, LF or NUL and no outer
 //! blanks, `authority` is one valid host, and `length` is the one meaning of the message's framing.
 
+mod authority;
 mod fields;
+pub mod h1;
 mod method;
 mod name;
 mod refusal;
@@ -18,6 +20,7 @@ mod response;
 #[cfg(test)]
 mod tests;
 
+pub use authority::Authority;
 pub use fields::{FieldRef, Fields};
 pub use method::Method;
 pub use name::Name;

@@ -9,8 +9,10 @@
 //! One [`view::View`] is built per question and handed to all of them, so that the numbers of the
 //! command line, the metrics and the live display can never disagree about what a word means.
 
+pub mod access_log;
 pub mod build;
 pub mod counters;
+pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod names;
