@@ -73,6 +73,15 @@ impl Timers {
         }
     }
 
+    /// Wakes everybody who waits for a deadline, so that they look around.
+    pub fn wake_all(&self) {
+        for (_, slot) in self.0.slots.borrow_mut().iter_mut() {
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
     /// Wakes those whose time is over, for ever.
     pub async fn run(self) {
         let table = &*self.0;

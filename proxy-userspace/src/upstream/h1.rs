@@ -1,6 +1,6 @@
 //! HTTP/1.1 to a backend.
 
-use super::pool::Lease;
+use super::pool::Place;
 use super::{Answer, AnswerError, Backend};
 use crate::balance::l7::BackendState;
 use crate::message::h1::{
@@ -32,7 +32,7 @@ pub struct Connection {
     before: (u64, u64),
     /// When it was put into the pool.
     pub(super) kept_since: Nanos,
-    lease: Lease,
+    place: Place,
 }
 
 /// The reading half.
@@ -49,7 +49,7 @@ pub struct Response {
 
 impl Connection {
     /// A connection that has just been opened.
-    pub fn new(stream: Stream, lease: Lease, buffers: &Buffers) -> Self {
+    pub fn new(stream: Stream, place: Place, buffers: &Buffers) -> Self {
         let stream = Rc::new(stream);
         Self {
             request: Writer::new(Rc::clone(&stream), buffers.clone()),
@@ -63,13 +63,13 @@ impl Connection {
             served: 0,
             before: (0, 0),
             kept_since: 0,
-            lease,
+            place,
         }
     }
 
     /// Whose connection it is.
     pub fn backend(&self) -> &Arc<BackendState> {
-        self.lease.backend()
+        self.place.backend()
     }
 
     /// Writes octets that come before the first request: a PROXY header.

@@ -29,11 +29,11 @@ struct Pool {
 
 /// A connection's place among those that the backend is counted to have.
 #[derive(Debug)]
-pub struct Lease {
+pub struct Place {
     backend: Arc<BackendState>,
 }
 
-impl Lease {
+impl Place {
     /// A place for a new connection, unless there are `limit` (0: no limit).
     pub fn new(backend: &Arc<BackendState>, limit: u32) -> Option<Self> {
         backend.try_connect(limit).then(|| Self {
@@ -47,7 +47,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Place {
     fn drop(&mut self) {
         self.backend.disconnect();
     }

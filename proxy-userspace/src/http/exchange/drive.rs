@@ -161,6 +161,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.response_failed(&error))),
                 Poll::Pending => {
                     if self.response.take_moved() || self.response_by == NEVER {
+                        self.timer.read();
                         self.response_by = self.timer.after(self.response_span());
                         self.arm();
                     }
@@ -187,20 +188,10 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         let source = self.client.parts().0;
         let sink = self.backend.parts().0;
         match self.request.poll(cx, source, sink) {
-            Poll::Ready(Ok(())) => {
-                self.request_by = NEVER;
-                if self.phase == Phase::ResponseHead {
-                    self.response_by = self.timer.after(self.limits.response);
-                }
-                self.arm();
-            }
+            Poll::Ready(Ok(())) => self.request_sent(),
             Poll::Ready(Err(PumpError::Sink(_))) => {
                 self.request.stop();
-                self.request_by = NEVER;
-                if self.phase == Phase::ResponseHead {
-                    self.response_by = self.timer.after(self.limits.response);
-                }
-                self.arm();
+                self.request_sent();
             }
             Poll::Ready(Err(PumpError::Source(error))) => {
                 return Err(Failure::of_request(&error, self.phase));
@@ -211,6 +202,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             Poll::Pending => {
                 let moved = self.request.take_moved();
                 if moved || self.request_by == NEVER {
+                    self.timer.read();
                     self.check_rate(moved)?;
                     self.request_by = self.timer.after(self.request_span());
                     self.arm();
@@ -218,6 +210,18 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             }
         }
         Ok(())
+    }
+
+    /// From now on the backend is waited for.
+    fn request_sent(&mut self) {
+        self.request_by = NEVER;
+        if self.phase == Phase::ResponseHead {
+            if self.request.octets() > 0 {
+                self.timer.read();
+            }
+            self.response_by = self.timer.after(self.limits.response);
+        }
+        self.arm();
     }
 
     fn request_span(&self) -> Nanos {
@@ -236,7 +240,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         if self.request.stalled() == Stalled::Sink {
             return Ok(());
         }
-        let took = self.timer.read().saturating_sub(self.began);
+        let took = self.timer.now().saturating_sub(self.began);
         let least = u128::from(took) * u128::from(self.limits.body_rate) / 1_000_000_000;
         if took > self.limits.body_idle && u128::from(self.request.octets()) < least {
             return Err(Failure::refused(Refusal::BodyTimeout));
@@ -329,7 +333,7 @@ pub(super) async fn reply<C: Client>(
                 return Poll::Ready(Ok(()));
             }
             content = &content[taken..];
-            timer.set_after(write);
+            timer.set(timer.read().saturating_add(write));
         }
     });
     sent.await

@@ -1,0 +1,97 @@
+//! What an exchange works with, kept from one to the next.
+
+use crate::balance::l7::BackendState;
+use crate::message::{RequestHead, ResponseHead};
+use crate::net::Nanos;
+use crate::observe::access_log::Octets;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Heads and notes of one exchange. Reused, so that an exchange allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The request.
+    pub request: RequestHead,
+    /// The response.
+    pub response: ResponseHead,
+    /// What is noted for logs and metrics.
+    pub facts: Facts,
+    /// For values that are put together.
+    pub text: Vec<u8>,
+}
+
+/// What is noted about an exchange while it goes on.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// When the request's first octet came.
+    pub began: Nanos,
+    /// When its head was complete.
+    pub head: Nanos,
+    /// Octets of the request's head.
+    pub request_head: u64,
+    /// Number of this request on its connection, from 1.
+    pub number: u64,
+    /// The client, behind trusted proxies.
+    pub client: Option<IpAddr>,
+    /// Number of the route in the snapshot.
+    pub route: Option<usize>,
+    /// Name of the service.
+    pub service: Option<usize>,
+    /// Status that was sent; 0 for none.
+    pub status: u16,
+    /// Backends that were tried.
+    pub attempts: Vec<Attempted>,
+    /// The wait for a place at a backend.
+    pub queued: Option<Nanos>,
+    /// The target, before it was rewritten; empty if it was not.
+    pub target: Vec<u8>,
+}
+
+/// A backend that was tried.
+#[derive(Debug)]
+pub struct Attempted {
+    /// Which.
+    pub backend: Arc<BackendState>,
+    /// When the attempt began.
+    pub began: Nanos,
+    /// The connection was there already.
+    pub reused: bool,
+    /// How long it took to open.
+    pub connect: Option<Nanos>,
+    /// How long the response's head took, from the attempt's begin.
+    pub head: Option<Nanos>,
+    /// How long all of it took.
+    pub total: Nanos,
+    /// Its status; 0 for none.
+    pub status: u16,
+    /// Octets sent to it.
+    pub sent: u64,
+    /// Octets received from it.
+    pub received: Octets,
+}
+
+/// Memory that a set of heads may keep. A client with long heads must not make it grow for ever.
+const KEPT: usize = 64 << 10;
+
+impl Scratch {
+    /// Empties it for the next exchange. False if it has grown too large to be kept.
+    pub fn forget(&mut self) -> bool {
+        self.facts.clear();
+        let fields = self.request.fields.capacity() + self.response.fields.capacity();
+        fields + self.text.capacity() <= KEPT
+    }
+}
+
+impl Facts {
+    fn clear(&mut self) {
+        let mut attempts = std::mem::take(&mut self.attempts);
+        let mut target = std::mem::take(&mut self.target);
+        attempts.clear();
+        target.clear();
+        *self = Self {
+            attempts,
+            target,
+            ..Self::default()
+        };
+    }
+}
