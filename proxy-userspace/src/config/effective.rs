@@ -22,7 +22,7 @@ pub fn effective_yaml(config: &Config) -> String {
 /// The configuration as a JSON value in the file's shape, with every default filled in.
 pub fn effective(config: &Config) -> Value {
     let mut file = json!({
-        "l4": l4(&config.l4),
+        "l4": l4(config.data_plane()),
         "admin": admin(&config.admin),
         "guard": guard(&config.guard),
         "listeners": config.listeners.iter().map(listener).collect::<Value>(),

@@ -41,8 +41,8 @@ fn a_small_file_gets_its_defaults() {
         loaded.warnings.pretty(false)
     );
     let config = loaded.config;
-    assert_eq!(config.l4.interfaces[0].attach, AttachMode::Auto);
-    assert_eq!(config.l4.pin_dir, Path::new("/sys/fs/bpf/sluice"));
+    assert_eq!(config.data_plane().interfaces[0].attach, AttachMode::Auto);
+    assert_eq!(config.data_plane().pin_dir, Path::new("/sys/fs/bpf/sluice"));
     assert_eq!(config.admin.listen, None);
     let listener = &config.listeners[0];
     assert_eq!(listener.vip.to_string(), "192.0.2.10/32");
@@ -96,17 +96,26 @@ services:
 "#,
     )
     .config;
-    assert_eq!(config.l4.interfaces[0].attach, AttachMode::Generic);
     assert_eq!(
-        config.l4.tunnel_source_v4.unwrap().to_string(),
+        config.data_plane().interfaces[0].attach,
+        AttachMode::Generic
+    );
+    assert_eq!(
+        config.data_plane().tunnel_source_v4.unwrap().to_string(),
         "172.16.0.0/16"
     );
-    assert_eq!(config.l4.tunnel_source_v6.unwrap().to_string(), "100::/96");
     assert_eq!(
-        (config.l4.gue_port, config.l4.selection_seed),
+        config.data_plane().tunnel_source_v6.unwrap().to_string(),
+        "100::/96"
+    );
+    assert_eq!(
+        (
+            config.data_plane().gue_port,
+            config.data_plane().selection_seed
+        ),
         (6081, u64::MAX)
     );
-    assert_eq!(config.l4.route_ttl, Duration::from_millis(1500));
+    assert_eq!(config.data_plane().route_ttl, Duration::from_millis(1500));
     let listener = &config.listeners[0];
     assert_eq!(
         (listener.port, listener.protocol),
@@ -182,7 +191,7 @@ services:
         set.get(name).map(|value| (*value).to_owned())
     });
     let config = loaded.unwrap().config;
-    assert_eq!(config.l4.interfaces[0].name, "eth0");
+    assert_eq!(config.data_plane().interfaces[0].name, "eth0");
     assert_eq!(config.listeners[0].port, PortMatch::One(8080));
     assert_eq!(config.services[0].backends[0].name, "10.1.0.1:80");
     assert_eq!(config.services[0].backends[0].weight, 7);

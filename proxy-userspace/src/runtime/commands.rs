@@ -283,8 +283,8 @@ impl<P: Plane> Control<P> {
         let configured = Some(self.configured_sampling).filter(|&every| every > 0);
         let asked = self.parts.events.sampling();
         let finest = configured.into_iter().chain(asked).min().unwrap_or(0);
-        if self.config.l4.sample_every != finest {
-            self.config.l4.sample_every = finest;
+        if self.config.data_plane().sample_every != finest {
+            self.config.data_plane_mut().sample_every = finest;
             self.replan("sampling");
         }
     }

@@ -141,7 +141,7 @@ impl<P: Plane> Control<P> {
         let mut control = Self {
             plane,
             source,
-            configured_sampling: config.l4.sample_every,
+            configured_sampling: config.data_plane().sample_every,
             config,
             config_state,
             overlay,
@@ -175,7 +175,7 @@ impl<P: Plane> Control<P> {
         };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
-        self.attached = self.plane.attach(&self.config.l4.interfaces)?;
+        self.attached = self.plane.attach(&self.config.data_plane().interfaces)?;
         self.plane.steer_probes(overlay::steered(&self.config))?;
         self.mark_probes();
         self.resolve_neighbours();

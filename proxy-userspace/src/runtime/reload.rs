@@ -109,9 +109,10 @@ impl<P: Plane> Control<P> {
         } else {
             self.replace(next)?
         };
-        let attach = renewed || next.config.l4.interfaces != self.config.l4.interfaces;
+        let attach =
+            renewed || next.config.data_plane().interfaces != self.config.data_plane().interfaces;
         if attach {
-            match self.plane.attach(&next.config.l4.interfaces) {
+            match self.plane.attach(&next.config.data_plane().interfaces) {
                 Ok(attached) => self.attached = attached,
                 Err(error) => {
                     let refusal = internal(error);
@@ -196,7 +197,7 @@ impl<P: Plane> Control<P> {
             Ok(plan) => drop(self.take(plan)),
             Err(error) => self.fall_behind(&error),
         }
-        match self.plane.attach(&self.config.l4.interfaces) {
+        match self.plane.attach(&self.config.data_plane().interfaces) {
             Ok(attached) => self.attached = attached,
             Err(error) => error!(error = %chain(&error), "cannot attach as before"),
         }
@@ -215,7 +216,7 @@ impl<P: Plane> Control<P> {
 
     /// The point of no return: from here on the new configuration is the one in force.
     fn swap(&mut self, next: Next, plan: Plan) {
-        self.configured_sampling = next.config.l4.sample_every;
+        self.configured_sampling = next.config.data_plane().sample_every;
         self.config = next.config;
         self.overlay = next.overlay;
         self.host = next.host;
@@ -244,9 +245,11 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
             "`{key}` has changed: this takes effect when the daemon is restarted"
         ));
     };
-    if new.l4.pin_dir != old.l4.pin_dir {
+    if new.data_plane().pin_dir != old.data_plane().pin_dir {
         warn("l4.pin_dir");
-        new.l4.pin_dir.clone_from(&old.l4.pin_dir);
+        new.data_plane_mut()
+            .pin_dir
+            .clone_from(&old.data_plane().pin_dir);
     }
     if new.admin.socket != old.admin.socket {
         warn("admin.socket");

@@ -183,7 +183,7 @@ fn parts(
         phase: Phase::Starting,
         started_at_seconds: epoch_seconds(),
         adopted: false,
-        pin_dir: config.l4.pin_dir.display().to_string(),
+        pin_dir: config.data_plane().pin_dir.display().to_string(),
     };
     let parts = Parts {
         monitor,
@@ -221,7 +221,7 @@ fn begin(
             parts.daemon.adopted = *copied;
         }
     }
-    let pin_dir = config.l4.pin_dir.clone();
+    let pin_dir = config.data_plane().pin_dir.clone();
     Control::begin(plane, Box::new(source), config, parts).map_err(|error| {
         // What was there before forwards on; what was made for nothing is removed.
         if adoption == Adoption::Fresh

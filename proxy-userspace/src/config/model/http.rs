@@ -1,6 +1,11 @@
 //! The part of the model that the proxy paths run by: listeners for HTTP, TCP and UDP, routes, and
 //! what a service means to them.
 
+mod construct;
+mod security;
+
+pub use security::SecurityHeaders;
+
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -29,6 +34,8 @@ pub struct HttpListener {
     pub access_log: Option<AccessLog>,
     /// Share of requests that are traced, 0..=1, where the client's context does not decide.
     pub trace_share: f64,
+    /// Fields for browsers that are added to responses, unless the route says otherwise.
+    pub security_headers: SecurityHeaders,
 }
 
 /// Limits of what a client may send.
@@ -54,7 +61,8 @@ pub struct HttpTimeouts {
     /// From the last octet of content to the next.
     pub body_idle: Duration,
     /// Octets per second that content must reach on average after the first `body_idle`; 0 for
-    /// none.
+    /// none. Holds as long as the response has not begun: from then on the two sides may be in
+    /// talks, as gRPC streams are.
     pub body_rate: u32,
     /// A connection without a request.
     pub idle: Duration,
@@ -155,7 +163,7 @@ pub struct StreamListener {
     pub proxy_protocol_from: Vec<IpNet>,
     /// A connection or UDP session on which nothing moves.
     pub idle_timeout: Duration,
-    /// Connections or UDP sessions at once.
+    /// Connections or UDP sessions at once; 0 for no limit but the process's (TCP only).
     pub max_connections: u32,
     /// Where connections are logged, if anywhere.
     pub access_log: Option<AccessLog>,
@@ -181,6 +189,8 @@ pub struct Route {
     pub request_fields: FieldEdits,
     /// Edits of the response's fields.
     pub response_fields: FieldEdits,
+    /// Overrides [`HttpListener::security_headers`].
+    pub security_headers: Option<SecurityHeaders>,
     /// Copies of requests for another service.
     pub mirror: Option<Mirror>,
     /// Faults on purpose.
@@ -347,7 +357,8 @@ pub enum PathRewrite {
     Full(String),
     /// The prefix that the route matched becomes this one.
     Prefix(String),
-    /// What the regular expression matches becomes the replacement (`$1` …).
+    /// What the regular expression matches becomes the replacement: all matches,
+    /// with `$0` to `$9` for the match and its groups and `$$` for a dollar sign.
     Regex {
         /// Regular expression.
         pattern: String,
@@ -547,7 +558,7 @@ pub struct BackendTraits {
 pub struct BackendAddress(pub IpAddr, pub u16);
 
 /// The workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
     /// How many; `None`: the CPUs of the affinity mask and the cgroup's quota.
     pub count: Option<u32>,

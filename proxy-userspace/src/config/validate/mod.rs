@@ -57,7 +57,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         },
     );
     Config {
-        l4,
+        l4: Some(l4),
         admin,
         listeners: listeners
             .into_iter()
@@ -65,6 +65,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
             .collect(),
         services: services.into_iter().map(|service| service.model).collect(),
         guard,
+        ..Config::default()
     }
 }
 

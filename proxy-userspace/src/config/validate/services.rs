@@ -6,6 +6,7 @@ use crate::config::defaults;
 use crate::config::fault::Code;
 use crate::config::file::scalar::Endpoint;
 use crate::config::file::service as file;
+use crate::config::model::http::{BackendTraits, Upstream};
 use crate::config::model::{Backend, Service, Timeouts};
 use crate::config::report::{Draft, Place, Report};
 use crate::config::yaml::NodeId;
@@ -52,6 +53,10 @@ fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names) -> Se
             .value()
             .map_or(defaults::DRAIN_TIMEOUT, |time| time.0),
         health: health::health(report, &keys.health, mode),
+        upstream: Upstream {
+            traits: vec![BackendTraits::default(); backends.len()],
+            ..Upstream::default()
+        },
         backends,
     }
 }

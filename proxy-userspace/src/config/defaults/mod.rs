@@ -1,5 +1,7 @@
 //! What holds where a key is left out: the one place for defaults.
 
+pub(crate) mod http;
+
 use super::model::{DEFAULT_PIN_DIR, Damping, Timeouts};
 use proxy_common::maps::{DEFAULT_GUE_PORT, capacity};
 use proxy_common::service::DEFAULT_RING_SIZE;
