@@ -16,6 +16,14 @@ pub mod kernel;
 
 pub mod observe;
 
+pub mod net;
+
+pub mod filter;
+
+pub mod upstream;
+
+pub mod http;
+
 pub mod admin;
 
 pub mod runtime;

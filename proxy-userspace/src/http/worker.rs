@@ -1,5 +1,6 @@
 //! What all connections of one worker share.
 
+use super::date::Date;
 use super::exchange::Scratch;
 use super::snapshot::Snapshot;
 use crate::net::{Buffers, Clock, Timers};
@@ -30,6 +31,7 @@ pub struct Worker {
     draining: Cell<bool>,
     /// Connections of clients.
     connections: Cell<usize>,
+    date: RefCell<Date>,
 }
 
 impl Worker {
@@ -47,6 +49,7 @@ impl Worker {
             random: Cell::new(seed),
             draining: Cell::new(false),
             connections: Cell::new(0),
+            date: RefCell::default(),
         }
     }
 
@@ -81,6 +84,11 @@ impl Worker {
         let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(state);
         proxy_common::hash::mix(state)
+    }
+
+    /// Gives the value of a `Date` field, as of the last reading of the clock.
+    pub fn date(&self, give: impl FnOnce(&[u8])) {
+        give(self.date.borrow_mut().at(self.clock.last()));
     }
 
     /// Heads for a request.

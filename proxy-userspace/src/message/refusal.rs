@@ -44,6 +44,8 @@ refusals! {
     RequestLine = "request_line", 400;
     /// The method is not a token or is too long.
     Method = "method", 400;
+    /// The method is not served here: CONNECT without a protocol.
+    MethodNotAllowed = "method_not_allowed", 405;
     /// The target is in no form that its method allows, or has a forbidden octet.
     Target = "target", 400;
     /// The request line is too long.

@@ -23,7 +23,7 @@ pub struct Pools {
 struct Pool {
     /// Holds the slot's number as long as the pool lives.
     backend: Arc<BackendState>,
-    idle: Vec<h1::Connection>,
+    idle: Vec<Box<h1::Connection>>,
     keepalive: Nanos,
 }
 
@@ -55,7 +55,7 @@ impl Drop for Place {
 
 impl Pools {
     /// A kept connection to this backend, if there is one that is still open.
-    pub fn take(&self, backend: &BackendState) -> Option<h1::Connection> {
+    pub fn take(&self, backend: &BackendState) -> Option<Box<h1::Connection>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(backend.slot() as usize)?.as_mut()?;
         while let Some(connection) = pool.idle.pop() {
@@ -71,7 +71,7 @@ impl Pools {
     /// Keeps a connection for the next request, for `keepalive` and among `most` others.
     pub fn keep(
         &self,
-        mut connection: h1::Connection,
+        mut connection: Box<h1::Connection>,
         now: Nanos,
         keepalive: Nanos,
         most: u32,

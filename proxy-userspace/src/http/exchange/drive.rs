@@ -85,9 +85,9 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         self.request.octets() == 0
     }
 
-    /// The backend's side.
-    pub(super) fn backend(&mut self) -> &mut B {
-        self.backend
+    /// True if the client has not sent all of its content.
+    pub(super) fn is_request_waiting(&self) -> bool {
+        !self.request.is_over()
     }
 
     /// The client's side.
@@ -102,7 +102,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 
     /// Hands an informational head on.
     pub(super) fn inform(&mut self, head: &ResponseHead) {
-        self.client.parts().1.send_head(head);
+        self.client.parts().1.send_head(head, false);
         self.informed = true;
     }
 
@@ -306,16 +306,14 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     }
 }
 
-/// Sends a response that is made here, and nothing else.
+/// Sends the content of a response that is made here, and its head, which was handed over.
 pub(super) async fn reply<C: Client>(
     client: &mut C,
-    head: &ResponseHead,
     mut content: &[u8],
     timer: &Timer,
     write: Nanos,
 ) -> Result<(), Failure> {
     let (_, reply) = client.parts();
-    reply.send_head(head);
     timer.set_after(write);
     let trailers = crate::message::Fields::new();
     let sent = std::future::poll_fn(|cx| {

@@ -40,7 +40,7 @@ mod run;
 mod scratch;
 
 pub use failure::{Failure, Retry};
-pub use run::{Outcome, run};
+pub use run::{Around, Outcome, refuse, run};
 pub use scratch::{Facts, Scratch};
 
 use crate::message::ResponseHead;
@@ -73,7 +73,10 @@ pub trait Client {
 pub trait Reply: Sink {
     /// Takes a head: informational ones, then the final one. It goes out with the first content, or
     /// when flushed. Clients that do not know informational heads are not sent any.
-    fn send_head(&mut self, head: &ResponseHead);
+    ///
+    /// `last`: what the client may still send is not wanted, so a connection of one request after
+    /// the other ends with this response.
+    fn send_head(&mut self, head: &ResponseHead, last: bool);
 
     /// Ready once the client is known to be gone: its connection failed, or it has reset the
     /// stream. A client that has only ended its sending still waits for its answer.

@@ -1,6 +1,7 @@
 //! What an exchange works with, kept from one to the next.
 
 use crate::balance::l7::BackendState;
+use crate::filter::States;
 use crate::message::{RequestHead, ResponseHead};
 use crate::net::Nanos;
 use crate::observe::access_log::Octets;
@@ -16,6 +17,8 @@ pub struct Scratch {
     pub response: ResponseHead,
     /// What is noted for logs and metrics.
     pub facts: Facts,
+    /// What the route's filters remember.
+    pub states: States,
     /// For values that are put together.
     pub text: Vec<u8>,
 }

@@ -117,6 +117,13 @@ impl Reader {
         Poll::Ready(Ok(read))
     }
 
+    /// Reads and drops whatever comes. Ready with false when nothing will.
+    pub fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.ready = 0;
+        self.input.consume(self.input.filled().len());
+        self.poll_more(cx).map(|read| read.is_ok_and(|read| read > 0))
+    }
+
     /// Waits without a buffer until there is something to read.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input.release();

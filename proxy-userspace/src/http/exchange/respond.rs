@@ -1,0 +1,178 @@
+//! Answers that are made here: failures, redirects, fixed ones.
+//!
+//! This is the one place where a failure becomes an answer.
+
+use super::failure::Failure;
+use crate::config::model::http::{PathRewrite, Redirect};
+use crate::message::{Length, Name, RequestHead, ResponseHead};
+
+/// A fixed answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    status: u16,
+    content_type: Box<[u8]>,
+    content: Box<[u8]>,
+}
+
+impl Fixed {
+    /// An answer with this content.
+    pub fn new(status: u16, content_type: &[u8], content: &[u8]) -> Self {
+        Self {
+            status,
+            content_type: content_type.into(),
+            content: content.into(),
+        }
+    }
+
+    /// An answer that says its status in words.
+    pub fn of_status(status: u16) -> Self {
+        let content = format!("{status} {}\n", reason(status));
+        Self::new(status, b"text/plain; charset=utf-8", content.as_bytes())
+    }
+
+    /// Makes `head` this answer's, to a request with this method; returns the content to send.
+    pub fn write(&self, to_head: bool, head: &mut ResponseHead) -> &[u8] {
+        begin(head, self.status);
+        let length = self.content.len() as u64;
+        if length > 0 {
+            head.fields.append(Name::ContentType, &self.content_type);
+        }
+        if to_head {
+            head.described_length = Some(length);
+            return &[];
+        }
+        head.length = match self.status {
+            204 | 304 => Length::None,
+            _ => Length::Exact(length),
+        };
+        match head.length {
+            Length::None => &[],
+            _ => &self.content,
+        }
+    }
+}
+
+/// Makes `head` the beginning of an answer of this status that is made here.
+pub fn begin(head: &mut ResponseHead, status: u16) {
+    head.clear();
+    head.status = status;
+    head.reason.extend_from_slice(reason(status).as_bytes());
+    head.fields.append(Name::Server, SERVER);
+}
+
+/// The answer to a request that failed so.
+pub fn to_failure(failure: &Failure) -> Fixed {
+    Fixed::of_status(failure.status())
+}
+
+/// Makes `head` a redirect. `matched` is the prefix of the path that the route matched.
+pub fn redirect(
+    redirect: &Redirect,
+    request: &RequestHead,
+    rewritten: Option<&[u8]>,
+    head: &mut ResponseHead,
+) {
+    begin(head, redirect.status);
+    let mut location = Vec::new();
+    let scheme = redirect.scheme.as_deref();
+    let scheme = scheme.unwrap_or_else(|| request.scheme.name());
+    location.extend_from_slice(scheme.as_bytes());
+    location.extend_from_slice(b"://");
+    match &redirect.host {
+        Some(host) => location.extend_from_slice(host.as_bytes()),
+        None => location.extend_from_slice(request.host()),
+    }
+    match redirect.port {
+        Some(80) if scheme == "http" => {}
+        Some(443) if scheme == "https" => {}
+        Some(port) => location.extend_from_slice(format!(":{port}").as_bytes()),
+        // A port of the request is one of its scheme and host.
+        None if redirect.scheme.is_none() && redirect.host.is_none() => {
+            let authority = request.authority();
+            location.extend_from_slice(&authority[request.host().len()..]);
+        }
+        None => {}
+    }
+    location.extend_from_slice(rewritten.unwrap_or_else(|| request.path()));
+    if redirect.keep_query && let Some(query) = request.query() {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    head.fields.append(Name::Location, &location);
+    head.length = Length::Exact(0);
+    if request.method == crate::message::Method::Head {
+        head.length = Length::None;
+        head.described_length = Some(0);
+    }
+}
+
+/// The path that a rewrite makes of a request's; `None` if it stays. `prefix` is what the route
+/// matched.
+pub fn rewritten_path(rewrite: &PathRewrite, path: &[u8], prefix: Option<&str>) -> Option<Vec<u8>> {
+    match rewrite {
+        PathRewrite::Full(path) => Some(path.clone().into_bytes()),
+        PathRewrite::Prefix(new) => {
+            let rest = path.strip_prefix(prefix?.trim_end_matches('/').as_bytes())?;
+            let mut path = new.trim_end_matches('/').as_bytes().to_vec();
+            if !rest.starts_with(b"/") && !rest.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(rest);
+            if path.is_empty() {
+                path.push(b'/');
+            }
+            Some(path)
+        }
+        // Compiled with the router, which has the expression.
+        PathRewrite::Regex { .. } => None,
+    }
+}
+
+/// What this program calls itself in `Server`.
+pub const SERVER: &[u8] = b"sluice";
+
+/// The usual words for a status (RFC 9110 §15); empty where there are none.
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        418 => "I'm a teapot",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

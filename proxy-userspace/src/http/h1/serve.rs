@@ -1,0 +1,298 @@
+//! The life of a client's connection.
+
+use super::client::Client;
+use crate::http::exchange::{self, Around, Outcome, Scratch};
+use crate::http::peer::Peer;
+use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
+use crate::http::worker::Worker;
+use crate::message::Refusal;
+use crate::message::h1::{HeadLimits, RequestParser};
+use crate::net::body::{Filled, Sink as _, Source as _};
+use crate::net::buffer::LARGE;
+use crate::net::{Stream, Timer};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+/// Octets of content that are read and dropped so that the connection can be kept.
+const DISCARDED: u64 = 256 << 10;
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub stream: Stream,
+    /// Its ends.
+    pub peer: Peer,
+    /// Where it came in.
+    pub listener: ListenerId,
+}
+
+/// What follows a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Another one may.
+    Request,
+    /// The connection is closed, and the client is given time to take what it was sent.
+    Linger,
+    /// The connection is closed at once.
+    Close,
+    /// The connection is reset: what was sent is not the whole.
+    Reset,
+}
+
+/// Serves a client's connection to its end.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let _counted = worker.count_connection();
+    let snapshot = worker.snapshot();
+    let Some(listener) = snapshot.listener(accepted.listener) else {
+        return;
+    };
+    let cells = Arc::clone(&listener.cells);
+    cells.at(worker.index).connections.add(1);
+    cells.at(worker.index).connections_active.add(1);
+    let connection = Connection {
+        client: Client::new(accepted.stream, &worker.buffers, limits(listener)),
+        timer: worker.timers.timer(),
+        parser: RequestParser::default(),
+        requests: 0,
+        peer: accepted.peer,
+        listener: accepted.listener,
+        worker: Rc::clone(&worker),
+    };
+    drop(snapshot);
+    connection.run().await;
+    cells.at(worker.index).connections_active.sub(1);
+}
+
+fn limits(listener: &ListenerPlan) -> HeadLimits {
+    let limits = &listener.settings.limits;
+    HeadLimits {
+        fields: limits.fields,
+        // A head has to fit into one buffer.
+        head_bytes: limits.head_bytes.min(LARGE as u32),
+        target_bytes: limits.target_bytes,
+    }
+}
+
+struct Connection {
+    client: Client,
+    timer: Timer,
+    parser: RequestParser,
+    requests: u64,
+    peer: Peer,
+    listener: ListenerId,
+    worker: Rc<Worker>,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        let mut last: Option<Rc<Arc<Snapshot>>> = None;
+        let next = loop {
+            let mut snapshot = self.worker.snapshot();
+            if snapshot.listener(self.listener).is_none() {
+                // The listener was taken away. A request that is under way already is served as
+                // it would have been before.
+                match last.take().filter(|_| !self.client.reader.octets().is_empty()) {
+                    Some(before) => snapshot = before,
+                    None => break Next::Close,
+                }
+            }
+            let Some(listener) = snapshot.listener(self.listener) else {
+                break Next::Close;
+            };
+            if !self.wait(listener).await {
+                break Next::Close;
+            }
+            let mut scratch = self.worker.take_scratch();
+            let next = self.request(&snapshot, listener, &mut scratch).await;
+            self.worker.put_scratch(scratch);
+            if next != Next::Request {
+                break next;
+            }
+            last = Some(snapshot);
+        };
+        self.end(next).await;
+    }
+
+    /// Waits without buffers for a request's first octet. False if there will be none.
+    async fn wait(&mut self, listener: &ListenerPlan) -> bool {
+        if !self.client.reader.octets().is_empty() {
+            self.worker.clock.read();
+            return true;
+        }
+        if self.client.reader.is_ended() {
+            return false;
+        }
+        self.client.reply.writer.release();
+        self.timer.set_after(listener.timeouts.idle);
+        let (client, worker, timer) = (&mut self.client, &self.worker, &self.timer);
+        let asked = Rc::as_ptr(&worker.snapshot());
+        let readable = poll_fn(|cx| match client.reader.poll_readable(cx) {
+            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+            Poll::Pending => {
+                let over = timer.poll_expired(cx)
+                    || worker.is_draining()
+                    || Rc::as_ptr(&worker.snapshot()) != asked;
+                if over { Poll::Ready(false) } else { Poll::Pending }
+            }
+        });
+        let readable = readable.await;
+        self.worker.clock.read();
+        readable
+    }
+
+    /// Reads a request's head and serves it.
+    async fn request(
+        &mut self,
+        snapshot: &Snapshot,
+        listener: &ListenerPlan,
+        scratch: &mut Scratch,
+    ) -> Next {
+        scratch.facts.began = self.worker.clock.last();
+        self.requests += 1;
+        scratch.facts.number = self.requests;
+        self.client.before = (
+            self.client.reader.received() - self.client.reader.octets().len() as u64,
+            self.client.reply.writer.written(),
+        );
+        let head = self.head(listener, scratch).await;
+        let around = Around {
+            worker: &self.worker,
+            snapshot,
+            listener,
+            peer: &self.peer,
+            timer: &self.timer,
+        };
+        let client = &mut self.client;
+        match head {
+            Ok(true) => {}
+            Ok(false) => return Next::Close,
+            Err(refusal) => {
+                client.begin_refusal();
+                exchange::refuse(&around, scratch, client, refusal).await;
+                return Next::Linger;
+            }
+        }
+        match exchange::run(&around, scratch, client).await {
+            Outcome::Cut => Next::Reset,
+            Outcome::Complete if !client.is_kept() => Next::Linger,
+            Outcome::Complete => self.discard(listener).await,
+        }
+    }
+
+    /// Reads until the head is complete. False if the client has gone without a word.
+    async fn head(
+        &mut self,
+        listener: &ListenerPlan,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Refusal> {
+        let limits = limits(listener);
+        let mut is_timed = false;
+        loop {
+            let octets = self.client.reader.octets();
+            if !octets.is_empty()
+                && let Some(meta) = self.parser.parse(octets, &limits, &mut scratch.request)?
+            {
+                let reader = &mut self.client.reader;
+                reader.consume_head(meta.consumed);
+                reader.begin(meta.framing.into());
+                scratch.facts.request_head = meta.consumed as u64;
+                scratch.facts.head = self.worker.clock.last();
+                let most = u64::from(listener.settings.max_requests_per_connection);
+                let keep_alive = meta.keep_alive
+                    && !self.worker.is_draining()
+                    && (most == 0 || self.requests < most);
+                self.client.begin(&scratch.request, keep_alive);
+                return Ok(true);
+            }
+            if !octets.is_empty() && !is_timed {
+                is_timed = true;
+                let by = scratch.facts.began.saturating_add(listener.timeouts.head);
+                self.timer.set(by);
+            }
+            let (reader, timer) = (&mut self.client.reader, &self.timer);
+            let read = poll_fn(|cx| match reader.poll_more(cx) {
+                Poll::Pending if timer.poll_expired(cx) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
+            });
+            match read.await {
+                Some(0) if reader.octets().is_empty() => return Ok(false),
+                Some(0) => return Err(Refusal::Truncated),
+                None => return Err(Refusal::HeadTimeout),
+                Some(_) if is_timed => drop(self.worker.clock.read()),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Reads what is left of the request's content, if that is little and comes soon.
+    async fn discard(&mut self, listener: &ListenerPlan) -> Next {
+        if self.client.reader.is_done() {
+            return Next::Request;
+        }
+        self.timer.set_after(listener.timeouts.linger);
+        let (reader, timer) = (&mut self.client.reader, &self.timer);
+        let mut discarded = 0;
+        poll_fn(|cx| {
+            loop {
+                match reader.poll_fill(cx) {
+                    Poll::Ready(Ok(Filled::End)) => return Poll::Ready(Next::Request),
+                    Poll::Ready(Ok(Filled::Content)) => {
+                        let octets = reader.content().len();
+                        reader.consume(octets);
+                        discarded += octets as u64;
+                        if discarded > DISCARDED {
+                            return Poll::Ready(Next::Linger);
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Next::Close),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(Next::Linger),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn end(mut self, next: Next) {
+        match next {
+            Next::Request | Next::Close => {}
+            Next::Reset => self.client.stream().abort(),
+            Next::Linger => self.linger().await,
+        }
+    }
+
+    /// Ends our side, and reads until the client has ended its own or its time is over.
+    async fn linger(&mut self) {
+        let snapshot = self.worker.snapshot();
+        let linger = snapshot
+            .listener(self.listener)
+            .map_or(1_000_000_000, |listener| listener.timeouts.linger);
+        drop(snapshot);
+        self.worker.clock.read();
+        self.timer.set_after(linger);
+        let (client, timer) = (&mut self.client, &self.timer);
+        let flushed = poll_fn(|cx| match client.reply.writer.poll_flush(cx) {
+            Poll::Pending if timer.poll_expired(cx) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+        });
+        if !flushed.await || client.stream().shutdown().is_err() {
+            return;
+        }
+        poll_fn(|cx| {
+            loop {
+                match client.reader.poll_drop(cx) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,348 @@
+//! What a configuration means to the workers: compiled once, immutable, swapped as a whole.
+//!
+//! Everything that can be decided without a request is decided here: which listener a number
+//! means, which routes it has, which series are counted in, what a redirect says. What lives
+//! longer than a configuration (counts and health of backends, series, log files) is held by
+//! reference and handed from one snapshot to the next.
+
+use super::exchange::respond::Fixed;
+use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
+use crate::config::model::Config;
+use crate::config::model::http::{
+    Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
+};
+use crate::filter::Chain;
+use crate::net::Nanos;
+use crate::net::clock::nanos;
+use crate::observe::http::{ListenerCells, ProxyMetrics, RouteCells, Series, ServiceCells};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A listener's number: the same in all snapshots of a process that have a listener of this name
+/// at this address.
+pub type ListenerId = usize;
+
+/// A configuration as the workers see it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// By [`ListenerId`]; `None` for those that are gone.
+    listeners: Vec<Option<ListenerPlan>>,
+    routes: Vec<RoutePlan>,
+    services: Vec<ServicePlan>,
+    registry: Registry,
+}
+
+/// What outlives a snapshot.
+#[derive(Debug)]
+pub struct Kept {
+    /// The series that are counted in.
+    pub metrics: Arc<ProxyMetrics>,
+    /// Listeners by name and address.
+    ids: HashMap<(String, std::net::SocketAddr), ListenerId>,
+    /// Key of cookies.
+    secret: u64,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    /// As configured.
+    pub settings: HttpListener,
+    /// Its time limits, in nanoseconds.
+    pub timeouts: Timeouts,
+    /// What is counted.
+    pub cells: Arc<Series<ListenerCells>>,
+    /// What is counted of requests that no route matched.
+    pub unrouted: Arc<Series<RouteCells>>,
+    /// Its routes, and what is counted of each at this listener.
+    routes: Vec<(usize, Arc<Series<RouteCells>>)>,
+}
+
+/// Time limits of a listener, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To the end of a head.
+    pub head: Nanos,
+    /// Between two pieces of content.
+    pub body_idle: Nanos,
+    /// A connection without a request.
+    pub idle: Nanos,
+    /// A client that takes nothing.
+    pub write: Nanos,
+    /// After a refusal.
+    pub linger: Nanos,
+}
+
+/// A route.
+#[derive(Debug)]
+pub struct RoutePlan {
+    /// As configured.
+    pub settings: Route,
+    /// What happens.
+    pub action: ActionPlan,
+    /// What is done to messages on the way.
+    pub filters: Chain,
+    /// The whole exchange; `u64::MAX` for no limit.
+    pub timeout: Nanos,
+}
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum ActionPlan {
+    /// One service answers.
+    Service(usize),
+    /// One of several, by weight.
+    Split {
+        /// Services with the sum of the weights up to and with their own.
+        shares: Vec<(usize, u64)>,
+        /// What keeps a client with one.
+        sticky: Option<HashOn>,
+    },
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
+    /// A fixed answer.
+    Respond(Fixed),
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct ServicePlan {
+    /// Who gets a request.
+    pub state: Arc<ServiceState>,
+    /// How it is used.
+    pub settings: Upstream,
+    /// What is counted.
+    pub cells: Arc<Series<ServiceCells>>,
+    /// Time limits in nanoseconds.
+    pub limits: UpstreamLimits,
+}
+
+/// Limits of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamLimits {
+    /// To open a connection.
+    pub connect: Nanos,
+    /// From the request's end to the response's head.
+    pub response: Nanos,
+    /// Between two pieces of content.
+    pub idle: Nanos,
+    /// How long an unused connection is kept.
+    pub keepalive: Nanos,
+}
+
+impl Kept {
+    /// For a process whose workers count in `metrics`. `secret` keys the cookies.
+    pub fn new(metrics: Arc<ProxyMetrics>, secret: u64) -> Self {
+        Self {
+            metrics,
+            ids: HashMap::new(),
+            secret,
+        }
+    }
+
+    /// The number of a listener.
+    pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
+        let next = self.ids.len();
+        let key = (listener.name.clone(), listener.address);
+        *self.ids.entry(key).or_insert(next)
+    }
+}
+
+impl Snapshot {
+    /// Compiles a configuration. `old` is the snapshot that it replaces; nothing of it changes
+    /// until [`Snapshot::activate`].
+    pub fn compile(config: &Config, kept: &mut Kept, old: Option<&Self>, seed: u64, now: Nanos) -> Self {
+        let used = used_services(config);
+        let specs = used
+            .iter()
+            .filter_map(|name| config.service(name))
+            .map(|service| ServiceSpec::new(service, &service.upstream))
+            .collect();
+        let registry = Registry::build(old.map(|old| &old.registry), specs, kept.secret, seed, now);
+        let services: Vec<ServicePlan> = registry
+            .services()
+            .iter()
+            .filter_map(|state| ServicePlan::new(state, config, kept))
+            .collect();
+        let by_name: HashMap<&str, usize> = services
+            .iter()
+            .enumerate()
+            .map(|(index, service)| (service.state.name(), index))
+            .collect();
+        let routes: Vec<RoutePlan> = config
+            .routes
+            .iter()
+            .map(|route| RoutePlan::new(route, config, &by_name))
+            .collect();
+        let mut listeners = Vec::new();
+        for listener in &config.http_listeners {
+            let id = kept.listener(listener);
+            if listeners.len() <= id {
+                listeners.resize_with(id + 1, || None);
+            }
+            listeners[id] = Some(ListenerPlan::new(listener, config, kept));
+        }
+        Self {
+            listeners,
+            routes,
+            services,
+            registry,
+        }
+    }
+
+    /// Puts limits and memberships in force; called once, when the snapshot is swapped in.
+    pub fn activate(&self, old: Option<&Self>, now: Nanos) {
+        self.registry.activate(old.map(|old| &old.registry), now);
+    }
+
+    /// A listener, unless it is gone.
+    #[inline]
+    pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
+        self.listeners.get(id)?.as_ref()
+    }
+
+    /// Listeners with their numbers.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
+        let all = self.listeners.iter().enumerate();
+        all.filter_map(|(id, listener)| Some((id, listener.as_ref()?)))
+    }
+
+    /// A route.
+    pub fn route(&self, index: usize) -> &RoutePlan {
+        &self.routes[index]
+    }
+
+    /// A service.
+    pub fn service(&self, index: usize) -> &ServicePlan {
+        &self.services[index]
+    }
+
+    /// The services.
+    pub fn services(&self) -> &[ServicePlan] {
+        &self.services
+    }
+
+    /// The balancers' side of the services.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+/// Names of the services that routes refer to, each once.
+fn used_services(config: &Config) -> Vec<String> {
+    let mut used = Vec::new();
+    let mut add = |name: &String| {
+        if !used.contains(name) {
+            used.push(name.clone());
+        }
+    };
+    for route in &config.routes {
+        if let Action::Forward(split) = &route.action {
+            split.targets.iter().for_each(|(name, _)| add(name));
+        }
+        if let Some(mirror) = &route.mirror {
+            add(&mirror.service);
+        }
+    }
+    used
+}
+
+impl ListenerPlan {
+    fn new(listener: &HttpListener, config: &Config, kept: &Kept) -> Self {
+        let timeouts = &listener.timeouts;
+        let own = config.routes.iter().enumerate();
+        let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
+        Self {
+            timeouts: Timeouts {
+                head: nanos(timeouts.head),
+                body_idle: nanos(timeouts.body_idle),
+                idle: nanos(timeouts.idle),
+                write: nanos(timeouts.write),
+                linger: nanos(timeouts.linger),
+            },
+            cells: kept.metrics.listener(&listener.name),
+            unrouted: kept.metrics.route(&listener.name, ""),
+            routes: own
+                .map(|(index, route)| (index, kept.metrics.route(&listener.name, &route.name)))
+                .collect(),
+            settings: listener.clone(),
+        }
+    }
+
+    /// What is counted of a route's requests at this listener.
+    pub fn cells_of(&self, route: Option<usize>) -> &Series<RouteCells> {
+        let found = route.and_then(|route| {
+            let at = self.routes.binary_search_by_key(&route, |(index, _)| *index);
+            Some(&*self.routes[at.ok()?].1)
+        });
+        found.unwrap_or(&self.unrouted)
+    }
+
+    /// The route for a request, and its series.
+    pub fn route(
+        &self,
+        _request: &crate::message::RequestHead,
+        _client: std::net::IpAddr,
+    ) -> Option<(usize, &Arc<Series<RouteCells>>)> {
+        let (index, cells) = self.routes.first()?;
+        Some((*index, cells))
+    }
+}
+
+impl RoutePlan {
+    fn new(route: &Route, config: &Config, services: &HashMap<&str, usize>) -> Self {
+        let index = |name: &str| services.get(name).copied();
+        let action = match &route.action {
+            Action::Forward(split) => match split.targets.as_slice() {
+                [(name, weight)] if *weight > 0 => index(name).map(ActionPlan::Service),
+                targets => Some(ActionPlan::Split {
+                    shares: targets
+                        .iter()
+                        .scan(0, |sum, (name, weight)| {
+                            *sum += u64::from(*weight);
+                            Some((index(name)?, *sum))
+                        })
+                        .collect(),
+                    sticky: split.sticky.clone(),
+                }),
+            },
+            Action::Redirect(redirect) => Some(ActionPlan::Redirect(redirect.clone())),
+            Action::Respond(fixed) => Some(ActionPlan::Respond(Fixed::new(
+                fixed.status,
+                fixed.content_type.as_bytes(),
+                fixed.body.as_bytes(),
+            ))),
+            // Until there are files.
+            Action::Files(_) => Some(ActionPlan::Respond(Fixed::of_status(501))),
+        };
+        Self {
+            // A name that does not exist is refused when the configuration is read.
+            action: action.unwrap_or_else(|| ActionPlan::Respond(Fixed::of_status(500))),
+            filters: Chain::of_route(route, config),
+            timeout: route.timeout.map_or(u64::MAX, nanos),
+            settings: route.clone(),
+        }
+    }
+}
+
+impl ServicePlan {
+    fn new(state: &Arc<ServiceState>, config: &Config, kept: &Kept) -> Option<Self> {
+        let settings = config.service(state.name())?.upstream.clone();
+        Some(Self {
+            cells: kept.metrics.service(state.name()),
+            limits: UpstreamLimits {
+                connect: nanos(settings.connect_timeout),
+                response: nanos(settings.response_timeout),
+                idle: nanos(settings.idle_timeout),
+                keepalive: nanos(settings.keepalive),
+            },
+            state: Arc::clone(state),
+            settings,
+        })
+    }
+
+    /// True if backends are only spoken to in HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        self.settings.protocol == BackendProtocol::H2
+    }
+}
