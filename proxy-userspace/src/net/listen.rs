@@ -36,6 +36,22 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Makes sure that nobody listens on an address. Sockets of one user may share it silently, so a
+/// second proxy started by mistake would take half of the first one's connections.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn check_free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections that are still closing do not count.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
 /// What became of an attempt to accept.
 #[derive(Debug)]
 pub enum Accepted {
@@ -81,6 +97,15 @@ mod tests {
         let address = first.local_addr().expect("bound");
         let second = bind(address).expect("shares");
         assert_eq!(second.local_addr().expect("bound"), address);
+    }
+
+    #[test]
+    fn an_address_is_not_free_while_somebody_listens() {
+        let first = bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
+        let address = first.local_addr().expect("bound");
+        check_free(address).expect_err("in use");
+        drop(first);
+        check_free(address).expect("free");
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! task *behind*: it tries again with each tick, from what the maps then hold, and `/readyz` says
 //! so meanwhile.
 
+pub mod alone;
 mod capture;
 mod commands;
 mod control;
@@ -42,6 +43,7 @@ mod source;
 mod start;
 mod view;
 mod watch;
+pub mod workers;
 pub use control::BeginError;
 pub use plane::PlaneError;
 pub use source::{FileSource, Source};

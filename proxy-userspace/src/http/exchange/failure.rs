@@ -112,7 +112,7 @@ impl Failure {
                 ..failure(End::BackendProtocol)
             },
             AnswerError::Unprocessed => {
-                failure(End::BackendReset).retry(Retry::Unseen(RetryReason::Unprocessed))
+                failure(End::BackendReset).retry(Retry::Unseen(RetryReason::Refused))
             }
         }
     }

@@ -18,7 +18,6 @@ use crate::upstream::h1;
 use crate::upstream::pool::Place;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::task::Poll;
 use std::time::Duration;
 
 /// Attempts at most, stale connections not counted.

@@ -1,0 +1,185 @@
+//! A worker's thread.
+
+use crate::http::h1::{self, Accepted};
+use crate::http::peer::Peer;
+use crate::http::snapshot::{ListenerId, Snapshot};
+use crate::http::worker::Worker;
+use crate::net::Stream;
+use crate::net::listen::{self, Accepted as Taken};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
+use tracing::{debug, error, warn};
+
+/// How often kept connections are looked through for those that were closed or are too old.
+const REAP: Duration = Duration::from_secs(1);
+
+/// How often is looked whether a draining worker is done.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Serve this snapshot.
+    Swap(Arc<Snapshot>),
+    /// Accept connections from this socket.
+    Listen(ListenerId, std::net::TcpListener),
+    /// Accept no more for this listener.
+    Close(ListenerId),
+    /// Accept no more, end connections with their requests, then end.
+    Drain,
+}
+
+/// A worker's thread, from outside. Dropping it ends the thread and cuts its connections off.
+#[derive(Debug)]
+pub(super) struct Thread {
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    ended: oneshot::Receiver<()>,
+    handle: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Starts a thread that serves a snapshot and listens nowhere yet.
+    pub(super) fn start(index: usize, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        drop(runtime);
+        let (orders, received) = mpsc::unbounded_channel();
+        let (done, ended) = oneshot::channel();
+        let handle = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || match main(index, snapshot, received) {
+                Ok(()) => drop(done.send(())),
+                Err(error) => error!(index, %error, "a worker cannot run"),
+            })?;
+        Ok(Self {
+            orders: Some(orders),
+            ended,
+            handle: Some(handle),
+        })
+    }
+
+    pub(super) fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // A thread that has ended needs no orders.
+            let _ = orders.send(order);
+        }
+    }
+
+    /// Waits until the thread has ended.
+    pub(super) async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(handle) = self.handle.take()
+            && handle.join().is_err()
+        {
+            error!("a worker has panicked");
+        }
+    }
+}
+
+fn main(
+    index: usize,
+    snapshot: Arc<Snapshot>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) -> io::Result<()> {
+    // Not moved between threads, so tasks need no locks to be woken from their own thread.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(serve(index, snapshot, orders));
+    Ok(())
+}
+
+async fn serve(
+    index: usize,
+    snapshot: Arc<Snapshot>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let worker = Rc::new(Worker::new(index, snapshot, fastrand::u64(..)));
+    spawn_local(worker.timers.clone().run());
+    spawn_local(reap(Rc::clone(&worker)));
+    let mut listeners: BTreeMap<ListenerId, JoinHandle<()>> = BTreeMap::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Swap(snapshot) => worker.swap(snapshot),
+            Order::Listen(id, socket) => match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let accepting = accept(Rc::clone(&worker), id, socket);
+                    listeners.insert(id, spawn_local(accepting));
+                }
+                Err(error) => error!(%error, "a worker cannot listen"),
+            },
+            Order::Close(id) => {
+                if let Some(accepting) = listeners.remove(&id) {
+                    accepting.abort();
+                }
+            }
+            Order::Drain => {
+                for accepting in std::mem::take(&mut listeners).into_values() {
+                    accepting.abort();
+                }
+                worker.drain();
+                while worker.connections() > 0 && !orders.is_closed() {
+                    sleep(LOOK).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Accepts connections, each of which becomes a task.
+async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener) {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    let mut is_exhausted = false;
+    loop {
+        let (stream, client) = match listen::accept(&socket).await {
+            Taken::Connection(stream, client) => (stream, client),
+            Taken::Exhausted(error) => {
+                if !is_exhausted {
+                    warn!(%error, "no connections can be accepted until there is room again");
+                }
+                is_exhausted = true;
+                continue;
+            }
+        };
+        is_exhausted = false;
+        let server = stream.local_addr();
+        // Fails if the client is gone already.
+        let (Ok(server), Ok(stream)) = (server, Stream::new(stream)) else {
+            debug!("a connection was gone before it was served");
+            continue;
+        };
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let accepted = Accepted {
+            stream,
+            peer: Peer::new(client, server, number),
+            listener: id,
+        };
+        spawn_local(h1::serve(Rc::clone(&worker), accepted));
+    }
+}
+
+/// Closes kept connections that are of no use any more.
+async fn reap(worker: Rc<Worker>) {
+    loop {
+        sleep(REAP).await;
+        if worker.pools.kept() > 0 {
+            worker.pools.reap(worker.clock.read());
+        }
+    }
+}
