@@ -189,7 +189,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         let sink = self.backend.parts().0;
         match self.request.poll(cx, source, sink) {
             Poll::Ready(Ok(())) => self.request_sent(),
-            Poll::Ready(Err(PumpError::Sink(_))) => {
+            Poll::Ready(Err(PumpError::Sink)) => {
                 self.request.stop();
                 self.request_sent();
             }
@@ -251,7 +251,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     fn response_failed(&mut self, error: &PumpError) -> Failure {
         match error {
             PumpError::Source(error) => Failure::of_response(error),
-            PumpError::Sink(_) | PumpError::TooLong => Failure::of_reply(),
+            PumpError::Sink | PumpError::TooLong => Failure::of_reply(),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) enum Stalled {
 #[derive(Debug)]
 pub(super) enum PumpError {
     Source(BodyError),
-    Sink(BodyError),
+    Sink,
     /// There is more than may be moved.
     TooLong,
 }
@@ -112,7 +112,7 @@ impl Pump {
                     self.held = true;
                     self.moved = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Sink(error))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
                 Poll::Pending => return self.wait(Stalled::Sink),
             }
         }
@@ -122,7 +122,7 @@ impl Pump {
                     self.stage = Stage::Done;
                     self.moved = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Sink(error))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
                 Poll::Pending => return self.wait(Stalled::Sink),
             }
         }
@@ -138,7 +138,7 @@ impl Pump {
         if self.held {
             match sink.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.held = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Sink(error))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
                 Poll::Pending => return self.wait(Stalled::Sink),
             }
         }
