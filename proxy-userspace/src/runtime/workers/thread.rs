@@ -48,10 +48,6 @@ pub(super) struct Thread {
 impl Thread {
     /// Starts a thread that serves a snapshot and listens nowhere yet.
     pub(super) fn start(index: usize, snapshot: Arc<Snapshot>) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        drop(runtime);
         let (orders, received) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()
