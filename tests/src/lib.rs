@@ -42,3 +42,4 @@ pub mod pattern;
 pub mod privilege;
 pub mod stage;
 pub mod topology;
+pub mod vectors;

@@ -55,8 +55,10 @@ const WAITING: &str = "netns";
 /// start. Until that is mended, a red run would say nothing.
 const ON_REQUEST: [&str; 1] = ["netns"];
 
-/// The target that replays another balancer's packet cases, where these are at hand.
-const PEER_VECTORS: &str = "peer_vectors";
+/// The targets that replay test vectors of other projects, where these are at hand.
+const PEER_VECTORS: [&str; 2] = [PACKET_VECTORS, H1_VECTORS];
+const PACKET_VECTORS: &str = "peer_vectors";
+const H1_VECTORS: &str = "h1_vectors";
 
 /// Where they may be: this variable, or that folder beside the workspace.
 const PEER_VECTORS_VARIABLE: &str = "SLUICE_PEER_VECTORS";
@@ -92,7 +94,7 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
             .position(|known| known == name)
             .unwrap_or(ORDER.len())
     });
-    suites.retain(|name| vectors || name != PEER_VECTORS);
+    suites.retain(|name| vectors || !PEER_VECTORS.contains(&name.as_str()));
     stages.extend(suites.iter().map(|name| stage(name, Kind::Suite)));
     stages
 }
@@ -116,7 +118,8 @@ impl Stage {
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
                 "loader" => "loading, attaching, pinning and adopting",
                 "netns" => "real traffic in network namespaces",
-                PEER_VECTORS => "another balancer's packet cases, replayed",
+                PACKET_VECTORS => "another balancer's packet cases, replayed",
+                H1_VECTORS => "shapes of HTTP/1 desync and smuggling, replayed",
                 _ => "a suite that needs privileges",
             },
         }
@@ -241,7 +244,7 @@ fn with_filter<'a>(cargo: &'a mut Command, filter: Option<&str>) -> &'a mut Comm
     }
 }
 
-/// The folder of another balancer's packet cases, if it is there.
+/// The folder of other projects' test vectors, if it is there.
 fn peer_vectors(workspace: &Workspace) -> Option<PathBuf> {
     env::var_os(PEER_VECTORS_VARIABLE)
         .map(PathBuf::from)
@@ -320,9 +323,9 @@ mod tests {
 
     #[test]
     fn peer_vectors_run_only_where_the_data_is() {
-        let suites = [PEER_VECTORS.to_owned()];
+        let suites = PEER_VECTORS.map(str::to_owned);
         assert_eq!(plan(&suites, &[], false).len(), 6);
-        assert_eq!(plan(&suites, &[], true).len(), 7);
+        assert_eq!(plan(&suites, &[], true).len(), 8);
     }
 
     #[test]

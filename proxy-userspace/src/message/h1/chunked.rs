@@ -82,6 +82,8 @@ enum State {
     Value,
     Quoted,
     Escaped,
+    /// The closing quote has come.
+    AfterQuoted,
     /// The LF after a chunk's head.
     HeadLf,
     Data,
@@ -197,17 +199,22 @@ impl ChunkDecoder {
                 State::BeforeExtension | State::BeforeName | State::AfterName | State::BeforeValue,
                 _,
             ) if blank => Ok(state),
-            (State::BeforeExtension | State::Name | State::AfterName | State::Value, b';') => {
-                Ok(State::BeforeName)
-            }
+            (
+                State::BeforeExtension
+                | State::Name
+                | State::AfterName
+                | State::Value
+                | State::AfterQuoted,
+                b';',
+            ) => Ok(State::BeforeName),
             (State::BeforeName | State::Name, _) if is_token(octet) => Ok(State::Name),
             (State::Name | State::AfterName, b'=') => Ok(State::BeforeValue),
-            (State::Name | State::Value, b'\r') => Ok(State::HeadLf),
+            (State::Name | State::Value | State::AfterQuoted, b'\r') => Ok(State::HeadLf),
             (State::Name, _) if blank => Ok(State::AfterName),
-            (State::Value, _) if blank => Ok(State::BeforeExtension),
+            (State::Value | State::AfterQuoted, _) if blank => Ok(State::BeforeExtension),
             (State::BeforeValue, b'"') => Ok(State::Quoted),
             (State::BeforeValue | State::Value, _) if is_token(octet) => Ok(State::Value),
-            (State::Quoted, b'"') => Ok(State::Value),
+            (State::Quoted, b'"') => Ok(State::AfterQuoted),
             (State::Quoted, b'\\') => Ok(State::Escaped),
             (State::Quoted | State::Escaped, _) if text => Ok(State::Quoted),
             _ => Err(Refusal::Chunk),
@@ -266,7 +273,7 @@ impl ChunkDecoder {
                     return Err(Refusal::Trailers);
                 }
                 Ok(Step::Partial) => {
-                    let consumed = self.cursor.restart(window);
+                    let consumed = self.cursor.restart();
                     self.trailer_octets += consumed as u32;
                     return Ok(ChunkStep::NeedMore {
                         consumed: before + consumed,

@@ -1,7 +1,7 @@
 //! Field lines, one after the other, in a buffer that grows.
 
 use super::HeadLimits;
-use super::octets::{is_blank, token_len, value_len};
+use super::octets::{is_blank, target_len, token_len, value_len};
 use crate::message::Refusal;
 
 /// Where a reader of lines stands in its input.
@@ -9,10 +9,27 @@ use crate::message::Refusal;
 pub(super) struct Cursor {
     /// Where the first line begins that has not been read.
     pub at: usize,
-    /// Octets of the input in which that line's end has been looked for in vain.
-    searched: usize,
+    /// Octets of the input that the unfinished line has been read up to.
+    seen: usize,
+    /// In which part of the line they end.
+    part: Part,
     /// Field lines so far.
     fields: u32,
+}
+
+/// The part of a line in which the input ends, so that octets that only make that part longer are
+/// told from those that finish it without reading the line again from its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Part {
+    /// Any other: short ones, which are read again.
+    #[default]
+    Short,
+    /// A field's name.
+    Name,
+    /// A field's value, or a reason phrase.
+    Value,
+    /// A request's target, which is too long once the input has this many octets.
+    Target { too_long: usize },
 }
 
 /// What stands at the cursor.
@@ -46,33 +63,41 @@ impl<'a> Line<'a> {
 }
 
 impl Cursor {
-    /// False if the line at the cursor has no end yet, so that reading it again would be in vain.
-    /// `window` is the input up to its limit; one that reaches the limit is always read, so that
-    /// the first fault before the limit is found.
+    /// False if the octets that came only make the unfinished line longer. `window` is the input up
+    /// to its limit; one that reaches the limit is always read, for that is a fault by itself.
     #[inline]
     pub(super) fn may_go_on(&mut self, window: &[u8], limits: &HeadLimits) -> bool {
-        if self.searched == 0 || window.len() == limits.head_bytes as usize {
+        if window.len() == limits.head_bytes as usize {
             return true;
         }
-        let new = window.get(self.searched..).unwrap_or_default();
-        if memchr::memchr(b'\n', new).is_some() {
+        let new = window.get(self.seen..).unwrap_or_default();
+        let same = match self.part {
+            Part::Short => return true,
+            Part::Name => token_len(new),
+            Part::Value => value_len(new),
+            Part::Target { too_long } if window.len() >= too_long => return true,
+            Part::Target { .. } => target_len(new),
+        };
+        if same < new.len() {
             return true;
         }
-        self.searched = window.len();
+        self.seen = window.len();
         false
     }
 
-    /// Notes that the line at the cursor is not there to its end.
+    /// Notes that the line at the cursor is not there to its end, and in which part of it the
+    /// window ends.
     #[inline]
-    pub(super) fn wait(&mut self, window: &[u8]) {
-        self.searched = window.len();
+    pub(super) fn wait(&mut self, window: &[u8], part: Part) {
+        self.seen = window.len();
+        self.part = part;
     }
 
-    /// Notes the same, and that the input will begin with that line: returns how many octets of the
-    /// window come before it.
-    pub(super) fn restart(&mut self, window: &[u8]) -> usize {
+    /// Makes the line at the cursor the beginning of what will be the input: returns how many octets
+    /// of the window come before it.
+    pub(super) fn restart(&mut self) -> usize {
         let consumed = std::mem::take(&mut self.at);
-        self.searched = window.len() - consumed;
+        self.seen -= consumed;
         consumed
     }
 
@@ -87,8 +112,11 @@ impl Cursor {
         let name_len = token_len(line);
         match line.get(name_len) {
             Some(b':') if name_len > 0 => {}
-            None => return Ok(Step::Partial),
-            Some(&octet) => return self.no_name(line, name_len, octet),
+            None => {
+                self.wait(window, Part::Name);
+                return Ok(Step::Partial);
+            }
+            Some(&octet) => return self.no_name(window, name_len, octet),
         }
         let mut value_at = name_len + 1;
         while line.get(value_at).copied().is_some_and(is_blank) {
@@ -97,7 +125,14 @@ impl Cursor {
         let mut end = value_at + value_len(&line[value_at..]);
         let next = match line.get(end..) {
             Some([b'\r', b'\n', ..]) => end + 2,
-            None | Some([] | [b'\r']) => return Ok(Step::Partial),
+            None | Some([]) => {
+                self.wait(window, Part::Value);
+                return Ok(Step::Partial);
+            }
+            Some([b'\r']) => {
+                self.wait(window, Part::Short);
+                return Ok(Step::Partial);
+            }
             Some([b'\r' | b'\n', ..]) => return Err(Refusal::BareLineEnd),
             Some(_) => return Err(Refusal::FieldValue),
         };
@@ -120,14 +155,17 @@ impl Cursor {
     #[cold]
     fn no_name<'a>(
         &mut self,
-        line: &[u8],
+        window: &[u8],
         name_len: usize,
         octet: u8,
     ) -> Result<Step<'a>, Refusal> {
         match (name_len, octet) {
             (0, b' ' | b'\t') => Err(Refusal::ObsFold),
-            (0, b'\r') => match line.get(1) {
-                None => Ok(Step::Partial),
+            (0, b'\r') => match window.get(self.at + 1) {
+                None => {
+                    self.wait(window, Part::Short);
+                    Ok(Step::Partial)
+                }
                 Some(b'\n') => {
                     self.at += 2;
                     Ok(Step::End)

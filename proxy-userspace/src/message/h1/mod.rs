@@ -8,8 +8,8 @@
 //! refused must be closed**, whatever the reason: where the next message would begin is not known.
 //!
 //! Readers resume. A caller appends to its buffer whatever comes and calls again; lines that were
-//! read are not looked at again, and of an unfinished line only the new octets are searched. What
-//! a reader says depends on the octets alone, never on the pieces in which they came.
+//! read are not looked at again, and of an unfinished line only the new octets. What a reader says
+//! depends on the octets alone, never on the pieces in which they came.
 //!
 //! Deliberate choices where the RFC leaves one:
 //!
@@ -28,6 +28,8 @@ mod framing;
 mod octets;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 mod trailers;
 mod write;
 

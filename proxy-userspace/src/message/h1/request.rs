@@ -1,7 +1,7 @@
 //! Heads of requests (RFC 9112 §3).
 
 use super::connection::{self, Options};
-use super::cursor::{Cursor, Line, Step};
+use super::cursor::{Cursor, Line, Part, Step};
 use super::framing::Announced;
 use super::octets::{target_len, token_len, trim};
 use super::{Framing, HeadLimits};
@@ -86,29 +86,16 @@ impl RequestParser {
                     self.cursor.at = next;
                     self.has_start = true;
                 }
-                None => return self.wait(window, limits, Refusal::TargetTooLong),
+                None => return unfinished(window, limits, Refusal::TargetTooLong),
             }
         }
         loop {
             match self.cursor.field_line(window, limits)? {
                 Step::Field(line) => self.field(&line, head)?,
                 Step::End => return self.finish(head).map(Some),
-                Step::Partial => return self.wait(window, limits, Refusal::HeadTooLong),
+                Step::Partial => return unfinished(window, limits, Refusal::HeadTooLong),
             }
         }
-    }
-
-    fn wait(
-        &mut self,
-        window: &[u8],
-        limits: &HeadLimits,
-        too_long: Refusal,
-    ) -> Result<Option<RequestMeta>, Refusal> {
-        if window.len() == limits.head_bytes as usize {
-            return Err(too_long);
-        }
-        self.cursor.wait(window);
-        Ok(None)
     }
 
     /// Reads the request line. Returns where the fields begin; `None` if it has not come whole.
@@ -119,17 +106,23 @@ impl RequestParser {
         head: &mut RequestHead,
     ) -> Result<Option<usize>, Refusal> {
         if !self.skip_empty_lines(window)? {
+            self.cursor.wait(window, Part::Short);
             return Ok(None);
         }
         let line = &window[self.cursor.at..];
         let Some(method_len) = method_len(line)? else {
+            self.cursor.wait(window, Part::Short);
             return Ok(None);
         };
         let rest = &line[method_len + 1..];
         let Some(target_len) = target_end(rest, limits)? else {
+            let target_at = self.cursor.at + method_len + 1;
+            let too_long = target_at + limits.target_bytes as usize + 1;
+            self.cursor.wait(window, Part::Target { too_long });
             return Ok(None);
         };
         let Some(version) = version(&rest[target_len + 1..])? else {
+            self.cursor.wait(window, Part::Short);
             return Ok(None);
         };
         head.clear();
@@ -264,6 +257,19 @@ impl RequestParser {
         };
         *self = Self::default();
         Ok(meta)
+    }
+}
+
+/// What an unfinished line means.
+fn unfinished<T>(
+    window: &[u8],
+    limits: &HeadLimits,
+    too_long: Refusal,
+) -> Result<Option<T>, Refusal> {
+    if window.len() == limits.head_bytes as usize {
+        Err(too_long)
+    } else {
+        Ok(None)
     }
 }
 

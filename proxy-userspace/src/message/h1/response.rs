@@ -1,7 +1,7 @@
 //! Heads of responses (RFC 9112 §4, §6.3). An origin may be as hostile as a client.
 
 use super::connection::{self, Options};
-use super::cursor::{Cursor, Line, Step};
+use super::cursor::{Cursor, Line, Part, Step};
 use super::framing::Announced;
 use super::octets::value_len;
 use super::{HeadLimits, RequestKind, ResponseFraming};
@@ -62,32 +62,23 @@ impl ResponseParser {
         }
         if !self.has_start {
             match status_line(window, head)? {
-                Some(next) => {
+                Ok(next) => {
                     self.cursor.at = next;
                     self.has_start = true;
                 }
-                None => return self.wait(window, limits),
+                Err(part) => {
+                    self.cursor.wait(window, part);
+                    return unfinished(window, limits);
+                }
             }
         }
         loop {
             match self.cursor.field_line(window, limits)? {
                 Step::Field(line) => self.field(&line, head)?,
                 Step::End => return self.finish(to, head).map(Some),
-                Step::Partial => return self.wait(window, limits),
+                Step::Partial => return unfinished(window, limits),
             }
         }
-    }
-
-    fn wait(
-        &mut self,
-        window: &[u8],
-        limits: &HeadLimits,
-    ) -> Result<Option<ResponseMeta>, Refusal> {
-        if window.len() == limits.head_bytes as usize {
-            return Err(Refusal::HeadTooLong);
-        }
-        self.cursor.wait(window);
-        Ok(None)
     }
 
     #[inline]
@@ -189,11 +180,19 @@ const fn forbids_fields(status: u16) -> bool {
     status < 200 || status == 204
 }
 
-/// Reads the status line. Returns where the fields begin; `None` if it has not come whole.
+fn unfinished<T>(window: &[u8], limits: &HeadLimits) -> Result<Option<T>, Refusal> {
+    if window.len() == limits.head_bytes as usize {
+        Err(Refusal::HeadTooLong)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Reads the status line. Returns where the fields begin, or the part in which the window ends.
 ///
 /// The blank after the status may be missing if there is no reason phrase: origins do that, and it
 /// can be read in one way only.
-fn status_line(window: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, Refusal> {
+fn status_line(window: &[u8], head: &mut ResponseHead) -> Result<Result<usize, Part>, Refusal> {
     // Zeros stand for digits.
     const PATTERN: &[u8; 12] = b"HTTP/1.0 000";
     for (&octet, &pattern) in window.iter().zip(PATTERN) {
@@ -203,7 +202,7 @@ fn status_line(window: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, 
         }
     }
     let Some((begin, rest)) = window.split_at_checked(PATTERN.len()) else {
-        return Ok(None);
+        return Ok(Err(Part::Short));
     };
     let version = match begin[7] {
         b'0' => Version::Http10,
@@ -216,14 +215,15 @@ fn status_line(window: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, 
         return Err(Refusal::StatusLine);
     }
     let (reason_at, reason_len) = match rest {
-        [] => return Ok(None),
+        [] => return Ok(Err(Part::Short)),
         [b' ', reason @ ..] => (1, value_len(reason)),
         [b'\r' | b'\n', ..] => (0, 0),
         _ => return Err(Refusal::StatusLine),
     };
     let end = reason_at + reason_len;
     match &rest[end..] {
-        [] | [b'\r'] => return Ok(None),
+        [] => return Ok(Err(Part::Value)),
+        [b'\r'] => return Ok(Err(Part::Short)),
         [b'\r', b'\n', ..] => {}
         [b'\r' | b'\n', ..] => return Err(Refusal::BareLineEnd),
         _ => return Err(Refusal::StatusLine),
@@ -232,5 +232,5 @@ fn status_line(window: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, 
     head.status = status;
     head.version = version;
     head.reason.extend_from_slice(&rest[reason_at..end]);
-    Ok(Some(PATTERN.len() + end + 2))
+    Ok(Ok(PATTERN.len() + end + 2))
 }
