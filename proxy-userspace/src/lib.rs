@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod balance;
 pub mod health;
+pub mod routing;
 
 pub mod kernel;
 
