@@ -11,6 +11,8 @@
 
 pub mod access_log;
 pub mod build;
+pub mod calendar;
+pub mod clock;
 pub mod counters;
 pub mod http;
 pub mod log;

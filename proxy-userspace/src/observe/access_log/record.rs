@@ -1,7 +1,7 @@
 //! What one exchange was: the value that every format writes from.
 
 use super::end::{End, Phase, StickyRequest, StickyResponse};
-use crate::message::{Fields, Refusal, RefusedBy, RequestHead};
+use crate::message::{Refusal, RefusedBy, RequestHead, ResponseHead};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Texts and octets of clients may hold anything: escaping is the formats' work.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
+    /// What was exchanged.
+    pub traffic: Traffic,
     /// Name of the listener.
     pub listener: &'a str,
     /// Name of the route; `None` where none matched or none was looked for.
@@ -37,8 +39,8 @@ pub struct Record<'a> {
     pub first_line: &'a [u8],
     /// Status that the client was sent; 0 where it was sent none.
     pub status: u16,
-    /// Fields of the response as the client was sent them.
-    pub response: Option<&'a Fields>,
+    /// Head of the response as the client was sent it.
+    pub response: Option<&'a ResponseHead>,
     /// Octets received from the client.
     pub received: Octets,
     /// Octets sent to the client, framing of the content included.
@@ -65,6 +67,29 @@ pub struct Record<'a> {
     pub counts: Counts,
     /// Cookies that are captured, of the request and of the response.
     pub cookies: [Option<&'a [u8]>; 2],
+}
+
+/// What was exchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Traffic {
+    /// A request and its response.
+    #[default]
+    Http,
+    /// A TCP connection that was passed on.
+    Tcp,
+    /// The datagrams of a client that were passed on.
+    Udp,
+}
+
+impl Traffic {
+    /// For logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// One backend that was tried.
@@ -109,7 +134,7 @@ impl Octets {
 /// How long what took. `None` where it did not come to that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// When the exchange ended, since the Unix epoch: see [`super::Clock`].
+    /// When the exchange ended, since the Unix epoch: see [`crate::observe::clock::Clock`].
     pub ended_at: Duration,
     /// From the request's first octet to the response's last.
     pub total: Duration,
@@ -153,6 +178,7 @@ impl<'a> Record<'a> {
     /// A record of which nothing more is known.
     pub fn new(listener: &'a str, client: SocketAddr, server: SocketAddr) -> Self {
         Self {
+            traffic: Traffic::Http,
             listener,
             route: None,
             service: None,
