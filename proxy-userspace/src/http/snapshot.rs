@@ -9,13 +9,17 @@ use super::exchange::respond::Fixed;
 use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
 use crate::config::model::Config;
 use crate::config::model::http::{
-    Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
+    AccessLog, Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
 };
 use crate::filter::Chain;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
+use crate::observe::access_log::{Format, Sink, Writer};
 use crate::observe::http::{ListenerCells, ProxyMetrics, RouteCells, Series, ServiceCells};
+use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use std::collections::HashMap;
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 
 /// A listener's number: the same in all snapshots of a process that have a listener of this name
@@ -32,11 +36,30 @@ pub struct Snapshot {
     registry: Registry,
 }
 
+/// A configuration cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// An access log cannot be opened.
+    #[error("the access log of listener `{listener}` cannot be opened")]
+    Log {
+        /// Name of the listener.
+        listener: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something is not valid that validation should have refused.
+    #[error("a part of the configuration is not valid")]
+    Invalid(#[source] Box<dyn Error + Send + Sync>),
+}
+
 /// What outlives a snapshot.
 #[derive(Debug)]
 pub struct Kept {
     /// The series that are counted in.
     pub metrics: Arc<ProxyMetrics>,
+    /// Who writes access logs.
+    pub logs: Arc<Writer>,
     /// Listeners by name and address.
     ids: HashMap<(String, std::net::SocketAddr), ListenerId>,
     /// Key of cookies.
@@ -54,8 +77,22 @@ pub struct ListenerPlan {
     pub cells: Arc<Series<ListenerCells>>,
     /// What is counted of requests that no route matched.
     pub unrouted: Arc<Series<RouteCells>>,
+    /// Where requests are logged.
+    pub log: Option<LogPlan>,
+    router: Router,
     /// Its routes, and what is counted of each at this listener.
     routes: Vec<(usize, Arc<Series<RouteCells>>)>,
+}
+
+/// Where and how requests are logged.
+#[derive(Clone, Debug)]
+pub struct LogPlan {
+    /// Where to.
+    pub sink: Arc<Sink>,
+    /// What a line looks like.
+    pub format: Arc<Format>,
+    /// Share of requests that are logged.
+    pub share: f64,
 }
 
 /// Time limits of a listener, in nanoseconds.
@@ -82,6 +119,8 @@ pub struct RoutePlan {
     pub action: ActionPlan,
     /// What is done to messages on the way.
     pub filters: Chain,
+    /// The path that the backend sees.
+    pub path: Option<CompiledRewrite>,
     /// The whole exchange; `u64::MAX` for no limit.
     pub timeout: Nanos,
 }
@@ -93,13 +132,15 @@ pub enum ActionPlan {
     Service(usize),
     /// One of several, by weight.
     Split {
-        /// Services with the sum of the weights up to and with their own.
-        shares: Vec<(usize, u64)>,
+        /// The services.
+        services: Vec<usize>,
+        /// Their weights.
+        shares: Shares,
         /// What keeps a client with one.
         sticky: Option<HashOn>,
     },
     /// The client is sent elsewhere.
-    Redirect(Redirect),
+    Redirect(Redirect, Option<CompiledRewrite>),
     /// A fixed answer.
     Respond(Fixed),
 }
@@ -132,9 +173,10 @@ pub struct UpstreamLimits {
 
 impl Kept {
     /// For a process whose workers count in `metrics`. `secret` keys the cookies.
-    pub fn new(metrics: Arc<ProxyMetrics>, secret: u64) -> Self {
+    pub fn new(metrics: Arc<ProxyMetrics>, logs: Arc<Writer>, secret: u64) -> Self {
         Self {
             metrics,
+            logs,
             ids: HashMap::new(),
             secret,
         }
@@ -151,7 +193,17 @@ impl Kept {
 impl Snapshot {
     /// Compiles a configuration. `old` is the snapshot that it replaces; nothing of it changes
     /// until [`Snapshot::activate`].
-    pub fn compile(config: &Config, kept: &mut Kept, old: Option<&Self>, seed: u64, now: Nanos) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`].
+    pub fn compile(
+        config: &Config,
+        kept: &mut Kept,
+        old: Option<&Self>,
+        seed: u64,
+        now: Nanos,
+    ) -> Result<Self, CompileError> {
         let used = used_services(config);
         let specs = used
             .iter()
@@ -169,25 +221,24 @@ impl Snapshot {
             .enumerate()
             .map(|(index, service)| (service.state.name(), index))
             .collect();
-        let routes: Vec<RoutePlan> = config
-            .routes
-            .iter()
+        let routes = config.routes.iter();
+        let routes: Vec<RoutePlan> = routes
             .map(|route| RoutePlan::new(route, config, &by_name))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let mut listeners = Vec::new();
         for listener in &config.http_listeners {
             let id = kept.listener(listener);
             if listeners.len() <= id {
                 listeners.resize_with(id + 1, || None);
             }
-            listeners[id] = Some(ListenerPlan::new(listener, config, kept));
+            listeners[id] = Some(ListenerPlan::new(listener, config, kept)?);
         }
-        Self {
+        Ok(Self {
             listeners,
             routes,
             services,
             registry,
-        }
+        })
     }
 
     /// Puts limits and memberships in force; called once, when the snapshot is swapped in.
@@ -212,9 +263,9 @@ impl Snapshot {
         &self.routes[index]
     }
 
-    /// A service.
-    pub fn service(&self, index: usize) -> &ServicePlan {
-        &self.services[index]
+    /// A service; `None` for a name that does not exist.
+    pub fn service(&self, index: usize) -> Option<&ServicePlan> {
+        self.services.get(index)
     }
 
     /// The services.
@@ -247,12 +298,31 @@ fn used_services(config: &Config) -> Vec<String> {
     used
 }
 
+impl LogPlan {
+    fn new(log: &AccessLog, listener: &str, kept: &Kept) -> Result<Self, CompileError> {
+        let sink = kept.logs.sink(&log.to);
+        Ok(Self {
+            sink: sink.map_err(|source| CompileError::Log {
+                listener: listener.to_owned(),
+                source,
+            })?,
+            format: Arc::new(Format::compile(&log.format).map_err(invalid)?),
+            share: log.share,
+        })
+    }
+}
+
+fn invalid(error: impl Error + Send + Sync + 'static) -> CompileError {
+    CompileError::Invalid(Box::new(error))
+}
+
 impl ListenerPlan {
-    fn new(listener: &HttpListener, config: &Config, kept: &Kept) -> Self {
+    fn new(listener: &HttpListener, config: &Config, kept: &Kept) -> Result<Self, CompileError> {
         let timeouts = &listener.timeouts;
         let own = config.routes.iter().enumerate();
         let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
-        Self {
+        let log = listener.access_log.as_ref();
+        Ok(Self {
             timeouts: Timeouts {
                 head: nanos(timeouts.head),
                 body_idle: nanos(timeouts.body_idle),
@@ -262,11 +332,15 @@ impl ListenerPlan {
             },
             cells: kept.metrics.listener(&listener.name),
             unrouted: kept.metrics.route(&listener.name, ""),
+            log: log
+                .map(|log| LogPlan::new(log, &listener.name, kept))
+                .transpose()?,
+            router: Router::build(&listener.name, &config.routes).map_err(invalid)?,
             routes: own
                 .map(|(index, route)| (index, kept.metrics.route(&listener.name, &route.name)))
                 .collect(),
             settings: listener.clone(),
-        }
+        })
     }
 
     /// What is counted of a route's requests at this listener.
@@ -278,50 +352,52 @@ impl ListenerPlan {
         found.unwrap_or(&self.unrouted)
     }
 
-    /// The route for a request, and its series.
-    pub fn route(
-        &self,
-        _request: &crate::message::RequestHead,
-        _client: std::net::IpAddr,
-    ) -> Option<(usize, &Arc<Series<RouteCells>>)> {
-        let (index, cells) = self.routes.first()?;
-        Some((*index, cells))
+    /// The rule that serves a request.
+    #[inline]
+    pub fn find(&self, query: &Query<'_>) -> Option<Found> {
+        self.router.find(query)
     }
 }
 
 impl RoutePlan {
-    fn new(route: &Route, config: &Config, services: &HashMap<&str, usize>) -> Self {
-        let index = |name: &str| services.get(name).copied();
+    fn new(
+        route: &Route,
+        config: &Config,
+        services: &HashMap<&str, usize>,
+    ) -> Result<Self, CompileError> {
+        let rewrite = |path: &Option<_>| {
+            let compiled = path.as_ref().map(CompiledRewrite::new).transpose();
+            compiled.map_err(invalid)
+        };
+        // A name that does not exist was refused when the configuration was read.
+        let index = |name: &str| services.get(name).copied().unwrap_or(usize::MAX);
         let action = match &route.action {
             Action::Forward(split) => match split.targets.as_slice() {
-                [(name, weight)] if *weight > 0 => index(name).map(ActionPlan::Service),
-                targets => Some(ActionPlan::Split {
-                    shares: targets
-                        .iter()
-                        .scan(0, |sum, (name, weight)| {
-                            *sum += u64::from(*weight);
-                            Some((index(name)?, *sum))
-                        })
-                        .collect(),
+                [(name, weight)] if *weight > 0 => ActionPlan::Service(index(name)),
+                targets => ActionPlan::Split {
+                    services: targets.iter().map(|(name, _)| index(name)).collect(),
+                    shares: Shares::new(targets.iter().map(|(_, weight)| *weight)),
                     sticky: split.sticky.clone(),
-                }),
+                },
             },
-            Action::Redirect(redirect) => Some(ActionPlan::Redirect(redirect.clone())),
-            Action::Respond(fixed) => Some(ActionPlan::Respond(Fixed::new(
+            Action::Redirect(redirect) => {
+                ActionPlan::Redirect(redirect.clone(), rewrite(&redirect.path)?)
+            }
+            Action::Respond(fixed) => ActionPlan::Respond(Fixed::new(
                 fixed.status,
                 fixed.content_type.as_bytes(),
                 fixed.body.as_bytes(),
-            ))),
+            )),
             // Until there are files.
-            Action::Files(_) => Some(ActionPlan::Respond(Fixed::of_status(501))),
+            Action::Files(_) => ActionPlan::Respond(Fixed::of_status(501)),
         };
-        Self {
-            // A name that does not exist is refused when the configuration is read.
-            action: action.unwrap_or_else(|| ActionPlan::Respond(Fixed::of_status(500))),
+        Ok(Self {
+            action,
             filters: Chain::of_route(route, config),
+            path: rewrite(&route.rewrite.path)?,
             timeout: route.timeout.map_or(u64::MAX, nanos),
             settings: route.clone(),
-        }
+        })
     }
 }
 

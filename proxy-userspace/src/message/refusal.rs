@@ -48,6 +48,12 @@ refusals! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// The target is in no form that its method allows, or has a forbidden octet.
     Target = "target", 400;
+    /// A percent sign in the path without two hexadecimal digits.
+    PathEncoding = "path_encoding", 400;
+    /// `%00` in the path.
+    PathNul = "path_nul", 400;
+    /// Servers read the path in different ways.
+    PathAmbiguous = "path_ambiguous", 400;
     /// The request line is too long.
     TargetTooLong = "target_too_long", 414;
     /// The version is neither 1.0 nor 1.1.

@@ -32,7 +32,7 @@ pub async fn run(config: &Config) -> Result<(), AloneError> {
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reopen => {}
+            Asked::Reopen => workers.reopen_logs(),
             Asked::Reload => info!("there is no configuration file to be read again"),
         }
     }

@@ -2,22 +2,21 @@
 
 use super::drive::{Drive, Limits};
 use super::failure::{Failure, Retry};
-use super::run::{Around, whole_by};
+use super::run::{Around, query, whole_by};
 use super::scratch::{Attempted, Scratch};
 use super::{Client, Reply as _};
-use crate::balance::l7::{Ask, Lease, Tried, Unavailable, WaitError, hash_key};
-use crate::config::model::http::HashOn;
+use crate::balance::l7::{Ask, Lease, Tried, Unavailable, WaitError};
 use crate::http::forwarded;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
 use crate::message::{Name, Refusal, RefusedBy, RequestHead};
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::RetryReason;
+use crate::routing::hash_key;
 use crate::upstream::Backend;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::h1;
 use crate::upstream::pool::Place;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Attempts at most, stale connections not counted.
@@ -86,30 +85,11 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     if let Some(host) = &route.settings.rewrite.host {
         request.set_authority(host.as_bytes());
     }
-    if let Some(path) = &route.settings.rewrite.path
-        && let Some(path) = super::respond::rewritten_path(path, request.path(), None)
-    {
-        scratch.facts.target.extend_from_slice(request.target());
-        request.set_path(&path);
-    }
-}
-
-/// What a request is balanced or kept by; `None` if it lacks that.
-pub(super) fn key(on: &HashOn, request: &RequestHead, client: Option<IpAddr>) -> Option<u64> {
-    match on {
-        HashOn::Source => match client? {
-            IpAddr::V4(address) => Some(hash_key(&address.octets())),
-            IpAddr::V6(address) => Some(hash_key(&address.octets())),
-        },
-        HashOn::Field(name) if name == "host" => Some(hash_key(request.authority())),
-        HashOn::Field(name) => request.fields.get_named(name.as_bytes()).map(hash_key),
-        HashOn::Cookie(name) => cookie(request, name.as_bytes()).map(hash_key),
-        HashOn::Query(name) => {
-            let mut pairs = request.query()?.split(|&c| c == b'&');
-            let value = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-            value.map(hash_key)
-        }
-        HashOn::Path => Some(hash_key(request.path())),
+    if let Some(path) = &route.path {
+        scratch.facts.keep_target(request);
+        scratch.text.clear();
+        path.apply(request.path(), scratch.facts.prefix_len, &mut scratch.text);
+        request.set_path(&scratch.text);
     }
 }
 
@@ -131,7 +111,10 @@ async fn lease(
     use crate::config::model::http::BalancePolicy::{Maglev, Ring};
     let (worker, timer) = (around.worker, around.timer);
     let key = match &service.settings.balance.policy {
-        Maglev(on) | Ring(on) => key(on, &scratch.request, scratch.facts.client),
+        Maglev(on) | Ring(on) => {
+            let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
+            hash_key(on, &query(&scratch.request, source))
+        }
         _ => None,
     };
     let cookie = service.settings.sticky_cookie.as_ref();
@@ -302,7 +285,7 @@ async fn converse<C: Client, B: Backend>(
     scratch.facts.status = head.status;
     // A client that was not told to send its content may never do so.
     let unwanted = scratch.request.expects_continue && drive.is_request_waiting();
-    drive.client().parts().1.send_head(head, unwanted);
+    scratch.facts.response_head = drive.client().parts().1.send_head(head, unwanted);
     if is_tunnel {
         drive.tunnel();
     }

@@ -31,6 +31,7 @@
 //! **Failing and answering are apart.** Everything below returns a [`Failure`]; [`respond`] turns
 //! it into an answer, if one can still be given.
 
+mod account;
 mod drive;
 mod failure;
 mod forward;
@@ -75,8 +76,9 @@ pub trait Reply: Sink {
     /// when flushed. Clients that do not know informational heads are not sent any.
     ///
     /// `last`: what the client may still send is not wanted, so a connection of one request after
-    /// the other ends with this response.
-    fn send_head(&mut self, head: &ResponseHead, last: bool);
+    /// the other ends with this response. Returns the head's length on the wire in octets, as far
+    /// as that is known.
+    fn send_head(&mut self, head: &ResponseHead, last: bool) -> u64;
 
     /// Ready once the client is known to be gone: its connection failed, or it has reset the
     /// stream. A client that has only ended its sending still waits for its answer.

@@ -3,8 +3,7 @@
 //! This is the one place where a failure becomes an answer.
 
 use super::failure::Failure;
-use crate::config::model::http::{PathRewrite, Redirect};
-use crate::message::{Length, Name, RequestHead, ResponseHead};
+use crate::message::{Length, Name, ResponseHead};
 
 /// A fixed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,66 +64,14 @@ pub fn to_failure(failure: &Failure) -> Fixed {
     Fixed::of_status(failure.status())
 }
 
-/// Makes `head` a redirect. `matched` is the prefix of the path that the route matched.
-pub fn redirect(
-    redirect: &Redirect,
-    request: &RequestHead,
-    rewritten: Option<&[u8]>,
-    head: &mut ResponseHead,
-) {
-    begin(head, redirect.status);
-    let mut location = Vec::new();
-    let scheme = redirect.scheme.as_deref();
-    let scheme = scheme.unwrap_or_else(|| request.scheme.name());
-    location.extend_from_slice(scheme.as_bytes());
-    location.extend_from_slice(b"://");
-    match &redirect.host {
-        Some(host) => location.extend_from_slice(host.as_bytes()),
-        None => location.extend_from_slice(request.host()),
-    }
-    match redirect.port {
-        Some(80) if scheme == "http" => {}
-        Some(443) if scheme == "https" => {}
-        Some(port) => location.extend_from_slice(format!(":{port}").as_bytes()),
-        // A port of the request is one of its scheme and host.
-        None if redirect.scheme.is_none() && redirect.host.is_none() => {
-            let authority = request.authority();
-            location.extend_from_slice(&authority[request.host().len()..]);
-        }
-        None => {}
-    }
-    location.extend_from_slice(rewritten.unwrap_or_else(|| request.path()));
-    if redirect.keep_query && let Some(query) = request.query() {
-        location.push(b'?');
-        location.extend_from_slice(query);
-    }
-    head.fields.append(Name::Location, &location);
-    head.length = Length::Exact(0);
-    if request.method == crate::message::Method::Head {
-        head.length = Length::None;
+/// Makes `head` a redirect; `location` has said where to.
+pub fn redirect(status: u16, location: &[u8], to_head: bool, head: &mut ResponseHead) {
+    begin(head, status);
+    head.fields.append(Name::Location, location);
+    if to_head {
         head.described_length = Some(0);
-    }
-}
-
-/// The path that a rewrite makes of a request's; `None` if it stays. `prefix` is what the route
-/// matched.
-pub fn rewritten_path(rewrite: &PathRewrite, path: &[u8], prefix: Option<&str>) -> Option<Vec<u8>> {
-    match rewrite {
-        PathRewrite::Full(path) => Some(path.clone().into_bytes()),
-        PathRewrite::Prefix(new) => {
-            let rest = path.strip_prefix(prefix?.trim_end_matches('/').as_bytes())?;
-            let mut path = new.trim_end_matches('/').as_bytes().to_vec();
-            if !rest.starts_with(b"/") && !rest.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(rest);
-            if path.is_empty() {
-                path.push(b'/');
-            }
-            Some(path)
-        }
-        // Compiled with the router, which has the expression.
-        PathRewrite::Regex { .. } => None,
+    } else {
+        head.length = Length::Exact(0);
     }
 }
 

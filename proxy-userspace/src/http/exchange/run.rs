@@ -4,18 +4,18 @@ use super::failure::Failure;
 use super::forward::forward;
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
-use super::{Client, Reply as _, drive};
-use crate::config::model::http::HashOn;
+use super::{Client, Reply as _, account, drive};
 use crate::filter::RequestContext;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ActionPlan, ListenerPlan, RoutePlan, Snapshot};
+use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, Snapshot};
 use crate::http::worker::Worker;
-use crate::message::{Length, Method, Refusal};
+use crate::message::{Length, Method, Refusal, RefusedBy, RequestHead};
 use crate::net::{Nanos, Timer};
-use crate::observe::access_log::{End, Octets};
-use crate::observe::http::RouteCells;
-use std::time::Duration;
+use crate::observe::access_log::{End, Phase};
+use crate::routing::{self, PathRefusal, Query};
+use std::borrow::Cow;
+use std::net::IpAddr;
 
 /// How an exchange left the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Around<'x> {
     pub snapshot: &'x Snapshot,
     /// The listener.
     pub listener: &'x ListenerPlan,
+    /// Its number.
+    pub listener_id: ListenerId,
     /// The client's connection.
     pub peer: &'x Peer,
     /// The one deadline of the task that runs this.
@@ -50,15 +52,12 @@ pub async fn run<C: Client>(
 ) -> Outcome {
     let cells = around.listener.cells.at(around.worker.index);
     cells.requests_active.add(1);
-    let (outcome, end) = match serve(around, scratch, client).await {
-        Ok(end) => (Outcome::Complete, end),
-        Err(failure) => (fail(around, scratch, client, &failure).await, failure.end),
+    let (outcome, failure) = match serve(around, scratch, client).await {
+        Ok(end) => (Outcome::Complete, Failure::new(end, Phase::Request)),
+        Err(failure) => (fail(around, scratch, client, &failure).await, failure),
     };
     cells.requests_active.sub(1);
-    if outcome == Outcome::Cut {
-        // Nothing to be told apart yet.
-    }
-    account(around, scratch, client, end);
+    account::account(around, scratch, client, &failure, true);
     outcome
 }
 
@@ -72,7 +71,7 @@ pub async fn refuse<C: Client>(
     let failure = Failure::refused(refusal);
     scratch.request.method = Method::Get;
     let outcome = fail(around, scratch, client, &failure).await;
-    account(around, scratch, client, failure.end);
+    account::account(around, scratch, client, &failure, false);
     outcome
 }
 
@@ -85,11 +84,13 @@ async fn serve<C: Client>(
     check(scratch, settings.limits.body_bytes)?;
     let from = forwarded::real_client(&scratch.request, &settings.forwarded, around.peer);
     scratch.facts.client = Some(from);
-    let Some((index, _)) = around.listener.route(&scratch.request, from) else {
-        return Err(Failure::new(End::NoRoute, Default::default()));
+    normalise(scratch)?;
+    let Some(found) = around.listener.find(&query(&scratch.request, from)) else {
+        return Err(Failure::new(End::NoRoute, Phase::Request));
     };
-    scratch.facts.route = Some(index);
-    let route = around.snapshot.route(index);
+    scratch.facts.route = Some(found.route);
+    scratch.facts.prefix_len = found.prefix_len;
+    let route = around.snapshot.route(found.route);
     if !route.filters.is_empty() {
         let context = RequestContext {
             client: from,
@@ -104,6 +105,34 @@ async fn serve<C: Client>(
         }
     }
     act(around, scratch, client, route).await
+}
+
+/// Gives the path its one spelling, in which it is matched and sent on.
+fn normalise(scratch: &mut Scratch) -> Result<(), Failure> {
+    let plain = routing::normalise(scratch.request.path()).map_err(|refusal| {
+        Failure::refused(match refusal {
+            PathRefusal::Encoding => Refusal::PathEncoding,
+            PathRefusal::Nul => Refusal::PathNul,
+            PathRefusal::Ambiguous => Refusal::PathAmbiguous,
+        })
+    })?;
+    if let Cow::Owned(plain) = plain {
+        scratch.facts.keep_target(&scratch.request);
+        scratch.request.set_path(&plain);
+    }
+    Ok(())
+}
+
+/// What a request is routed and balanced by.
+pub(super) fn query(request: &RequestHead, source: IpAddr) -> Query<'_> {
+    Query {
+        host: request.host(),
+        path: request.path(),
+        method: &request.method,
+        fields: &request.fields,
+        query: request.query(),
+        source,
+    }
 }
 
 /// What must hold for every request, and what is never passed on.
@@ -134,40 +163,44 @@ async fn act<C: Client>(
 ) -> Result<End, Failure> {
     let service = match &route.action {
         ActionPlan::Service(service) => Some(*service),
-        ActionPlan::Split { shares, sticky } => choose(around, scratch, shares, sticky.as_ref()),
+        ActionPlan::Split {
+            services,
+            shares,
+            sticky,
+        } => {
+            let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
+            let query = query(&scratch.request, source);
+            let key = sticky.as_ref().and_then(|on| routing::hash_key(on, &query));
+            let drawn = shares.choose(key.unwrap_or_else(|| around.worker.random()));
+            drawn.map(|drawn| services[drawn])
+        }
         ActionPlan::Respond(fixed) => {
             answer(around, scratch, client, Some(route), fixed, false).await?;
             return Ok(End::Local);
         }
-        ActionPlan::Redirect(redirect) => {
-            let path = redirect.path.as_ref();
-            let path = path.and_then(|path| respond::rewritten_path(path, scratch.request.path(), None));
-            respond::redirect(redirect, &scratch.request, path.as_deref(), &mut scratch.response);
+        ActionPlan::Redirect(redirect, path) => {
+            let Scratch {
+                request,
+                response,
+                text,
+                facts,
+                ..
+            } = scratch;
+            text.clear();
+            let before = request.path();
+            routing::location(redirect, path.as_ref(), request, before, facts.prefix_len, text);
+            let to_head = request.method == Method::Head;
+            respond::redirect(redirect.status, text, to_head, response);
             send(around, scratch, client, Some(route), &[], false).await?;
             return Ok(End::Local);
         }
     };
-    let Some(service) = service else {
-        return Err(Failure::new(End::NoBackend, Default::default()));
+    scratch.facts.service = service;
+    let Some(service) = service.and_then(|index| around.snapshot.service(index)) else {
+        return Err(Failure::new(End::NoBackend, Phase::Request));
     };
-    scratch.facts.service = Some(service);
-    forward(around, scratch, client, route, around.snapshot.service(service)).await?;
+    forward(around, scratch, client, route, service).await?;
     Ok(End::Complete)
-}
-
-/// The service of a split: by a draw, or by what keeps a client with one.
-fn choose(
-    around: &Around<'_>,
-    scratch: &Scratch,
-    shares: &[(usize, u64)],
-    sticky: Option<&HashOn>,
-) -> Option<usize> {
-    let sum = shares.last()?.1;
-    let key = sticky.and_then(|on| super::forward::key(on, &scratch.request, scratch.facts.client));
-    let random = key.unwrap_or_else(|| around.worker.random());
-    let drawn = ((u128::from(random) * u128::from(sum)) >> 64) as u64;
-    let found = shares.iter().find(|(_, until)| drawn < *until)?;
-    Some(found.0)
 }
 
 /// Answers a failure, if that is still possible and anybody is there to be answered.
@@ -185,7 +218,7 @@ async fn fail<C: Client>(
     }
     around.worker.clock.read();
     let fixed = respond::to_failure(failure);
-    let last = failure.refusal.is_some_and(|(by, _)| by == crate::message::RefusedBy::Client);
+    let last = failure.refusal.is_some_and(|(by, _)| by == RefusedBy::Client);
     match answer(around, scratch, client, None, &fixed, last).await {
         Ok(()) => Outcome::Complete,
         Err(_) => Outcome::Cut,
@@ -222,34 +255,9 @@ async fn send<C: Client>(
     // What the client still sends is not wanted.
     let last = last || !client.is_request_done();
     scratch.facts.status = head.status;
-    client.parts().1.send_head(head, last);
+    scratch.facts.response_head = client.parts().1.send_head(head, last);
     let write = around.listener.timeouts.write;
     drive::reply(client, content, around.timer, write).await
-}
-
-/// Counts what the exchange was.
-fn account<C: Client>(around: &Around<'_>, scratch: &Scratch, client: &C, end: End) {
-    let worker = around.worker;
-    let now = worker.clock.read();
-    let facts = &scratch.facts;
-    around.listener.cells.at(worker.index).ended(end);
-    let cells: &RouteCells = around.listener.cells_of(facts.route).at(worker.index);
-    let (received, sent) = client.octets();
-    let took = Duration::from_nanos(now.saturating_sub(facts.began));
-    cells.exchange(
-        &scratch.request.method,
-        facts.status,
-        took,
-        split(received, facts.request_head),
-        split(sent, 0),
-    );
-}
-
-fn split(all: u64, head: u64) -> Octets {
-    Octets {
-        head: head.min(all),
-        body: all.saturating_sub(head),
-    }
 }
 
 /// The moment at which an exchange that began now must be over.

@@ -30,15 +30,21 @@ pub struct Facts {
     pub began: Nanos,
     /// When its head was complete.
     pub head: Nanos,
+    /// When the connection became free for it.
+    pub free: Nanos,
     /// Octets of the request's head.
     pub request_head: u64,
+    /// Octets of the response's head.
+    pub response_head: u64,
     /// Number of this request on its connection, from 1.
     pub number: u64,
     /// The client, behind trusted proxies.
     pub client: Option<IpAddr>,
     /// Number of the route in the snapshot.
     pub route: Option<usize>,
-    /// Name of the service.
+    /// Octets of the path that the route's prefix covers.
+    pub prefix_len: usize,
+    /// Number of the service in the snapshot.
     pub service: Option<usize>,
     /// Status that was sent; 0 for none.
     pub status: u16,
@@ -46,8 +52,10 @@ pub struct Facts {
     pub attempts: Vec<Attempted>,
     /// The wait for a place at a backend.
     pub queued: Option<Nanos>,
-    /// The target, before it was rewritten; empty if it was not.
+    /// The target as the client sent it, if the request holds another; else empty.
     pub target: Vec<u8>,
+    /// The first line of a request that was not understood.
+    pub first_line: Vec<u8>,
 }
 
 /// A backend that was tried.
@@ -86,14 +94,24 @@ impl Scratch {
 }
 
 impl Facts {
+    /// Notes the target before it is changed for the first time.
+    pub fn keep_target(&mut self, request: &RequestHead) {
+        if self.target.is_empty() {
+            self.target.extend_from_slice(request.target());
+        }
+    }
+
     fn clear(&mut self) {
         let mut attempts = std::mem::take(&mut self.attempts);
         let mut target = std::mem::take(&mut self.target);
+        let mut first_line = std::mem::take(&mut self.first_line);
         attempts.clear();
         target.clear();
+        first_line.clear();
         *self = Self {
             attempts,
             target,
+            first_line,
             ..Self::default()
         };
     }

@@ -102,18 +102,18 @@ impl exchange::Client for Client {
 }
 
 impl exchange::Reply for Replier {
-    fn send_head(&mut self, head: &ResponseHead, last: bool) {
+    fn send_head(&mut self, head: &ResponseHead, last: bool) -> u64 {
         if head.is_informational() {
             if self.version >= Version::Http11 {
-                self.write_head(head);
+                return self.write_head(head);
             }
-            return;
+            return 0;
         }
         if head.length == Length::Unknown && self.version == Version::Http10 {
             self.keep_alive = false;
         }
         self.keep_alive &= !last;
-        self.write_head(head);
+        let octets = self.write_head(head);
         let no_content =
             self.kind == RequestKind::Head || matches!(head.status, 101 | 204 | 304);
         self.writer.begin(match head.length {
@@ -121,6 +121,7 @@ impl exchange::Reply for Replier {
             Length::Unknown if self.version == Version::Http10 => Delimited::ByClose,
             length => Delimited::of(length),
         });
+        octets
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -148,13 +149,15 @@ impl exchange::Reply for Replier {
 }
 
 impl Replier {
-    fn write_head(&mut self, head: &ResponseHead) {
+    fn write_head(&mut self, head: &ResponseHead) -> u64 {
         let options = ResponseOptions {
             to: self.kind,
             version: self.version,
             keep_alive: self.keep_alive,
         };
+        let before = self.writer.accepted();
         self.writer.head(|output| write_response(head, &options, output));
+        self.writer.accepted() - before
     }
 }
 

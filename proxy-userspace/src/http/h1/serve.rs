@@ -9,7 +9,7 @@ use crate::message::Refusal;
 use crate::message::h1::{HeadLimits, RequestParser};
 use crate::net::body::{Filled, Sink as _, Source as _};
 use crate::net::buffer::LARGE;
-use crate::net::{Stream, Timer};
+use crate::net::{Nanos, Stream, Timer};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use std::task::Poll;
 
 /// Octets of content that are read and dropped so that the connection can be kept.
 const DISCARDED: u64 = 256 << 10;
+
+/// Octets of a request that was not understood that are logged.
+const LOGGED: usize = 1024;
 
 /// A connection that was accepted.
 #[derive(Debug)]
@@ -57,6 +60,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         timer: worker.timers.timer(),
         parser: RequestParser::default(),
         requests: 0,
+        free: worker.clock.read(),
         peer: accepted.peer,
         listener: accepted.listener,
         worker: Rc::clone(&worker),
@@ -64,6 +68,13 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     drop(snapshot);
     connection.run().await;
     cells.at(worker.index).connections_active.sub(1);
+}
+
+/// What a log shows of a request that was not understood.
+fn note_first_line(octets: &[u8], line: &mut Vec<u8>) {
+    let end = octets.iter().position(|&octet| octet == b'\n');
+    let first = &octets[..end.unwrap_or(octets.len()).min(LOGGED)];
+    line.extend_from_slice(first.strip_suffix(b"\r").unwrap_or(first));
 }
 
 fn limits(listener: &ListenerPlan) -> HeadLimits {
@@ -81,6 +92,8 @@ struct Connection {
     timer: Timer,
     parser: RequestParser,
     requests: u64,
+    /// When the connection became free for a request.
+    free: Nanos,
     peer: Peer,
     listener: ListenerId,
     worker: Rc<Worker>,
@@ -111,6 +124,7 @@ impl Connection {
             if next != Next::Request {
                 break next;
             }
+            self.free = self.worker.clock.last();
             last = Some(snapshot);
         };
         self.end(next).await;
@@ -151,6 +165,7 @@ impl Connection {
         scratch: &mut Scratch,
     ) -> Next {
         scratch.facts.began = self.worker.clock.last();
+        scratch.facts.free = self.free;
         self.requests += 1;
         scratch.facts.number = self.requests;
         self.client.before = (
@@ -162,6 +177,7 @@ impl Connection {
             worker: &self.worker,
             snapshot,
             listener,
+            listener_id: self.listener,
             peer: &self.peer,
             timer: &self.timer,
         };
@@ -170,6 +186,7 @@ impl Connection {
             Ok(true) => {}
             Ok(false) => return Next::Close,
             Err(refusal) => {
+                note_first_line(client.reader.octets(), &mut scratch.facts.first_line);
                 client.begin_refusal();
                 exchange::refuse(&around, scratch, client, refusal).await;
                 return Next::Linger;

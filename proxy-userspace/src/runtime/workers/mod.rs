@@ -14,9 +14,10 @@
 mod thread;
 
 use crate::config::model::Config;
-use crate::http::snapshot::{Kept, ListenerId, Snapshot};
+use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
 use crate::net::listen;
+use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::http::ProxyMetrics;
 use std::collections::BTreeMap;
 use std::io;
@@ -24,6 +25,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use thread::{Order, Thread};
+
+/// How long access logs may take to be written at the end.
+const LOG_END: Duration = Duration::from_secs(2);
 
 /// The workers cannot follow a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub enum WorkersError {
         #[source]
         source: io::Error,
     },
+    /// The configuration cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     /// A thread or its runtime cannot be had.
     #[error("cannot start a worker")]
     Thread(#[source] io::Error),
@@ -80,12 +87,13 @@ impl Workers {
         let count = count(config);
         let metrics = Arc::new(ProxyMetrics::new(count, true));
         let clock = Clock::new();
-        let mut kept = Kept::new(metrics, fastrand::u64(..));
-        let nothing = Config::default();
-        let snapshot = Snapshot::compile(&nothing, &mut kept, None, fastrand::u64(..), clock.read());
+        let logs = Writer::start(Arc::new(LogCounters::default())).map_err(WorkersError::Thread)?;
+        let mut kept = Kept::new(metrics, Arc::new(logs), fastrand::u64(..));
+        let (nothing, seed) = (Config::default(), fastrand::u64(..));
+        let snapshot = Snapshot::compile(&nothing, &mut kept, None, seed, clock.read())?;
         let snapshot = Arc::new(snapshot);
         let threads = (0..count)
-            .map(|index| Thread::start(index, Arc::clone(&snapshot)))
+            .map(|index| Thread::start(index, Arc::clone(&snapshot), &kept))
             .collect::<io::Result<Vec<_>>>()
             .map_err(WorkersError::Thread)?;
         let mut workers = Self {
@@ -115,15 +123,20 @@ impl Workers {
         &self.kept.metrics
     }
 
+    /// Has access logs opened again by their names.
+    pub fn reopen_logs(&self) {
+        self.kept.logs.reopen();
+    }
+
     /// Makes a configuration ready. What it needs is had from now on, and nothing has changed.
     ///
     /// # Errors
     ///
-    /// [`WorkersError::Listen`].
+    /// [`WorkersError::Listen`], [`WorkersError::Compile`].
     pub fn prepare(&mut self, config: &Config) -> Result<Prepared, WorkersError> {
         let now = self.clock.read();
         let old = Some(&*self.snapshot);
-        let snapshot = Snapshot::compile(config, &mut self.kept, old, fastrand::u64(..), now);
+        let snapshot = Snapshot::compile(config, &mut self.kept, old, fastrand::u64(..), now)?;
         let mut opened = Vec::new();
         for (id, listener) in snapshot.listeners() {
             if self.listeners.contains_key(&id) {
@@ -197,6 +210,16 @@ impl Workers {
         let listeners = self.snapshot.listeners();
         let open = listeners.map(|(_, plan)| plan.cells.sum(|cells| cells.connections_active.get()));
         usize::try_from(open.sum::<u64>()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // Their loggers flush as they end.
+        self.threads.clear();
+        if !self.kept.logs.stop(LOG_END) {
+            tracing::warn!("lines of access logs were lost");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::http::h1::{self, Accepted};
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ListenerId, Snapshot};
+use crate::http::snapshot::{Kept, ListenerId, Snapshot};
 use crate::http::worker::Worker;
 use crate::net::Stream;
 use crate::net::listen::{self, Accepted as Taken};
@@ -47,12 +47,14 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Starts a thread that serves a snapshot and listens nowhere yet.
-    pub(super) fn start(index: usize, snapshot: Arc<Snapshot>) -> io::Result<Self> {
+    pub(super) fn start(index: usize, snapshot: Arc<Snapshot>, kept: &Kept) -> io::Result<Self> {
+        let (metrics, logs) = (Arc::clone(&kept.metrics), Arc::clone(&kept.logs));
+        let worker = move || Worker::new(index, snapshot, metrics, logs, fastrand::u64(..));
         let (orders, received) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || match main(index, snapshot, received) {
+            .spawn(move || match main(worker, received) {
                 Ok(()) => drop(done.send(())),
                 Err(error) => error!(index, %error, "a worker cannot run"),
             })?;
@@ -88,26 +90,26 @@ impl Drop for Thread {
 }
 
 fn main(
-    index: usize,
-    snapshot: Arc<Snapshot>,
+    worker: impl FnOnce() -> Worker,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     // Not moved between threads, so tasks need no locks to be woken from their own thread.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(serve(index, snapshot, orders));
+    let worker = Rc::new(worker());
+    runtime.block_on(serve(Rc::clone(&worker), orders));
+    worker.flush_logs();
+    // Connections that are left are cut off, and what they log then is lost.
+    drop(runtime);
     Ok(())
 }
 
-async fn serve(
-    index: usize,
-    snapshot: Arc<Snapshot>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-) {
-    let worker = Rc::new(Worker::new(index, snapshot, fastrand::u64(..)));
+async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(worker.timers.clone().run());
     spawn_local(reap(Rc::clone(&worker)));
+    let flushing = Rc::clone(&worker);
+    spawn_local(async move { flushing.flush_logs_in_time().await });
     let mut listeners: BTreeMap<ListenerId, JoinHandle<()>> = BTreeMap::new();
     while let Some(order) = orders.recv().await {
         match order {
