@@ -44,7 +44,10 @@ const SUITES: &str = "proxy-tests";
 
 /// Targets of that package that come first, in this order: what is simpler to understand when it
 /// fails comes before what builds on it.
-const ORDER: &[&str] = &["packets", "loader", "netns"];
+const ORDER: &[&str] = &["http", "packets", "loader", "netns"];
+
+/// Targets of that package that need no privileges: what they test runs in user space alone.
+const UNPRIVILEGED: [&str; 1] = ["http"];
 
 /// The target whose tests mostly wait: for health checks, deadlines and other processes. Each has
 /// its own hosts, so twice as many as there are CPUs run at a time.
@@ -115,6 +118,7 @@ impl Stage {
             Kind::Build => "user space and every test compile",
             Kind::Unit(_) => "tests that need no privileges, in every crate",
             Kind::Suite => match self.name.as_str() {
+                "http" => "the HTTP engine between real clients and origins",
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
                 "loader" => "loading, attaching, pinning and adopting",
                 "netns" => "real traffic in network namespaces",
@@ -127,7 +131,7 @@ impl Stage {
 
     /// True if it needs root.
     pub(crate) fn is_privileged(&self) -> bool {
-        matches!(self.kind, Kind::Suite)
+        matches!(self.kind, Kind::Suite) && !UNPRIVILEGED.contains(&self.name.as_str())
     }
 
     /// True for the stages that later ones build on.
@@ -319,6 +323,12 @@ mod tests {
         );
         assert!(stages[6..].iter().all(Stage::is_privileged));
         assert!(!stages[..6].iter().any(Stage::is_privileged));
+    }
+
+    #[test]
+    fn what_runs_in_user_space_needs_no_privileges() {
+        let stages = plan(&["http".to_owned()], &[], false);
+        assert!(!stages[6].is_privileged());
     }
 
     #[test]
