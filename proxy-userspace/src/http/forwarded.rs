@@ -7,7 +7,7 @@
 
 use super::peer::Peer;
 use crate::config::model::http::Forwarded;
-use crate::message::{Name, RequestHead};
+use crate::message::{Fields, Name, RequestHead, Version};
 use std::net::{IpAddr, SocketAddr};
 
 /// Fields by which proxies talk about clients.
@@ -38,12 +38,14 @@ pub fn real_client(head: &RequestHead, settings: &Forwarded, peer: &Peer) -> IpA
     client
 }
 
-/// Writes the fields that tell the backend about the client. `scratch` is overwritten.
+/// Writes the fields that tell the backend about the client. `random` gives 64 bits that are
+/// drawn anew each time; `scratch` is overwritten.
 pub fn tell(
     head: &mut RequestHead,
     settings: &Forwarded,
     peer: &Peer,
     client: IpAddr,
+    random: impl Fn() -> u64,
     scratch: &mut Vec<u8>,
 ) {
     let trusted = !settings.trusted.is_empty() && is_trusted(settings, peer.ip());
@@ -71,8 +73,17 @@ pub fn tell(
         forwarded(head, peer, scratch);
     }
     if let Some(name) = &settings.via {
-        via(head, name, scratch);
+        via(&mut head.fields, head.version, name, scratch);
     }
+    if settings.request_id && !(trusted && head.fields.contains(Name::XRequestId)) {
+        head.fields.set(Name::XRequestId, &hex(random(), random()));
+    }
+}
+
+/// 128 bits as text.
+fn hex(high: u64, low: u64) -> [u8; 32] {
+    let bits = u128::from(high) << 64 | u128::from(low);
+    std::array::from_fn(|at| b"0123456789abcdef"[(bits >> (124 - 4 * at)) as usize & 15])
 }
 
 fn is_trusted(settings: &Forwarded, address: IpAddr) -> bool {
@@ -135,12 +146,17 @@ fn forwarded(head: &mut RequestHead, peer: &Peer, scratch: &mut Vec<u8>) {
     head.fields.set(Name::Forwarded, scratch);
 }
 
-fn via(head: &mut RequestHead, name: &str, scratch: &mut Vec<u8>) {
-    let mut value = Vec::with_capacity(name.len() + 4);
-    value.extend_from_slice(head.version.via().as_bytes());
-    value.push(b' ');
-    value.extend_from_slice(name.as_bytes());
-    append_to_list(head, Name::Via, &value, scratch);
+/// Adds our name to `Via` (RFC 9110 §7.6.3), which says the version in which the message came.
+pub fn via(fields: &mut Fields, version: Version, name: &str, scratch: &mut Vec<u8>) {
+    scratch.clear();
+    for before in fields.all(Name::Via) {
+        scratch.extend_from_slice(before);
+        scratch.extend_from_slice(b", ");
+    }
+    scratch.extend_from_slice(version.via().as_bytes());
+    scratch.push(b' ');
+    scratch.extend_from_slice(name.as_bytes());
+    fields.set(Name::Via, scratch);
 }
 
 #[cfg(test)]
@@ -153,6 +169,7 @@ mod tests {
             x_real_ip: true,
             forwarded: true,
             via: Some("edge".to_owned()),
+            request_id: true,
             ..Forwarded::default()
         }
     }
@@ -170,7 +187,7 @@ mod tests {
         }
         let peer = peer(from);
         let client = real_client(&head, settings, &peer);
-        tell(&mut head, settings, &peer, client, &mut Vec::new());
+        tell(&mut head, settings, &peer, client, || 0x1f, &mut Vec::new());
         head
     }
 
@@ -201,6 +218,7 @@ mod tests {
             "for=203.0.113.9;host=\"shop.example:8080\";proto=http"
         );
         assert_eq!(value(&head, Name::Via), "1.1 edge");
+        assert_eq!(value(&head, Name::XRequestId), "000000000000001f000000000000001f");
     }
 
     #[test]

@@ -21,6 +21,8 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::Notify;
 
 /// A listener's number: the same in all snapshots of a process that have a listener of this name
 /// at this address.
@@ -60,6 +62,10 @@ pub struct Kept {
     pub metrics: Arc<ProxyMetrics>,
     /// Who writes access logs.
     pub logs: Arc<Writer>,
+    /// See [`crate::upstream::pool::Pools::wanted`].
+    pub wanted: Arc<Notify>,
+    /// Open connections, by [`ListenerId`].
+    open: Vec<Arc<AtomicU32>>,
     /// Listeners by name and address.
     ids: HashMap<(String, std::net::SocketAddr), ListenerId>,
     /// Key of cookies.
@@ -79,9 +85,21 @@ pub struct ListenerPlan {
     pub unrouted: Arc<Series<RouteCells>>,
     /// Where requests are logged.
     pub log: Option<LogPlan>,
+    /// Open connections, of all workers.
+    open: Arc<AtomicU32>,
     router: Router,
     /// Its routes, and what is counted of each at this listener.
     routes: Vec<(usize, Arc<Series<RouteCells>>)>,
+}
+
+/// A connection that is counted as open as long as this lives.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<AtomicU32>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where and how requests are logged.
@@ -177,6 +195,8 @@ impl Kept {
         Self {
             metrics,
             logs,
+            wanted: Arc::default(),
+            open: Vec::new(),
             ids: HashMap::new(),
             secret,
         }
@@ -186,7 +206,11 @@ impl Kept {
     pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
         let next = self.ids.len();
         let key = (listener.name.clone(), listener.address);
-        *self.ids.entry(key).or_insert(next)
+        let id = *self.ids.entry(key).or_insert(next);
+        if self.open.len() <= id {
+            self.open.resize_with(id + 1, Arc::default);
+        }
+        id
     }
 }
 
@@ -231,7 +255,7 @@ impl Snapshot {
             if listeners.len() <= id {
                 listeners.resize_with(id + 1, || None);
             }
-            listeners[id] = Some(ListenerPlan::new(listener, config, kept)?);
+            listeners[id] = Some(ListenerPlan::new(listener, id, config, kept)?);
         }
         Ok(Self {
             listeners,
@@ -266,6 +290,12 @@ impl Snapshot {
     /// A service; `None` for a name that does not exist.
     pub fn service(&self, index: usize) -> Option<&ServicePlan> {
         self.services.get(index)
+    }
+
+    /// The number of a service.
+    pub fn service_named(&self, name: &str) -> Option<usize> {
+        let mut services = self.services.iter();
+        services.position(|service| service.state.name() == name)
     }
 
     /// The services.
@@ -317,7 +347,12 @@ fn invalid(error: impl Error + Send + Sync + 'static) -> CompileError {
 }
 
 impl ListenerPlan {
-    fn new(listener: &HttpListener, config: &Config, kept: &Kept) -> Result<Self, CompileError> {
+    fn new(
+        listener: &HttpListener,
+        id: ListenerId,
+        config: &Config,
+        kept: &Kept,
+    ) -> Result<Self, CompileError> {
         let timeouts = &listener.timeouts;
         let own = config.routes.iter().enumerate();
         let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
@@ -335,12 +370,21 @@ impl ListenerPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
+            open: Arc::clone(&kept.open[id]),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,
             routes: own
                 .map(|(index, route)| (index, kept.metrics.route(&listener.name, &route.name)))
                 .collect(),
             settings: listener.clone(),
         })
+    }
+
+    /// A place for one more connection, unless there are as many as may be.
+    pub fn take_place(&self) -> Option<OpenConnection> {
+        let place = OpenConnection(Arc::clone(&self.open));
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let most = self.settings.limits.connections;
+        (most == 0 || before < most).then_some(place)
     }
 
     /// What is counted of a route's requests at this listener.

@@ -41,6 +41,8 @@ pub struct Worker {
     draining: Cell<bool>,
     /// Connections of clients.
     connections: Cell<usize>,
+    /// Copies of requests under way.
+    copies: Cell<usize>,
     date: RefCell<Date>,
     wall: RefCell<WallClock>,
     logs: Arc<Writer>,
@@ -57,12 +59,14 @@ pub struct Worker {
 type KnownBackend = (Arc<BackendState>, Arc<Series<BackendCells>>);
 
 impl Worker {
-    /// A worker that serves this snapshot. `seed` is for choices that may be guessed.
+    /// A worker that serves this snapshot. `wanted` is [`Pools::wanted`] of all workers; `seed` is
+    /// for choices that may be guessed.
     pub fn new(
         index: usize,
         snapshot: Arc<Snapshot>,
         metrics: Arc<ProxyMetrics>,
         logs: Arc<Writer>,
+        wanted: Arc<Notify>,
         seed: u64,
     ) -> Self {
         let clock = Rc::new(Clock::new());
@@ -72,12 +76,13 @@ impl Worker {
             timers: Timers::new(Rc::clone(&clock)),
             clock,
             buffers: Buffers::default(),
-            pools: Pools::default(),
+            pools: Pools::new(wanted),
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: RefCell::default(),
             random: Cell::new(seed),
             draining: Cell::new(false),
             connections: Cell::new(0),
+            copies: Cell::new(0),
             date: RefCell::default(),
             wall: RefCell::default(),
             logs,
@@ -198,6 +203,11 @@ impl Worker {
     /// Connections of clients.
     pub fn connections(&self) -> usize {
         self.connections.get()
+    }
+
+    /// Copies of requests under way.
+    pub(super) fn copies(&self) -> &Cell<usize> {
+        &self.copies
     }
 
     /// Counts a client's connection as long as the value lives.

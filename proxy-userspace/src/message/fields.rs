@@ -48,8 +48,12 @@ pub struct FieldRef<'a> {
 
 impl Fields {
     /// No fields.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self {
+            octets: Vec::new(),
+            entries: Vec::new(),
+            present: 0,
+        }
     }
 
     /// Removes all fields and keeps the memory.

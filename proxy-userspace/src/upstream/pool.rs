@@ -10,13 +10,16 @@ use crate::balance::l7::BackendState;
 use crate::net::Nanos;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// The kept connections of a worker, by backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pools {
     /// By [`BackendState::slot`].
     pools: RefCell<Vec<Option<Pool>>>,
     kept: Cell<usize>,
+    /// Some worker waits for a connection to be closed.
+    wanted: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,20 @@ impl Drop for Place {
 }
 
 impl Pools {
+    /// No connections. `wanted` is the same for all workers.
+    pub fn new(wanted: Arc<Notify>) -> Self {
+        Self {
+            pools: RefCell::default(),
+            kept: Cell::new(0),
+            wanted,
+        }
+    }
+
+    /// Tells all workers to look whether somebody waits for a connection to be closed.
+    pub fn wanted(&self) -> &Notify {
+        &self.wanted
+    }
+
     /// A kept connection to this backend, if there is one that is still open.
     pub fn take(&self, backend: &BackendState) -> Option<Box<h1::Connection>> {
         let mut pools = self.pools.borrow_mut();

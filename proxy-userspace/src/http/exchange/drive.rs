@@ -7,6 +7,7 @@
 //! ```
 
 use super::failure::Failure;
+use super::mirror::Kept;
 use super::pump::{Pump, PumpError, Stalled};
 use super::{Client, Reply};
 use crate::message::{Refusal, ResponseHead};
@@ -78,6 +79,16 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             tunnel: false,
             informed: false,
         }
+    }
+
+    /// Has the request's content copied.
+    pub(super) fn keep(&mut self, kept: Option<Kept>) {
+        self.request.keep(kept);
+    }
+
+    /// The copy, if the content came to its end.
+    pub(super) fn take_kept(&mut self) -> Option<Kept> {
+        self.request.take_kept()
     }
 
     /// True if none of the request's content was taken from the client.

@@ -4,11 +4,14 @@ use super::drive::{Drive, Limits};
 use super::failure::{Failure, Retry};
 use super::run::{Around, query, whole_by};
 use super::scratch::{Attempted, Scratch};
-use super::{Client, Reply as _};
-use crate::balance::l7::{Ask, Lease, Tried, Unavailable, WaitError};
+use super::{Client, Reply as _, mirror};
+use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
+use crate::config::model::http::StickyCookie;
 use crate::http::forwarded;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
-use crate::message::{Name, Refusal, RefusedBy, RequestHead};
+use crate::http::worker::Worker;
+use crate::message::{Fields, Name, Refusal, RefusedBy, RequestHead};
+use crate::net::Nanos;
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::RetryReason;
 use crate::routing::hash_key;
@@ -17,10 +20,14 @@ use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::h1;
 use crate::upstream::pool::Place;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Attempts at most, stale connections not counted.
 const ATTEMPTS: u32 = 3;
+
+/// How often is looked whether another worker has closed a connection.
+const ASKED: Duration = Duration::from_millis(2);
 
 /// Passes the request on and the response back.
 pub(super) async fn forward<C: Client>(
@@ -31,6 +38,11 @@ pub(super) async fn forward<C: Client>(
     service: &ServicePlan,
 ) -> Result<(), Failure> {
     prepare(around, scratch, route);
+    let mirror = route.settings.mirror.as_ref();
+    let mut copy = mirror.and_then(|mirror| {
+        let copy = mirror::begin(around, mirror, scratch)?;
+        Some((copy, mirror.max_body_bytes))
+    });
     let mut tried = Tried::default();
     let mut last = None;
     let mut fresh = false;
@@ -41,7 +53,8 @@ pub(super) async fn forward<C: Client>(
             Err(failure) => return Err(last.unwrap_or(failure)),
         };
         let slot = lease.backend().slot();
-        let attempt = attempt(around, scratch, client, route, service, lease, fresh);
+        let copied = copy.take();
+        let attempt = attempt(around, scratch, client, route, service, lease, fresh, copied);
         let Err(failure) = attempt.await else {
             return Ok(());
         };
@@ -81,7 +94,8 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     let settings = &around.listener.settings.forwarded;
     let client = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
     let request = &mut scratch.request;
-    forwarded::tell(request, settings, around.peer, client, &mut scratch.text);
+    let random = || around.worker.random();
+    forwarded::tell(request, settings, around.peer, client, random, &mut scratch.text);
     if let Some(host) = &route.settings.rewrite.host {
         request.set_authority(host.as_bytes());
     }
@@ -93,6 +107,35 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     }
 }
 
+/// Gives the client a cookie that names its backend, unless it has that one already.
+fn keep_client(
+    settings: &StickyCookie,
+    request: &RequestHead,
+    backend: &BackendState,
+    fields: &mut Fields,
+) {
+    let value = sticky::encode(backend.sticky());
+    if cookie(request, settings.name.as_bytes()) == Some(&value[..]) {
+        return;
+    }
+    let value = String::from_utf8_lossy(&value);
+    let mut text = format!("{}={value}; Path={}", settings.name, settings.path);
+    if let Some(age) = settings.max_age {
+        text.push_str(&format!("; Max-Age={}", age.as_secs()));
+    }
+    if settings.secure {
+        text.push_str("; Secure");
+    }
+    if settings.http_only {
+        text.push_str("; HttpOnly");
+    }
+    if let Some(same_site) = &settings.same_site {
+        text.push_str("; SameSite=");
+        text.push_str(same_site);
+    }
+    fields.append(Name::SetCookie, text.as_bytes());
+}
+
 /// The value of a cookie.
 fn cookie<'h>(request: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
     let cookies = request.fields.all(Name::Cookie);
@@ -102,7 +145,7 @@ fn cookie<'h>(request: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
 }
 
 /// Chooses a backend; waits for one if all are busy and that is allowed.
-async fn lease(
+pub(super) async fn lease(
     around: &Around<'_>,
     scratch: &mut Scratch,
     service: &ServicePlan,
@@ -118,13 +161,13 @@ async fn lease(
         _ => None,
     };
     let cookie = service.settings.sticky_cookie.as_ref();
-    let sticky = cookie.and_then(|cookie| {
-        let value = self::cookie(&scratch.request, cookie.name.as_bytes())?;
-        crate::balance::l7::sticky::decode(value)
+    let named = cookie.and_then(|settings| {
+        let value = self::cookie(&scratch.request, settings.name.as_bytes())?;
+        sticky::decode(value)
     });
     let ask = Ask {
         key,
-        sticky,
+        sticky: named,
         random: worker.random(),
         now: worker.clock.last(),
         tried,
@@ -155,7 +198,8 @@ async fn lease(
 }
 
 /// Speaks with one backend. `fresh`: over a new connection.
-async fn attempt<C: Client>(
+#[expect(clippy::too_many_arguments, reason = "each is another thing, and none outlives the call")]
+pub(super) async fn attempt<C: Client>(
     around: &Around<'_>,
     scratch: &mut Scratch,
     client: &mut C,
@@ -163,11 +207,12 @@ async fn attempt<C: Client>(
     service: &ServicePlan,
     lease: Lease,
     fresh: bool,
+    copy: Option<(mirror::Copy, u64)>,
 ) -> Result<(), Failure> {
     let worker = around.worker;
     let backend = lease.backend();
     scratch.facts.attempts.push(Attempted {
-        backend: std::sync::Arc::clone(backend),
+        backend: Arc::clone(backend),
         began: worker.clock.last(),
         reused: true,
         connect: None,
@@ -182,7 +227,7 @@ async fn attempt<C: Client>(
         Some(connection) => connection,
         None => Box::new(open(around, scratch, service, &lease).await?),
     };
-    let spoken = converse(around, scratch, client, route, service, &mut *connection).await;
+    let spoken = converse(around, scratch, client, route, service, &mut *connection, copy).await;
     let octets = connection.octets();
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
         attempt.total = worker.clock.last().saturating_sub(attempt.began);
@@ -205,9 +250,9 @@ async fn open(
     lease: &Lease,
 ) -> Result<h1::Connection, Failure> {
     let (worker, backend) = (around.worker, lease.backend());
-    let place = Place::new(backend, 0);
-    let place = place.ok_or(Failure::new(End::QueueFull, Phase::Connect))?;
     let began = worker.clock.read();
+    let place = place(worker, backend, began.saturating_add(service.limits.connect)).await;
+    let place = place.ok_or(Failure::new(End::QueueTimeout, Phase::Connect))?;
     let connected = connect(backend.address(), around.timer, service.limits.connect).await;
     let took = worker.clock.read() - began;
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
@@ -231,6 +276,30 @@ async fn open(
     }
 }
 
+/// A place for one more connection. The request has one already; if there is none for its
+/// connection, other workers keep connections that they do not use, and are asked to close one.
+async fn place(worker: &Worker, backend: &Arc<BackendState>, by: Nanos) -> Option<Place> {
+    let limit = match backend.limit() {
+        u32::MAX => 0,
+        limit => limit,
+    };
+    let mut is_asked = false;
+    loop {
+        if let Some(place) = Place::new(backend, limit) {
+            return Some(place);
+        }
+        if worker.clock.read() >= by {
+            return None;
+        }
+        if !is_asked {
+            backend.ask_for_idle();
+            worker.pools.wanted().notify_waiters();
+            is_asked = true;
+        }
+        tokio::time::sleep(ASKED).await;
+    }
+}
+
 /// One request and its response over a connection or stream.
 async fn converse<C: Client, B: Backend>(
     around: &Around<'_>,
@@ -239,6 +308,7 @@ async fn converse<C: Client, B: Backend>(
     route: &RoutePlan,
     service: &ServicePlan,
     backend: &mut B,
+    copy: Option<(mirror::Copy, u64)>,
 ) -> Result<(), Failure> {
     let (worker, timeouts) = (around.worker, &around.listener.timeouts);
     let now = worker.clock.last();
@@ -253,6 +323,7 @@ async fn converse<C: Client, B: Backend>(
     };
     backend.start(&scratch.request);
     let mut drive = Drive::new(client, backend, around.timer, &limits);
+    drive.keep(copy.as_ref().map(|(_, most)| mirror::Kept::new(*most)));
     let asks_upgrade = !scratch.request.protocol.is_empty();
     loop {
         drive.head(&mut scratch.response).await?;
@@ -279,6 +350,14 @@ async fn converse<C: Client, B: Backend>(
     if !head.fields.contains(Name::Date) {
         worker.date(|date| head.fields.append(Name::Date, date));
     }
+    if let Some(name) = &around.listener.settings.forwarded.via {
+        forwarded::via(&mut head.fields, head.version, name, &mut scratch.text);
+    }
+    if let Some(cookie) = &service.settings.sticky_cookie
+        && let Some(attempt) = scratch.facts.attempts.last()
+    {
+        keep_client(cookie, &scratch.request, &attempt.backend, &mut head.fields);
+    }
     if !route.filters.is_empty() {
         route.filters.response_head(&mut scratch.states, head);
     }
@@ -289,5 +368,9 @@ async fn converse<C: Client, B: Backend>(
     if is_tunnel {
         drive.tunnel();
     }
-    drive.content().await
+    let moved = drive.content().await;
+    if let (Some((copy, _)), Some(kept)) = (copy, drive.take_kept()) {
+        mirror::send(around, copy, kept);
+    }
+    moved
 }

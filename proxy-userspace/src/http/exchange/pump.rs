@@ -1,5 +1,6 @@
 //! Moves content from a source to a sink.
 
+use super::mirror::Kept;
 use crate::net::body::{BodyError, Filled, Sink, Source};
 use std::task::{Context, Poll};
 
@@ -17,6 +18,8 @@ pub(super) struct Pump {
     moved: bool,
     /// What it waits for.
     stalled: Stalled,
+    /// A copy of what is moved.
+    kept: Option<Kept>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,18 @@ impl Pump {
             limit,
             moved: false,
             stalled: Stalled::Source,
+            kept: None,
         }
+    }
+
+    /// Has what is moved copied.
+    pub(super) fn keep(&mut self, kept: Option<Kept>) {
+        self.kept = kept;
+    }
+
+    /// The copy, if the end was moved.
+    pub(super) fn take_kept(&mut self) -> Option<Kept> {
+        self.kept.take().filter(|_| self.stage == Stage::Done)
     }
 
     /// True once the end was moved, or the pump was stopped.
@@ -107,6 +121,9 @@ impl Pump {
             }
             match sink.poll_write(cx, content) {
                 Poll::Ready(Ok(taken)) => {
+                    if let Some(kept) = &mut self.kept {
+                        kept.take(&content[..taken]);
+                    }
                     source.consume(taken);
                     self.octets += taken as u64;
                     self.held = true;

@@ -16,6 +16,8 @@ use crate::observe::access_log::{End, Phase};
 use crate::routing::{self, PathRefusal, Query};
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// How an exchange left the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +33,9 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub struct Around<'x> {
     /// The worker.
-    pub worker: &'x Worker,
+    pub worker: &'x Rc<Worker>,
     /// The configuration in force when the request came.
-    pub snapshot: &'x Snapshot,
+    pub snapshot: &'x Rc<Arc<Snapshot>>,
     /// The listener.
     pub listener: &'x ListenerPlan,
     /// Its number.

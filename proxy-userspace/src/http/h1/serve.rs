@@ -10,6 +10,7 @@ use crate::message::h1::{HeadLimits, RequestParser};
 use crate::net::body::{Filled, Sink as _, Source as _};
 use crate::net::buffer::LARGE;
 use crate::net::{Nanos, Stream, Timer};
+use crate::observe::access_log::End;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,6 +51,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let _counted = worker.count_connection();
     let snapshot = worker.snapshot();
     let Some(listener) = snapshot.listener(accepted.listener) else {
+        return;
+    };
+    let Some(_open) = listener.take_place() else {
+        listener.cells.at(worker.index).ended(End::QueueFull);
         return;
     };
     let cells = Arc::clone(&listener.cells);
@@ -160,7 +165,7 @@ impl Connection {
     /// Reads a request's head and serves it.
     async fn request(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: &Rc<Arc<Snapshot>>,
         listener: &ListenerPlan,
         scratch: &mut Scratch,
     ) -> Next {

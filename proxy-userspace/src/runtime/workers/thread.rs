@@ -49,7 +49,8 @@ impl Thread {
     /// Starts a thread that serves a snapshot and listens nowhere yet.
     pub(super) fn start(index: usize, snapshot: Arc<Snapshot>, kept: &Kept) -> io::Result<Self> {
         let (metrics, logs) = (Arc::clone(&kept.metrics), Arc::clone(&kept.logs));
-        let worker = move || Worker::new(index, snapshot, metrics, logs, fastrand::u64(..));
+        let (wanted, seed) = (Arc::clone(&kept.wanted), fastrand::u64(..));
+        let worker = move || Worker::new(index, snapshot, metrics, logs, wanted, seed);
         let (orders, received) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()
@@ -175,7 +176,10 @@ async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener) {
 /// Closes kept connections that are of no use any more.
 async fn reap(worker: Rc<Worker>) {
     loop {
-        sleep(REAP).await;
+        tokio::select! {
+            () = sleep(REAP) => {}
+            () = worker.pools.wanted().notified() => {}
+        }
         if worker.pools.kept() > 0 {
             worker.pools.reap(worker.clock.read());
         }
