@@ -132,8 +132,9 @@ const fn key(name: &[u8]) -> [u64; 3] {
 /// The bit that tells a capital letter from a small one, in each octet of a word.
 const CASE: u64 = 0x2020_2020_2020_2020;
 
-/// What a known name is compared by.
+/// What a known name is compared by; one cache line each.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 struct Known {
     len: usize,
     /// The key in small letters.
