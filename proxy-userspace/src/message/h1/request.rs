@@ -240,6 +240,10 @@ impl RequestParser {
             Framing::Exact(length) => Length::Exact(length),
             Framing::Chunked => Length::Unknown,
         };
+        // What follows CONNECT is the tunnel's, so that a length would be read in two ways.
+        if head.method == Method::Connect && self.announced.speaks_of_content() {
+            return Err(Refusal::Upgrade);
+        }
         head.expects_continue = self.expects_continue && !head.length.is_empty();
         self.options.remove_named(&mut head.fields);
         // Octets of a tunnel could not be told from content, and HTTP/1.0 has no upgrade.
