@@ -77,6 +77,9 @@ pub(crate) const LINKER: &[Package] = &[
     ),
 ];
 
+/// What building the fuzz targets needs.
+pub(crate) const FUZZ: &[Package] = &[program("g++", "c++", "libFuzzer is C++")];
+
 /// What the demo and the namespace tests run.
 pub(crate) const TRAFFIC: &[Package] = &[
     program("iproute2", "ip", "makes network namespaces and routes"),

@@ -158,6 +158,9 @@ fn wanted(purpose: Purpose, compiler: bool, linker: bool) -> Vec<&'static [Packa
     if purpose >= Purpose::Demo {
         wanted.push(packages::TRAFFIC);
     }
+    if purpose >= Purpose::Test {
+        wanted.push(packages::FUZZ);
+    }
     if purpose >= Purpose::Bench {
         wanted.push(packages::PEERS);
     }
@@ -205,7 +208,7 @@ mod tests {
     fn a_users_toolchain_and_linker_save_the_packages_for_them() {
         assert_eq!(wanted(Purpose::Build, false, false), [packages::USER_SPACE]);
         let all = wanted(Purpose::Bench, true, true);
-        assert_eq!(all.len(), 5);
+        assert_eq!(all.len(), 6);
     }
 
     #[test]

@@ -61,9 +61,21 @@ fn port(digits: &[u8]) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-const fn is_host_octet(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
+#[inline]
+fn is_host_octet(octet: u8) -> bool {
+    HOST_OCTETS[usize::from(octet)]
 }
+
+static HOST_OCTETS: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut octet = 0_u8;
+    while octet < 128 {
+        allowed[octet as usize] =
+            octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~');
+        octet += 1;
+    }
+    allowed
+};
 
 #[cfg(test)]
 mod tests {

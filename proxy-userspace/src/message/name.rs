@@ -97,69 +97,135 @@ names! {
     XRequestId = "X-Request-ID",
 }
 
-/// Longest known name.
-const LONGEST: usize = 21;
+/// Octets that a name's [`key`] tells apart. No known name is longer.
+const LONGEST: usize = 24;
 
-/// The known names by length: where those of a length begin in [`SORTED`].
-const fn begins() -> [u8; LONGEST + 2] {
-    let mut begins = [0; LONGEST + 2];
-    let mut length = 0;
-    let mut at = 0;
-    while length <= LONGEST {
-        begins[length] = at;
-        let mut index = 0;
-        while index < Name::KNOWN.len() {
-            if Name::KNOWN[index].spelled().len() == length {
-                at += 1;
-            }
-            index += 1;
-        }
-        length += 1;
+/// The octets of a name of at most [`LONGEST`] octets as words, so that names are compared by three
+/// instructions rather than octet by octet. Where the length is no multiple of a word's, words
+/// overlap; together with the length they are the whole name.
+#[inline]
+const fn key(name: &[u8]) -> [u64; 3] {
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        let middle = match name.split_at(8).1.first_chunk() {
+            Some(middle) => u64::from_le_bytes(*middle),
+            None => 0,
+        };
+        return [
+            u64::from_le_bytes(*first),
+            middle,
+            u64::from_le_bytes(*last),
+        ];
     }
-    begins[LONGEST + 1] = at;
-    begins
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return [(first as u64) << 32 | last as u64, 0, 0];
+    }
+    let word = match *name {
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c] => [a, b, c, 0],
+        _ => [0; 4],
+    };
+    [u32::from_le_bytes(word) as u64, 0, 0]
 }
 
-const fn sorted() -> [Name; Name::KNOWN.len()] {
-    let mut sorted = [Name::Other; Name::KNOWN.len()];
-    let mut at = 0;
-    let mut length = 0;
-    while length <= LONGEST {
-        let mut index = 0;
-        while index < Name::KNOWN.len() {
-            if Name::KNOWN[index].spelled().len() == length {
-                sorted[at] = Name::KNOWN[index];
-                at += 1;
-            }
-            index += 1;
-        }
-        length += 1;
-    }
-    sorted
+/// The bit that tells a capital letter from a small one, in each octet of a word.
+const CASE: u64 = 0x2020_2020_2020_2020;
+
+/// What a known name is compared by; one cache line each.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Known {
+    len: usize,
+    /// The key in small letters.
+    key: [u64; 3],
+    /// [`CASE`] where the key has letters, whose case does not matter.
+    letters: [u64; 3],
 }
 
-static BEGINS: [u8; LONGEST + 2] = begins();
-static SORTED: [Name; Name::KNOWN.len()] = sorted();
+impl Known {
+    const fn of(name: &[u8]) -> Self {
+        let mut small = [0; LONGEST];
+        let mut letters = [0; LONGEST];
+        let mut at = 0;
+        while at < name.len() {
+            small[at] = name[at].to_ascii_lowercase();
+            letters[at] = if name[at].is_ascii_alphabetic() {
+                0x20
+            } else {
+                0
+            };
+            at += 1;
+        }
+        Self {
+            len: name.len(),
+            key: key(small.split_at(name.len()).0),
+            letters: key(letters.split_at(name.len()).0),
+        }
+    }
+}
 
-// A known name longer than `LONGEST` would never be found.
-const _: () = assert!(BEGINS_OF_ALL == Name::KNOWN.len());
-const BEGINS_OF_ALL: usize = begins()[LONGEST + 1] as usize;
+/// By number of the name.
+static KNOWN: [Known; Name::KNOWN.len() + 1] = {
+    let mut known = [Known::of(b""); Name::KNOWN.len() + 1];
+    let mut at = 0;
+    while at < Name::KNOWN.len() {
+        let name = Name::KNOWN[at];
+        known[name as usize] = Known::of(name.spelled().as_bytes());
+        at += 1;
+    }
+    known
+};
+
+const SLOTS: usize = 512;
+
+/// Where in [`TABLE`] to begin looking. Case does not matter.
+#[inline]
+const fn slot(len: usize, key: &[u64; 3]) -> usize {
+    let mixed = (key[0] | CASE) ^ (key[2] | CASE).rotate_left(21) ^ len as u64;
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize
+}
+
+/// The known names, each in the first slot from its own that is free; `Other` marks free ones.
+static TABLE: [Name; SLOTS] = {
+    let mut table = [Name::Other; SLOTS];
+    let mut at = 0;
+    while at < Name::KNOWN.len() {
+        let name = Name::KNOWN[at];
+        let mut slot = slot(name.spelled().len(), &key(name.spelled().as_bytes()));
+        while table[slot] as u8 != Name::Other as u8 {
+            slot = (slot + 1) % SLOTS;
+        }
+        table[slot] = name;
+        at += 1;
+    }
+    table
+};
+
 // `Fields` marks present names in 128 bits.
 const _: () = assert!(Name::KNOWN.len() < 128);
 
 impl Name {
     /// The name that is spelled so, without regard to case.
+    #[inline]
     pub fn of(spelled: &[u8]) -> Self {
-        let length = spelled.len();
-        if length > LONGEST {
+        if spelled.len() > LONGEST {
             return Self::Other;
         }
-        let candidates = &SORTED[usize::from(BEGINS[length])..usize::from(BEGINS[length + 1])];
-        candidates
-            .iter()
-            .copied()
-            .find(|name| name.spelled().as_bytes().eq_ignore_ascii_case(spelled))
-            .unwrap_or(Self::Other)
+        let key = key(spelled);
+        let mut slot = slot(spelled.len(), &key);
+        loop {
+            let name = TABLE[slot];
+            let known = &KNOWN[name as usize];
+            let is_same = known.len == spelled.len()
+                && (key[0] | known.letters[0]) == known.key[0]
+                && (key[1] | known.letters[1]) == known.key[1]
+                && (key[2] | known.letters[2]) == known.key[2];
+            if is_same || name == Self::Other {
+                return name;
+            }
+            slot = (slot + 1) % SLOTS;
+        }
     }
 
     /// This name's bit among those present.

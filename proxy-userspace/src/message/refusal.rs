@@ -94,7 +94,7 @@ refusals! {
     ContentTooLong = "content_too_long", 413;
     /// `Expect` asks for what is not known.
     Expectation = "expectation", 417;
-    /// `Upgrade` or extended CONNECT is malformed.
+    /// `Upgrade` or CONNECT is malformed, or a response changes the protocol unasked.
     Upgrade = "upgrade", 400;
     /// A pseudo-field is missing, doubled, misplaced or unknown (RFC 9113 §8.3).
     PseudoField = "pseudo_field", 400;

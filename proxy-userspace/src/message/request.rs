@@ -1,6 +1,6 @@
 //! The head of a request.
 
-use super::{Fields, Length, Method, Version};
+use super::{Authority, Fields, Length, Method, Version};
 
 /// Scheme of a request's target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -108,11 +108,19 @@ impl RequestHead {
             .map_or(self.authority.len(), |at| after_brackets + at);
     }
 
+    /// Sets an authority that was read already.
+    pub(super) fn set_read_authority(&mut self, octets: &[u8], read: Authority<'_>) {
+        self.authority.clear();
+        self.authority.extend_from_slice(octets);
+        self.authority.make_ascii_lowercase();
+        self.host_len = read.host.len();
+    }
+
     /// Sets path and query; the caller has checked them.
     pub fn set_target(&mut self, target: &[u8]) {
         self.target.clear();
         self.target.extend_from_slice(target);
-        self.path_len = memchr(b'?', target).unwrap_or(target.len());
+        self.path_len = memchr::memchr(b'?', target).unwrap_or(target.len());
     }
 
     /// Replaces the path and keeps the query.
@@ -121,8 +129,4 @@ impl RequestHead {
         self.target.splice(..old, path.iter().copied());
         self.path_len = path.len();
     }
-}
-
-fn memchr(octet: u8, octets: &[u8]) -> Option<usize> {
-    octets.iter().position(|&c| c == octet)
 }

@@ -93,3 +93,19 @@ fn refusals_have_their_own_labels_and_error_statuses() {
         assert!((400..600).contains(&refusal.status()));
     }
 }
+
+#[test]
+fn a_name_that_differs_in_one_octet_is_another() {
+    for &name in Name::KNOWN {
+        let spelled = name.spelled().as_bytes();
+        for at in 0..spelled.len() {
+            for octet in (0..=255_u8).filter(|octet| !octet.eq_ignore_ascii_case(&spelled[at])) {
+                let mut other = spelled.to_vec();
+                other[at] = octet;
+                assert_ne!(Name::of(&other), name, "{other:?}");
+            }
+        }
+        assert_ne!(Name::of(&spelled[1..]), name);
+        assert_ne!(Name::of(&[spelled, b"x"].concat()), name);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::tally::{self, Tally};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_ebpf, shell, tidy};
+use crate::{build_ebpf, fuzz, shell, tidy};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -26,6 +26,8 @@ enum Kind {
     Build,
     /// Unit tests, documentation tests and the suites that need no privileges, by target.
     Unit(Vec<String>),
+    /// Every fuzz target for a few seconds.
+    Fuzz,
     /// A target of the tests' package.
     Suite,
 }
@@ -48,6 +50,9 @@ const ORDER: &[&str] = &["http", "packets", "loader", "netns"];
 
 /// Targets of that package that need no privileges: what they test runs in user space alone.
 const UNPRIVILEGED: [&str; 1] = ["http"];
+
+/// How long each fuzz target runs here: the seeds, and a little more. `cargo xtask fuzz` runs longer.
+const FUZZ_SECONDS: u64 = 5;
 
 /// The target whose tests mostly wait: for health checks, deadlines and other processes. Each has
 /// its own hosts, so twice as many as there are CPUs run at a time.
@@ -89,6 +94,7 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
         stage("clippy", Kind::Clippy),
         stage("build", Kind::Build),
         stage("unit", Kind::Unit(others.to_vec())),
+        stage("fuzz", Kind::Fuzz),
     ];
     let mut suites = suites.to_vec();
     suites.sort_by_key(|name| {
@@ -117,6 +123,7 @@ impl Stage {
             Kind::Clippy => "no warnings of rustc and clippy",
             Kind::Build => "user space and every test compile",
             Kind::Unit(_) => "tests that need no privileges, in every crate",
+            Kind::Fuzz => "a few seconds of random octets for everything that reads a network",
             Kind::Suite => match self.name.as_str() {
                 "http" => "the HTTP engine between real clients and origins",
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
@@ -156,6 +163,7 @@ impl Stage {
             Kind::BuildEbpf => build_ebpf::build(workspace).map(|_| ()),
             Kind::Clippy => clippy(workspace),
             Kind::Build => build(workspace),
+            Kind::Fuzz => fuzz::run(workspace, &[], FUZZ_SECONDS, &[]),
             Kind::Unit(targets) => return unit(workspace, targets, filter),
             Kind::Suite => return suite(workspace, &self.name, filter),
         }?;
@@ -164,13 +172,15 @@ impl Stage {
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
-    let remedy = "`cargo fmt`, in proxy-ebpf/ as well";
+    let remedy = "`cargo fmt`, in proxy-ebpf/ and fuzz/ as well";
     shell::run(
         shell::cargo(workspace.root()).args(["fmt", "--all", "--check"]),
         remedy,
     )?;
     let mut kernel = shell::cargo(&workspace.ebpf_crate());
-    shell::run(kernel.args(["fmt", "--check"]), remedy)
+    shell::run(kernel.args(["fmt", "--check"]), remedy)?;
+    let mut fuzz = shell::cargo(&workspace.fuzz_crate());
+    shell::run(fuzz.args(["fmt", "--check"]), remedy)
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {
@@ -318,11 +328,11 @@ mod tests {
         let suites = ["bad_input", "netns", "packets", "loader"].map(str::to_owned);
         let stages = plan(&suites, &[], false);
         assert_eq!(
-            names(&stages)[6..],
+            names(&stages)[7..],
             ["packets", "loader", "netns", "bad_input"]
         );
-        assert!(stages[6..].iter().all(Stage::is_privileged));
-        assert!(!stages[..6].iter().any(Stage::is_privileged));
+        assert!(stages[7..].iter().all(Stage::is_privileged));
+        assert!(!stages[..7].iter().any(Stage::is_privileged));
     }
 
     #[test]
@@ -334,8 +344,8 @@ mod tests {
     #[test]
     fn peer_vectors_run_only_where_the_data_is() {
         let suites = PEER_VECTORS.map(str::to_owned);
-        assert_eq!(plan(&suites, &[], false).len(), 6);
-        assert_eq!(plan(&suites, &[], true).len(), 8);
+        assert_eq!(plan(&suites, &[], false).len(), 7);
+        assert_eq!(plan(&suites, &[], true).len(), 9);
     }
 
     #[test]

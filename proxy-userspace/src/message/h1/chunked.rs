@@ -36,7 +36,8 @@ pub enum ChunkStep {
         /// Octets of content, at least 1.
         len: usize,
     },
-    /// Consume this many octets, keep the rest, and come back with more.
+    /// Consume this many octets, keep the rest, and come back with more. Only of a trailer's line
+    /// there is a rest; one that fills the caller's buffer is too long ([`Refusal::Trailers`]).
     NeedMore {
         /// Octets of framing.
         consumed: usize,

@@ -9,7 +9,7 @@ pub(super) struct Options {
     close: bool,
     keep_alive: bool,
     pub upgrade: bool,
-    /// There are others: names of fields to remove.
+    /// There are names of fields to remove.
     names_fields: bool,
 }
 
@@ -29,7 +29,7 @@ impl Options {
             } else if token_len(option) < option.len() {
                 return Err(Refusal::FieldValue);
             } else {
-                names_fields |= !option.is_empty();
+                names_fields |= is_removable(Name::of(option), option);
             }
         }
         self.names_fields |= names_fields;
@@ -77,7 +77,7 @@ fn is_removable(name: Name, spelled: &[u8]) -> bool {
             .get(..prefix.len())
             .is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
     };
-    name == Name::Other && !KEPT.iter().any(is_kept)
+    name == Name::Other && !spelled.is_empty() && !KEPT.iter().any(is_kept)
 }
 
 /// The protocol of an `Upgrade` field that is worth passing on: WebSocket if it is offered, else
@@ -162,6 +162,12 @@ mod tests {
                 b"X-End"
             ]
         );
+    }
+
+    #[test]
+    fn names_that_are_never_removed_by_name_cost_nothing() {
+        let kept = Options::default().take(b"TE, Upgrade, HTTP2-Settings, keep-alive, Cookie,");
+        assert_eq!(kept, Ok(false));
     }
 
     #[test]

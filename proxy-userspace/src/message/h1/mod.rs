@@ -19,6 +19,7 @@
 //! - In absolute form the target's authority wins, and `Host` must say the same.
 //! - A field that `Connection` names is removed only if the proxy gives that name no meaning: a
 //!   client must not make `Authorization` or `X-Forwarded-For` disappear.
+//! - CONNECT has no content, and an upgrade with content is none.
 //! - Up to two empty lines before a request line are skipped (RFC 9112 §2.2 asks for one).
 
 mod chunked;

@@ -198,7 +198,7 @@ impl RequestParser {
         }
         let host = Authority::of(value).ok_or(Refusal::HostInvalid)?;
         let Some(implied) = self.target_authority else {
-            head.set_authority(value);
+            head.set_read_authority(value, host);
             return Ok(());
         };
         let target = Authority::of(head.authority()).ok_or(Refusal::Target)?;
@@ -240,6 +240,10 @@ impl RequestParser {
             Framing::Exact(length) => Length::Exact(length),
             Framing::Chunked => Length::Unknown,
         };
+        // What follows CONNECT is the tunnel's, so that a length would be read in two ways.
+        if head.method == Method::Connect && self.announced.speaks_of_content() {
+            return Err(Refusal::Upgrade);
+        }
         head.expects_continue = self.expects_continue && !head.length.is_empty();
         self.options.remove_named(&mut head.fields);
         // Octets of a tunnel could not be told from content, and HTTP/1.0 has no upgrade.
@@ -332,7 +336,7 @@ fn set_target(target: &[u8], head: &mut RequestHead) -> Result<Option<ImpliedPor
     if head.method == Method::Connect {
         let authority = Authority::of(target).ok_or(Refusal::Target)?;
         authority.port.ok_or(Refusal::Target)?;
-        head.set_authority(target);
+        head.set_read_authority(target, authority);
         return Ok(Some(ImpliedPort::OfTarget));
     }
     let is_options = head.method == Method::Options;
@@ -343,8 +347,8 @@ fn set_target(target: &[u8], head: &mut RequestHead) -> Result<Option<ImpliedPor
     let (rest, port) = without_scheme(target).ok_or(Refusal::Target)?;
     let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    Authority::of(authority).ok_or(Refusal::Target)?;
-    head.set_authority(authority);
+    let read = Authority::of(authority).ok_or(Refusal::Target)?;
+    head.set_read_authority(authority, read);
     match path {
         [] if is_options => head.set_target(b"*"),
         [b'/', ..] => head.set_target(path),

@@ -160,11 +160,11 @@ impl ResponseParser {
             };
         }
         let is_chunked = self.announced.is_chunked(head.version)?;
-        if to == RequestKind::Head || head.status == 304 {
-            head.described_length = self.announced.length;
+        if forbids_fields(head.status) {
             return Ok(ResponseFraming::None);
         }
-        if forbids_fields(head.status) {
+        if to == RequestKind::Head || head.status == 304 {
+            head.described_length = self.announced.length;
             return Ok(ResponseFraming::None);
         }
         Ok(match self.announced.length {

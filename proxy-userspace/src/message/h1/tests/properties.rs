@@ -142,7 +142,7 @@ fn shown(head: &RequestHead) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_request_in_pieces_is_read_as_in_one(input in requests(), cuts in cuts()) {

@@ -266,6 +266,10 @@ const REFUSED: &[(&str, Refusal)] = &[
     ),
     // The rest.
     (
+        "CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\nContent-Length: 1\r\n\r\n",
+        Refusal::Upgrade,
+    ),
+    (
         "POST / HTTP/1.1\r\nExpect: 200-ok\r\n",
         Refusal::Expectation,
     ),

@@ -264,4 +264,7 @@ fn lengths_without_content_are_kept_as_a_description() {
     assert_eq!(response(Plain, input).unwrap().1.described_length, None);
     let input = b"HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n";
     assert_eq!(response(Plain, input).unwrap().1.described_length, Some(5));
+    // These may have none, whatever the request was.
+    let input = b"HTTP/1.1 204 X\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(response(Head, input).unwrap().1.described_length, None);
 }
