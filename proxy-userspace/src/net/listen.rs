@@ -80,6 +80,19 @@ pub async fn accept(listener: &TcpListener) -> Accepted {
     }
 }
 
+/// A connection that is there already, if there is one.
+pub fn accept_now(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        match listener.poll_accept(&mut cx) {
+            std::task::Poll::Ready(Ok(accepted)) => return Some(accepted),
+            std::task::Poll::Ready(Err(error)) if is_exhaustion(&error) => return None,
+            std::task::Poll::Ready(Err(_)) => {}
+            std::task::Poll::Pending => return None,
+        }
+    }
+}
+
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -340,8 +340,8 @@ async fn converse<C: Client, B: Backend>(
         attempt.backend.latency().observe(took, worker.clock.last());
     }
     let is_tunnel = head.status == 101;
-    if is_tunnel && !asks_upgrade {
-        // The codec refuses it, too; an HTTP/2 backend might not.
+    if is_tunnel && (!asks_upgrade || drive.is_request_waiting()) {
+        // Nobody asked for it, or there is content left that the other protocol would be given.
         return Err(Failure {
             refusal: Some((RefusedBy::Backend, Refusal::Upgrade)),
             ..Failure::new(End::BackendProtocol, Phase::ResponseHead)

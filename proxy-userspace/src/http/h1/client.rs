@@ -70,6 +70,11 @@ impl Client {
         self.reply.keep_alive
     }
 
+    /// True if a connection that just ends would be taken for the end of the content.
+    pub(super) fn ends_by_close(&self) -> bool {
+        self.reply.writer.ends_by_close()
+    }
+
     pub(super) fn stream(&self) -> &Stream {
         &self.reply.stream
     }

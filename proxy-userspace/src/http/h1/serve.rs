@@ -198,7 +198,8 @@ impl Connection {
             }
         }
         match exchange::run(&around, scratch, client).await {
-            Outcome::Cut => Next::Reset,
+            Outcome::Cut if client.ends_by_close() => Next::Reset,
+            Outcome::Cut => Next::Close,
             Outcome::Complete if !client.is_kept() => Next::Linger,
             Outcome::Complete => self.discard(listener).await,
         }
@@ -243,6 +244,7 @@ impl Connection {
             match read.await {
                 Some(0) if reader.octets().is_empty() => return Ok(false),
                 Some(0) => return Err(Refusal::Truncated),
+                None if reader.octets().is_empty() => return Ok(false),
                 None => return Err(Refusal::HeadTimeout),
                 Some(_) if is_timed => drop(self.worker.clock.read()),
                 Some(_) => {}

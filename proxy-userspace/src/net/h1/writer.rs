@@ -77,6 +77,11 @@ impl Writer {
         self.delimited != Delimited::Nothing || !self.waiting().is_empty()
     }
 
+    /// True if the connection's end is the content's.
+    pub fn ends_by_close(&self) -> bool {
+        self.delimited == Delimited::ByClose
+    }
+
     /// Gives an unused buffer back.
     pub fn release(&mut self) {
         if self.waiting().is_empty() && self.output.capacity() > 0 {

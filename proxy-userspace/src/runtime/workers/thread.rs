@@ -8,12 +8,13 @@ use crate::net::Stream;
 use crate::net::listen::{self, Accepted as Taken};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
@@ -111,25 +112,27 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(reap(Rc::clone(&worker)));
     let flushing = Rc::clone(&worker);
     spawn_local(async move { flushing.flush_logs_in_time().await });
-    let mut listeners: BTreeMap<ListenerId, JoinHandle<()>> = BTreeMap::new();
+    let mut listeners: BTreeMap<ListenerId, (Rc<Notify>, JoinHandle<()>)> = BTreeMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Swap(snapshot) => worker.swap(snapshot),
             Order::Listen(id, socket) => match TcpListener::from_std(socket) {
                 Ok(socket) => {
-                    let accepting = accept(Rc::clone(&worker), id, socket);
-                    listeners.insert(id, spawn_local(accepting));
+                    let stop: Rc<Notify> = Rc::default();
+                    let accepting = accept(Rc::clone(&worker), id, socket, Rc::clone(&stop));
+                    listeners.insert(id, (stop, spawn_local(accepting)));
                 }
                 Err(error) => error!(%error, "a worker cannot listen"),
             },
             Order::Close(id) => {
-                if let Some(accepting) = listeners.remove(&id) {
-                    accepting.abort();
+                if let Some((stop, _)) = listeners.remove(&id) {
+                    stop.notify_one();
                 }
             }
             Order::Drain => {
-                for accepting in std::mem::take(&mut listeners).into_values() {
-                    accepting.abort();
+                for (stop, accepting) in std::mem::take(&mut listeners).into_values() {
+                    stop.notify_one();
+                    let _ = accepting.await;
                 }
                 worker.drain();
                 while worker.connections() > 0 && !orders.is_closed() {
@@ -141,36 +144,48 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     }
 }
 
-/// Accepts connections, each of which becomes a task.
-async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener) {
-    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+/// Accepts connections, each of which becomes a task, until `stop`; then those that are there
+/// already, for whoever has connected must be served.
+async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener, stop: Rc<Notify>) {
     let mut is_exhausted = false;
     loop {
-        let (stream, client) = match listen::accept(&socket).await {
-            Taken::Connection(stream, client) => (stream, client),
+        let taken = tokio::select! {
+            taken = listen::accept(&socket) => taken,
+            () = stop.notified() => break,
+        };
+        match taken {
+            Taken::Connection(stream, client) => {
+                is_exhausted = false;
+                begin(&worker, id, stream, client);
+            }
             Taken::Exhausted(error) => {
                 if !is_exhausted {
                     warn!(%error, "no connections can be accepted until there is room again");
                 }
                 is_exhausted = true;
-                continue;
             }
-        };
-        is_exhausted = false;
-        let server = stream.local_addr();
-        // Fails if the client is gone already.
-        let (Ok(server), Ok(stream)) = (server, Stream::new(stream)) else {
-            debug!("a connection was gone before it was served");
-            continue;
-        };
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let accepted = Accepted {
-            stream,
-            peer: Peer::new(client, server, number),
-            listener: id,
-        };
-        spawn_local(h1::serve(Rc::clone(&worker), accepted));
+        }
     }
+    while let Some((stream, client)) = listen::accept_now(&socket) {
+        begin(&worker, id, stream, client);
+    }
+}
+
+/// Serves a connection as a task of its own.
+fn begin(worker: &Rc<Worker>, id: ListenerId, stream: TcpStream, client: SocketAddr) {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    // Fails if the client is gone already.
+    let (Ok(server), Ok(stream)) = (stream.local_addr(), Stream::new(stream)) else {
+        debug!("a connection was gone before it was served");
+        return;
+    };
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let accepted = Accepted {
+        stream,
+        peer: Peer::new(client, server, number),
+        listener: id,
+    };
+    spawn_local(h1::serve(Rc::clone(worker), accepted));
 }
 
 /// Closes kept connections that are of no use any more.
