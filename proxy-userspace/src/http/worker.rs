@@ -99,6 +99,12 @@ impl Worker {
         Rc::clone(&self.snapshot.borrow())
     }
 
+    /// True if this snapshot is the one in force.
+    #[inline]
+    pub fn is_serving(&self, snapshot: &Rc<Arc<Snapshot>>) -> bool {
+        Rc::ptr_eq(&self.snapshot.borrow(), snapshot)
+    }
+
     /// Puts a snapshot in force for all later requests. Idle connections look whether their
     /// listener is still there.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {

@@ -33,6 +33,17 @@ pub struct Accepted {
     pub listener: ListenerId,
 }
 
+/// How a wait for a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// Something has come.
+    Request,
+    /// Another snapshot is in force.
+    News,
+    /// There will be none.
+    End,
+}
+
 /// What follows a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -120,8 +131,10 @@ impl Connection {
             let Some(listener) = snapshot.listener(self.listener) else {
                 break Next::Close;
             };
-            if !self.wait(listener).await {
-                break Next::Close;
+            match self.wait(listener).await {
+                Waited::Request => {}
+                Waited::News => continue,
+                Waited::End => break Next::Close,
             }
             let mut scratch = self.worker.take_scratch();
             let next = self.request(&snapshot, listener, &mut scratch).await;
@@ -135,31 +148,31 @@ impl Connection {
         self.end(next).await;
     }
 
-    /// Waits without buffers for a request's first octet. False if there will be none.
-    async fn wait(&mut self, listener: &ListenerPlan) -> bool {
+    /// Waits without buffers for a request's first octet.
+    async fn wait(&mut self, listener: &ListenerPlan) -> Waited {
         if !self.client.reader.octets().is_empty() {
             self.worker.clock.read();
-            return true;
+            return Waited::Request;
         }
         if self.client.reader.is_ended() {
-            return false;
+            return Waited::End;
         }
         self.client.reply.writer.release();
         self.timer.set_after(listener.timeouts.idle);
         let (client, worker, timer) = (&mut self.client, &self.worker, &self.timer);
-        let asked = Rc::as_ptr(&worker.snapshot());
-        let readable = poll_fn(|cx| match client.reader.poll_readable(cx) {
-            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            Poll::Pending => {
-                let over = timer.poll_expired(cx)
-                    || worker.is_draining()
-                    || Rc::as_ptr(&worker.snapshot()) != asked;
-                if over { Poll::Ready(false) } else { Poll::Pending }
+        let before = worker.snapshot();
+        let waited = poll_fn(|cx| match client.reader.poll_readable(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Waited::Request),
+            Poll::Ready(Err(_)) => Poll::Ready(Waited::End),
+            Poll::Pending if timer.poll_expired(cx) || worker.is_draining() => {
+                Poll::Ready(Waited::End)
             }
+            Poll::Pending if worker.is_serving(&before) => Poll::Pending,
+            Poll::Pending => Poll::Ready(Waited::News),
         });
-        let readable = readable.await;
+        let waited = waited.await;
         self.worker.clock.read();
-        readable
+        waited
     }
 
     /// Reads a request's head and serves it.
