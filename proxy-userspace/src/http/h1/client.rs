@@ -55,7 +55,7 @@ impl Client {
         reply.kind = RequestKind::of(head);
         reply.version = head.version;
         reply.keep_alive = keep_alive;
-        reply.is_blind = !self.reader.is_done() || !self.reader.octets().is_empty();
+        reply.is_blind = self.reader.is_ended();
     }
 
     /// The next response is to a request that was not understood, and the last.
