@@ -11,34 +11,34 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A proxy in this process.
-pub struct Proxy {
-    pub workers: Workers,
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) workers: Workers,
+    pub(crate) address: SocketAddr,
 }
 
 impl Proxy {
     /// In front of these backends, with every default.
-    pub fn to(backends: &[SocketAddr]) -> Self {
+    pub(crate) fn to(backends: &[SocketAddr]) -> Self {
         Self::with(backends, |_| {})
     }
 
     /// In front of these backends, after a change of the configuration.
-    pub fn with(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Self {
         let config = config(backends, edit);
         let workers = Workers::start(&config).expect("starts");
         let address = workers.listeners().next().expect("listens");
         Self { workers, address }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::to(self.address)
     }
 
     /// Asks once over a connection of its own.
-    pub fn ask(&self, request: &str) -> Answer {
+    pub(crate) fn ask(&self, request: &str) -> Answer {
         let mut client = self.client();
         client.send(request);
         client.answer()
@@ -46,7 +46,7 @@ impl Proxy {
 }
 
 /// One listener, one route, one service with these backends.
-pub fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Config {
+pub(crate) fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Config {
     let address = "127.0.0.1:0".parse().expect("an address");
     let mut service = Service::new("origins");
     for backend in backends {
@@ -64,14 +64,14 @@ pub fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Config
 }
 
 /// A server that does what a test says with each connection.
-pub struct Origin {
-    pub address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
 impl Origin {
     /// Each connection gets a thread that runs `serve`, which is told the connection's number.
-    pub fn new(serve: impl Fn(Client, usize) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(serve: impl Fn(Client, usize) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("bound");
         let connections = Arc::new(AtomicUsize::new(0));
@@ -91,7 +91,7 @@ impl Origin {
     }
 
     /// Answers every request of every connection with this.
-    pub fn answering(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
         Self::new(move |mut client, _| {
             while client.head().is_some() {
@@ -101,7 +101,7 @@ impl Origin {
     }
 
     /// Answers with the request's own head, and keeps the connection.
-    pub fn mirror() -> Self {
+    pub(crate) fn mirror() -> Self {
         Self::new(|mut client, _| {
             while let Some(head) = client.head() {
                 let length = head.len();
@@ -113,40 +113,40 @@ impl Origin {
     }
 
     /// Connections so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
 /// One end of a connection, with what was read and not yet asked for.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 /// A response.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
     /// What follows the last chunk.
-    pub trailers: String,
+    pub(crate) trailers: String,
 }
 
 impl Answer {
     /// A field's value.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         field(&self.head, name)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// A field's value in a head.
-pub fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+pub(crate) fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().skip(1).find_map(|line| {
         let (found, value) = line.split_once(':')?;
         found.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -154,11 +154,11 @@ pub fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
 }
 
 impl Client {
-    pub fn to(address: SocketAddr) -> Self {
+    pub(crate) fn to(address: SocketAddr) -> Self {
         Self::of(TcpStream::connect(address).expect("connects"))
     }
 
-    pub fn of(stream: TcpStream) -> Self {
+    pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Self {
@@ -168,13 +168,13 @@ impl Client {
     }
 
     /// Sends octets; a peer that is gone is for a later step to notice.
-    pub fn send(&mut self, octets: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(octets.as_ref());
     }
 
     /// Another handle of the same connection, for sending.
     #[must_use]
-    pub fn clone(&self) -> Self {
+    pub(crate) fn clone(&self) -> Self {
         Self {
             stream: self.stream.try_clone().expect("a handle"),
             read: Vec::new(),
@@ -182,7 +182,7 @@ impl Client {
     }
 
     /// True if the connection is reset; what came before is dropped.
-    pub fn is_reset(&mut self) -> bool {
+    pub(crate) fn is_reset(&mut self) -> bool {
         let mut octets = [0; 65536];
         loop {
             match self.stream.read(&mut octets) {
@@ -194,16 +194,16 @@ impl Client {
     }
 
     /// True if the peer took all of it.
-    pub fn try_send(&mut self, octets: &[u8]) -> bool {
+    pub(crate) fn try_send(&mut self, octets: &[u8]) -> bool {
         self.stream.write_all(octets).is_ok()
     }
 
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Resets the connection.
-    pub fn abort(self) {
+    pub(crate) fn abort(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("lingers");
     }
@@ -223,7 +223,7 @@ impl Client {
     }
 
     /// Up to and with this; `None` if the connection ends before.
-    pub fn until(&mut self, end: &[u8]) -> Option<String> {
+    pub(crate) fn until(&mut self, end: &[u8]) -> Option<String> {
         loop {
             if let Some(at) = self.read.windows(end.len()).position(|w| w == end) {
                 let taken: Vec<u8> = self.read.drain(..at + end.len()).collect();
@@ -236,30 +236,30 @@ impl Client {
     }
 
     /// The next head.
-    pub fn head(&mut self) -> Option<String> {
+    pub(crate) fn head(&mut self) -> Option<String> {
         self.until(b"\r\n\r\n")
     }
 
     /// This many octets, or fewer at the end.
-    pub fn exactly(&mut self, octets: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, octets: usize) -> Vec<u8> {
         while self.read.len() < octets && self.more() {}
         let there = octets.min(self.read.len());
         self.read.drain(..there).collect()
     }
 
     /// All to the end.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.read)
     }
 
     /// True if the peer ends or resets the connection and sends nothing before.
-    pub fn is_ended(&mut self) -> bool {
+    pub(crate) fn is_ended(&mut self) -> bool {
         self.read.is_empty() && !self.more()
     }
 
     /// Chunked content and its trailers; `None` if it ends early.
-    pub fn chunked(&mut self) -> Option<(Vec<u8>, String)> {
+    pub(crate) fn chunked(&mut self) -> Option<(Vec<u8>, String)> {
         let mut body = Vec::new();
         loop {
             let line = self.until(b"\r\n")?;
@@ -285,12 +285,12 @@ impl Client {
     }
 
     /// The next response, informational ones included.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         self.answer_to("GET")
     }
 
     /// The next response, to a request with this method.
-    pub fn answer_to(&mut self, method: &str) -> Answer {
+    pub(crate) fn answer_to(&mut self, method: &str) -> Answer {
         let head = self.head().expect("a response");
         let status = head[9..12].parse().expect("a status");
         let mut trailers = String::new();
@@ -318,7 +318,7 @@ impl Client {
 }
 
 /// Waits until something is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -327,6 +327,6 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Octets that differ at each place within 251.
-pub fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }

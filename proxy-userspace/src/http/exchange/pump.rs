@@ -20,6 +20,8 @@ pub(super) struct Pump {
     stalled: Stalled,
     /// A copy of what is moved.
     kept: Option<Kept>,
+    /// The source has failed: what was taken before goes out first.
+    failed: Option<BodyError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ impl Pump {
             moved: false,
             stalled: Stalled::Source,
             kept: None,
+            failed: None,
         }
     }
 
@@ -106,13 +109,23 @@ impl Pump {
         sink: &mut K,
     ) -> Poll<Result<(), PumpError>> {
         while self.stage == Stage::Content {
+            if let Some(error) = self.failed.take() {
+                if self.poll_held(cx, sink).is_pending() && self.stalled == Stalled::Sink {
+                    self.failed = Some(error);
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Err(PumpError::Source(error)));
+            }
             match source.poll_fill(cx) {
                 Poll::Ready(Ok(Filled::Content)) => {}
                 Poll::Ready(Ok(Filled::End)) => {
                     self.stage = Stage::Ending;
                     break;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Source(error))),
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    continue;
+                }
                 Poll::Pending => return self.poll_held(cx, sink),
             }
             let content = source.content();

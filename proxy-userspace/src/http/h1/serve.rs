@@ -148,7 +148,7 @@ impl Connection {
         self.end(next).await;
     }
 
-    /// Waits without buffers for a request's first octet.
+    /// Waits for a request's first octets, without a buffer until they are there.
     async fn wait(&mut self, listener: &ListenerPlan) -> Waited {
         if !self.client.reader.octets().is_empty() {
             self.worker.clock.read();
@@ -161,9 +161,9 @@ impl Connection {
         self.timer.set_after(listener.timeouts.idle);
         let (client, worker, timer) = (&mut self.client, &self.worker, &self.timer);
         let before = worker.snapshot();
-        let waited = poll_fn(|cx| match client.reader.poll_readable(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Waited::Request),
-            Poll::Ready(Err(_)) => Poll::Ready(Waited::End),
+        let waited = poll_fn(|cx| match client.reader.poll_first(cx) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Waited::Request),
+            Poll::Ready(_) => Poll::Ready(Waited::End),
             Poll::Pending if timer.poll_expired(cx) || worker.is_draining() => {
                 Poll::Ready(Waited::End)
             }

@@ -124,10 +124,16 @@ impl Reader {
         self.poll_more(cx).map(|read| read.is_ok_and(|read| read > 0))
     }
 
-    /// Waits without a buffer until there is something to read.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads as [`Self::poll_more`], and holds no buffer while it waits. The reactor takes a new
+    /// socket for readable until it was found not to be.
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.release();
-        self.stream.poll_readable(cx)
+        ready!(self.stream.poll_readable(cx))?;
+        let read = self.poll_more(cx);
+        if read.is_pending() {
+            self.input.release();
+        }
+        read
     }
 
     /// Gives an unused buffer back.
