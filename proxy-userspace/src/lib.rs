@@ -16,6 +16,8 @@ pub mod kernel;
 
 pub mod observe;
 
+pub mod net;
+
 pub mod admin;
 
 pub mod runtime;
