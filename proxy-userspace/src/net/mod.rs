@@ -14,8 +14,10 @@
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod dns;
 pub mod h1;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod stream;
 pub mod timer;
 

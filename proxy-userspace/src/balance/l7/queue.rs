@@ -130,6 +130,14 @@ impl Queue {
         }
     }
 
+    /// Says anew what the waiter can use.
+    pub(super) fn set(&self, ticket: Ticket, entry: Entry) {
+        let mut list = self.list.lock();
+        if let Some(index) = list.find(ticket) {
+            list.waiters[index].entry = entry;
+        }
+    }
+
     /// Gives the place up. Returns the backend if a request had begun in the waiter's name: it
     /// must be ended.
     pub(super) fn leave(&self, ticket: Ticket) -> Option<Arc<BackendState>> {
@@ -162,9 +170,6 @@ impl Queue {
 
     /// Has all try again, because the set of backends has changed.
     pub(super) fn retry(&self) {
-        if self.waiting() == 0 {
-            return;
-        }
         let mut woken = Vec::new();
         let mut list = self.list.lock();
         for waiter in &mut list.waiters {

@@ -153,7 +153,8 @@ fn named(members: &[Member], is_panic: bool) -> Box<[Named]> {
 impl Member {
     /// Its weight, by configuration or as set at run time.
     fn weight(&self) -> u64 {
-        self.state.weight().unwrap_or(self.spec.weight).into()
+        let set = self.state.weight().map(u32::from);
+        set.unwrap_or(self.spec.weight).into()
     }
 
     /// Whether it takes new clients when it is healthy.

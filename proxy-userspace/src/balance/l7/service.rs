@@ -139,16 +139,20 @@ impl ServiceState {
     ///
     /// [`QueueFull`] if as many wait as may.
     pub fn wait(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Waiting, QueueFull> {
+        let ticket = self.queue.join(self.spec.queue, self.entry(ask))?;
+        let deadline = ask.now.saturating_add(self.spec.queue_timeout);
+        Ok(Waiting::new(Arc::clone(self), ticket, ask, deadline))
+    }
+
+    /// What a request can use, as things are now.
+    pub(super) fn entry(&self, ask: &Ask<'_>) -> Entry {
         let selection = self.selection.load();
         let wanted = ask.sticky.and_then(|sticky| selection.of_cookie(sticky));
         let only = wanted.map(|backend| backend.slot());
-        let entry = Entry {
+        Entry {
             tried: *ask.tried,
             only: only.filter(|slot| !ask.tried.contains(*slot)),
-        };
-        let ticket = self.queue.join(self.spec.queue, entry)?;
-        let deadline = ask.now.saturating_add(self.spec.queue_timeout);
-        Ok(Waiting::new(Arc::clone(self), ticket, ask, deadline))
+        }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -240,7 +244,12 @@ impl ServiceState {
             member.state.set_open(open.contains(&member.state.slot()));
         }
         self.selection.store(Arc::new(selection));
-        self.queue.retry();
+        if self.queue.waiting() > 0 {
+            // What room there is goes to the oldest first; then all look for themselves, for some
+            // may have waited for one that is gone.
+            members.iter().for_each(|m| self.queue.grant(&m.state));
+            self.queue.retry();
+        }
     }
 
     fn members_from(&self, old: Option<&Self>, known: &[Member], since: Nanos) -> Vec<Member> {
@@ -281,7 +290,7 @@ impl ServiceState {
             let spec = BackendSpec {
                 name: resolved.address.to_string(),
                 address: resolved.address,
-                weight: name.named.weight.saturating_mul(resolved.weight),
+                weight: u32::from(name.named.weight) * u32::from(resolved.weight),
                 tier: traits.tier.saturating_add(resolved.rank),
                 zone: traits.zone.clone(),
                 limit: name.limit,

@@ -40,8 +40,8 @@ pub struct BackendSpec {
     pub name: String,
     /// Where it is.
     pub address: SocketAddr,
-    /// 0 takes no new clients.
-    pub weight: u16,
+    /// 0 takes no new clients. More than 16 bits, since those of SRV records are factors.
+    pub weight: u32,
     /// 0 comes first.
     pub tier: u8,
     /// Its zone.
@@ -97,7 +97,7 @@ impl BackendSpec {
         Some(Self {
             name: backend.name.clone(),
             address: SocketAddr::new(backend.address, backend.port?),
-            weight: backend.weight,
+            weight: backend.weight.into(),
             tier: traits.tier,
             zone: traits.zone.clone(),
             limit: limit(traits, upstream),

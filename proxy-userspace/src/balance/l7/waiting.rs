@@ -71,7 +71,7 @@ impl Waiting {
                 self.ticket = None;
                 return Poll::Ready(Ok(Lease::new(Arc::clone(&self.service), backend)));
             }
-            Polled::Retry => self.pick(now),
+            Polled::Retry => self.pick(ticket, now),
             Polled::Waiting => None,
         };
         let result = result.or((now >= self.deadline).then_some(Err(WaitError::Timeout)));
@@ -83,7 +83,7 @@ impl Waiting {
     }
 
     /// Tries once more; `None` if all are busy still.
-    fn pick(&self, now: Nanos) -> Option<Result<Lease, WaitError>> {
+    fn pick(&self, ticket: Ticket, now: Nanos) -> Option<Result<Lease, WaitError>> {
         let ask = Ask {
             key: self.key,
             sticky: self.sticky,
@@ -91,6 +91,8 @@ impl Waiting {
             now,
             tried: &self.tried,
         };
+        // First what may be handed over, then the look: in between, room is handed over already.
+        self.service.queue().set(ticket, self.service.entry(&ask));
         match self.service.lease(&ask) {
             Err(Unavailable::Busy) => None,
             result => Some(result.map_err(WaitError::Unavailable)),

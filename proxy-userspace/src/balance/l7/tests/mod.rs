@@ -1,6 +1,10 @@
 //! The balancer from outside: services built from specifications, picks counted.
 
+mod eligibility;
 mod policies;
+mod reload;
+mod simulation;
+mod waiting;
 
 use super::*;
 use crate::config::model::http::{BalancePolicy, HashOn};
@@ -19,7 +23,7 @@ fn backend(index: usize, weight: u16) -> BackendSpec {
     BackendSpec {
         name: format!("b{index}"),
         address: address(index),
-        weight,
+        weight: weight.into(),
         tier: 0,
         zone: None,
         limit: u32::MAX,
