@@ -110,6 +110,8 @@ refusals! {
     Flood = "flood", 400;
     /// Octets after a message that must be the connection's last.
     Surplus = "surplus", 400;
+    /// The PROXY header of a connection is not valid, or did not come in time.
+    ProxyHeader = "proxy_header", 400;
     /// The connection ended in the middle of a message.
     Truncated = "truncated", 400;
 }

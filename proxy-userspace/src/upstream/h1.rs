@@ -72,9 +72,9 @@ impl Connection {
         self.place.backend()
     }
 
-    /// Writes octets that come before the first request: a PROXY header.
-    pub fn preamble(&mut self, octets: &[u8]) {
-        self.request.head(|output| output.extend_from_slice(octets));
+    /// Writes what comes before the first request: a PROXY header.
+    pub fn preamble(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.request.head(write);
     }
 
     /// True if both messages are complete and the backend keeps the connection.

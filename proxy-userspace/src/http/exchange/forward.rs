@@ -6,12 +6,12 @@ use super::run::{Around, query, whole_by};
 use super::scratch::{Attempted, Scratch};
 use super::{Client, Reply as _, mirror};
 use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
-use crate::config::model::http::StickyCookie;
+use crate::config::model::http::{ProxyVersion, StickyCookie};
 use crate::http::forwarded;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
 use crate::http::worker::Worker;
 use crate::message::{Fields, Name, Refusal, RefusedBy, RequestHead};
-use crate::net::Nanos;
+use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::RetryReason;
 use crate::routing::hash_key;
@@ -222,7 +222,13 @@ pub(super) async fn attempt<C: Client>(
         sent: 0,
         received: Octets::default(),
     });
-    let kept = if fresh { None } else { worker.pools.take(backend) };
+    // A connection that begins with a PROXY header is that client's.
+    let is_shared = service.settings.send_proxy.is_none();
+    let kept = if fresh || !is_shared {
+        None
+    } else {
+        worker.pools.take(backend)
+    };
     let mut connection = match kept {
         Some(connection) => connection,
         None => Box::new(open(around, scratch, service, &lease).await?),
@@ -234,7 +240,7 @@ pub(super) async fn attempt<C: Client>(
         attempt.sent = octets.0;
         attempt.received.body = octets.1;
     }
-    if spoken.is_ok() && connection.is_reusable() {
+    if spoken.is_ok() && is_shared && connection.is_reusable() {
         let keepalive = service.limits.keepalive;
         let now = worker.clock.last();
         worker.pools.keep(connection, now, keepalive, service.settings.max_idle);
@@ -260,7 +266,18 @@ async fn open(
         attempt.connect = connected.is_ok().then_some(took);
     }
     match connected {
-        Ok(stream) => Ok(h1::Connection::new(stream, place, &worker.buffers)),
+        Ok(stream) => {
+            let mut connection = h1::Connection::new(stream, place, &worker.buffers);
+            let (client, server) = (around.peer.client, around.peer.server);
+            connection.preamble(|out| match service.settings.send_proxy {
+                None => {}
+                Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
+                Some(ProxyVersion::V2) => {
+                    proxy_protocol::write_v2(client, server, false, &[], false, out);
+                }
+            });
+            Ok(connection)
+        }
         Err(error) => {
             backend.latency().observe_failure(worker.clock.last());
             let end = match &error {

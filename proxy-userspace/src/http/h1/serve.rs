@@ -5,10 +5,11 @@ use crate::http::exchange::{self, Around, Outcome, Scratch};
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
 use crate::http::worker::Worker;
-use crate::message::Refusal;
+use crate::message::{Refusal, RefusedBy};
 use crate::message::h1::{HeadLimits, RequestParser};
 use crate::net::body::{Filled, Sink as _, Source as _};
 use crate::net::buffer::LARGE;
+use crate::net::proxy_protocol::{self, Origin};
 use crate::net::{Nanos, Stream, Timer};
 use crate::observe::access_log::End;
 use std::future::poll_fn;
@@ -118,6 +119,9 @@ struct Connection {
 impl Connection {
     async fn run(mut self) {
         let mut last: Option<Rc<Arc<Snapshot>>> = None;
+        if !self.proxy_header().await {
+            return;
+        }
         let next = loop {
             let mut snapshot = self.worker.snapshot();
             if snapshot.listener(self.listener).is_none() {
@@ -146,6 +150,53 @@ impl Connection {
             last = Some(snapshot);
         };
         self.end(next).await;
+    }
+
+    /// Reads the PROXY header, if the client is one of those that send it. False if it is not
+    /// valid: then nothing that follows can be believed, and nobody is answered.
+    async fn proxy_header(&mut self) -> bool {
+        let snapshot = self.worker.snapshot();
+        let Some(listener) = snapshot.listener(self.listener) else {
+            return true;
+        };
+        let senders = &listener.settings.proxy_protocol_from;
+        if !senders.iter().any(|net| net.contains(&self.peer.ip())) {
+            return true;
+        }
+        self.timer.set_after(listener.timeouts.head);
+        let (reader, timer) = (&mut self.client.reader, &self.timer);
+        let origin = poll_fn(|cx| {
+            loop {
+                let octets = reader.octets();
+                match proxy_protocol::parse(octets) {
+                    Ok(Some((header, consumed))) => {
+                        let origin = header.origin;
+                        reader.consume_head(consumed);
+                        return Poll::Ready(Some(origin));
+                    }
+                    Ok(None) if octets.len() < proxy_protocol::MAX_LENGTH => {}
+                    Ok(None) | Err(_) => return Poll::Ready(None),
+                }
+                match reader.poll_more(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(None),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        match origin.await {
+            Some(Origin::Client { client, server, .. }) => {
+                self.peer = Peer::new(client, server, self.peer.number);
+            }
+            Some(Origin::Local | Origin::Unknown) => {}
+            None => {
+                let cells = listener.cells.at(self.worker.index);
+                cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits for a request's first octets, without a buffer until they are there.

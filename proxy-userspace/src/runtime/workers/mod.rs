@@ -11,6 +11,7 @@
 //! that it can still be refused; only then do the workers get it. Connections that are open are
 //! not touched: they look at the new snapshot at their next request.
 
+mod house;
 mod thread;
 
 use crate::config::model::Config;
@@ -19,6 +20,7 @@ use crate::net::clock::Clock;
 use crate::net::listen;
 use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::http::ProxyMetrics;
+use house::House;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -55,6 +57,7 @@ pub enum WorkersError {
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<Thread>,
+    house: House,
     kept: Kept,
     snapshot: Arc<Snapshot>,
     listeners: BTreeMap<ListenerId, SocketAddr>,
@@ -98,6 +101,7 @@ impl Workers {
             .map_err(WorkersError::Thread)?;
         let mut workers = Self {
             threads,
+            house: House::start().map_err(WorkersError::Thread)?,
             kept,
             snapshot,
             listeners: BTreeMap::new(),
@@ -169,6 +173,7 @@ impl Workers {
         } = prepared;
         snapshot.activate(Some(&self.snapshot), self.clock.read());
         self.snapshot = snapshot;
+        self.house.care_for(&self.snapshot);
         for thread in &self.threads {
             thread.order(Order::Swap(Arc::clone(&self.snapshot)));
         }
