@@ -15,6 +15,7 @@ pub mod date;
 pub mod exchange;
 pub mod forwarded;
 pub mod h1;
+pub mod h2;
 pub mod peer;
 pub mod snapshot;
 pub mod worker;

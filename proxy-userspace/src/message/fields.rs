@@ -1,6 +1,7 @@
 //! The fields of a message.
 
 use super::Name;
+use bytes::Bytes;
 
 /// Where octets stand in a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +167,16 @@ impl Fields {
             name: entry.name,
             spelled: entry.spelled.of(&self.octets),
             value: entry.value.of(&self.octets),
+        })
+    }
+
+    /// All fields in order, with their values as parts of one copy of the fields' octets.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (Name, &[u8], Bytes)> {
+        let copy = Bytes::copy_from_slice(&self.octets);
+        self.entries.iter().map(move |entry| {
+            let at = entry.value.at as usize;
+            let value = copy.slice(at..at + entry.value.len as usize);
+            (entry.name, entry.spelled.of(&self.octets), value)
         })
     }
 

@@ -12,6 +12,7 @@
 mod authority;
 mod fields;
 pub mod h1;
+pub mod h2;
 mod method;
 mod name;
 mod refusal;

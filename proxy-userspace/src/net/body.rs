@@ -8,6 +8,7 @@
 //! go out in one write. Whoever moves content flushes before it waits.
 
 use crate::message::{Fields, Refusal};
+use bytes::Bytes;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -52,6 +53,11 @@ pub trait Source {
     /// The content that is there, at least one octet after [`Filled::Content`].
     fn content(&self) -> &[u8];
 
+    /// The content that is there in a form that can be kept without a copy, if it is in one.
+    fn shared(&self) -> Option<&Bytes> {
+        None
+    }
+
     /// Takes this many octets away.
     fn consume(&mut self, octets: usize);
 
@@ -63,8 +69,20 @@ pub trait Source {
 pub trait Sink {
     /// Takes some of `content`, at least one octet, and returns how many. If it is not ready, the
     /// next call must offer the same octets, or those and more.
-    fn poll_write(&mut self, cx: &mut Context<'_>, content: &[u8])
-    -> Poll<Result<usize, BodyError>>;
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>>;
+
+    /// As [`Sink::poll_write`], for content that may be kept without a copy.
+    fn poll_write_shared(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &Bytes,
+    ) -> Poll<Result<usize, BodyError>> {
+        self.poll_write(cx, content)
+    }
 
     /// Sends what was held back.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>;

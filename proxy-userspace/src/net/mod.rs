@@ -9,13 +9,15 @@
 //! ```
 //!
 //! [`body`] is the seam: content comes from a [`body::Source`] and goes to a [`body::Sink`],
-//! whatever protocol is on either side. [`h1`] implements both over a socket.
+//! whatever protocol is on either side. [`h1`] implements both over a socket, [`h2`] over a stream of
+//! a connection that a task of its own drives.
 
 pub mod body;
 pub mod buffer;
 pub mod clock;
 pub mod dns;
 pub mod h1;
+pub mod h2;
 pub mod listen;
 pub mod proxy_protocol;
 pub mod stream;

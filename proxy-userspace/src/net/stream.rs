@@ -5,6 +5,7 @@
 //! its buffer has emptied the socket, so the next one waits for news instead of asking the kernel
 //! and being told that there is nothing. That is one system call less per message.
 
+use bytes::BufMut;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
@@ -51,6 +52,28 @@ impl Stream {
         }
     }
 
+    /// Reads into what `buffer` has room for, which must not be nothing; 0 is the end.
+    pub fn poll_read_buf(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut impl BufMut,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            let room = buffer.chunk_mut().len();
+            match self.socket.try_read_buf(buffer) {
+                Ok(read) => {
+                    if 0 < read && read < room {
+                        self.is_drained(Interest::READABLE);
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
     /// Waits until there is something to read: octets, the end, or an error.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_read_ready(cx)
@@ -76,6 +99,28 @@ impl Stream {
             match written {
                 Ok(written) => {
                     if 0 < written && written < first.len() + second.len() {
+                        self.is_drained(Interest::WRITABLE);
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Writes from any number of pieces, which must not all be empty.
+    pub fn poll_write_pieces(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match self.socket.try_write_vectored(pieces) {
+                Ok(written) => {
+                    let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+                    if 0 < written && written < all {
                         self.is_drained(Interest::WRITABLE);
                     }
                     return Poll::Ready(Ok(written));

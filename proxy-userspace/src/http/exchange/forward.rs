@@ -54,7 +54,9 @@ pub(super) async fn forward<C: Client>(
         };
         let slot = lease.backend().slot();
         let copied = copy.take();
-        let attempt = attempt(around, scratch, client, route, service, lease, fresh, copied);
+        let attempt = attempt(
+            around, scratch, client, route, service, lease, fresh, copied,
+        );
         let Err(failure) = attempt.await else {
             return Ok(());
         };
@@ -83,9 +85,7 @@ fn reason_to_retry(failure: &Failure, scratch: &Scratch) -> Option<RetryReason> 
     match failure.retry {
         Retry::No => None,
         Retry::Unseen(reason) => Some(reason),
-        Retry::IfIdempotent(reason) => {
-            scratch.request.method.is_idempotent().then_some(reason)
-        }
+        Retry::IfIdempotent(reason) => scratch.request.method.is_idempotent().then_some(reason),
     }
 }
 
@@ -95,7 +95,14 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     let client = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
     let request = &mut scratch.request;
     let random = || around.worker.random();
-    forwarded::tell(request, settings, around.peer, client, random, &mut scratch.text);
+    forwarded::tell(
+        request,
+        settings,
+        around.peer,
+        client,
+        random,
+        &mut scratch.text,
+    );
     if let Some(host) = &route.settings.rewrite.host {
         request.set_authority(host.as_bytes());
     }
@@ -198,7 +205,10 @@ pub(super) async fn lease(
 }
 
 /// Speaks with one backend. `fresh`: over a new connection.
-#[expect(clippy::too_many_arguments, reason = "each is another thing, and none outlives the call")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another thing, and none outlives the call"
+)]
 pub(super) async fn attempt<C: Client>(
     around: &Around<'_>,
     scratch: &mut Scratch,
@@ -233,7 +243,16 @@ pub(super) async fn attempt<C: Client>(
         Some(connection) => connection,
         None => Box::new(open(around, scratch, service, &lease).await?),
     };
-    let spoken = converse(around, scratch, client, route, service, &mut *connection, copy).await;
+    let spoken = converse(
+        around,
+        scratch,
+        client,
+        route,
+        service,
+        &mut *connection,
+        copy,
+    )
+    .await;
     let octets = connection.octets();
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
         attempt.total = worker.clock.last().saturating_sub(attempt.began);
@@ -243,7 +262,9 @@ pub(super) async fn attempt<C: Client>(
     if spoken.is_ok() && is_shared && connection.is_reusable() {
         let keepalive = service.limits.keepalive;
         let now = worker.clock.last();
-        worker.pools.keep(connection, now, keepalive, service.settings.max_idle);
+        worker
+            .pools
+            .keep(connection, now, keepalive, service.settings.max_idle);
     }
     spoken
 }
@@ -257,7 +278,12 @@ async fn open(
 ) -> Result<h1::Connection, Failure> {
     let (worker, backend) = (around.worker, lease.backend());
     let began = worker.clock.read();
-    let place = place(worker, backend, began.saturating_add(service.limits.connect)).await;
+    let place = place(
+        worker,
+        backend,
+        began.saturating_add(service.limits.connect),
+    )
+    .await;
     let place = place.ok_or(Failure::new(End::QueueTimeout, Phase::Connect))?;
     let connected = connect(backend.address(), around.timer, service.limits.connect).await;
     let took = worker.clock.read() - began;
@@ -332,7 +358,12 @@ async fn converse<C: Client, B: Backend>(
     let limits = Limits {
         body_idle: timeouts.body_idle,
         body_rate: around.listener.settings.timeouts.body_rate,
-        body_bytes: around.listener.settings.limits.body_bytes.unwrap_or(u64::MAX),
+        body_bytes: around
+            .listener
+            .settings
+            .limits
+            .body_bytes
+            .unwrap_or(u64::MAX),
         write: timeouts.write,
         response: service.limits.response,
         backend_idle: service.limits.idle,

@@ -73,6 +73,9 @@ pub trait Client {
 
 /// Takes a response.
 pub trait Reply: Sink {
+    /// True if [`Reply::poll_gone`] can tell while the request's content is being read.
+    const IS_TOLD_ALWAYS: bool = false;
+
     /// Takes a head: informational ones, then the final one. It goes out with the first content, or
     /// when flushed. Clients that do not know informational heads are not sent any.
     ///
@@ -84,6 +87,6 @@ pub trait Reply: Sink {
     /// Ready once the client is known to be gone: its connection failed, or it has reset the
     /// stream. A client that has only ended its sending still waits for its answer.
     ///
-    /// Not called while the request's content is being read.
+    /// Unless [`Reply::IS_TOLD_ALWAYS`], not called while the request's content is being read.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }

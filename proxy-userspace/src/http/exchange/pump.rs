@@ -132,7 +132,11 @@ impl Pump {
             if self.octets + content.len() as u64 > self.limit {
                 return Poll::Ready(Err(PumpError::TooLong));
             }
-            match sink.poll_write(cx, content) {
+            let written = match source.shared() {
+                Some(shared) => sink.poll_write_shared(cx, shared),
+                None => sink.poll_write(cx, content),
+            };
+            match written {
                 Poll::Ready(Ok(taken)) => {
                     if let Some(kept) = &mut self.kept {
                         kept.take(&content[..taken]);

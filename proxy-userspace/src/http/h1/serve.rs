@@ -2,13 +2,15 @@
 
 use super::client::Client;
 use crate::http::exchange::{self, Around, Outcome, Scratch};
+use crate::http::h2;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
 use crate::http::worker::Worker;
-use crate::message::{Refusal, RefusedBy};
 use crate::message::h1::{HeadLimits, RequestParser};
+use crate::message::{Refusal, RefusedBy};
 use crate::net::body::{Filled, Sink as _, Source as _};
 use crate::net::buffer::LARGE;
+use crate::net::h2::PREFACE;
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::{Nanos, Stream, Timer};
 use crate::observe::access_log::End;
@@ -127,7 +129,10 @@ impl Connection {
             if snapshot.listener(self.listener).is_none() {
                 // The listener was taken away. A request that is under way already is served as
                 // it would have been before.
-                match last.take().filter(|_| !self.client.reader.octets().is_empty()) {
+                match last
+                    .take()
+                    .filter(|_| !self.client.reader.octets().is_empty())
+                {
                     Some(before) => snapshot = before,
                     None => break Next::Close,
                 }
@@ -139,6 +144,10 @@ impl Connection {
                 Waited::Request => {}
                 Waited::News => continue,
                 Waited::End => break Next::Close,
+            }
+            if self.requests == 0 && self.is_http2(listener).await {
+                // Boxed: else each connection would have room for both.
+                return Box::pin(self.become_http2(snapshot)).await;
             }
             let mut scratch = self.worker.take_scratch();
             let next = self.request(&snapshot, listener, &mut scratch).await;
@@ -224,6 +233,48 @@ impl Connection {
         let waited = waited.await;
         self.worker.clock.read();
         waited
+    }
+
+    /// True if the connection begins with the preface of HTTP/2, and that is served here.
+    async fn is_http2(&mut self, listener: &ListenerPlan) -> bool {
+        if !listener.settings.http2.enabled || self.client.reader.octets()[0] != PREFACE[0] {
+            return false;
+        }
+        self.timer.set_after(listener.timeouts.head);
+        let (reader, timer) = (&mut self.client.reader, &self.timer);
+        poll_fn(|cx| {
+            loop {
+                let octets = reader.octets();
+                if !octets
+                    .iter()
+                    .zip(PREFACE)
+                    .all(|(come, wanted)| come == wanted)
+                {
+                    return Poll::Ready(false);
+                }
+                if octets.len() >= PREFACE.len() {
+                    return Poll::Ready(true);
+                }
+                match reader.poll_more(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn become_http2(self, snapshot: Rc<Arc<Snapshot>>) {
+        let (stream, early) = self.client.into_raw();
+        let begun = h2::Begun {
+            stream,
+            early,
+            peer: self.peer,
+            listener: self.listener,
+        };
+        h2::serve(self.worker, begun, snapshot).await;
     }
 
     /// Reads a request's head and serves it.

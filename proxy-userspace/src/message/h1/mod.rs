@@ -26,12 +26,12 @@ mod chunked;
 mod connection;
 mod cursor;
 mod framing;
-mod octets;
+pub(super) mod octets;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
-mod trailers;
+pub(super) mod trailers;
 mod write;
 
 pub use chunked::{ChunkDecoder, ChunkStep};

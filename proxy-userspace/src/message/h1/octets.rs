@@ -45,20 +45,20 @@ const fn is_token_mark(octet: u8) -> bool {
 
 /// True for an octet of a token (RFC 9110 §5.6.2).
 #[inline]
-pub(super) fn is_token(octet: u8) -> bool {
+pub(in crate::message) fn is_token(octet: u8) -> bool {
     CLASSES[usize::from(octet)] & TOKEN != 0
 }
 
 /// Octets at the beginning that a token may hold.
 #[inline]
-pub(super) fn token_len(octets: &[u8]) -> usize {
+pub(in crate::message) fn token_len(octets: &[u8]) -> usize {
     let end = octets.iter().position(|&octet| !is_token(octet));
     end.unwrap_or(octets.len())
 }
 
 /// Octets at the beginning that a target may hold.
 #[inline]
-pub(super) fn target_len(octets: &[u8]) -> usize {
+pub(in crate::message) fn target_len(octets: &[u8]) -> usize {
     let end = octets
         .iter()
         .position(|&octet| CLASSES[usize::from(octet)] & TARGET == 0);
@@ -67,13 +67,13 @@ pub(super) fn target_len(octets: &[u8]) -> usize {
 
 /// True for the blanks around a field value.
 #[inline]
-pub(super) fn is_blank(octet: u8) -> bool {
+pub(in crate::message) fn is_blank(octet: u8) -> bool {
     octet == b' ' || octet == b'\t'
 }
 
 /// Without blanks at both ends.
 #[inline]
-pub(super) fn trim(mut octets: &[u8]) -> &[u8] {
+pub(in crate::message) fn trim(mut octets: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = octets
         && is_blank(*first)
     {
@@ -90,7 +90,7 @@ pub(super) fn trim(mut octets: &[u8]) -> &[u8] {
 /// Octets at the beginning that a field value may hold: visible ones, blanks, and those beyond
 /// ASCII (RFC 9110 §5.5).
 #[inline]
-pub(super) fn value_len(octets: &[u8]) -> usize {
+pub(in crate::message) fn value_len(octets: &[u8]) -> usize {
     let mut at = 0;
     loop {
         at += plain_len(&octets[at..]);

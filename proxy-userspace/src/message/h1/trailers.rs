@@ -6,7 +6,7 @@ use crate::message::Name;
 /// would change how the message is framed, routed, authenticated or processed there, is dropped:
 /// all names that this proxy gives a meaning, but for those made for trailers, and all of the
 /// families that an origin may trust.
-pub(super) fn is_allowed(name: Name, spelled: &[u8]) -> bool {
+pub(in crate::message) fn is_allowed(name: Name, spelled: &[u8]) -> bool {
     const FORBIDDEN: &[&[u8]] = &[b"x-forwarded-", b"x-real-", b"content-", b"proxy-", b"sec-"];
     const ORIGIN_TRUSTS: &[&[u8]] = &[b"pragma", b"remote-user", b"authentication-info"];
     match name {
