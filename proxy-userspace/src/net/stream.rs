@@ -167,6 +167,11 @@ impl Stream {
         &self.socket
     }
 
+    /// The socket itself, for whoever has it alone.
+    pub fn socket_mut(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
     /// Notes that the socket has nothing more to read, or no more room.
     fn is_drained(&self, interest: Interest) {
         let nothing = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));

@@ -14,6 +14,7 @@
 
 pub mod connect;
 pub mod h1;
+pub mod h2;
 pub mod pool;
 
 use crate::message::{Refusal, RequestHead, ResponseHead};

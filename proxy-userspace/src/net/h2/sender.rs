@@ -28,6 +28,11 @@ impl Sender {
         self.has_ended = has_ended;
     }
 
+    /// Takes content after all: that of a tunnel which now stands.
+    pub fn reopen(&mut self) {
+        self.has_ended = false;
+    }
+
     /// The stream, once its head was sent.
     pub fn stream(&mut self) -> Option<&mut SendStream<Bytes>> {
         self.stream.as_mut()
