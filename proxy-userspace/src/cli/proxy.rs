@@ -222,7 +222,15 @@ mod tests {
         assert_eq!(endpoint(":8080"), (None, 8080));
         assert_eq!(endpoint("[::1]:80"), (Some("::1".to_owned()), 80));
         assert_eq!(endpoint("app:80"), (Some("app".to_owned()), 80));
-        assert!(Endpoint::parse("::1:80").expect_err("ambiguous").contains("[::1]"));
-        assert!(Endpoint::parse("app").expect_err("no port").contains("HOST:PORT"));
+        assert!(
+            Endpoint::parse("::1:80")
+                .expect_err("ambiguous")
+                .contains("[::1]")
+        );
+        assert!(
+            Endpoint::parse("app")
+                .expect_err("no port")
+                .contains("HOST:PORT")
+        );
     }
 }

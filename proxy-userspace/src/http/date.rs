@@ -18,7 +18,9 @@ impl Date {
     /// The text at this moment.
     pub fn at(&mut self, now: Nanos) -> &[u8] {
         if now >= self.until {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             self.text = imf_fixdate(since.as_secs());
             self.until = now + u64::from(1_000_000_000 - since.subsec_nanos());
         }
@@ -51,7 +53,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 

@@ -28,7 +28,10 @@ pub fn real_client(head: &RequestHead, settings: &Forwarded, peer: &Peer) -> IpA
     }
     let mut values: Vec<&[u8]> = head.fields.all(Name::XForwardedFor).collect();
     values.reverse();
-    for part in values.into_iter().flat_map(|value| value.rsplit(|&c| c == b',')) {
+    for part in values
+        .into_iter()
+        .flat_map(|value| value.rsplit(|&c| c == b','))
+    {
         let Some(address) = address(part) else { break };
         client = address;
         if !is_trusted(settings, client) {
@@ -93,7 +96,9 @@ fn is_trusted(settings: &Forwarded, address: IpAddr) -> bool {
 /// An address as it stands in a list: perhaps with a port or brackets.
 fn address(part: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(part.trim_ascii()).ok()?;
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let address = bare.unwrap_or(text).parse::<IpAddr>().ok();
     let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
     Some(address.to_canonical())
@@ -165,7 +170,10 @@ mod tests {
 
     fn settings(trusted: &[&str]) -> Forwarded {
         Forwarded {
-            trusted: trusted.iter().map(|net| net.parse().expect("a net")).collect(),
+            trusted: trusted
+                .iter()
+                .map(|net| net.parse().expect("a net"))
+                .collect(),
             x_real_ip: true,
             forwarded: true,
             via: Some("edge".to_owned()),
@@ -176,7 +184,11 @@ mod tests {
 
     fn peer(address: &str) -> Peer {
         let server = "192.0.2.1:8080".parse().expect("an address");
-        Peer::new(SocketAddr::new(address.parse().expect("an address"), 4711), server, 1)
+        Peer::new(
+            SocketAddr::new(address.parse().expect("an address"), 4711),
+            server,
+            1,
+        )
     }
 
     fn told(settings: &Forwarded, from: &str, fields: &[(&[u8], &[u8])]) -> RequestHead {
@@ -218,7 +230,10 @@ mod tests {
             "for=203.0.113.9;host=\"shop.example:8080\";proto=http"
         );
         assert_eq!(value(&head, Name::Via), "1.1 edge");
-        assert_eq!(value(&head, Name::XRequestId), "000000000000001f000000000000001f");
+        assert_eq!(
+            value(&head, Name::XRequestId),
+            "000000000000001f000000000000001f"
+        );
     }
 
     #[test]
@@ -244,7 +259,8 @@ mod tests {
     fn a_chain_ends_at_what_is_no_address() {
         let settings = settings(&["10.0.0.0/8"]);
         let mut head = RequestHead::default();
-        head.fields.append(Name::XForwardedFor, b"198.51.100.7, unknown, 10.0.0.2:99");
+        head.fields
+            .append(Name::XForwardedFor, b"198.51.100.7, unknown, 10.0.0.2:99");
         let client = real_client(&head, &settings, &peer("10.0.0.1"));
         assert_eq!(client.to_string(), "10.0.0.2");
     }

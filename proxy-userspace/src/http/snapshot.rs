@@ -390,7 +390,9 @@ impl ListenerPlan {
     /// What is counted of a route's requests at this listener.
     pub fn cells_of(&self, route: Option<usize>) -> &Series<RouteCells> {
         let found = route.and_then(|route| {
-            let at = self.routes.binary_search_by_key(&route, |(index, _)| *index);
+            let at = self
+                .routes
+                .binary_search_by_key(&route, |(index, _)| *index);
             Some(&*self.routes[at.ok()?].1)
         });
         found.unwrap_or(&self.unrouted)

@@ -63,8 +63,11 @@ pub trait Source {
 pub trait Sink {
     /// Takes some of `content`, at least one octet, and returns how many. If it is not ready, the
     /// next call must offer the same octets, or those and more.
-    fn poll_write(&mut self, cx: &mut Context<'_>, content: &[u8])
-    -> Poll<Result<usize, BodyError>>;
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>>;
 
     /// Sends what was held back.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>;

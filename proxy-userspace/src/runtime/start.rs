@@ -200,7 +200,10 @@ impl Surroundings {
         signals::stopping();
         control.set_phase(Phase::Stopping);
         control.drain_proxies(&hurry).await;
-        end(control, ending.keep_dataplane || self.options.keep_dataplane)?;
+        end(
+            control,
+            ending.keep_dataplane || self.options.keep_dataplane,
+        )?;
         drop(tasks);
         let _ = stopping.send(true);
         for task in admin_tasks {

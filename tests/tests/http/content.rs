@@ -10,7 +10,9 @@ fn echo() -> Origin {
     Origin::new(|mut client, _| {
         while let Some(head) = client.head() {
             if field(&head, "transfer-encoding").is_some() {
-                let Some((body, trailers)) = client.chunked() else { return };
+                let Some((body, trailers)) = client.chunked() else {
+                    return;
+                };
                 client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
                 for chunk in body.chunks(100_000) {
                     client.send(format!("{:x};ext=1\r\n", chunk.len()));
@@ -21,7 +23,9 @@ fn echo() -> Origin {
             } else {
                 let length = field(&head, "content-length").unwrap_or("0");
                 let body = client.exactly(length.parse().expect("a length"));
-                client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
+                client.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+                ));
                 client.send(body);
             }
         }
@@ -38,7 +42,9 @@ fn content_with_a_length_arrives_octet_by_octet() {
         let mut sending = client.clone();
         let sent = body.clone();
         let send = thread::spawn(move || {
-            sending.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+            sending.send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+            ));
             sending.send(sent);
         });
         let answer = client.answer();
@@ -89,9 +95,8 @@ fn an_expectation_is_for_the_backend_to_meet() {
     let proxy = Proxy::to(&[origin.address]);
     let mut client = proxy.client();
     for _ in 0..2 {
-        client.send(
-            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
-        );
+        client
+            .send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
         assert_eq!(client.answer().status, 100);
         client.send("hello");
         assert_eq!(client.answer().status, 201);
@@ -105,7 +110,10 @@ fn an_expectation_that_is_not_met_ends_the_connection() {
     let mut client = proxy.client();
     client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     let answer = client.answer();
-    assert_eq!((answer.status, answer.field("connection")), (403, Some("close")));
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (403, Some("close"))
+    );
     client.end();
     assert!(client.is_ended());
 }
@@ -115,7 +123,9 @@ fn an_early_answer_comes_through_while_content_is_still_sent() {
     let origin = Origin::new(|mut client, _| {
         client.head();
         client.exactly(1000);
-        client.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+        client.send(
+            "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig",
+        );
         client.rest();
     });
     let proxy = Proxy::to(&[origin.address]);
@@ -150,8 +160,14 @@ fn an_answer_may_flow_while_its_request_does() {
     assert!(head.starts_with("HTTP/1.1 200"));
     for word in ["ping", "pong!"] {
         client.send(format!("{:x}\r\n{word}\r\n", word.len()));
-        assert_eq!(client.until(b"\r\n").expect("a size").trim(), format!("{:x}", word.len()));
-        assert_eq!(client.exactly(word.len() + 2), format!("{word}\r\n").as_bytes());
+        assert_eq!(
+            client.until(b"\r\n").expect("a size").trim(),
+            format!("{:x}", word.len())
+        );
+        assert_eq!(
+            client.exactly(word.len() + 2),
+            format!("{word}\r\n").as_bytes()
+        );
     }
     client.send("0\r\n\r\n");
     assert_eq!(client.exactly(5), b"0\r\n\r\n");
@@ -174,7 +190,9 @@ fn a_client_that_leaves_is_told_to_the_backend() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     client.head().expect("a head");
     client.abort();
-    eventually("the backend's connection ends", || gone.load(Ordering::SeqCst) == 1);
+    eventually("the backend's connection ends", || {
+        gone.load(Ordering::SeqCst) == 1
+    });
 }
 
 #[test]
@@ -191,5 +209,7 @@ fn a_client_that_leaves_before_the_answer_is_told_too() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the request arrives", || origin.connections() == 1);
     client.abort();
-    eventually("the backend's connection ends", || gone.load(Ordering::SeqCst) == 1);
+    eventually("the backend's connection ends", || {
+        gone.load(Ordering::SeqCst) == 1
+    });
 }

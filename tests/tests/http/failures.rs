@@ -29,7 +29,11 @@ fn another_backend_is_tried_when_one_cannot_be_reached() {
     let origin = Origin::answering(OK);
     let proxy = Proxy::to(&[nobody(), origin.address]);
     for request in [GET, POST, GET, POST] {
-        assert_eq!(proxy.ask(request).status, 200, "nothing of it was seen by anybody else");
+        assert_eq!(
+            proxy.ask(request).status,
+            200,
+            "nothing of it was seen by anybody else"
+        );
     }
 }
 
@@ -79,7 +83,10 @@ fn what_is_cut_off_looks_cut_off() {
         client.send(GET);
         client.head().expect("a head");
         let body = client.rest();
-        assert!(body.len() < 100 && !body.ends_with(b"0\r\n\r\n"), "{body:?}");
+        assert!(
+            body.len() < 100 && !body.ends_with(b"0\r\n\r\n"),
+            "{body:?}"
+        );
     }
     // Where the end of the connection is all that delimits, it must not look like one.
     let origin = Origin::new(|mut client, _| {
@@ -156,7 +163,9 @@ fn a_backend_that_stops_halfway_is_given_up() {
 
 #[test]
 fn surplus_octets_do_not_answer_the_next_request() {
-    let origin = Origin::answering(format!("{OK}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"));
+    let origin = Origin::answering(format!(
+        "{OK}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    ));
     let proxy = Proxy::to(&[origin.address]);
     let mut client = proxy.client();
     for n in 1..10 {

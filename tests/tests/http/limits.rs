@@ -7,7 +7,8 @@ use std::time::Duration;
 fn refusals(proxy: &Proxy, refusal: Refusal) -> u64 {
     let snapshot = proxy.workers.snapshot();
     let listeners = snapshot.listeners();
-    let count = listeners.map(|(_, plan)| plan.cells.sum(|c| c.refusals(RefusedBy::Client, refusal)));
+    let count =
+        listeners.map(|(_, plan)| plan.cells.sum(|c| c.refusals(RefusedBy::Client, refusal)));
     count.sum()
 }
 
@@ -24,12 +25,21 @@ fn ambiguous_requests_are_refused_counted_and_end_the_connection() {
             Refusal::ContentLength,
         ),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Refusal::FieldName),
-        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", Refusal::ObsFold),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n",
+            Refusal::ObsFold,
+        ),
         ("GET / HTTP/1.1\nHost: a\n\n", Refusal::BareLineEnd),
         ("GET / HTTP/1.1\r\n\r\n", Refusal::HostMissing),
-        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Refusal::HostAmbiguous),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            Refusal::HostAmbiguous,
+        ),
         ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::PathNul),
-        ("GET /a/..%2fb HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::PathAmbiguous),
+        (
+            "GET /a/..%2fb HTTP/1.1\r\nHost: a\r\n\r\n",
+            Refusal::PathAmbiguous,
+        ),
     ] {
         let mut client = proxy.client();
         client.send(request);

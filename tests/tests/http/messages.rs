@@ -20,7 +20,11 @@ fn connections_are_kept_on_both_sides() {
     assert_eq!(origin.connections(), 1);
     drop(client);
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
-    assert_eq!(origin.connections(), 1, "another client's request uses it, too");
+    assert_eq!(
+        origin.connections(),
+        1,
+        "another client's request uses it, too"
+    );
 }
 
 #[test]
@@ -53,7 +57,10 @@ fn the_backend_learns_who_asks_and_nothing_of_the_connection() {
          Connection: keep-alive, X-Secret\r\nKeep-Alive: 5\r\nX-Secret: 1\r\nAccept: */*\r\n\r\n",
     );
     let seen = answer.text();
-    assert!(seen.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shop.example:81\r\n"), "{seen}");
+    assert!(
+        seen.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shop.example:81\r\n"),
+        "{seen}"
+    );
     assert_eq!(field(&seen, "x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(field(&seen, "x-forwarded-proto"), Some("http"));
     assert_eq!(field(&seen, "x-forwarded-host"), Some("shop.example:81"));
@@ -83,10 +90,17 @@ fn fields_are_edited_and_the_path_is_rewritten() {
     let answer = proxy.ask("GET /a/b?q HTTP/1.1\r\nHost: a\r\nAccept: x\r\n\r\n");
     assert_eq!(answer.field("x-served-by"), Some("us"));
     let seen = answer.text();
-    assert!(seen.starts_with("GET /v2/a/b?q HTTP/1.1\r\nHost: inner.example\r\n"), "{seen}");
+    assert!(
+        seen.starts_with("GET /v2/a/b?q HTTP/1.1\r\nHost: inner.example\r\n"),
+        "{seen}"
+    );
     assert_eq!(field(&seen, "x-stage"), Some("test"));
     assert_eq!(field(&seen, "accept"), None);
-    assert_eq!(field(&seen, "x-forwarded-host"), Some("a"), "what the client asked for");
+    assert_eq!(
+        field(&seen, "x-forwarded-host"),
+        Some("a"),
+        "what the client asked for"
+    );
 }
 
 #[test]
@@ -95,7 +109,9 @@ fn answers_without_content_leave_the_connection_in_step() {
         while let Some(head) = client.head() {
             client.send(match head.split(' ').nth(1) {
                 Some("/204") => "HTTP/1.1 204 No Content\r\n\r\n",
-                Some("/304") => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\n",
+                Some("/304") => {
+                    "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\n"
+                }
                 _ if head.starts_with("HEAD") => "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n",
                 _ => OK,
             });

@@ -1,6 +1,6 @@
 //! The binary between curl and nginx.
 
-use crate::support::{Client, PATIENCE, Origin, eventually, pattern};
+use crate::support::{Client, Origin, PATIENCE, eventually, pattern};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proxy_tests::daemon::sluice;
@@ -31,10 +31,21 @@ fn proxy(to: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
     let process = Process(child);
     let mut lines = log.lines().map_while(Result::ok);
     let listening = lines
-        .find_map(|line| Some(line.split("listening").nth(1)?.split("address=").nth(1)?.to_owned()))
+        .find_map(|line| {
+            Some(
+                line.split("listening")
+                    .nth(1)?
+                    .split("address=")
+                    .nth(1)?
+                    .to_owned(),
+            )
+        })
         .expect("says where it listens");
     std::thread::spawn(move || lines.for_each(drop));
-    let address: String = listening.chars().take_while(|c| !c.is_whitespace()).collect();
+    let address: String = listening
+        .chars()
+        .take_while(|c| !c.is_whitespace())
+        .collect();
     (process, address.parse().expect("an address"))
 }
 
@@ -64,7 +75,10 @@ fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
 }
 
 fn curl(args: &[&str]) -> Vec<u8> {
-    let output = Command::new("curl").args(["-sS", "--max-time", "20"]).args(args).output();
+    let output = Command::new("curl")
+        .args(["-sS", "--max-time", "20"])
+        .args(args)
+        .output();
     let output = output.expect("curl runs");
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "curl {args:?}: {complaint}");
@@ -87,7 +101,14 @@ fn curl_and_nginx_understand_each_other_through_it() {
     let head = String::from_utf8(curl(&["-I", &url])).expect("text");
     assert!(head.contains("Content-Length: 2000000"), "{head}");
     // Several over one connection, one of which has no content.
-    let codes = curl(&["-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n", &url, &url]);
+    let codes = curl(&[
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{num_connects}\n",
+        &url,
+        &url,
+    ]);
     assert!(String::from_utf8_lossy(&codes).starts_with("200 1\n"));
     let missing = format!("http://{address}/missing");
     let code = curl(&["-o", "/dev/null", "-w", "%{http_code}", &missing]);
@@ -100,7 +121,10 @@ fn curl_uploads_with_an_expectation() {
         while client.head().is_some() {
             client.send("HTTP/1.1 100 Continue\r\n\r\n");
             let body = client.exactly(2_000_000);
-            client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{}", body.len()));
+            client.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{}",
+                body.len()
+            ));
         }
     });
     let folder = tempfile::tempdir().expect("a folder");
@@ -129,8 +153,13 @@ fn a_stop_lets_the_request_under_way_end() {
     eventually("the request is there", || origin.connections() == 1);
     kill(Pid::from_raw(proxy.0.id().cast_signed()), Signal::SIGTERM).expect("told");
     let answer = client.answer();
-    assert_eq!((answer.text().as_str(), answer.field("connection")), ("done", Some("close")));
-    eventually("it has ended", || proxy.0.try_wait().expect("asked").is_some());
+    assert_eq!(
+        (answer.text().as_str(), answer.field("connection")),
+        ("done", Some("close"))
+    );
+    eventually("it has ended", || {
+        proxy.0.try_wait().expect("asked").is_some()
+    });
     assert!(proxy.0.wait().expect("ended").success());
     TcpStream::connect(address).expect_err("nobody listens");
 }

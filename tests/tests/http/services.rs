@@ -4,8 +4,8 @@ use crate::support::{Client, Origin, Proxy, config, eventually};
 use proxy_userspace::config::model::http::{
     AccessLog, Action, FixedResponse, LogFormat, LogTarget, PathMatch, Redirect, Route,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -13,7 +13,10 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// An origin that answers with this word.
 fn saying(word: &str) -> Origin {
-    Origin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{word}", word.len()))
+    Origin::answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{word}",
+        word.len()
+    ))
 }
 
 #[test]
@@ -92,25 +95,35 @@ fn routes_answer_by_themselves() {
             body: "gone fishing".to_owned(),
             ..FixedResponse::new(410)
         };
-        config.routes.push(route("gone", "/gone", Action::Respond(fixed)));
+        config
+            .routes
+            .push(route("gone", "/gone", Action::Respond(fixed)));
         let redirect = Redirect {
             status: 308,
             scheme: Some("https".to_owned()),
             ..Redirect::default()
         };
-        config.routes.push(route("moved", "/moved", Action::Redirect(redirect)));
+        config
+            .routes
+            .push(route("moved", "/moved", Action::Redirect(redirect)));
     });
     let mut client = proxy.client();
     client.send("GET /gone/x HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = client.answer();
-    assert_eq!((answer.status, answer.text().as_str()), (410, "gone fishing"));
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (410, "gone fishing")
+    );
     client.send("HEAD /gone HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = client.answer_to("HEAD");
     assert_eq!(answer.field("content-length"), Some("12"));
     client.send("GET /moved/a?b HTTP/1.1\r\nHost: shop.example:81\r\n\r\n");
     let answer = client.answer();
     assert_eq!(answer.status, 308);
-    assert_eq!(answer.field("location"), Some("https://shop.example/moved/a?b"));
+    assert_eq!(
+        answer.field("location"),
+        Some("https://shop.example/moved/a?b")
+    );
     client.send("GET /else HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().text(), "origin");
 }
@@ -146,7 +159,10 @@ fn a_reload_under_load_fails_no_request() {
         std::thread::sleep(Duration::from_millis(10));
     }
     stop.store(true, Ordering::SeqCst);
-    let asked: u64 = clients.into_iter().map(|c| c.join().expect("no failure")).sum();
+    let asked: u64 = clients
+        .into_iter()
+        .map(|c| c.join().expect("no failure"))
+        .sum();
     assert!(asked > 0);
 }
 

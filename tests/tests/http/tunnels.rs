@@ -75,7 +75,10 @@ fn a_switch_that_nobody_asked_for_is_refused() {
 fn connect_is_not_served() {
     let proxy = Proxy::to(&[Origin::mirror().address]);
     let answer = proxy.ask("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n");
-    assert_eq!((answer.status, answer.field("connection")), (405, Some("close")));
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (405, Some("close"))
+    );
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What an exchange was, told to the metrics and to the access log.
 
+use super::Client;
 use super::failure::Failure;
 use super::run::Around;
 use super::scratch::{Attempted, Facts, Scratch};
-use super::Client;
 use crate::net::Nanos;
 use crate::observe::access_log::{Attempt, Octets, Record, Times};
 use std::time::Duration;
@@ -43,7 +43,14 @@ pub(super) fn account<C: Client>(
     if around.listener.log.is_some() {
         let mut times = times(facts, now);
         times.ended_at = worker.wall(now);
-        log(around, scratch, failure, understood, (received, sent), times);
+        log(
+            around,
+            scratch,
+            failure,
+            understood,
+            (received, sent),
+            times,
+        );
     }
 }
 
@@ -72,8 +79,12 @@ fn log(
             &several
         }
     };
-    record.route = facts.route.map(|route| around.snapshot.route(route).settings.name.as_str());
-    let service = facts.service.and_then(|index| around.snapshot.service(index));
+    record.route = facts
+        .route
+        .map(|route| around.snapshot.route(route).settings.name.as_str());
+    let service = facts
+        .service
+        .and_then(|index| around.snapshot.service(index));
     record.service = service.map(|service| service.state.name());
     record.real_client = facts.client.unwrap_or_else(|| peer.ip());
     record.connection = peer.number;

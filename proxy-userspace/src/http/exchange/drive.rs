@@ -268,9 +268,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 
     /// Nothing moves: is the client gone, or the time over?
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if self.request.is_over()
-            && !self.tunnel
-            && self.client.parts().1.poll_gone(cx).is_ready()
+        if self.request.is_over() && !self.tunnel && self.client.parts().1.poll_gone(cx).is_ready()
         {
             return Poll::Ready(Err(Failure::new(End::ClientClosed, self.phase)));
         }
@@ -299,8 +297,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             });
         }
         if self.response_by <= now {
-            let by_client =
-                self.phase == Phase::Data && self.response.stalled() == Stalled::Sink;
+            let by_client = self.phase == Phase::Data && self.response.stalled() == Stalled::Sink;
             let end = if by_client {
                 End::ClientTimeout
             } else {

@@ -86,9 +86,7 @@ impl Failure {
                 refusal: Some((RefusedBy::Backend, *refusal)),
                 ..Self::new(End::BackendProtocol, Phase::Data)
             },
-            BodyError::Truncated | BodyError::Stopped => {
-                Self::new(End::BackendClosed, Phase::Data)
-            }
+            BodyError::Truncated | BodyError::Stopped => Self::new(End::BackendClosed, Phase::Data),
             BodyError::Io(_) => Self::new(End::BackendReset, Phase::Data),
         }
     }
@@ -102,9 +100,7 @@ impl Failure {
         };
         let failure = |end| Self::new(end, Phase::ResponseHead);
         match error {
-            AnswerError::Closed => {
-                failure(End::BackendClosed).retry(Retry::IfIdempotent(reason))
-            }
+            AnswerError::Closed => failure(End::BackendClosed).retry(Retry::IfIdempotent(reason)),
             AnswerError::Io(_) => failure(End::BackendReset).retry(Retry::IfIdempotent(reason)),
             AnswerError::Truncated => failure(End::BackendClosed),
             AnswerError::Refused(refusal) => Self {

@@ -8,12 +8,13 @@ use super::{Client, Reply as _, mirror};
 use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
 use crate::config::model::http::{ProxyVersion, StickyCookie};
 use crate::http::forwarded;
+use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
 use crate::http::worker::Worker;
 use crate::message::{Fields, Name, Refusal, RefusedBy, RequestHead};
 use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Octets, Phase};
-use crate::observe::http::RetryReason;
+use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::routing::hash_key;
 use crate::upstream::Backend;
 use crate::upstream::connect::{ConnectError, connect};
@@ -54,7 +55,9 @@ pub(super) async fn forward<C: Client>(
         };
         let slot = lease.backend().slot();
         let copied = copy.take();
-        let attempt = attempt(around, scratch, client, route, service, lease, fresh, copied);
+        let attempt = attempt(
+            around, scratch, client, route, service, lease, fresh, copied,
+        );
         let Err(failure) = attempt.await else {
             return Ok(());
         };
@@ -83,9 +86,7 @@ fn reason_to_retry(failure: &Failure, scratch: &Scratch) -> Option<RetryReason> 
     match failure.retry {
         Retry::No => None,
         Retry::Unseen(reason) => Some(reason),
-        Retry::IfIdempotent(reason) => {
-            scratch.request.method.is_idempotent().then_some(reason)
-        }
+        Retry::IfIdempotent(reason) => scratch.request.method.is_idempotent().then_some(reason),
     }
 }
 
@@ -95,7 +96,14 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     let client = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
     let request = &mut scratch.request;
     let random = || around.worker.random();
-    forwarded::tell(request, settings, around.peer, client, random, &mut scratch.text);
+    forwarded::tell(
+        request,
+        settings,
+        around.peer,
+        client,
+        random,
+        &mut scratch.text,
+    );
     if let Some(host) = &route.settings.rewrite.host {
         request.set_authority(host.as_bytes());
     }
@@ -198,7 +206,10 @@ pub(super) async fn lease(
 }
 
 /// Speaks with one backend. `fresh`: over a new connection.
-#[expect(clippy::too_many_arguments, reason = "each is another thing, and none outlives the call")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another thing, and none outlives the call"
+)]
 pub(super) async fn attempt<C: Client>(
     around: &Around<'_>,
     scratch: &mut Scratch,
@@ -233,7 +244,16 @@ pub(super) async fn attempt<C: Client>(
         Some(connection) => connection,
         None => Box::new(open(around, scratch, service, &lease).await?),
     };
-    let spoken = converse(around, scratch, client, route, service, &mut *connection, copy).await;
+    let spoken = converse(
+        around,
+        scratch,
+        client,
+        route,
+        service,
+        &mut *connection,
+        copy,
+    )
+    .await;
     let octets = connection.octets();
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
         attempt.total = worker.clock.last().saturating_sub(attempt.began);
@@ -243,7 +263,9 @@ pub(super) async fn attempt<C: Client>(
     if spoken.is_ok() && is_shared && connection.is_reusable() {
         let keepalive = service.limits.keepalive;
         let now = worker.clock.last();
-        worker.pools.keep(connection, now, keepalive, service.settings.max_idle);
+        worker
+            .pools
+            .keep(connection, now, keepalive, service.settings.max_idle);
     }
     spoken
 }
@@ -257,7 +279,12 @@ async fn open(
 ) -> Result<h1::Connection, Failure> {
     let (worker, backend) = (around.worker, lease.backend());
     let began = worker.clock.read();
-    let place = place(worker, backend, began.saturating_add(service.limits.connect)).await;
+    let place = place(
+        worker,
+        backend,
+        began.saturating_add(service.limits.connect),
+    )
+    .await;
     let place = place.ok_or(Failure::new(End::QueueTimeout, Phase::Connect))?;
     let connected = connect(backend.address(), around.timer, service.limits.connect).await;
     let took = worker.clock.read() - began;
@@ -265,32 +292,51 @@ async fn open(
         attempt.reused = false;
         attempt.connect = connected.is_ok().then_some(took);
     }
-    match connected {
+    let error = match connected {
         Ok(stream) => {
             let mut connection = h1::Connection::new(stream, place, &worker.buffers);
-            let (client, server) = (around.peer.client, around.peer.server);
-            connection.preamble(|out| match service.settings.send_proxy {
-                None => {}
-                Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
-                Some(ProxyVersion::V2) => {
-                    proxy_protocol::write_v2(client, server, false, &[], false, out);
-                }
-            });
-            Ok(connection)
+            introduce(&mut connection, around.peer, service);
+            let took = Duration::from_nanos(took);
+            let name = service.state.name();
+            worker.count_backend(name, backend, |cells| cells.connects.observe(took));
+            return Ok(connection);
         }
-        Err(error) => {
-            backend.latency().observe_failure(worker.clock.last());
-            let end = match &error {
-                ConnectError::Timeout => End::ConnectTimeout,
-                error if error.is_exhaustion() => {
-                    return Err(Failure::new(End::Exhausted, Phase::Connect));
-                }
-                ConnectError::Io(_) => End::ConnectFailed,
-            };
-            let failure = Failure::new(end, Phase::Connect);
-            Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
-        }
+        Err(error) => error,
+    };
+    let (end, reason) = match &error {
+        ConnectError::Timeout => (End::ConnectTimeout, ConnectFailure::Timeout),
+        error if error.is_exhaustion() => (End::Exhausted, ConnectFailure::Local),
+        ConnectError::Io(error) => (End::ConnectFailed, connect_failure(error.kind())),
+    };
+    let name = service.state.name();
+    worker.count_backend(name, backend, |cells| cells.connect_failed(reason));
+    let failure = Failure::new(end, Phase::Connect);
+    if end == End::Exhausted {
+        return Err(failure);
     }
+    backend.latency().observe_failure(worker.clock.last());
+    Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
+}
+
+fn connect_failure(kind: std::io::ErrorKind) -> ConnectFailure {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    match kind {
+        ConnectionRefused => ConnectFailure::Refused,
+        HostUnreachable | NetworkUnreachable => ConnectFailure::Unreachable,
+        _ => ConnectFailure::Other,
+    }
+}
+
+/// Tells the backend whose connection it is, if it wants to know.
+fn introduce(connection: &mut h1::Connection, peer: &Peer, service: &ServicePlan) {
+    let (client, server) = (peer.client, peer.server);
+    connection.preamble(|out| match service.settings.send_proxy {
+        None => {}
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
+        Some(ProxyVersion::V2) => {
+            proxy_protocol::write_v2(client, server, false, &[], false, out);
+        }
+    });
 }
 
 /// A place for one more connection. The request has one already; if there is none for its
@@ -332,7 +378,12 @@ async fn converse<C: Client, B: Backend>(
     let limits = Limits {
         body_idle: timeouts.body_idle,
         body_rate: around.listener.settings.timeouts.body_rate,
-        body_bytes: around.listener.settings.limits.body_bytes.unwrap_or(u64::MAX),
+        body_bytes: around
+            .listener
+            .settings
+            .limits
+            .body_bytes
+            .unwrap_or(u64::MAX),
         write: timeouts.write,
         response: service.limits.response,
         backend_idle: service.limits.idle,

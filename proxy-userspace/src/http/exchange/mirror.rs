@@ -131,7 +131,17 @@ async fn deliver(
         };
         let scratch = &mut copy.scratch;
         // Whatever becomes of it, nobody is told.
-        let _ = attempt(&around, scratch, &mut nobody, route, service, lease, false, None).await;
+        let _ = attempt(
+            &around,
+            scratch,
+            &mut nobody,
+            route,
+            service,
+            lease,
+            false,
+            None,
+        )
+        .await;
     }
     worker.copies().set(worker.copies().get() - 1);
     worker.put_scratch(copy.scratch);
@@ -195,7 +205,11 @@ impl Source for Octets {
 }
 
 impl Sink for Nowhere {
-    fn poll_write(&mut self, _: &mut Context<'_>, content: &[u8]) -> Poll<Result<usize, BodyError>> {
+    fn poll_write(
+        &mut self,
+        _: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>> {
         Poll::Ready(Ok(content.len()))
     }
 

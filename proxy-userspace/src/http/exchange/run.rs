@@ -47,11 +47,7 @@ pub struct Around<'x> {
 }
 
 /// Serves the request in `scratch`, whose notes say when it came.
-pub async fn run<C: Client>(
-    around: &Around<'_>,
-    scratch: &mut Scratch,
-    client: &mut C,
-) -> Outcome {
+pub async fn run<C: Client>(around: &Around<'_>, scratch: &mut Scratch, client: &mut C) -> Outcome {
     let cells = around.listener.cells.at(around.worker.index);
     cells.requests_active.add(1);
     let (outcome, failure) = match serve(around, scratch, client).await {
@@ -99,7 +95,9 @@ async fn serve<C: Client>(
             random: around.worker.random(),
         };
         let head = &mut scratch.request;
-        let ended = route.filters.request_head(&mut scratch.states, head, &context);
+        let ended = route
+            .filters
+            .request_head(&mut scratch.states, head, &context);
         if let Some(status) = ended.await {
             let fixed = Fixed::of_status(status);
             answer(around, scratch, client, Some(route), &fixed, false).await?;
@@ -190,7 +188,14 @@ async fn act<C: Client>(
             } = scratch;
             text.clear();
             let before = request.path();
-            routing::location(redirect, path.as_ref(), request, before, facts.prefix_len, text);
+            routing::location(
+                redirect,
+                path.as_ref(),
+                request,
+                before,
+                facts.prefix_len,
+                text,
+            );
             let to_head = request.method == Method::Head;
             respond::redirect(redirect.status, text, to_head, response);
             send(around, scratch, client, Some(route), &[], false).await?;
@@ -213,14 +218,20 @@ async fn fail<C: Client>(
     failure: &Failure,
 ) -> Outcome {
     if let Some((by, refusal)) = failure.refusal {
-        around.listener.cells.at(around.worker.index).refused(by, refusal);
+        around
+            .listener
+            .cells
+            .at(around.worker.index)
+            .refused(by, refusal);
     }
     if scratch.facts.status != 0 || failure.end == End::ClientClosed {
         return Outcome::Cut;
     }
     around.worker.clock.read();
     let fixed = respond::to_failure(failure);
-    let last = failure.refusal.is_some_and(|(by, _)| by == RefusedBy::Client);
+    let last = failure
+        .refusal
+        .is_some_and(|(by, _)| by == RefusedBy::Client);
     match answer(around, scratch, client, None, &fixed, last).await {
         Ok(()) => Outcome::Complete,
         Err(_) => Outcome::Cut,
@@ -250,7 +261,9 @@ async fn send<C: Client>(
     last: bool,
 ) -> Result<(), Failure> {
     let head = &mut scratch.response;
-    around.worker.date(|date| head.fields.append(crate::message::Name::Date, date));
+    around
+        .worker
+        .date(|date| head.fields.append(crate::message::Name::Date, date));
     if let Some(route) = route.filter(|route| !route.filters.is_empty()) {
         route.filters.response_head(&mut scratch.states, head);
     }

@@ -33,7 +33,11 @@ pub struct Replier {
 }
 
 impl Client {
-    pub(super) fn new(stream: Stream, buffers: &Buffers, limits: crate::message::h1::HeadLimits) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        buffers: &Buffers,
+        limits: crate::message::h1::HeadLimits,
+    ) -> Self {
         let stream = Rc::new(stream);
         Self {
             reader: Reader::new(Rc::clone(&stream), buffers.clone(), limits),
@@ -119,8 +123,7 @@ impl exchange::Reply for Replier {
         }
         self.keep_alive &= !last;
         let octets = self.write_head(head);
-        let no_content =
-            self.kind == RequestKind::Head || matches!(head.status, 101 | 204 | 304);
+        let no_content = self.kind == RequestKind::Head || matches!(head.status, 101 | 204 | 304);
         self.writer.begin(match head.length {
             _ if no_content => Delimited::Nothing,
             Length::Unknown if self.version == Version::Http10 => Delimited::ByClose,
@@ -161,7 +164,8 @@ impl Replier {
             keep_alive: self.keep_alive,
         };
         let before = self.writer.accepted();
-        self.writer.head(|output| write_response(head, &options, output));
+        self.writer
+            .head(|output| write_response(head, &options, output));
         self.writer.accepted() - before
     }
 }

@@ -5,8 +5,8 @@ use crate::http::exchange::{self, Around, Outcome, Scratch};
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
 use crate::http::worker::Worker;
-use crate::message::{Refusal, RefusedBy};
 use crate::message::h1::{HeadLimits, RequestParser};
+use crate::message::{Refusal, RefusedBy};
 use crate::net::body::{Filled, Sink as _, Source as _};
 use crate::net::buffer::LARGE;
 use crate::net::proxy_protocol::{self, Origin};
@@ -127,7 +127,10 @@ impl Connection {
             if snapshot.listener(self.listener).is_none() {
                 // The listener was taken away. A request that is under way already is served as
                 // it would have been before.
-                match last.take().filter(|_| !self.client.reader.octets().is_empty()) {
+                match last
+                    .take()
+                    .filter(|_| !self.client.reader.octets().is_empty())
+                {
                     Some(before) => snapshot = before,
                     None => break Next::Close,
                 }

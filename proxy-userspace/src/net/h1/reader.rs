@@ -121,7 +121,8 @@ impl Reader {
     pub fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.ready = 0;
         self.input.consume(self.input.filled().len());
-        self.poll_more(cx).map(|read| read.is_ok_and(|read| read > 0))
+        self.poll_more(cx)
+            .map(|read| read.is_ok_and(|read| read > 0))
     }
 
     /// Reads as [`Self::poll_more`], and holds no buffer while it waits. The reactor takes a new

@@ -81,7 +81,9 @@ async fn chunks_and_trailers_pass_from_reader_to_writer() {
     let long = vec![b'x'; 0x5000];
     write(&mut writer, &long).await;
     let trailers = reader.trailers().clone();
-    poll_fn(|cx| writer.poll_finish(cx, &trailers)).await.expect("ends");
+    poll_fn(|cx| writer.poll_finish(cx, &trailers))
+        .await
+        .expect("ends");
     let expected = [
         b"HEAD:5\r\nhello\r\n5000\r\n".as_slice(),
         &long,
@@ -128,7 +130,9 @@ async fn long_content_arrives_whole_through_a_socket_that_fills_up() {
     let send = async {
         writer.begin(Delimited::ByClose);
         write(&mut writer, &octets).await;
-        poll_fn(|cx| writer.poll_finish(cx, &Fields::new())).await.expect("ends");
+        poll_fn(|cx| writer.poll_finish(cx, &Fields::new()))
+            .await
+            .expect("ends");
     };
     let echo = async {
         to_us.write_all(&octets).await.expect("writes");

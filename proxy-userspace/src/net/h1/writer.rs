@@ -139,7 +139,9 @@ impl Sink for Writer {
             Delimited::ByClose => self.poll_content(cx, content),
             Delimited::Nothing => Poll::Ready(Err(BodyError::Truncated)),
             Delimited::Exact(left) => {
-                let fits = content.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let fits = content
+                    .len()
+                    .min(usize::try_from(left).unwrap_or(usize::MAX));
                 let taken = ready!(self.poll_content(cx, &content[..fits]))?;
                 self.delimited = match left - taken as u64 {
                     0 => Delimited::Nothing,

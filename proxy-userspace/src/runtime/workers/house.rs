@@ -57,10 +57,7 @@ impl Drop for House {
     }
 }
 
-fn main(
-    mut runtime: tokio::runtime::Builder,
-    snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
-) {
+fn main(mut runtime: tokio::runtime::Builder, snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>) {
     match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(run(snapshots)),
         Err(error) => warn!(%error, "names are not resolved, and slow starts do not end"),

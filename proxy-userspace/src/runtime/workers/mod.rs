@@ -77,7 +77,11 @@ pub struct Prepared {
 /// cgroup quota).
 pub fn count(config: &Config) -> usize {
     let usable = || std::thread::available_parallelism().map_or(1, usize::from);
-    config.workers.count.map_or_else(usable, |count| count as usize).max(1)
+    config
+        .workers
+        .count
+        .map_or_else(usable, |count| count as usize)
+        .max(1)
 }
 
 impl Workers {
@@ -213,7 +217,8 @@ impl Workers {
     /// Connections of clients, of all workers.
     pub fn connections(&self) -> usize {
         let listeners = self.snapshot.listeners();
-        let open = listeners.map(|(_, plan)| plan.cells.sum(|cells| cells.connections_active.get()));
+        let open =
+            listeners.map(|(_, plan)| plan.cells.sum(|cells| cells.connections_active.get()));
         usize::try_from(open.sum::<u64>()).unwrap_or(usize::MAX)
     }
 }

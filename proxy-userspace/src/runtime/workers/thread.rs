@@ -91,10 +91,7 @@ impl Drop for Thread {
     }
 }
 
-fn main(
-    worker: impl FnOnce() -> Worker,
-    orders: mpsc::UnboundedReceiver<Order>,
-) -> io::Result<()> {
+fn main(worker: impl FnOnce() -> Worker, orders: mpsc::UnboundedReceiver<Order>) -> io::Result<()> {
     // Not moved between threads, so tasks need no locks to be woken from their own thread.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
