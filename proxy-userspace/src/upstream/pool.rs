@@ -6,15 +6,19 @@
 //! met by trying again.
 
 use super::h1;
+use super::h2::Links;
 use crate::balance::l7::BackendState;
 use crate::net::Nanos;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// The kept connections of a worker, by backend.
 #[derive(Debug)]
 pub struct Pools {
+    /// Connections that carry many requests at once.
+    pub h2: Rc<Links>,
     /// By [`BackendState::slot`].
     pools: RefCell<Vec<Option<Pool>>>,
     kept: Cell<usize>,
@@ -60,6 +64,7 @@ impl Pools {
     /// No connections. `wanted` is the same for all workers.
     pub fn new(wanted: Arc<Notify>) -> Self {
         Self {
+            h2: Rc::default(),
             pools: RefCell::default(),
             kept: Cell::new(0),
             wanted,

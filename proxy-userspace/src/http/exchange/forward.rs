@@ -4,21 +4,22 @@ use super::drive::{Drive, Limits};
 use super::failure::{Failure, Retry};
 use super::run::{Around, query, whole_by};
 use super::scratch::{Attempted, Scratch};
-use super::{Client, Reply as _, mirror};
+use super::{Client, Reply as _, mirror, reach};
 use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
 use crate::config::model::http::{ProxyVersion, StickyCookie};
 use crate::http::forwarded;
+use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
 use crate::http::worker::Worker;
 use crate::message::{Fields, Name, Refusal, RefusedBy, RequestHead};
 use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Octets, Phase};
-use crate::observe::http::RetryReason;
+use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::routing::hash_key;
 use crate::upstream::Backend;
 use crate::upstream::connect::{ConnectError, connect};
-use crate::upstream::h1;
 use crate::upstream::pool::Place;
+use crate::upstream::{h1, h2};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use std::time::Duration;
 const ATTEMPTS: u32 = 3;
 
 /// How often is looked whether another worker has closed a connection.
-const ASKED: Duration = Duration::from_millis(2);
+pub(super) const ASKED: Duration = Duration::from_millis(2);
 
 /// Passes the request on and the response back.
 pub(super) async fn forward<C: Client>(
@@ -63,8 +64,9 @@ pub(super) async fn forward<C: Client>(
         let Some(reason) = reason_to_retry(&failure, scratch) else {
             return Err(failure);
         };
-        if reason == RetryReason::Stale {
-            // The backend is well, as far as anybody knows: it only had closed the connection.
+        if !fresh && matches!(reason, RetryReason::Stale | RetryReason::Refused) {
+            // The backend is well, as far as anybody knows: it only had closed the connection, or
+            // is about to.
             fresh = true;
         } else {
             tried.add(slot);
@@ -232,6 +234,14 @@ pub(super) async fn attempt<C: Client>(
         sent: 0,
         received: Octets::default(),
     });
+    if reach::speaks_h2(around, scratch, service, &lease).await? {
+        let claim = reach::claim(around, scratch, service, &lease, fresh).await?;
+        let mut stream = h2::Exchange::new(claim, fresh);
+        let spoken = converse(around, scratch, client, route, service, &mut stream, copy).await;
+        note_octets(around, scratch, stream.octets());
+        return spoken;
+    }
+    reach::prepare_h1(around, &mut scratch.request);
     // A connection that begins with a PROXY header is that client's.
     let is_shared = service.settings.send_proxy.is_none();
     let kept = if fresh || !is_shared {
@@ -253,12 +263,7 @@ pub(super) async fn attempt<C: Client>(
         copy,
     )
     .await;
-    let octets = connection.octets();
-    if let Some(attempt) = scratch.facts.attempts.last_mut() {
-        attempt.total = worker.clock.last().saturating_sub(attempt.began);
-        attempt.sent = octets.0;
-        attempt.received.body = octets.1;
-    }
+    note_octets(around, scratch, connection.octets());
     if spoken.is_ok() && is_shared && connection.is_reusable() {
         let keepalive = service.limits.keepalive;
         let now = worker.clock.last();
@@ -267,6 +272,15 @@ pub(super) async fn attempt<C: Client>(
             .keep(connection, now, keepalive, service.settings.max_idle);
     }
     spoken
+}
+
+/// Notes what an attempt has moved.
+fn note_octets(around: &Around<'_>, scratch: &mut Scratch, octets: (u64, u64)) {
+    if let Some(attempt) = scratch.facts.attempts.last_mut() {
+        attempt.total = around.worker.clock.last().saturating_sub(attempt.began);
+        attempt.sent = octets.0;
+        attempt.received.body = octets.1;
+    }
 }
 
 /// Opens a connection.
@@ -291,32 +305,51 @@ async fn open(
         attempt.reused = false;
         attempt.connect = connected.is_ok().then_some(took);
     }
-    match connected {
+    let error = match connected {
         Ok(stream) => {
             let mut connection = h1::Connection::new(stream, place, &worker.buffers);
-            let (client, server) = (around.peer.client, around.peer.server);
-            connection.preamble(|out| match service.settings.send_proxy {
-                None => {}
-                Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
-                Some(ProxyVersion::V2) => {
-                    proxy_protocol::write_v2(client, server, false, &[], false, out);
-                }
-            });
-            Ok(connection)
+            introduce(&mut connection, around.peer, service);
+            let took = Duration::from_nanos(took);
+            let name = service.state.name();
+            worker.count_backend(name, backend, |cells| cells.connects.observe(took));
+            return Ok(connection);
         }
-        Err(error) => {
-            backend.latency().observe_failure(worker.clock.last());
-            let end = match &error {
-                ConnectError::Timeout => End::ConnectTimeout,
-                error if error.is_exhaustion() => {
-                    return Err(Failure::new(End::Exhausted, Phase::Connect));
-                }
-                ConnectError::Io(_) => End::ConnectFailed,
-            };
-            let failure = Failure::new(end, Phase::Connect);
-            Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
-        }
+        Err(error) => error,
+    };
+    let (end, reason) = match &error {
+        ConnectError::Timeout => (End::ConnectTimeout, ConnectFailure::Timeout),
+        error if error.is_exhaustion() => (End::Exhausted, ConnectFailure::Local),
+        ConnectError::Io(error) => (End::ConnectFailed, connect_failure(error.kind())),
+    };
+    let name = service.state.name();
+    worker.count_backend(name, backend, |cells| cells.connect_failed(reason));
+    let failure = Failure::new(end, Phase::Connect);
+    if end == End::Exhausted {
+        return Err(failure);
     }
+    backend.latency().observe_failure(worker.clock.last());
+    Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
+}
+
+pub(super) fn connect_failure(kind: std::io::ErrorKind) -> ConnectFailure {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    match kind {
+        ConnectionRefused => ConnectFailure::Refused,
+        HostUnreachable | NetworkUnreachable => ConnectFailure::Unreachable,
+        _ => ConnectFailure::Other,
+    }
+}
+
+/// Tells the backend whose connection it is, if it wants to know.
+fn introduce(connection: &mut h1::Connection, peer: &Peer, service: &ServicePlan) {
+    let (client, server) = (peer.client, peer.server);
+    connection.preamble(|out| match service.settings.send_proxy {
+        None => {}
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
+        Some(ProxyVersion::V2) => {
+            proxy_protocol::write_v2(client, server, false, &[], false, out);
+        }
+    });
 }
 
 /// A place for one more connection. The request has one already; if there is none for its

@@ -37,6 +37,7 @@ mod failure;
 mod forward;
 mod mirror;
 mod pump;
+mod reach;
 pub mod respond;
 mod run;
 mod scratch;

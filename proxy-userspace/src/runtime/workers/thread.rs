@@ -192,8 +192,10 @@ async fn reap(worker: Rc<Worker>) {
             () = sleep(REAP) => {}
             () = worker.pools.wanted().notified() => {}
         }
+        let now = worker.clock.read();
         if worker.pools.kept() > 0 {
-            worker.pools.reap(worker.clock.read());
+            worker.pools.reap(now);
         }
+        worker.pools.h2.reap(now);
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use h2::{Ping, PingPong};
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -76,7 +77,7 @@ pub enum OpenError {
     /// This host has no room for it.
     Exhausted,
     /// The system, or the host asked, refused.
-    Failed,
+    Failed(io::ErrorKind),
 }
 
 impl From<ConnectError> for OpenError {
@@ -84,7 +85,7 @@ impl From<ConnectError> for OpenError {
         match error {
             ConnectError::Timeout => Self::Timeout,
             error if error.is_exhaustion() => Self::Exhausted,
-            ConnectError::Io(_) => Self::Failed,
+            ConnectError::Io(error) => Self::Failed(error.kind()),
         }
     }
 }
@@ -124,7 +125,8 @@ impl Link {
             .max_send_buffer_size(SEND_BUFFER)
             .initial_max_send_streams(ASSUMED_STREAMS);
         let greeted = builder.handshake(wire).await;
-        let (requests, mut connection) = greeted.map_err(|_| OpenError::Failed)?;
+        let (requests, mut connection) =
+            greeted.map_err(|_| OpenError::Failed(io::ErrorKind::ConnectionReset))?;
         let state = Rc::new(State {
             watch,
             ..State::default()
@@ -143,7 +145,7 @@ impl Link {
     }
 
     /// Requests that it has room for, if it may have `most`.
-    pub(super) fn room(&self, most: u32) -> u32 {
+    pub fn room(&self, most: u32) -> u32 {
         let state = &self.state;
         if state.is_retired.get() || state.watch.last_stream.get().is_some() {
             return 0;
@@ -170,7 +172,7 @@ impl Link {
     }
 
     /// Gets no new requests from now on, and ends with the last.
-    pub(super) fn retire(&self) {
+    pub fn retire(&self) {
         self.state.is_retired.set(true);
     }
 

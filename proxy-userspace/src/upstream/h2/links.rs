@@ -214,7 +214,7 @@ async fn begin(
     let mut stream = connect(place.backend().address(), &timer, timeout).await?;
     if let Some(preamble) = preamble {
         let written = stream.socket_mut().write_all(preamble).await;
-        written.map_err(|_| OpenError::Failed)?;
+        written.map_err(|error| OpenError::Failed(error.kind()))?;
     }
     timer.clear();
     Link::greet(stream, timer).await
