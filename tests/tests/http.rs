@@ -11,6 +11,14 @@ mod support;
 mod content;
 #[path = "http/failures.rs"]
 mod failures;
+#[path = "http/h2_backends.rs"]
+mod h2_backends;
+#[path = "http/h2_clients.rs"]
+mod h2_clients;
+#[path = "http/h2_hostile.rs"]
+mod h2_hostile;
+#[path = "http/h2_support.rs"]
+mod h2_support;
 #[path = "http/limits.rs"]
 mod limits;
 #[path = "http/messages.rs"]

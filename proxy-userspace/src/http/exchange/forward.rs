@@ -11,7 +11,7 @@ use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
 use crate::http::worker::Worker;
-use crate::message::{Fields, Name, Refusal, RefusedBy, RequestHead};
+use crate::message::{Fields, Method, Name, Refusal, RefusedBy, RequestHead};
 use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::{ConnectFailure, RetryReason};
@@ -421,8 +421,11 @@ async fn converse<C: Client, B: Backend>(
         attempt.backend.latency().observe(took, worker.clock.last());
     }
     let is_tunnel = head.status == 101;
-    if is_tunnel && (!asks_upgrade || drive.is_request_waiting()) {
+    let is_mistaken = is_tunnel && (!asks_upgrade || drive.is_request_waiting());
+    let would_be_one = scratch.request.method == Method::Connect && head.status / 100 == 2;
+    if is_mistaken || would_be_one {
         // Nobody asked for it, or there is content left that the other protocol would be given.
+        // Or the backend did not change the protocol, and its content would be taken for it.
         return Err(Failure {
             refusal: Some((RefusedBy::Backend, Refusal::Upgrade)),
             ..Failure::new(End::BackendProtocol, Phase::ResponseHead)

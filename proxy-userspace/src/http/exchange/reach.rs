@@ -20,8 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a backend that may speak HTTP/2 has to show it. Those that do not either answer the
-/// preface with an error, or wait for more.
+/// How long a backend that may speak HTTP/2 has to show it, where nothing is known of it. Those
+/// that do not either answer the preface with an error, or wait for more.
 const SHOWN: Duration = Duration::from_secs(1);
 
 /// True if this attempt is made over HTTP/2.
@@ -49,11 +49,19 @@ pub(super) async fn speaks_h2(
         },
     }
     let is_auto = service.settings.protocol == BackendProtocol::Auto;
-    let has_connect = match ask(around, scratch, service, lease).await {
-        Ok(has_connect) => has_connect,
-        Err(_) if is_auto => return Ok(false),
-        Err(failure) => return Err(failure),
-    };
+    let asked = claim(around, scratch, service, lease, false).await;
+    if is_auto {
+        let known = match &asked {
+            Ok(_) => Known::H2,
+            Err(failure) if failure.end == End::BackendProtocol => Known::H1,
+            Err(_) => Known::Nothing,
+        };
+        links.learn(lease.backend(), known, around.worker.clock.last());
+        if known == Known::H1 {
+            return Ok(false);
+        }
+    }
+    let has_connect = asked?.link().has_extended_connect();
     if scratch.request.protocol.is_empty() || has_connect {
         return Ok(true);
     }
@@ -78,28 +86,6 @@ fn wants_h2(request: &RequestHead) -> bool {
         kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
     };
     request.version == Version::Http2 && (!request.protocol.is_empty() || is_grpc())
-}
-
-/// Asks the backend for its settings, over a link that stays for the request; whether it has
-/// extended CONNECT. What it speaks is then known.
-async fn ask(
-    around: &Around<'_>,
-    scratch: &mut Scratch,
-    service: &ServicePlan,
-    lease: &Lease,
-) -> Result<bool, Failure> {
-    let (worker, backend) = (around.worker, lease.backend());
-    let claim = claim(around, scratch, service, lease, false).await?;
-    let settled = tokio::time::timeout(SHOWN, claim.link().settled()).await;
-    let is_h2 = settled == Ok(true);
-    let known = if is_h2 { Known::H2 } else { Known::H1 };
-    worker.pools.h2.learn(backend, known, worker.clock.read());
-    if is_h2 {
-        return Ok(claim.link().has_extended_connect());
-    }
-    claim.link().retire();
-    let failure = Failure::new(End::BackendProtocol, Phase::Connect);
-    Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
 }
 
 /// Makes of a WebSocket over HTTP/2 one over HTTP/1, whose server wants a key (RFC 6455 §4.1).
@@ -203,6 +189,10 @@ fn open(around: &Around<'_>, service: &ServicePlan, place: Place) -> Open {
         place,
         timer: around.worker.timers.timer(),
         timeout: service.limits.connect,
+        shown: match service.settings.protocol {
+            BackendProtocol::Auto => SHOWN,
+            _ => Duration::from_nanos(service.limits.connect),
+        },
         keepalive: service.limits.keepalive,
         preamble: service
             .settings
@@ -236,6 +226,7 @@ fn count(
         Ok(_) => None,
         Err(OpenError::Timeout) => Some(ConnectFailure::Timeout),
         Err(OpenError::Exhausted) => Some(ConnectFailure::Local),
+        Err(OpenError::NotHttp2) => Some(ConnectFailure::Other),
         Err(OpenError::Failed(kind)) => Some(connect_failure(*kind)),
     };
     worker.count_backend(service.state.name(), backend, |cells| match reason {
@@ -253,6 +244,7 @@ fn not_opened(error: OpenError) -> Failure {
     match error {
         OpenError::Timeout => failure(End::ConnectTimeout).retry(retry),
         OpenError::Failed(_) => failure(End::ConnectFailed).retry(retry),
+        OpenError::NotHttp2 => failure(End::BackendProtocol).retry(retry),
         OpenError::Exhausted => failure(End::Exhausted),
     }
 }

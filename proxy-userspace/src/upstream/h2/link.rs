@@ -26,10 +26,6 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// Octets of all responses of a connection that may be in flight to us.
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Streams at once until the backend has said how many it takes: RFC 9113 §6.5.2 asks it to take
-/// as many at least.
-const ASSUMED_STREAMS: usize = 100;
-
 /// A connection on which requests can be made.
 #[derive(Debug)]
 pub struct Link {
@@ -78,6 +74,8 @@ pub enum OpenError {
     Exhausted,
     /// The system, or the host asked, refused.
     Failed(io::ErrorKind),
+    /// The backend does not speak HTTP/2, or not in time.
+    NotHttp2,
 }
 
 impl From<ConnectError> for OpenError {
@@ -122,8 +120,7 @@ impl Link {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(LIMITS.head_bytes)
-            .max_send_buffer_size(SEND_BUFFER)
-            .initial_max_send_streams(ASSUMED_STREAMS);
+            .max_send_buffer_size(SEND_BUFFER);
         let greeted = builder.handshake(wire).await;
         let (requests, mut connection) =
             greeted.map_err(|_| OpenError::Failed(io::ErrorKind::ConnectionReset))?;

@@ -6,10 +6,13 @@ use crate::net::{Nanos, Timer};
 use crate::upstream::connect::connect;
 use crate::upstream::pool::Place;
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 /// How long it is remembered what a backend speaks, when nothing else is known of it.
 const REMEMBERED: Nanos = 60_000_000_000;
@@ -31,6 +34,8 @@ struct Entry {
     known: Known,
     known_since: Nanos,
     keepalive: Nanos,
+    /// Streams at once that the backend allowed on the last connection; 0 if there was none.
+    allowed: u32,
 }
 
 /// What a backend has shown to speak.
@@ -54,6 +59,8 @@ pub struct Open {
     pub timer: Timer,
     /// How long opening it may take.
     pub timeout: Nanos,
+    /// How long the backend may then take to show that it speaks HTTP/2.
+    pub shown: Duration,
     /// How long it is kept when unused.
     pub keepalive: Nanos,
     /// What it begins with: a PROXY header. Then it is for one request only.
@@ -74,6 +81,7 @@ impl Links {
             known: Known::Nothing,
             known_since: 0,
             keepalive: 0,
+            allowed: 0,
         }))
     }
 
@@ -90,6 +98,10 @@ impl Links {
         let entries = self.entries.borrow();
         let entry = entries.get(backend.slot() as usize)?.as_ref()?;
         let opening = entry.opening.as_ref()?;
+        let most = match entry.allowed {
+            0 => most,
+            allowed => most.min(allowed),
+        };
         if opening.waiting.get() >= most {
             return None;
         }
@@ -176,10 +188,23 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
         open.preamble.as_deref(),
     )
     .await;
-    let (outcome, driver) = match begun {
+    let (link, driver) = match begun {
         Ok((link, driver)) => (Ok(link), Some(driver)),
         Err(error) => (Err(error), None),
     };
+    let mut driving = pin!(async move {
+        if let Some(driver) = driver {
+            driver.run().await;
+        }
+    });
+    let outcome = match link {
+        Ok(link) => tokio::select! {
+            () = &mut driving => Err(OpenError::NotHttp2),
+            outcome = settle(link, open.shown) => outcome,
+        },
+        Err(error) => Err(error),
+    };
+    let is_open = outcome.is_ok();
     if !is_private {
         links.with(&backend, |entry| {
             if entry
@@ -190,6 +215,7 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
                 entry.opening = None;
             }
             if let Ok(link) = &outcome {
+                entry.allowed = link.room(u32::MAX);
                 entry.links.push(Rc::clone(link));
             }
         });
@@ -198,10 +224,19 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
     // From here on it lives as long as somebody holds the link.
     drop(opening);
     drop(links);
-    if let Some(driver) = driver {
-        driver.run().await;
+    if is_open {
+        driving.await;
     }
     drop(open.place);
+}
+
+/// Waits for the backend's SETTINGS: how many requests it takes, and that it speaks HTTP/2 at all.
+/// That is half a round trip, once for a connection.
+async fn settle(link: Rc<Link>, shown: Duration) -> Result<Rc<Link>, OpenError> {
+    match timeout(shown, link.settled()).await {
+        Ok(true) => Ok(link),
+        Ok(false) | Err(_) => Err(OpenError::NotHttp2),
+    }
 }
 
 async fn begin(

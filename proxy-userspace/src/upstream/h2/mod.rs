@@ -12,7 +12,9 @@
 //!
 //! **Opening.** Requests that find no room while a connection is being opened wait for that one,
 //! as many as it will have room for: a hundred requests that come at once open one connection. It
-//! is opened by no request's task, so none of them can take it along when its client leaves.
+//! is opened by no request's task, so none of them can take it along when its client leaves. Nothing
+//! is asked before the backend's SETTINGS are there: they say how many requests it takes, and that
+//! it is no HTTP/1 server, which would answer the preface with an error.
 //!
 //! **A link's end.** After GOAWAY it gets no new requests; those that the backend did not begin
 //! with, and streams that it refused, are said to be [`Unprocessed`](super::AnswerError), which
