@@ -116,6 +116,8 @@ impl Writer {
             .name("access-log".to_owned())
             .spawn(move || {
                 run(&inbox, &of_thread);
+                // First the inbox: who sends after the end must see that it is over.
+                drop(inbox);
                 drop(end);
             })?;
         Ok(Self {

@@ -27,6 +27,7 @@ fn attempt(backend: &str) -> Attempt<'_> {
         address: "10.0.0.7:80".parse().expect("an address"),
         reused: false,
         status: 200,
+        end: End::Complete,
         connect: Some(ms(30)),
         head: Some(ms(99)),
         total: ms(109),
@@ -250,6 +251,7 @@ fn attempts_are_listed() {
     let head = head(b"/", &[]);
     let failed = Attempt {
         status: 0,
+        end: End::ConnectFailed,
         connect: None,
         head: None,
         total: ms(5),
@@ -267,7 +269,7 @@ fn attempts_are_listed() {
              $backend|$retries|$response_flags",
             &record
         ),
-        "10.0.0.7:80, 10.0.0.7:80|-, 200|-, 0.030|0.005, 0.109|b|1|UC,URX,DI"
+        "10.0.0.7:80, 10.0.0.7:80|502, 200|-, 0.030|0.005, 0.109|b|1|UC,URX,DI"
     );
 }
 
