@@ -16,6 +16,8 @@ pub mod kernel;
 
 pub mod observe;
 
+pub mod files;
+
 pub mod admin;
 
 pub mod runtime;
