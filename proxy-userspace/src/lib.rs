@@ -9,14 +9,14 @@ pub mod message;
 
 pub mod config;
 
+pub mod files;
+
 pub mod balance;
 pub mod health;
 
 pub mod kernel;
 
 pub mod observe;
-
-pub mod files;
 
 pub mod admin;
 

@@ -209,11 +209,12 @@ fn etag(meta: &Meta, coding: Option<&str>, now: u64) -> String {
 }
 
 pub(super) fn status_only(status: u16) -> Plan {
-    let mut head = ResponseHead::default();
-    head.status = status;
-    head.length = Length::Exact(0);
     Plan {
-        head,
+        head: ResponseHead {
+            status,
+            length: Length::Exact(0),
+            ..ResponseHead::default()
+        },
         parts: Vec::new(),
     }
 }

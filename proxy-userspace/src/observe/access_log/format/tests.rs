@@ -404,22 +404,3 @@ fn every_variable_writes_something_that_json_may_hold() {
         assert!(parsed.is_ok(), "{name}: {line}");
     }
 }
-
-#[test]
-fn a_line_allocates_nothing_once_there_is_room() {
-    let head = head(b"/a?b=c", &[("User-Agent", b"curl/8"), ("Cookie", b"a=b")]);
-    let attempts = [attempt("srv1")];
-    let record = record(&head, &attempts);
-    let mut out = Vec::with_capacity(64 << 10);
-    let room = out.capacity();
-    for format in [
-        LogFormat::Json,
-        LogFormat::Haproxy,
-        LogFormat::Combined,
-        LogFormat::Template("$cookie_a $http_x $upstream_addr".to_owned()),
-    ] {
-        let format = Format::compile(&format).expect("valid");
-        format.line(&record, &mut Calendar::new(|_| 0), &mut out);
-    }
-    assert_eq!(out.capacity(), room);
-}
