@@ -386,4 +386,19 @@ mod tests {
             assert!(LogVariable::named(name).is_some(), "{name}");
         }
     }
+
+    #[test]
+    fn every_variable_is_documented() {
+        let text = include_str!("../../../docs/access-logs.md");
+        for name in LogVariable::NAMES {
+            assert!(text.contains(&format!("`${name}`")), "{name}");
+        }
+        let documented = text
+            .split("`$")
+            .skip(1)
+            .filter_map(|rest| rest.split('`').next());
+        for name in documented.filter(|name| !name.ends_with("NAME")) {
+            assert!(LogVariable::named(name).is_some(), "{name}");
+        }
+    }
 }

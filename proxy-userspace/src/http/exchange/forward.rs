@@ -448,7 +448,8 @@ async fn converse<C: Client, B: Backend>(
     scratch.facts.status = head.status;
     // A client that was not told to send its content may never do so.
     let unwanted = scratch.request.expects_continue && drive.is_request_waiting();
-    scratch.facts.response_head = drive.client().parts().1.send_head(head, unwanted);
+    let last = unwanted || worker.is_draining();
+    scratch.facts.response_head = drive.client().parts().1.send_head(head, last);
     if is_tunnel {
         drive.tunnel();
     }

@@ -268,7 +268,7 @@ async fn send<C: Client>(
         route.filters.response_head(&mut scratch.states, head);
     }
     // What the client still sends is not wanted.
-    let last = last || !client.is_request_done();
+    let last = last || !client.is_request_done() || around.worker.is_draining();
     scratch.facts.status = head.status;
     scratch.facts.response_head = client.parts().1.send_head(head, last);
     let write = around.listener.timeouts.write;

@@ -103,6 +103,8 @@ pub struct Attempt<'a> {
     pub reused: bool,
     /// Its status; 0 if it gave none.
     pub status: u16,
+    /// Why the attempt ended.
+    pub end: End,
     /// Until the connection was there; `None` if it never was.
     pub connect: Option<Duration>,
     /// From the attempt's begin to the response's head.

@@ -174,3 +174,18 @@ fn every_end_has_its_own_label_and_known_letters() {
         assert_eq!(end.side() == Side::Nobody, end.haproxy_cause() == b'-');
     }
 }
+
+#[test]
+fn every_end_is_documented_as_it_is() {
+    let text = include_str!("../../../../docs/access-logs.md");
+    for end in End::ALL {
+        let row = format!(
+            "| `{}` | {} | `{}` | `{}` |",
+            end.label(),
+            end.side().label(),
+            char::from(end.haproxy_cause()),
+            end.envoy_flag()
+        );
+        assert!(text.contains(&row), "{row}");
+    }
+}

@@ -116,6 +116,8 @@ impl Writer {
             .name("access-log".to_owned())
             .spawn(move || {
                 run(&inbox, &of_thread);
+                // First the inbox: who sends after the end must see that it is over.
+                drop(inbox);
                 drop(end);
             })?;
         Ok(Self {
@@ -262,10 +264,7 @@ impl State {
         let counters = &shared.counters;
         if self.torn {
             // What comes next must not be read as the rest of the torn line.
-            match self.file.write(b"\n") {
-                Ok(1) => self.torn = false,
-                _ => {}
-            }
+            self.torn = !matches!(self.file.write(b"\n"), Ok(1));
         }
         match write_all(&mut self.file, octets, shared) {
             Ok(()) => {

@@ -100,9 +100,11 @@ fn a_response_is_framed_as_its_reader_understands() {
         (304, Length::None, Plain, Http11, true, vec![]),
         (100, Length::None, Plain, Http11, false, vec![]),
     ] {
-        let mut head = ResponseHead::default();
-        head.status = status;
-        head.length = length;
+        let head = ResponseHead {
+            status,
+            length,
+            ..ResponseHead::default()
+        };
         let expected = format!("HTTP/1.1 {status} \r\n{}\r\n", fields.concat());
         let found = answered(&head, to, version, keep_alive);
         assert_eq!(found, expected, "{status} {length:?} {to:?} {version:?}");

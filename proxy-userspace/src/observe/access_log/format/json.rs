@@ -2,7 +2,7 @@
 //!
 //! Members are added in later versions, never renamed.
 
-use super::super::{Attempt, Record, Traffic, end};
+use super::super::{Attempt, End, Record, Side, Traffic, end};
 use super::template::response_flags;
 use super::{escape, number};
 use crate::message::{Name, RequestHead};
@@ -101,6 +101,9 @@ fn one_attempt(attempt: &Attempt<'_>, object: &mut Object<'_>) {
     if attempt.status != 0 {
         object.number("status", attempt.status.into());
     }
+    if attempt.end != End::Complete {
+        object.text("end", attempt.end.label().as_bytes());
+    }
     object.seconds("connect_time", attempt.connect);
     object.seconds("head_time", attempt.head);
     object.seconds("duration", Some(attempt.total));
@@ -112,7 +115,7 @@ fn one_attempt(attempt: &Attempt<'_>, object: &mut Object<'_>) {
 fn how_it_ended(record: &Record<'_>, object: &mut Object<'_>) {
     object.text("end", record.end.label().as_bytes());
     object.text("ended_by", record.end.side().label().as_bytes());
-    if record.end.side() != super::super::Side::Nobody {
+    if record.end.side() != Side::Nobody {
         object.text("phase", record.phase.label().as_bytes());
     }
     let flags = end::haproxy_flags(

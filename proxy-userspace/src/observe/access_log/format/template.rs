@@ -4,7 +4,7 @@
 //! there is nothing, and which then say nothing. Where our heads keep less than nginx's, a value
 //! may be missing: the fields of one connection (`$http_connection`) are not in them.
 
-use super::super::{Attempt, End, Record, end};
+use super::super::{Attempt, End, Record, Side, end};
 use super::{escape, number};
 use crate::config::log_template::{LogEscape, LogPart, LogTemplate, LogVariable};
 use crate::message::{FieldRef, Fields, Length, Name, RequestHead};
@@ -38,7 +38,7 @@ pub(super) fn line(
 /// Envoy's flags: what ended the exchange, and what else happened to it.
 pub(super) fn response_flags(record: &Record<'_>, out: &mut Vec<u8>) {
     let begin = out.len();
-    let ended_by_backend = record.end.side() == super::super::Side::Backend;
+    let ended_by_backend = record.end.side() == Side::Backend;
     let flags = [
         (record.end.envoy_flag(), record.end.envoy_flag() != "-"),
         ("URX", ended_by_backend && record.retries() > 0),
@@ -86,7 +86,7 @@ impl<'r> Line<'_, 'r> {
             V::RequestMethod => self.of_head(|head| Some(head.method.as_bytes())),
             V::RequestUri => self.of_head(|_| Some(record.target())),
             V::Uri => self.of_head(|head| Some(head.path())),
-            V::Args => self.of_head(|_| query(record.target())),
+            V::Args => self.of_head(|_| query(record.target()).and_then(nonempty)),
             V::IsArgs => {
                 let has_query = query(record.target()).is_some_and(|query| !query.is_empty());
                 self.plain(if has_query { "?" } else { "" });
@@ -125,7 +125,7 @@ impl<'r> Line<'_, 'r> {
             V::UpstreamAddr => self.attempts(|line, attempt| {
                 number::socket(attempt.address, line.out);
             }),
-            V::UpstreamStatus => self.attempts(|line, attempt| match attempt.status {
+            V::UpstreamStatus => self.attempts(|line, attempt| match upstream_status(attempt) {
                 0 => line.out.push(b'-'),
                 status => line.number(status.into()),
             }),
@@ -331,6 +331,15 @@ fn status(record: &Record<'_>) -> u16 {
     match record.status {
         0 if record.end == End::ClientClosed => 499,
         status => status,
+    }
+}
+
+/// nginx's status of an attempt without an answer is the one that it would give a client.
+fn upstream_status(attempt: &Attempt<'_>) -> u16 {
+    match (attempt.status, attempt.end) {
+        (0, End::ConnectTimeout | End::BackendTimeout) => 504,
+        (0, end) if end.side() == Side::Backend => 502,
+        (status, _) => status,
     }
 }
 
