@@ -194,6 +194,7 @@ fn open(around: &Around<'_>, service: &ServicePlan, place: Place) -> Open {
             _ => Duration::from_nanos(service.limits.connect),
         },
         keepalive: service.limits.keepalive,
+        most: service.settings.max_streams.max(1),
         preamble: service
             .settings
             .send_proxy

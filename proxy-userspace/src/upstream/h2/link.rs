@@ -23,9 +23,6 @@ const PATIENCE: Nanos = 5_000_000_000;
 /// Octets of a response that may be in flight to us. They are memory that one slow client binds.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Octets of all responses of a connection that may be in flight to us.
-const CONNECTION_WINDOW: u32 = 4 << 20;
-
 /// A connection on which requests can be made.
 #[derive(Debug)]
 pub struct Link {
@@ -107,18 +104,23 @@ impl Opening {
 }
 
 impl Link {
-    /// Greets the backend over a new connection; gives the link and what drives it.
+    /// Greets the backend over a new connection, for `most` requests at once; gives the link and
+    /// what drives it.
     pub(super) async fn greet(
         stream: Stream,
         timer: Timer,
+        most: u32,
     ) -> Result<(Rc<Self>, Driver), OpenError> {
         let watch: Rc<Watch> = Rc::default();
         let wire = Wire::to_backend(Rc::new(stream), Rc::clone(&watch));
+        // All streams together may have in flight what each may: else clients that read slowly
+        // would use the connection's window up, and the others' responses would wait for them.
+        let window = most.saturating_mul(STREAM_WINDOW).min(i32::MAX as u32);
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(window)
             .max_header_list_size(LIMITS.head_bytes)
             .max_send_buffer_size(SEND_BUFFER);
         let greeted = builder.handshake(wire).await;

@@ -63,6 +63,8 @@ pub struct Open {
     pub shown: Duration,
     /// How long it is kept when unused.
     pub keepalive: Nanos,
+    /// Requests at once that it is for.
+    pub most: u32,
     /// What it begins with: a PROXY header. Then it is for one request only.
     pub preamble: Option<Vec<u8>>,
 }
@@ -181,13 +183,8 @@ impl Links {
 async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
     let backend = Arc::clone(open.place.backend());
     let is_private = open.preamble.is_some();
-    let begun = begin(
-        &open.place,
-        open.timer,
-        open.timeout,
-        open.preamble.as_deref(),
-    )
-    .await;
+    let preamble = open.preamble.as_deref();
+    let begun = begin(&open.place, open.timer, open.timeout, preamble, open.most).await;
     let (link, driver) = match begun {
         Ok((link, driver)) => (Ok(link), Some(driver)),
         Err(error) => (Err(error), None),
@@ -244,6 +241,7 @@ async fn begin(
     timer: Timer,
     timeout: Nanos,
     preamble: Option<&[u8]>,
+    most: u32,
 ) -> Result<(Rc<Link>, Driver), OpenError> {
     timer.read();
     let mut stream = connect(place.backend().address(), &timer, timeout).await?;
@@ -252,5 +250,5 @@ async fn begin(
         written.map_err(|error| OpenError::Failed(error.kind()))?;
     }
     timer.clear();
-    Link::greet(stream, timer).await
+    Link::greet(stream, timer, most).await
 }
