@@ -33,7 +33,7 @@ use crate::health::{self, HealthChange};
 use crate::kernel::attach;
 use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
-use crate::observe::counters::Counters;
+use crate::observe::counters::{Counters, ProxySources};
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{Daemon, Phase};
 use std::io;
@@ -138,6 +138,13 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 
     let mut tasks = Tasks::default();
     let workers = proxies::start(&config)?;
+    if let Some(workers) = &workers {
+        let _ = counters.proxy.set(ProxySources {
+            metrics: Arc::clone(workers.metrics()),
+            logs: Arc::clone(workers.log_counters()),
+            spans: Arc::default(),
+        });
+    }
     let (parts, readers) = parts(&config, monitor, &counters, &readiness, &mut tasks);
     tasks.spawn(driver.run(std::future::pending()));
     let shared = Shared {

@@ -56,7 +56,7 @@ fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
     drop(reserved);
     let folder = folder.display();
     let config = format!(
-        "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;\n\
+        "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;\n\
          events {{}}\n\
          http {{ access_log off; client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;\n\
          fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n\
