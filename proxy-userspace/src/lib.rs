@@ -9,6 +9,8 @@ pub mod message;
 
 pub mod config;
 
+pub mod files;
+
 pub mod balance;
 pub mod health;
 pub mod routing;

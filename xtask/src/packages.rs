@@ -89,15 +89,19 @@ pub(crate) const TRAFFIC: &[Package] = &[
     program("bpftool", "bpftool", "shows pinned maps and programs"),
 ];
 
-/// What the benchmarks compare with, and what drives them.
-pub(crate) const PEERS: &[Package] = &[
+/// Proxies that tests and benchmarks compare with.
+pub(crate) const PROXIES: &[Package] = &[
     program(
         "nginx-light",
         "nginx",
-        "the servers, and a balancer to compare with",
+        "a server, and a proxy to compare with",
     ),
-    library("libnginx-mod-stream", "its layer 4 part"),
-    program("haproxy", "haproxy", "a balancer to compare with"),
+    program("haproxy", "haproxy", "a proxy to compare with"),
+];
+
+/// What else the benchmarks compare with, and what drives them.
+pub(crate) const PEERS: &[Package] = &[
+    library("libnginx-mod-stream", "the layer 4 part of nginx"),
     program("nftables", "nft", "address translation to compare with"),
     program("wrk", "wrk", "drives HTTP/1.1 load"),
     program("nghttp2-client", "h2load", "drives HTTP/2 load"),

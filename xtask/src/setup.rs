@@ -158,6 +158,9 @@ fn wanted(purpose: Purpose, compiler: bool, linker: bool) -> Vec<&'static [Packa
     if purpose >= Purpose::Demo {
         wanted.push(packages::TRAFFIC);
     }
+    if purpose >= Purpose::Test {
+        wanted.push(packages::PROXIES);
+    }
     if purpose >= Purpose::Bench {
         wanted.push(packages::PEERS);
     }
