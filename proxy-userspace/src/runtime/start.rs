@@ -63,6 +63,11 @@ pub enum StartError {
     /// The configuration has faults.
     #[error("{0}")]
     Config(Refusal),
+    /// Nothing is balanced in the kernel.
+    #[error(
+        "the configuration has no section `l4`, and this daemon serves listeners of kind `l4` only"
+    )]
+    NoDataPlane,
     /// The admin socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -119,6 +124,12 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let (config, warnings) = source.load().map_err(StartError::Config)?;
     for warning in warnings {
         warn!("{warning}");
+    }
+    if config.l4.is_none() {
+        return Err(StartError::NoDataPlane);
+    }
+    if config.has_proxies() {
+        warn!("only listeners of kind `l4` are served; the others are not yet");
     }
     let signals = Signals::new().map_err(StartError::Signals)?;
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
