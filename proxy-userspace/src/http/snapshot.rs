@@ -11,6 +11,7 @@ use crate::config::model::Config;
 use crate::config::model::http::{
     AccessLog, Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
 };
+use crate::files::Site;
 use crate::filter::Chain;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
@@ -46,6 +47,15 @@ pub enum CompileError {
     Log {
         /// Name of the listener.
         listener: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder of files cannot be opened.
+    #[error("the folder of route `{route}` cannot be opened")]
+    Files {
+        /// Name of the route.
+        route: String,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -161,6 +171,8 @@ pub enum ActionPlan {
     Redirect(Redirect, Option<CompiledRewrite>),
     /// A fixed answer.
     Respond(Fixed),
+    /// Files of this host.
+    Files(Site),
 }
 
 /// A service.
@@ -434,8 +446,13 @@ impl RoutePlan {
                 fixed.content_type.as_bytes(),
                 fixed.body.as_bytes(),
             )),
-            // Until there are files.
-            Action::Files(_) => ActionPlan::Respond(Fixed::of_status(501)),
+            Action::Files(files) => {
+                let site = Site::open(files).map_err(|source| CompileError::Files {
+                    route: route.name.clone(),
+                    source,
+                })?;
+                ActionPlan::Files(site)
+            }
         };
         Ok(Self {
             action,

@@ -31,7 +31,7 @@ impl Shares {
             return (sum > 0).then_some(0);
         }
         // Less than `sum`, in proportion to `draw`.
-        let point = (u128::from(draw) * u128::from(sum) >> 64) as u64;
+        let point = ((u128::from(draw) * u128::from(sum)) >> 64) as u64;
         let target = self.ends.partition_point(|end| *end <= point);
         (target < self.ends.len()).then_some(target)
     }

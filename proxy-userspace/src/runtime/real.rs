@@ -126,7 +126,7 @@ fn random_words() -> [u64; 5] {
 
 /// Backends whose tunnels have no configured source address.
 fn need_source(config: &Config) -> impl Iterator<Item = IpAddr> {
-    let l4 = &config.data_plane();
+    let l4 = config.data_plane();
     let tunnels = config
         .services
         .iter()

@@ -33,7 +33,7 @@ use crate::health::{self, HealthChange};
 use crate::kernel::attach;
 use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
-use crate::observe::counters::Counters;
+use crate::observe::counters::{Counters, ProxySources};
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{Daemon, Phase};
 use std::io;
@@ -63,6 +63,11 @@ pub enum StartError {
     /// The configuration has faults.
     #[error("{0}")]
     Config(Refusal),
+    /// Nothing is balanced in the kernel.
+    #[error(
+        "the configuration has no section `l4`, and this daemon serves listeners of kind `l4` only"
+    )]
+    NoDataPlane,
     /// The admin socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -120,6 +125,12 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     for warning in warnings {
         warn!("{warning}");
     }
+    if config.l4.is_none() {
+        return Err(StartError::NoDataPlane);
+    }
+    if config.has_proxies() {
+        warn!("only listeners of kind `l4` are served; the others are not yet");
+    }
     let signals = Signals::new().map_err(StartError::Signals)?;
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
     let tcp = listen(config.admin.listen).await?;
@@ -138,6 +149,13 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 
     let mut tasks = Tasks::default();
     let workers = proxies::start(&config)?;
+    if let Some(workers) = &workers {
+        let _ = counters.proxy.set(ProxySources {
+            metrics: Arc::clone(workers.metrics()),
+            logs: Arc::clone(workers.log_counters()),
+            spans: Arc::default(),
+        });
+    }
     let (parts, readers) = parts(&config, monitor, &counters, &readiness, &mut tasks);
     tasks.spawn(driver.run(std::future::pending()));
     let shared = Shared {

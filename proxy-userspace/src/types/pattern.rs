@@ -69,7 +69,7 @@ impl Pattern {
     /// If its syntax is wrong, or if it is too large.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         let hir = parse(text)?;
-        let engine = match dfa(std::slice::from_ref(&hir), 1) {
+        let engine = match dfa(&nfa(std::slice::from_ref(&hir), 1)?, 1) {
             Some(dfa) => Engine::Dfa(Box::new(dfa)),
             None => Engine::Meta(meta(&hir)?),
         };
@@ -77,6 +77,15 @@ impl Pattern {
             engine,
             text: text.into(),
         })
+    }
+
+    /// Judges a pattern as [`Self::new`] does, at less cost.
+    ///
+    /// # Errors
+    ///
+    /// If its syntax is wrong, or if it is too large.
+    pub fn check(text: &str) -> Result<(), PatternError> {
+        nfa(std::slice::from_ref(&parse(text)?), 1).map(|_| ())
     }
 
     /// The pattern as it was written.
@@ -109,13 +118,20 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// Patterns that are matched against one text together, at the cost of one.
+/// Patterns that are matched against one text together: at the cost of one, as long as one DFA for
+/// all of them is not too large; else at the cost of as many as there are DFAs.
 #[derive(Clone, Debug, Default)]
 pub struct PatternSet {
-    /// `None` if there are no patterns, or if their DFA would be too large.
-    dfa: Option<Box<dense::DFA<Vec<u32>>>>,
-    /// Where there is no DFA: each for itself.
-    single: Vec<Pattern>,
+    /// Patterns that stand next to each other, by the index of the first.
+    runs: Vec<(usize, Run)>,
+}
+
+#[derive(Clone, Debug)]
+enum Run {
+    /// Some patterns, by their order.
+    Dfa(Box<dense::DFA<Vec<u32>>>),
+    /// One pattern.
+    Meta(meta::Regex),
 }
 
 impl PatternSet {
@@ -125,32 +141,39 @@ impl PatternSet {
     ///
     /// The index of a pattern that [`Pattern::new`] refuses, and why.
     pub fn new(texts: &[&str]) -> Result<Self, (usize, PatternError)> {
-        if texts.is_empty() {
-            return Ok(Self::default());
-        }
         let parsed = texts.iter().enumerate();
         let parsed: Result<Vec<_>, _> = parsed
             .map(|(index, text)| parse(text).map_err(|error| (index, error)))
             .collect();
-        if let Some(dfa) = dfa(&parsed?, SET) {
-            return Ok(Self {
-                dfa: Some(Box::new(dfa)),
-                single: Vec::new(),
-            });
+        let mut set = Self::default();
+        set.add(0, &parsed?)?;
+        Ok(set)
+    }
+
+    /// Adds patterns as one DFA, or, if that is too large, in two halves.
+    fn add(&mut self, first: usize, patterns: &[Hir]) -> Result<(), (usize, PatternError)> {
+        if patterns.is_empty() {
+            return Ok(());
         }
-        let single = texts.iter().enumerate();
-        let single: Result<_, _> = single
-            .map(|(index, text)| Pattern::new(text).map_err(|error| (index, error)))
-            .collect();
-        Ok(Self {
-            dfa: None,
-            single: single?,
-        })
+        let small = nfa(patterns, SET).ok();
+        if let Some(dfa) = small.and_then(|nfa| dfa(&nfa, SET)) {
+            self.runs.push((first, Run::Dfa(Box::new(dfa))));
+            return Ok(());
+        }
+        if let [pattern] = patterns {
+            nfa(patterns, 1).map_err(|error| (first, error))?;
+            let regex = meta(pattern).map_err(|error| (first, error))?;
+            self.runs.push((first, Run::Meta(regex)));
+            return Ok(());
+        }
+        let (head, tail) = patterns.split_at(patterns.len() / 2);
+        self.add(first, head)?;
+        self.add(first + head.len(), tail)
     }
 
     /// True if there are no patterns.
     pub fn is_empty(&self) -> bool {
-        self.dfa.is_none() && self.single.is_empty()
+        self.runs.is_empty()
     }
 
     /// Indices of the patterns that match all of `text`, ascending, until `found` returns true.
@@ -160,26 +183,35 @@ impl PatternSet {
         text: impl Iterator<Item = u8> + Clone,
         mut found: impl FnMut(usize) -> bool,
     ) -> bool {
-        let Some(dfa) = &self.dfa else {
-            let singles = self.single.iter().enumerate();
-            return singles
-                .filter(|(_, pattern)| pattern.is_match_of(text.clone()))
-                .any(|(index, _)| found(index));
-        };
-        let Some(state) = end_state(dfa, text).filter(|state| dfa.is_match_state(*state)) else {
-            return false;
-        };
-        let matches = || (0..dfa.match_len(state)).map(|at| dfa.match_pattern(state, at));
-        // The automaton does not promise an order; matches are few.
-        let mut next = matches().min();
-        while let Some(pattern) = next {
-            if found(pattern.as_usize()) {
-                return true;
+        self.runs.iter().any(|(first, run)| match run {
+            Run::Dfa(dfa) => any_of_dfa(dfa, text.clone(), |index| found(first + index)),
+            Run::Meta(regex) => {
+                let text: Vec<u8> = text.clone().collect();
+                regex.is_match(&text) && found(*first)
             }
-            next = matches().filter(|&other: &PatternID| other > pattern).min();
-        }
-        false
+        })
     }
+}
+
+/// [`PatternSet::any`] of one DFA.
+fn any_of_dfa(
+    dfa: &dense::DFA<Vec<u32>>,
+    text: impl Iterator<Item = u8>,
+    mut found: impl FnMut(usize) -> bool,
+) -> bool {
+    let Some(state) = end_state(dfa, text).filter(|state| dfa.is_match_state(*state)) else {
+        return false;
+    };
+    let matches = || (0..dfa.match_len(state)).map(|at| dfa.match_pattern(state, at));
+    // The automaton does not promise an order; matches are few.
+    let mut next = matches().min();
+    while let Some(pattern) = next {
+        if found(pattern.as_usize()) {
+            return true;
+        }
+        next = matches().filter(|&other: &PatternID| other > pattern).min();
+    }
+    false
 }
 
 /// The pattern as it is. Octets, not characters: a path is not always UTF-8.
@@ -206,9 +238,9 @@ fn parse(text: &str) -> Result<Hir, PatternError> {
     })
 }
 
-/// The patterns as one DFA, if it is not too large. `times` the usual limits.
-fn dfa(patterns: &[Hir], times: usize) -> Option<dense::DFA<Vec<u32>>> {
-    let nfa = thompson::Compiler::new()
+/// The patterns as one NFA, if it is not too large. `times` the usual limit.
+fn nfa(patterns: &[Hir], times: usize) -> Result<thompson::NFA, PatternError> {
+    thompson::Compiler::new()
         .configure(
             thompson::Config::new()
                 .utf8(false)
@@ -216,7 +248,11 @@ fn dfa(patterns: &[Hir], times: usize) -> Option<dense::DFA<Vec<u32>>> {
                 .which_captures(thompson::WhichCaptures::None),
         )
         .build_many_from_hir(patterns)
-        .ok()?;
+        .map_err(|_| PatternError::TooLarge)
+}
+
+/// An NFA as a DFA, if that is not too large. `times` the usual limits.
+fn dfa(nfa: &thompson::NFA, times: usize) -> Option<dense::DFA<Vec<u32>>> {
     dense::Builder::new()
         .configure(
             dense::Config::new()
@@ -227,13 +263,15 @@ fn dfa(patterns: &[Hir], times: usize) -> Option<dense::DFA<Vec<u32>>> {
                 .dfa_size_limit(Some(DFA_OCTETS * times))
                 .determinize_size_limit(Some(DETERMINIZE_OCTETS * times)),
         )
-        .build_from_nfa(&nfa)
+        .build_from_nfa(nfa)
         .ok()
 }
 
 /// A searcher for matches anywhere.
 pub(super) fn search(text: &str) -> Result<meta::Regex, PatternError> {
-    build(&parse(text)?)
+    let hir = parse(text)?;
+    nfa(std::slice::from_ref(&hir), 1)?;
+    build(&hir)
 }
 
 fn meta(pattern: &Hir) -> Result<meta::Regex, PatternError> {
@@ -250,7 +288,9 @@ fn build(pattern: &Hir) -> Result<meta::Regex, PatternError> {
         .configure(
             meta::Config::new()
                 .utf8_empty(false)
-                .nfa_size_limit(Some(NFA_OCTETS)),
+                // There are several NFAs, with captures and with anchors, each a little larger
+                // than the one that was found small enough.
+                .nfa_size_limit(Some(NFA_OCTETS * 8)),
         )
         .build_from_hir(pattern)
         .map_err(|_| PatternError::TooLarge)
@@ -318,6 +358,7 @@ mod tests {
             false
         }));
         assert_eq!(found, [0, 2]);
+        assert_eq!(set.runs.len(), 3);
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
     drop(reserved);
     let folder = folder.display();
     let config = format!(
-        "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;\n\
+        "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;\n\
          events {{}}\n\
          http {{ access_log off; client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;\n\
          fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n\
@@ -175,4 +175,64 @@ fn a_second_proxy_at_the_same_address_is_refused() {
     assert_eq!(second.status.code(), Some(1));
     let complaint = String::from_utf8_lossy(&second.stderr);
     assert!(complaint.contains(&address.to_string()), "{complaint}");
+}
+
+#[test]
+fn a_daemon_without_kernel_part_needs_no_root_and_reloads() {
+    let origins = ["one", "two"].map(|word| {
+        Origin::answering(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{word}"
+        ))
+    });
+    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = reserved.local_addr().expect("bound");
+    drop(reserved);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("sluice.yaml");
+    let socket = folder.path().join("admin.sock");
+    let write = |to: SocketAddr| {
+        let text = format!(
+            "admin: {{socket: {}}}\n\
+             listeners: [{{name: web, kind: http, address: {}, port: {}, service: app}}]\n\
+             services: [{{name: app, backends: ['{to}']}}]\n",
+            socket.display(),
+            address.ip(),
+            address.port(),
+        );
+        std::fs::write(&file, text).expect("writes");
+    };
+    write(origins[0].address);
+    let sluice = || Command::new(sluice().expect("built"));
+    let daemon = sluice()
+        .args(["run", "-c"])
+        .arg(&file)
+        .spawn()
+        .expect("starts");
+    let mut daemon = Process(daemon);
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    let mut client = Client::to(address);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().text(), "one");
+    write(origins[1].address);
+    let ask = |command: &str| {
+        let mut asked = sluice();
+        asked.arg(command).arg("--socket").arg(&socket);
+        let output = asked.output().expect("runs");
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}: {complaint}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    eventually("the admin socket is served", || socket.exists());
+    ask("reload");
+    eventually("the same connection is served anew", || {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.answer().text() == "two"
+    });
+    assert!(ask("status").contains("app"));
+    drop(client);
+    kill(Pid::from_raw(daemon.0.id().cast_signed()), Signal::SIGTERM).expect("told");
+    eventually("it has ended", || {
+        daemon.0.try_wait().expect("asked").is_some()
+    });
+    assert!(daemon.0.wait().expect("ended").success());
 }

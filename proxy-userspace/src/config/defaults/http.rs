@@ -44,6 +44,8 @@ pub(crate) const HTTP2: Http2 = Http2 {
     abuse_window: Duration::from_secs(10),
 };
 
+/// Requests of one connection; 0 for no limit: a long connection costs no more than a short one.
+pub(crate) const MAX_REQUESTS: u32 = 0;
 /// Share of requests that are traced.
 pub(crate) const TRACE_SHARE: f64 = 0.0;
 /// Share of requests that are logged.

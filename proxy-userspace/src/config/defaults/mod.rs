@@ -55,6 +55,16 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{percent}%")
 }
 
+/// A size as the file has it: in the largest unit that leaves no remainder.
+pub(crate) fn size(octets: u64) -> String {
+    for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if octets > 0 && octets.trailing_zeros() >= shift {
+            return format!("{}{unit}", octets >> shift);
+        }
+    }
+    format!("{octets}B")
+}
+
 /// A range of status codes as the file has it.
 pub(crate) fn status_text((first, last): (u16, u16)) -> String {
     if first == last {

@@ -4,6 +4,7 @@
 mod construct;
 mod security;
 
+pub use construct::default_route;
 pub use security::SecurityHeaders;
 
 use ipnet::IpNet;

@@ -129,6 +129,7 @@ fn attempt(attempt: &Attempted) -> Attempt<'_> {
         address: attempt.backend.address(),
         reused: attempt.reused,
         status: attempt.status,
+        end: attempt.end,
         connect: attempt.connect.map(Duration::from_nanos),
         head: attempt.head.map(Duration::from_nanos),
         total: Duration::from_nanos(attempt.total),

@@ -11,11 +11,11 @@ use super::mirror::Kept;
 use super::pump::{Pump, PumpError, Stalled};
 use super::{Client, Reply};
 use crate::message::{Refusal, ResponseHead};
-use crate::net::body::Sink as _;
+use crate::net::body::{Sink as _, Source};
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
 use crate::upstream::{Answer as _, Backend};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 /// No deadline.
 const NEVER: Nanos = Nanos::MAX;
@@ -315,31 +315,31 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 }
 
 /// Sends the content of a response that is made here, and its head, which was handed over.
-pub(super) async fn reply<C: Client>(
+pub(super) async fn reply<C: Client, S: Source>(
     client: &mut C,
-    mut content: &[u8],
+    mut content: S,
     timer: &Timer,
     write: Nanos,
 ) -> Result<(), Failure> {
     let (_, reply) = client.parts();
+    let mut pump = Pump::new(u64::MAX);
     timer.set_after(write);
-    let trailers = crate::message::Fields::new();
-    let sent = std::future::poll_fn(|cx| {
-        loop {
-            let step = if content.is_empty() {
-                reply.poll_finish(cx, &trailers).map_ok(|()| 0)
-            } else {
-                reply.poll_write(cx, content)
-            };
-            if step.is_pending() && timer.poll_expired(cx) {
+    let sent = std::future::poll_fn(|cx| match pump.poll(cx, &mut content, reply) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(PumpError::Source(_))) => {
+            Poll::Ready(Err(Failure::new(End::Internal, Phase::Data)))
+        }
+        Poll::Ready(Err(PumpError::Sink | PumpError::TooLong)) => {
+            Poll::Ready(Err(Failure::of_reply()))
+        }
+        Poll::Pending => {
+            if pump.take_moved() {
+                timer.set(timer.read().saturating_add(write));
+            }
+            if timer.poll_expired(cx) {
                 return Poll::Ready(Err(Failure::new(End::ClientTimeout, Phase::Data)));
             }
-            let taken = ready!(step).map_err(|_| Failure::of_reply())?;
-            if content.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            content = &content[taken..];
-            timer.set(timer.read().saturating_add(write));
+            Poll::Pending
         }
     });
     sent.await

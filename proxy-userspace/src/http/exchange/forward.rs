@@ -61,6 +61,9 @@ pub(super) async fn forward<C: Client>(
         let Err(failure) = attempt.await else {
             return Ok(());
         };
+        if let Some(attempt) = scratch.facts.attempts.last_mut() {
+            attempt.end = failure.end;
+        }
         let Some(reason) = reason_to_retry(&failure, scratch) else {
             return Err(failure);
         };
@@ -231,6 +234,7 @@ pub(super) async fn attempt<C: Client>(
         head: None,
         total: 0,
         status: 0,
+        end: End::Complete,
         sent: 0,
         received: Octets::default(),
     });

@@ -5,6 +5,7 @@
 //! copied, and when too many copies are under way, later ones are left out.
 
 use super::forward::{attempt, lease};
+use super::memory::Octets;
 use super::run::Around;
 use super::scratch::Scratch;
 use super::{Client, Reply};
@@ -14,7 +15,7 @@ use crate::http::peer::Peer;
 use crate::http::snapshot::{ListenerId, Snapshot};
 use crate::http::worker::Worker;
 use crate::message::{Fields, Length, ResponseHead};
-use crate::net::body::{BodyError, Filled, Sink, Source};
+use crate::net::body::{BodyError, Sink};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -126,7 +127,7 @@ async fn deliver(
     copy.scratch.facts.head = worker.clock.read();
     if let Ok(lease) = lease(&around, &mut copy.scratch, service, Tried::NONE).await {
         let mut nobody = Nobody {
-            body: Octets { content, taken: 0 },
+            body: Octets::new(content),
             reply: Nowhere,
         };
         let scratch = &mut copy.scratch;
@@ -149,58 +150,29 @@ async fn deliver(
 
 /// A client that is not there.
 struct Nobody {
-    body: Octets,
+    body: Octets<Vec<u8>>,
     reply: Nowhere,
-}
-
-/// Content from memory.
-struct Octets {
-    content: Vec<u8>,
-    taken: usize,
 }
 
 /// A response that is dropped.
 struct Nowhere;
 
 impl Client for Nobody {
-    type Body = Octets;
+    type Body = Octets<Vec<u8>>;
     type Reply = Nowhere;
 
-    fn parts(&mut self) -> (&mut Octets, &mut Nowhere) {
+    fn parts(&mut self) -> (&mut Octets<Vec<u8>>, &mut Nowhere) {
         (&mut self.body, &mut self.reply)
     }
 
     fn tunnel(&mut self) {}
 
     fn is_request_done(&self) -> bool {
-        self.body.taken == self.body.content.len()
+        self.body.is_over()
     }
 
     fn octets(&self) -> (u64, u64) {
         (0, 0)
-    }
-}
-
-impl Source for Octets {
-    fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<Result<Filled, BodyError>> {
-        Poll::Ready(Ok(if self.taken < self.content.len() {
-            Filled::Content
-        } else {
-            Filled::End
-        }))
-    }
-
-    fn content(&self) -> &[u8] {
-        &self.content[self.taken..]
-    }
-
-    fn consume(&mut self, octets: usize) {
-        self.taken += octets;
-    }
-
-    fn trailers(&self) -> &Fields {
-        const NONE: &Fields = &Fields::new();
-        NONE
     }
 }
 

@@ -32,31 +32,42 @@ impl Fixed {
     /// Makes `head` this answer's, to a request with this method; returns the content to send.
     pub fn write(&self, to_head: bool, head: &mut ResponseHead) -> &[u8] {
         begin(head, self.status);
+        self.content(to_head, head)
+    }
+
+    /// Adds what `head` says about the content; returns the content to send.
+    pub fn content(&self, to_head: bool, head: &mut ResponseHead) -> &[u8] {
         let length = self.content.len() as u64;
         if length > 0 {
-            head.fields.append(Name::ContentType, &self.content_type);
+            head.fields.set(Name::ContentType, &self.content_type);
         }
         if to_head {
+            head.length = Length::None;
             head.described_length = Some(length);
             return &[];
         }
-        head.length = match self.status {
-            204 | 304 => Length::None,
-            _ => Length::Exact(length),
-        };
-        match head.length {
-            Length::None => &[],
-            _ => &self.content,
+        if matches!(self.status, 204 | 304) {
+            head.length = Length::None;
+            return &[];
         }
+        head.length = Length::Exact(length);
+        &self.content
     }
+}
+
+/// Says who answers, and the status in words.
+pub fn name_server(head: &mut ResponseHead) {
+    head.reason.clear();
+    head.reason
+        .extend_from_slice(reason(head.status).as_bytes());
+    head.fields.append(Name::Server, SERVER);
 }
 
 /// Makes `head` the beginning of an answer of this status that is made here.
 pub fn begin(head: &mut ResponseHead, status: u16) {
     head.clear();
     head.status = status;
-    head.reason.extend_from_slice(reason(status).as_bytes());
-    head.fields.append(Name::Server, SERVER);
+    name_server(head);
 }
 
 /// The answer to a request that failed so.

@@ -2,15 +2,18 @@
 
 use super::failure::Failure;
 use super::forward::forward;
+use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
 use super::{Client, Reply as _, account, drive};
+use crate::files::{Body, Site};
 use crate::filter::RequestContext;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, Snapshot};
 use crate::http::worker::Worker;
 use crate::message::{Length, Method, Refusal, RefusedBy, RequestHead};
+use crate::net::body::Source;
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
 use crate::routing::{self, PathRefusal, Query};
@@ -198,7 +201,12 @@ async fn act<C: Client>(
             );
             let to_head = request.method == Method::Head;
             respond::redirect(redirect.status, text, to_head, response);
-            send(around, scratch, client, Some(route), &[], false).await?;
+            let nothing = Octets::new([0_u8; 0]);
+            send(around, scratch, client, Some(route), nothing, false).await?;
+            return Ok(End::Local);
+        }
+        ActionPlan::Files(site) => {
+            serve_file(around, scratch, client, route, site).await?;
             return Ok(End::Local);
         }
     };
@@ -208,6 +216,43 @@ async fn act<C: Client>(
     };
     forward(around, scratch, client, route, service).await?;
     Ok(End::Complete)
+}
+
+/// Answers with a file of this host.
+async fn serve_file<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    site: &Site,
+) -> Result<(), Failure> {
+    let worker = around.worker;
+    let now = worker.wall(worker.clock.last()).as_secs();
+    let answer = site.answer(&scratch.request, now, worker.random());
+    let status = answer.head.status;
+    scratch.response = answer.head;
+    let head = &mut scratch.response;
+    respond::name_server(head);
+    match answer.body {
+        Body::File(file, parts) => {
+            let content = FileParts::new(file, parts);
+            send(around, scratch, client, Some(route), content, false).await
+        }
+        Body::Octets(octets) => {
+            let content = Octets::new(octets);
+            send(around, scratch, client, Some(route), content, false).await
+        }
+        Body::ErrorPage => {
+            let page = Fixed::of_status(status);
+            let to_head = scratch.request.method == Method::Head;
+            let content = Octets::new(page.content(to_head, head));
+            send(around, scratch, client, Some(route), content, false).await
+        }
+        Body::None => {
+            let content = Octets::new([0_u8; 0]);
+            send(around, scratch, client, Some(route), content, false).await
+        }
+    }
 }
 
 /// Answers a failure, if that is still possible and anybody is there to be answered.
@@ -248,7 +293,7 @@ async fn answer<C: Client>(
 ) -> Result<(), Failure> {
     let to_head = scratch.request.method == Method::Head;
     let content = fixed.write(to_head, &mut scratch.response);
-    send(around, scratch, client, route, content, last).await
+    send(around, scratch, client, route, Octets::new(content), last).await
 }
 
 /// Sends a response that was made here.
@@ -257,7 +302,7 @@ async fn send<C: Client>(
     scratch: &mut Scratch,
     client: &mut C,
     route: Option<&RoutePlan>,
-    content: &[u8],
+    content: impl Source,
     last: bool,
 ) -> Result<(), Failure> {
     let head = &mut scratch.response;

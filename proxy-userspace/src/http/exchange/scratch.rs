@@ -4,7 +4,7 @@ use crate::balance::l7::BackendState;
 use crate::filter::States;
 use crate::message::{RequestHead, ResponseHead};
 use crate::net::Nanos;
-use crate::observe::access_log::Octets;
+use crate::observe::access_log::{End, Octets};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,6 +75,8 @@ pub struct Attempted {
     pub total: Nanos,
     /// Its status; 0 for none.
     pub status: u16,
+    /// How it ended.
+    pub end: End,
     /// Octets sent to it.
     pub sent: u64,
     /// Octets received from it.

@@ -136,6 +136,11 @@ impl Workers {
         self.kept.logs.reopen();
     }
 
+    /// What becomes of access logs.
+    pub fn log_counters(&self) -> &Arc<LogCounters> {
+        self.kept.logs.counters()
+    }
+
     /// Makes a configuration ready. What it needs is had from now on, and nothing has changed.
     ///
     /// # Errors

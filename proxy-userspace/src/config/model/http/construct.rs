@@ -22,7 +22,7 @@ impl HttpListener {
             timeouts: HttpTimeouts::default(),
             http2: Http2::default(),
             forwarded: Forwarded::default(),
-            max_requests_per_connection: 0,
+            max_requests_per_connection: defaults::MAX_REQUESTS,
             access_log: None,
             trace_share: defaults::TRACE_SHARE,
             security_headers: SecurityHeaders::Off,
@@ -116,6 +116,16 @@ impl Route {
             timeout: None,
         }
     }
+}
+
+/// What HTTP listeners with a `service` of their own have for what no other route matches. Its name
+/// is one that routes of a file cannot have.
+pub fn default_route(listener: &str, service: &str) -> Route {
+    Route::catch_all(
+        format!("{listener}:default"),
+        listener,
+        Action::service(service),
+    )
 }
 
 /// Every request.
