@@ -5,14 +5,27 @@
 
 pub mod types;
 
+pub mod message;
+
 pub mod config;
+
+pub mod files;
 
 pub mod balance;
 pub mod health;
+pub mod routing;
 
 pub mod kernel;
 
 pub mod observe;
+
+pub mod net;
+
+pub mod filter;
+
+pub mod upstream;
+
+pub mod http;
 
 pub mod admin;
 

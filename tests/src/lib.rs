@@ -44,4 +44,5 @@ pub mod privilege;
 pub mod stage;
 pub mod topology;
 pub mod turns;
+pub mod vectors;
 pub mod wait;

@@ -1,5 +1,6 @@
 //! Replays another balancer's packet cases (Katran's unit tests as data) for the parts that our
-//! modes cover. The data is not ours and stays outside: see [`FOLDER`].
+//! modes cover. The data is not ours and stays outside: see
+//! [`vectors`].
 //!
 //! What depends on that project's ring is masked: the backend's address and what follows from it.
 //! Instead, the destination must be one of the VIP's backends, the same for all packets of a flow,
@@ -17,15 +18,12 @@ use proxy_tests::packet::probe::Egress;
 use proxy_tests::packet::rig::{Action, Outcome, Rig};
 use proxy_tests::packet::service::{Served, Wanted};
 use proxy_tests::packet::verify::{Layer, verify};
+use proxy_tests::vectors;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
-/// Environment variable that names the folder with `katran.json`.
-const FOLDER: &str = "SLUICE_PEER_VECTORS";
-/// Environment variable that makes a missing folder a failure.
-const REQUIRE: &str = "SLUICE_REQUIRE_PEER_VECTORS";
+const FILE: &str = "katran.json";
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -139,25 +137,8 @@ const GENERAL: &[&str] = &[
 ];
 
 fn vectors() -> Option<Vectors> {
-    let folder = std::env::var_os(FOLDER).map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/peer-vectors"),
-        PathBuf::from,
-    );
-    let path = folder.join("katran.json");
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        let required = std::env::var_os(REQUIRE).is_some();
-        assert!(
-            !required,
-            "{} is missing, and {REQUIRE} is set",
-            path.display()
-        );
-        println!(
-            "{} is missing: nothing was replayed; set {FOLDER}",
-            path.display()
-        );
-        return None;
-    };
-    Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    let text = vectors::read(FILE)?;
+    Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{FILE}: {error}")))
 }
 
 /// A rig whose routes lead where the vectors say: every backend behind one gateway, on the

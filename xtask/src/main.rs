@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod host;
 mod packages;
 mod progress;
@@ -55,6 +56,8 @@ enum Task {
     Test(test::Options),
     /// Measures, and compares with baselines measured on the same machine.
     Bench(bench::Options),
+    /// Feeds random octets, guided by coverage, to everything that reads a network.
+    Fuzz(fuzz::Options),
     /// Checks what lints cannot: layers, lengths, leftovers, links in the documents.
     Tidy,
 }
@@ -83,6 +86,7 @@ fn dispatch(task: Task, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         Task::Demo(options) => demo::task(workspace, &options),
         Task::Test(options) => test::task(workspace, &options),
         Task::Bench(options) => bench::task(workspace, &options),
+        Task::Fuzz(options) => fuzz::task(workspace, &options),
         Task::Tidy => tidy::task(workspace),
     }
 }

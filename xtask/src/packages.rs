@@ -77,6 +77,9 @@ pub(crate) const LINKER: &[Package] = &[
     ),
 ];
 
+/// What building the fuzz targets needs.
+pub(crate) const FUZZ: &[Package] = &[program("g++", "c++", "libFuzzer is C++")];
+
 /// What the demo runs, and the namespace tests as well.
 pub(crate) const TRAFFIC: &[Package] = &[
     program("iproute2", "ip", "makes network namespaces and routes"),
@@ -89,23 +92,23 @@ pub(crate) const TRAFFIC: &[Package] = &[
     program("bpftool", "bpftool", "shows pinned maps and programs"),
 ];
 
-/// What else the namespace tests run: without one of these, a test of them fails.
+/// What else the suites run: without one of these, a test fails.
 pub(crate) const SUITES: &[Package] = &[
     program(
         "nginx-light",
         "nginx",
-        "a real server, and a balancer to compare with",
+        "a real server, and a proxy to compare with",
     ),
+    program("haproxy", "haproxy", "a proxy to compare with"),
+    program("nghttp2-client", "h2load", "drives HTTP/2 load"),
     program("nftables", "nft", "address translation to compare with"),
     program("tcpdump", "tcpdump", "reads what was captured"),
 ];
 
-/// What the benchmarks compare with, and what drives them.
+/// What else the benchmarks compare with, and what drives them.
 pub(crate) const PEERS: &[Package] = &[
-    library("libnginx-mod-stream", "its layer 4 part"),
-    program("haproxy", "haproxy", "a balancer to compare with"),
+    library("libnginx-mod-stream", "the layer 4 part of nginx"),
     program("wrk", "wrk", "drives HTTP/1.1 load"),
-    program("nghttp2-client", "h2load", "drives HTTP/2 load"),
     library(
         "python3-venv",
         "a place for the proxies that PyPI distributes",

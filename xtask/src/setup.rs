@@ -160,6 +160,7 @@ fn wanted(purpose: Purpose, compiler: bool, linker: bool) -> Vec<&'static [Packa
     }
     if purpose >= Purpose::Test {
         wanted.push(packages::SUITES);
+        wanted.push(packages::FUZZ);
     }
     if purpose >= Purpose::Bench {
         wanted.push(packages::PEERS);

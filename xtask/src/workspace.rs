@@ -39,6 +39,16 @@ impl Workspace {
         self.root.join("proxy-ebpf")
     }
 
+    /// The fuzz targets' crate, which is a workspace of its own.
+    pub(crate) fn fuzz_crate(&self) -> PathBuf {
+        self.root.join("fuzz")
+    }
+
+    /// Where cargo leaves what it builds for the fuzz targets.
+    pub(crate) fn fuzz_target(&self) -> PathBuf {
+        self.target.join("fuzz")
+    }
+
     /// Where the built kernel objects are left; `proxy-userspace/build.rs` reads them here.
     pub(crate) fn ebpf_objects(&self) -> PathBuf {
         self.root.join("target/ebpf")

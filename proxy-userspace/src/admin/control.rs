@@ -41,6 +41,8 @@ pub enum Command {
     Capture(CaptureQuery, Reply<mpsc::Receiver<Bytes>>),
     /// The configuration in force.
     Config(Reply<Box<Config>>),
+    /// Open log files again by their names.
+    ReopenLogs(Reply<()>),
     /// End the daemon.
     Stop(StopRequest, Reply<()>),
 }

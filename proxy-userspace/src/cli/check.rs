@@ -3,7 +3,6 @@
 use crate::cli::args::{self, ConfigArgs, Output, OutputArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Column};
-use crate::config;
 use crate::config::model::{AttachMode, Config, Interface, Listener, ProbeTarget, Service};
 use crate::kernel::features::{self, Finding, Status};
 use serde_json::json;
@@ -36,11 +35,12 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let Config {
-            mut l4,
+            l4,
             listeners,
             services,
             ..
         } = self.configuration()?;
+        let mut l4 = l4.unwrap_or_default();
         l4.interfaces
             .extend(self.interface.iter().map(|name| Interface {
                 name: name.clone(),
@@ -62,10 +62,7 @@ impl Args {
         if self.config.is_given() {
             return args::load(&self.config.path()?);
         }
-        let defaults = config::parse("defaults", NOTHING_CONFIGURED).map(|loaded| loaded.config);
-        let mut config = defaults.map_err(|errors| Failure::new(Exit::Failed, errors))?;
-        config.l4.interfaces.clear();
-        Ok(config)
+        Ok(Config::default())
     }
 }
 
@@ -81,9 +78,6 @@ fn checked_vips(listeners: &[Listener], services: &[Service]) -> Vec<IpAddr> {
     let vips: BTreeSet<IpAddr> = vips.map(|listener| listener.vip.addr()).collect();
     vips.into_iter().collect()
 }
-
-/// The shortest configuration that is valid: all of it but the interface are defaults.
-const NOTHING_CONFIGURED: &str = "l4: {interfaces: [lo]}";
 
 fn json(findings: &[Finding]) -> serde_json::Value {
     let findings = findings.iter().map(|finding| {

@@ -32,8 +32,9 @@ impl Args {
                 let config = args::load(&self.config.path()?);
                 config
                     .map_err(|failure| failure.hint("Name the directory with --pin-dir."))?
-                    .l4
+                    .data_plane()
                     .pin_dir
+                    .clone()
             }
             None => DEFAULT_PIN_DIR.into(),
         };

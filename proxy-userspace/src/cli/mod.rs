@@ -21,6 +21,7 @@ mod guard;
 mod man;
 mod observe;
 mod output;
+mod proxy;
 mod reload;
 mod run;
 mod schema;
@@ -59,6 +60,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Proxy(proxy::Args),
     Validate(validate::Args),
     Check(check::Args),
     Reload(reload::Args),
@@ -118,6 +120,7 @@ impl Command {
     fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Run(args) => args.run(),
+            Self::Proxy(args) => args.run(),
             Self::Validate(args) => args.run(),
             Self::Check(args) => args.run(),
             Self::Reload(args) => args.run(),

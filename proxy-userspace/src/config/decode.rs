@@ -9,7 +9,10 @@
 //! names that begin with `$` ([`FIELD`], [`RAW`], [`TEXT`], [`TEXT_OR_KEYS`]).
 
 mod access;
+mod pairs;
 mod reader;
+
+pub(crate) use pairs::Pairs;
 
 use super::fault::Code;
 use super::report::{Draft, Report};

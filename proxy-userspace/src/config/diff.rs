@@ -1,7 +1,7 @@
 //! What differs between two configurations, as a list of named changes.
 //!
 //! Pure: a reload shows the list to the operator and logs it; carrying it out is planned from
-//! the models themselves. Listeners, services, backends and interfaces are told apart by name,
+//! the models themselves. Listeners, routes, services, backends and interfaces are told apart by name,
 //! settings by their key in the file.
 
 use super::effective::effective;
@@ -32,12 +32,14 @@ pub enum Change {
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The section `l4`, `admin` or `guard`.
+    /// The section `l4`, `workers`, `admin` or `guard`.
     Section(&'static str),
     /// An interface.
     Interface(String),
     /// A listener.
     Listener(String),
+    /// A route.
+    Route(String),
     /// A service.
     Service(String),
     /// A backend of a service.
@@ -55,6 +57,7 @@ impl fmt::Display for Subject {
             Self::Section(name) => f.write_str(name),
             Self::Interface(name) => write!(f, "interface {name}"),
             Self::Listener(name) => write!(f, "listener {name}"),
+            Self::Route(name) => write!(f, "route {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Backend { service, backend } => {
                 write!(f, "service {service}: backend {backend}")
@@ -84,8 +87,9 @@ impl fmt::Display for Change {
     }
 }
 
-/// Settings of `l4` and `admin` that a running daemon cannot change.
-const AT_START: [&str; 5] = [
+/// Settings of `l4`, `workers` and `admin` that a running daemon cannot change.
+const AT_START: [&str; 6] = [
+    "count",
     "pin_dir",
     "flow_capacity",
     "backend_capacity",
@@ -99,7 +103,7 @@ impl Change {
     pub fn needs_restart(&self) -> bool {
         match self {
             Self::Setting {
-                subject: Subject::Section("l4" | "admin"),
+                subject: Subject::Section("l4" | "workers" | "admin"),
                 key,
                 ..
             } => AT_START.contains(&key.as_str()),
@@ -108,7 +112,7 @@ impl Change {
     }
 }
 
-/// What is different in `new`: sections, then interfaces, listeners and services by their order
+/// What is different in `new`: sections, then interfaces, listeners, routes and services by their order
 /// in the file.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     if old == new {
@@ -116,7 +120,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     let (old, new) = (effective(old), effective(new));
     let mut changes = Vec::new();
-    for section in ["l4", "admin", "guard"] {
+    for section in ["l4", "workers", "admin", "guard"] {
         settings(
             &Subject::Section(section),
             &old[section],
@@ -136,6 +140,13 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         &old["listeners"],
         &new["listeners"],
         &|name| Subject::Listener(name.to_owned()),
+        &mut changes,
+        &mut |_, _, _, _| {},
+    );
+    named(
+        &old["routes"],
+        &new["routes"],
+        &|name| Subject::Route(name.to_owned()),
         &mut changes,
         &mut |_, _, _, _| {},
     );

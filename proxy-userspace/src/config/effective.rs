@@ -2,6 +2,10 @@
 //!
 //! The result is a valid file that means the same: a test reads it back.
 
+mod http;
+mod routes;
+mod upstream;
+
 use super::defaults::{percent, status_text, text};
 use super::model::{
     Admin, AttachMode, Backend, Config, Guard, HealthCheck, L4, Listener, Probe, ProbeTarget,
@@ -13,6 +17,7 @@ use ipnet::IpNet;
 use proxy_common::service::Mode;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The configuration as YAML text, with every default filled in.
 pub fn effective_yaml(config: &Config) -> String {
@@ -21,13 +26,35 @@ pub fn effective_yaml(config: &Config) -> String {
 
 /// The configuration as a JSON value in the file's shape, with every default filled in.
 pub fn effective(config: &Config) -> Value {
-    let mut file = json!({
-        "l4": l4(&config.l4),
-        "admin": admin(&config.admin),
-        "guard": guard(&config.guard),
-        "listeners": config.listeners.iter().map(listener).collect::<Value>(),
-        "services": config.services.iter().map(service).collect::<Value>(),
-    });
+    let l4_listeners = config.listeners.iter().map(listener);
+    let http = config.http_listeners.iter();
+    let http = http.map(|listener| http::listener(listener, &config.routes));
+    let streams = config.stream_listeners.iter().map(http::stream);
+    let routes = config
+        .routes
+        .iter()
+        .filter(|route| !http::is_default(route));
+    let services = config.services.iter();
+    let uses = upstream::Uses::of(config);
+    let mut file = map([
+        ("l4", config.l4.as_ref().map(l4)),
+        ("workers", Some(http::workers(&config.workers))),
+        ("admin", Some(admin(&config.admin))),
+        ("guard", Some(guard(&config.guard))),
+        (
+            "listeners",
+            Some(l4_listeners.chain(http).chain(streams).collect()),
+        ),
+        ("routes", Some(routes.map(routes::route).collect())),
+        (
+            "services",
+            Some(
+                services
+                    .map(|service| self::service(service, uses.used(service)))
+                    .collect(),
+            ),
+        ),
+    ]);
     escape(&mut file);
     file
 }
@@ -129,38 +156,77 @@ fn listener(listener: &Listener) -> Value {
     })
 }
 
-fn service(service: &Service) -> Value {
-    let forwards = service.mode != Mode::Local;
-    map([
+/// A service with the keys that mean something to those who use it, and others that are not as
+/// they are by default.
+fn service(service: &Service, used: upstream::Used) -> Value {
+    let default = Service::new("");
+    let packets = |differs: bool| used.in_kernel || differs;
+    let forwards = service.mode != Mode::Local || !used.in_kernel;
+    let mut value = map([
         ("name", Some(json!(service.name))),
-        ("mode", Some(json!(service.mode.name()))),
-        ("selection", Some(json!(service.selection.name()))),
-        ("ring_size", Some(json!(service.ring_size))),
+        (
+            "mode",
+            packets(service.mode != default.mode).then(|| json!(service.mode.name())),
+        ),
+        (
+            "selection",
+            packets(service.selection != default.selection)
+                .then(|| json!(service.selection.name())),
+        ),
+        (
+            "ring_size",
+            packets(service.ring_size != default.ring_size).then(|| json!(service.ring_size)),
+        ),
         (
             "source_addresses",
-            (service.mode == Mode::FullNat).then(|| json!(service.source_addresses)),
+            (!service.source_addresses.is_empty() || service.mode == Mode::FullNat)
+                .then(|| json!(service.source_addresses)),
         ),
-        (
-            "timeouts",
-            Some(json!({
-                "syn": text(service.timeouts.syn),
-                "established": text(service.timeouts.established),
-                "closing": text(service.timeouts.closing),
-                "udp": text(service.timeouts.udp),
-                "affinity": text(service.timeouts.affinity),
-            })),
-        ),
+        ("timeouts", Some(timeouts(service, used))),
         ("drain_timeout", Some(json!(text(service.drain_timeout)))),
         (
             "backends",
-            forwards.then(|| service.backends.iter().map(backend).collect()),
+            forwards.then(|| upstream::backends(service, used)),
         ),
         ("health", service.health.as_ref().map(health)),
-    ])
+    ]);
+    if let Some(map) = value.as_object_mut() {
+        map.extend(upstream::keys(service, used));
+    }
+    value
 }
 
-fn backend(backend: &Backend) -> Value {
-    json!({"name": backend.name, "address": target(backend), "weight": backend.weight})
+fn timeouts(service: &Service, used: upstream::Used) -> Value {
+    let (flows, waits) = (&service.timeouts, &service.upstream);
+    let default = Service::new("");
+    let flow = |time: Duration, default: Duration| {
+        (used.in_kernel || time != default).then(|| json!(text(time)))
+    };
+    let wait = |time: Duration, default: Duration| {
+        (used.in_proxies || time != default).then(|| json!(text(time)))
+    };
+    map([
+        ("syn", flow(flows.syn, default.timeouts.syn)),
+        (
+            "established",
+            flow(flows.established, default.timeouts.established),
+        ),
+        ("closing", flow(flows.closing, default.timeouts.closing)),
+        ("udp", flow(flows.udp, default.timeouts.udp)),
+        ("affinity", flow(flows.affinity, default.timeouts.affinity)),
+        (
+            "connect",
+            wait(waits.connect_timeout, default.upstream.connect_timeout),
+        ),
+        (
+            "response",
+            wait(waits.response_timeout, default.upstream.response_timeout),
+        ),
+        (
+            "idle",
+            wait(waits.idle_timeout, default.upstream.idle_timeout),
+        ),
+    ])
 }
 
 /// A backend's address and port as the file has them.

@@ -21,6 +21,7 @@ mod diff;
 mod effective;
 mod fault;
 mod file;
+pub mod log_template;
 pub mod model;
 mod report;
 mod schema;

@@ -60,9 +60,11 @@ fn walk(schema: &mut Value, definitions: &Value) {
             }
         }
     }
-    if let Some(items) = map.get_mut("items") {
-        walk(items, definitions);
-        or_variable(items, definitions);
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(inner) {
+            walk(inner, definitions);
+            or_variable(inner, definitions);
+        }
     }
 }
 
@@ -125,7 +127,7 @@ pub fn reference_markdown() -> String {
     writer.section("", &schema);
     let mut out = String::from(INTRODUCTION);
     out.push_str("\n```yaml\n");
-    out.push_str(include_str!("../../../examples/l4.yaml"));
+    out.push_str(include_str!("../../../examples/http.yaml"));
     out.push_str("```\n\nMore are in `examples/`:\n\n");
     for (name, text) in EXAMPLES {
         // A write to a string cannot fail.
@@ -137,7 +139,10 @@ pub fn reference_markdown() -> String {
     }
     out.push_str(FORM);
     out.push_str("\n## Keys\n\n");
-    out.push_str("`[]` stands for each element of a list. Keys in **bold** must be given.\n");
+    out.push_str(
+        "`[]` stands for each element of a list, `NAME` for each name in a map of names. Keys in \
+         **bold** must be given.\n",
+    );
     for section in &writer.sections {
         out.push_str(section);
     }
@@ -255,7 +260,10 @@ impl Writer {
             self.inside(&format!("{path}[]"), &schema["items"]);
             return;
         }
-        if schema.get("properties").is_some() || schema["type"] == "object" {
+        let values = &schema["additionalProperties"];
+        if values.is_object() {
+            self.inside(&format!("{path}.NAME"), values);
+        } else if schema.get("properties").is_some() || schema["type"] == "object" {
             self.section(path, &schema);
         }
         for alternative in schema["anyOf"].as_array().into_iter().flatten() {
@@ -282,7 +290,14 @@ impl Writer {
         }
         match schema["type"].as_str() {
             Some("array") => format!("list of: {}", self.value(&schema["items"])),
+            Some("object") if schema["additionalProperties"].is_object() => {
+                format!(
+                    "map of names to: {}",
+                    self.value(&schema["additionalProperties"])
+                )
+            }
             Some("object") => "map".to_owned(),
+            Some("boolean") => "`true` or `false`".to_owned(),
             Some("integer" | "number") => number(&schema),
             Some("string") => "text".to_owned(),
             _ => {
@@ -352,6 +367,7 @@ fn number(schema: &Value) -> String {
         (Value::Null, Value::Null, Value::Null) => kind.to_owned(),
         (Value::Null, Value::Null, above) => format!("{kind} above {above}"),
         (Value::Null, least, _) => format!("{kind}, at least {least}"),
+        (most, Value::Null, _) => format!("{kind}, at most {most}"),
         (most, least, _) => format!("{kind}, {least} to {most}"),
     }
 }
@@ -378,8 +394,15 @@ macro_rules! examples {
     };
 }
 
-/// The examples beside the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 7] = examples![
+/// The examples, but for the one that the reference begins with.
+const EXAMPLES: [(&str, &str); 14] = examples![
+    "canary.yaml",
+    "websocket.yaml",
+    "grpc.yaml",
+    "static.yaml",
+    "tcp.yaml",
+    "udp.yaml",
+    "l4.yaml",
     "l4-nat.yaml",
     "l4-full-nat.yaml",
     "l4-dsr-l2.yaml",
@@ -396,7 +419,9 @@ const INTRODUCTION: &str = "\
 # Configuration
 
 A configuration says which **listeners** (addresses that clients use) there are, which **service**
-answers at each, and which **backends** (servers) a service has. `sluice validate -c FILE` tells
+answers at each, and which **backends** (servers) a service has. At listeners that speak HTTP,
+**routes** choose what happens to each request; listeners of kind `l4` are served in the kernel, all
+others by the proxy. `sluice validate -c FILE` tells
 every fault of a file at once; `sluice schema` prints a JSON Schema for editors. A small one:
 ";
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::types::{PortMatch, Protocol};
-use model::{AttachMode, Budget, Probe, ProbeTarget};
+use model::http::{BackendTraits, HttpListener, StreamListener, default_route};
+use model::{AttachMode, Budget, Probe, ProbeTarget, Service};
 use proptest::prelude::*;
 use proxy_common::service::{Mode, Selection};
 use std::collections::HashMap;
@@ -41,8 +42,8 @@ fn a_small_file_gets_its_defaults() {
         loaded.warnings.pretty(false)
     );
     let config = loaded.config;
-    assert_eq!(config.l4.interfaces[0].attach, AttachMode::Auto);
-    assert_eq!(config.l4.pin_dir, Path::new("/sys/fs/bpf/sluice"));
+    assert_eq!(config.data_plane().interfaces[0].attach, AttachMode::Auto);
+    assert_eq!(config.data_plane().pin_dir, Path::new("/sys/fs/bpf/sluice"));
     assert_eq!(config.admin.listen, None);
     let listener = &config.listeners[0];
     assert_eq!(listener.vip.to_string(), "192.0.2.10/32");
@@ -96,17 +97,26 @@ services:
 "#,
     )
     .config;
-    assert_eq!(config.l4.interfaces[0].attach, AttachMode::Generic);
     assert_eq!(
-        config.l4.tunnel_source_v4.unwrap().to_string(),
+        config.data_plane().interfaces[0].attach,
+        AttachMode::Generic
+    );
+    assert_eq!(
+        config.data_plane().tunnel_source_v4.unwrap().to_string(),
         "172.16.0.0/16"
     );
-    assert_eq!(config.l4.tunnel_source_v6.unwrap().to_string(), "100::/96");
     assert_eq!(
-        (config.l4.gue_port, config.l4.selection_seed),
+        config.data_plane().tunnel_source_v6.unwrap().to_string(),
+        "100::/96"
+    );
+    assert_eq!(
+        (
+            config.data_plane().gue_port,
+            config.data_plane().selection_seed
+        ),
         (6081, u64::MAX)
     );
-    assert_eq!(config.l4.route_ttl, Duration::from_millis(1500));
+    assert_eq!(config.data_plane().route_ttl, Duration::from_millis(1500));
     let listener = &config.listeners[0];
     assert_eq!(
         (listener.port, listener.protocol),
@@ -133,6 +143,139 @@ services:
     assert_eq!(http.host.as_deref(), Some("example.org"));
     assert_eq!((check.port, check.target), (Some(80), ProbeTarget::Vip));
     assert_eq!((check.jitter, check.damping.suppress), (0.125, 2.5));
+}
+
+/// The keys of the proxy paths, each with a value that is not its default.
+const PROXIES: &str = r#"
+workers: {count: 3, drain_timeout: 5s}
+listeners:
+  - name: web
+    kind: http
+    address: "::"
+    port: 8080
+    service: app
+    proxy_protocol_from: [192.0.2.0/24]
+    limits: {fields: 7, head: 4KiB, target: 1KiB, body: 10MiB, connections: 9, requests_per_connection: 11}
+    timeouts: {head: 1s, body_idle: 2s, body_rate: 0, idle: 3s, write: 4s, linger: 0s}
+    http2: {enabled: false, max_streams: 1, stream_window: 64KiB, connection_window: 128KiB, max_frame: 32KiB, max_resets: 2, max_control_frames: 3, abuse_window: 1m}
+    forwarded: {trusted: [10.0.0.0/8], x_forwarded: false, x_real_ip: true, forwarded: true, via: edge, request_id: true}
+    access_log: {to: /var/log/a.log, format: haproxy, share: 50%}
+    trace_share: 1%
+    security_headers: strict
+  - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout}
+  - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}}
+  - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app}
+routes:
+  - name: all
+    listeners: [web]
+    hosts: [WWW.Example.com, "*.example.com"]
+    match:
+      - /prefix
+      - path: {exact: /a}
+        method: PUT
+        headers: {X-A: 1, x-b: {prefix: b}, x-c: {regex: c+}, x-d: {present: true}, x-e: {present: false}}
+        query: {q: v}
+        cookies: {c: {exact: "${NONE:-d}"}}
+        sources: ["2001:db8::/32"]
+    split: {services: {app: 9, next: 1}, sticky: {field: X-User}}
+    rewrite: {path: {regex: "^/a", replacement: "/$0"}, host: app.internal:81}
+    request_headers: {remove: [X-R], set: {X-S: s}, add: {X-T: true}}
+    response_headers: {add: {X-U: u}}
+    security_headers: basic
+    mirror: {service: next, share: 2%, max_body: 1KiB}
+    fault: {delay: {time: 1s, share: 3%}, abort: {status: 503, share: 4%}}
+    timeout: 8s
+  - {name: moved, match: [/m], redirect: {status: 308, scheme: https, host: h.example, port: 8443, path: {prefix: /n}, keep_query: false}}
+  - {name: gone, match: [/g], respond: {status: 410, body: gone, content_type: text/html}}
+  - {name: files, match: [/f], files: {root: /srv, index: [], list: true, strip_prefix: /f, precompressed: [gzip], cache_control: no-cache, fallback: 404.html}}
+services:
+  - name: app
+    protocol: h2
+    balance: {policy: ring, hash_on: {query: q}, panic_threshold: 50%, slow_start: 9s}
+    sticky_cookie: {name: s, max_age: 1h, path: /a, secure: true, http_only: false, same_site: strict}
+    connections: {max: 1, queue: 2, queue_timeout: 3s, max_idle: 4, keepalive: 0s, max_streams: 5}
+    send_proxy: v1
+    subset: {version: 2}
+    zone: here
+    timeouts: {connect: 1s, response: 2s, idle: 3s}
+    backends:
+      - {dns: "App.internal:80", backup: true, weight: 3, labels: {version: 2}}
+      - "127.0.0.1:80"
+      - {srv: _http._tcp.example.com, zone: there}
+      - {address: "[::1]:80", tier: 2, labels: {version: 2}, max_connections: 0}
+  - {name: next, backends: ["10.1.0.9:80"]}
+"#;
+
+#[test]
+fn every_key_of_the_proxies_reaches_the_model() {
+    let loaded = good(PROXIES);
+    let warnings = loaded.warnings.pretty(false);
+    assert!(loaded.warnings.is_empty(), "{warnings}");
+    let config = loaded.config;
+    assert_eq!(config.l4, None);
+    insta::assert_debug_snapshot!((
+        &config.workers,
+        &config.http_listeners,
+        &config.stream_listeners,
+        &config.routes
+    ));
+    insta::assert_debug_snapshot!(
+        config
+            .services
+            .iter()
+            .map(|service| (&service.backends, &service.upstream))
+            .collect::<Vec<_>>()
+    );
+    let text = effective_yaml(&config);
+    assert_eq!(good(&text).config, config, "{text}");
+    assert_eq!(effective_yaml(&good(&text).config), text);
+}
+
+#[test]
+fn what_is_built_in_code_is_what_a_small_file_says() {
+    let config = good(
+        "
+listeners:
+  - {name: web, kind: http, address: 0.0.0.0, port: 8080, service: app}
+  - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app}
+services:
+  - {name: app, backends: ['127.0.0.1:9000']}
+",
+    )
+    .config;
+    let mut service = Service::new("app");
+    let backend = "127.0.0.1:9000".parse().unwrap();
+    service.push_backend(backend, 1, BackendTraits::default());
+    let expected = Config {
+        http_listeners: vec![HttpListener::new("web", "0.0.0.0:8080".parse().unwrap())],
+        stream_listeners: vec![StreamListener::new(
+            "db",
+            Protocol::Tcp,
+            "0.0.0.0:5432".parse().unwrap(),
+            "app",
+        )],
+        routes: vec![default_route("web", "app")],
+        services: vec![service],
+        ..Config::default()
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn a_service_of_the_kernel_and_of_a_proxy_shows_all_its_keys() {
+    let text = format!("{SMALL}    balance: random\n").replace(
+        "services:",
+        "  - {name: site, kind: http, address: 127.0.0.1, port: 80, service: web}\nservices:",
+    );
+    let loaded = good(&text);
+    let warnings = loaded.warnings.pretty(false);
+    assert!(loaded.warnings.is_empty(), "{warnings}");
+    let shown = effective(&loaded.config);
+    let service = &shown["services"][0];
+    assert_eq!(service["mode"], "nat");
+    assert_eq!(service["balance"]["policy"], "random");
+    assert_eq!(service["timeouts"]["syn"], "1m");
+    assert_eq!(service["timeouts"]["connect"], "5s");
 }
 
 #[test]
@@ -182,7 +325,7 @@ services:
         set.get(name).map(|value| (*value).to_owned())
     });
     let config = loaded.unwrap().config;
-    assert_eq!(config.l4.interfaces[0].name, "eth0");
+    assert_eq!(config.data_plane().interfaces[0].name, "eth0");
     assert_eq!(config.listeners[0].port, PortMatch::One(8080));
     assert_eq!(config.services[0].backends[0].name, "10.1.0.1:80");
     assert_eq!(config.services[0].backends[0].weight, 7);

@@ -14,7 +14,7 @@ pub(crate) const RING_SIZE: u32 = 251;
 
 pub(crate) fn config(listeners: Vec<Listener>, services: Vec<Service>) -> Config {
     Config {
-        l4: L4 {
+        l4: Some(L4 {
             interfaces: Vec::new(),
             pin_dir: "/sys/fs/bpf/test".into(),
             flow_capacity: 1024,
@@ -26,14 +26,14 @@ pub(crate) fn config(listeners: Vec<Listener>, services: Vec<Service>) -> Config
             route_ttl: Duration::from_secs(1),
             icmp_per_second: 100,
             sample_every: 0,
-        },
+        }),
         admin: Admin {
             socket: "/run/test.sock".into(),
             listen: None,
         },
         listeners,
         services,
-        guard: Guard::default(),
+        ..Config::default()
     }
 }
 
@@ -72,6 +72,7 @@ pub(crate) fn service(name: &str, mode: Mode, backends: &[&str]) -> Service {
         drain_timeout: Duration::from_secs(30),
         backends: backends.iter().map(|address| backend(address, 1)).collect(),
         health: None,
+        ..Service::new("")
     }
 }
 
@@ -136,7 +137,7 @@ pub(crate) fn follow_with_few_checks(store: &mut FakeStore, config: &Config) -> 
 
 /// Makes fresh maps follow a configuration.
 pub(crate) fn fresh(config: &Config) -> (FakeStore, Plan) {
-    let mut store = FakeStore::new(config.l4.backend_capacity);
+    let mut store = FakeStore::new(config.data_plane().backend_capacity);
     let plan = follow_on(&mut store, config, &Overlay::default());
     (store, plan)
 }

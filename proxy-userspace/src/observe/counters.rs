@@ -3,9 +3,13 @@
 //! Plain atomics: written by whichever task sees the event, read at a scrape. The only lock is
 //! around the probe histograms, taken once per probe and per scrape.
 
+use crate::observe::access_log::LogCounters;
+use crate::observe::http::ProxyMetrics;
+use crate::observe::trace::SpanCounters;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Upper bounds of the probe histogram's buckets, in seconds.
@@ -32,6 +36,19 @@ pub struct Counters {
     kernel_errors: Mutex<BTreeMap<&'static str, u64>>,
     /// Durations of probes.
     probes: Mutex<Histogram>,
+    /// What the proxy paths count, once there are any.
+    pub proxy: OnceLock<ProxySources>,
+}
+
+/// Where the numbers of the proxy paths come from.
+#[derive(Debug)]
+pub struct ProxySources {
+    /// What workers count.
+    pub metrics: Arc<ProxyMetrics>,
+    /// What becomes of access logs.
+    pub logs: Arc<LogCounters>,
+    /// What becomes of spans.
+    pub spans: Arc<SpanCounters>,
 }
 
 impl Counters {

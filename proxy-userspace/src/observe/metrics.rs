@@ -4,18 +4,15 @@
 //! configuration leaves the page with it, and a counter is what the kernel's map says now.
 
 use crate::observe::build;
-use crate::observe::counters::{Counters, Histogram, PROBE_BUCKETS};
-use crate::observe::names::{self, Kind, Metric};
+use crate::observe::counters::{Counters, PROBE_BUCKETS};
+use crate::observe::families::{Families, Value};
+use crate::observe::http::export;
+use crate::observe::names::{self, Metric};
 use crate::observe::process::ProcessUsage;
 use crate::observe::view::View;
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
@@ -58,12 +55,13 @@ struct Page {
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut families = Families(&mut encoder);
+        let mut families = Families::new(&mut encoder);
         self.daemon(&mut families)?;
         self.packets(&mut families)?;
         self.listeners(&mut families)?;
         self.backends(&mut families)?;
         self.health(&mut families)?;
+        export::proxy(self.counters.proxy.get(), &mut families)?;
         self.data_plane(&mut families)?;
         self.process(&mut families)
     }
@@ -213,7 +211,12 @@ impl Page {
             Some(([service, backend], health.last_probe_seconds?.into()))
         });
         out.many(names::HEALTH_LAST_DURATION, last)?;
-        out.histogram(names::HEALTH_DURATION, &self.counters.probes())
+        let probes = self.counters.probes();
+        out.histograms::<&str, 0>(
+            names::HEALTH_DURATION,
+            &PROBE_BUCKETS,
+            [([], probes.sum, &probes.buckets[..])],
+        )
     }
 
     fn data_plane(&self, out: &mut Families) -> fmt::Result {
@@ -261,105 +264,6 @@ impl Page {
         out.one(names::PROCESS_FDS, process.open_fds)?;
         out.one(names::PROCESS_MAX_FDS, process.max_fds)
     }
-}
-
-/// A sample.
-#[derive(Clone, Copy, Debug)]
-enum Value {
-    Integer(u64),
-    Float(f64),
-}
-
-impl From<u64> for Value {
-    fn from(value: u64) -> Self {
-        Self::Integer(value)
-    }
-}
-
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self::Float(value)
-    }
-}
-
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Self::Integer(value.into())
-    }
-}
-
-impl Value {
-    fn encode(self, metric: Metric, sample: MetricEncoder) -> fmt::Result {
-        match (self, metric.kind) {
-            (Self::Integer(value), Kind::Counter) => ConstCounter::new(value).encode(sample),
-            (Self::Float(value), Kind::Counter) => ConstCounter::new(value).encode(sample),
-            (Self::Integer(value), _) => ConstGauge::new(value).encode(sample),
-            (Self::Float(value), _) => ConstGauge::new(value).encode(sample),
-        }
-    }
-}
-
-/// Writes whole families, so that HELP and TYPE lines come once and before the samples.
-struct Families<'a, 'b>(&'a mut DescriptorEncoder<'b>);
-
-impl Families<'_, '_> {
-    /// A family with one sample and no labels.
-    fn one(&mut self, metric: Metric, value: impl Into<Value>) -> fmt::Result {
-        debug_assert!(metric.labels.is_empty(), "{}", metric.name);
-        value.into().encode(metric, self.family(metric)?)
-    }
-
-    /// A family with a sample for each row.
-    fn many<'v, const N: usize>(
-        &mut self,
-        metric: Metric,
-        rows: impl IntoIterator<Item = ([&'v str; N], Value)>,
-    ) -> fmt::Result {
-        let mut family = self.family(metric)?;
-        for (values, value) in rows {
-            value.encode(metric, family.encode_family(&labels(metric, values))?)?;
-        }
-        Ok(())
-    }
-
-    /// The head of a family.
-    fn family(&mut self, metric: Metric) -> Result<MetricEncoder<'_>, fmt::Error> {
-        let kind = match metric.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-            Kind::Histogram => MetricType::Histogram,
-            Kind::Info => MetricType::Info,
-        };
-        // The encoder appends these suffixes itself.
-        let name = metric.name;
-        let stem = name
-            .strip_suffix("_total")
-            .or_else(|| name.strip_suffix("_info"));
-        self.0
-            .encode_descriptor(stem.unwrap_or(name), metric.help, None, kind)
-    }
-
-    /// A family that holds facts.
-    fn info<const N: usize>(&mut self, metric: Metric, values: [&str; N]) -> fmt::Result {
-        self.family(metric)?.encode_info(&labels(metric, values))
-    }
-
-    /// A family that is one histogram.
-    fn histogram(&mut self, metric: Metric, histogram: &Histogram) -> fmt::Result {
-        let bounds = PROBE_BUCKETS.iter().copied().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
-        self.family(metric)?.encode_histogram::<NoLabelSet>(
-            histogram.sum,
-            histogram.count,
-            &buckets,
-            None,
-        )
-    }
-}
-
-fn labels<const N: usize>(metric: Metric, values: [&str; N]) -> Vec<(&'static str, &str)> {
-    debug_assert_eq!(metric.labels.len(), N, "{}", metric.name);
-    metric.labels.iter().copied().zip(values).collect()
 }
 
 #[cfg(test)]
@@ -412,6 +316,7 @@ mod tests {
 
     fn text() -> String {
         let counters = Counters::default();
+        let _series = export::testing::one_of_each(&counters);
         counters.probe(Duration::from_millis(2));
         counters.kernel_error("update");
         page(
@@ -438,6 +343,11 @@ mod tests {
             r#"sluice_kernel_errors_total{call="update"} 1"#,
             r#"sluice_health_probe_duration_seconds_bucket{le="+Inf"} 1"#,
             "sluice_config_last_reload_successful 1",
+            r#"sluice_requests_total{listener="in",route="all",method="GET",code="200"} 1"#,
+            r#"sluice_request_duration_seconds_bucket{le="0.0025",listener="in",route="all"} 1"#,
+            r#"sluice_refusals_total{listener="in",side="client",reason="obs_fold"} 1"#,
+            r#"sluice_upstream_requests_total{service="web",backend="a",code="none"} 1"#,
+            r#"sluice_log_dropped_total{reason="behind"} 0"#,
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
         }

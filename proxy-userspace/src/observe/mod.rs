@@ -9,11 +9,17 @@
 //! One [`view::View`] is built per question and handed to all of them, so that the numbers of the
 //! command line, the metrics and the live display can never disagree about what a word means.
 
+pub mod access_log;
 pub mod build;
+pub mod calendar;
+pub mod clock;
 pub mod counters;
+mod families;
+pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod process;
 pub mod readiness;
+pub mod trace;
 pub mod view;

@@ -114,6 +114,47 @@ metrics! {
     HEALTH_DURATION = "sluice_health_probe_duration_seconds", Histogram, [],
         "Time that health probes took, passed or failed.";
 
+    CONNECTIONS = "sluice_connections_total", Counter, ["listener"],
+        "Connections that a proxy listener took.";
+    CONNECTIONS_ACTIVE = "sluice_connections_active", Gauge, ["listener"],
+        "Connections of a proxy listener that are open.";
+    REQUESTS_ACTIVE = "sluice_requests_active", Gauge, ["listener"],
+        "Requests in progress.";
+    ENDS = "sluice_request_ends_total", Counter, ["listener", "end"],
+        "Exchanges by how they ended.";
+    REFUSALS = "sluice_refusals_total", Counter, ["listener", "side", "reason"],
+        "Messages that were refused, by who sent them and why.";
+    REQUESTS = "sluice_requests_total", Counter, ["listener", "route", "method", "code"],
+        "Requests by method and by the status that the client was sent.";
+    REQUEST_DURATION = "sluice_request_duration_seconds", Histogram, ["listener", "route"],
+        "Time from a request's first octet to its response's last.";
+    REQUEST_BYTES = "sluice_request_bytes_total", Counter, ["listener", "route"],
+        "Octets of requests received from clients.";
+    RESPONSE_BYTES = "sluice_response_bytes_total", Counter, ["listener", "route"],
+        "Octets of responses sent to clients.";
+    UPSTREAM_REQUESTS = "sluice_upstream_requests_total", Counter, ["service", "backend", "code"],
+        "Requests sent to the backend, by its status.";
+    UPSTREAM_CONNECT_DURATION = "sluice_upstream_connect_duration_seconds", Histogram, ["service", "backend"],
+        "Time that opening connections to the backend took.";
+    UPSTREAM_CONNECT_FAILURES = "sluice_upstream_connect_failures_total", Counter, ["service", "backend", "reason"],
+        "Connections to the backend that could not be opened.";
+    UPSTREAM_CONNECTIONS_ACTIVE = "sluice_upstream_connections_active", Gauge, ["service", "backend"],
+        "Connections to the backend that serve a request.";
+    UPSTREAM_CONNECTIONS_IDLE = "sluice_upstream_connections_idle", Gauge, ["service", "backend"],
+        "Connections to the backend that are kept for the next request.";
+    RETRIES = "sluice_retries_total", Counter, ["service", "reason"],
+        "Attempts after a request's first, by why they were made.";
+    QUEUE_DURATION = "sluice_upstream_queue_duration_seconds", Histogram, ["service"],
+        "Waits for a place at a backend, of requests that had to wait.";
+    LOG_LINES = "sluice_log_lines_total", Counter, [],
+        "Lines written to access logs.";
+    LOG_DROPPED = "sluice_log_dropped_total", Counter, ["reason"],
+        "Lines lost because the writer was too far behind, or because a write failed.";
+    LOG_ERRORS = "sluice_log_errors_total", Counter, [],
+        "Access logs that could not be written to or opened.";
+    SPANS = "sluice_trace_spans_total", Counter, ["result"],
+        "Spans by whether they were exported, dropped because the queue was full, or refused.";
+
     MAP_ENTRIES = "sluice_bpf_map_entries", Gauge, ["map"],
         "Entries in use of a map of the data plane; for flows as of the last complete sweep.";
     MAP_CAPACITY = "sluice_bpf_map_capacity", Gauge, ["map"],

@@ -40,6 +40,12 @@ impl<P: Plane> Control<P> {
             Command::Events(query, reply) => drop(reply.send(self.events(query))),
             Command::Capture(query, reply) => drop(reply.send(self.capture(&query))),
             Command::Config(reply) => drop(reply.send(Ok(Box::new(self.config.clone())))),
+            Command::ReopenLogs(reply) => {
+                if let Some(workers) = &self.workers {
+                    workers.reopen_logs();
+                }
+                let _ = reply.send(Ok(()));
+            }
             // The loop ends before it comes here.
             Command::Stop(_, reply) => drop(reply.send(Err(Refusal::stopping()))),
         }
@@ -108,11 +114,13 @@ impl<P: Plane> Control<P> {
     /// Changes a drain in the data plane, or changes nothing.
     fn set_drain(&mut self, service: &str, backend: &str, drain: Drain) -> Result<(), Refusal> {
         let before = std::mem::replace(&mut self.overlay.entry(service, backend).drain, drain);
-        self.try_replan().map(drop).map_err(|error| {
+        self.try_replan().map_err(|error| {
             self.overlay.entry(service, backend).drain = before;
             self.fall_behind(&error);
             Refusal::internal(&error)
-        })
+        })?;
+        self.proxies_follow();
+        Ok(())
     }
 
     fn backend_answer(&mut self, service: &str, backend: &str) -> Result<BackendAnswer, Refusal> {
@@ -283,8 +291,8 @@ impl<P: Plane> Control<P> {
         let configured = Some(self.configured_sampling).filter(|&every| every > 0);
         let asked = self.parts.events.sampling();
         let finest = configured.into_iter().chain(asked).min().unwrap_or(0);
-        if self.config.l4.sample_every != finest {
-            self.config.l4.sample_every = finest;
+        if self.config.data_plane().sample_every != finest {
+            self.config.data_plane_mut().sample_every = finest;
             self.replan("sampling");
         }
     }

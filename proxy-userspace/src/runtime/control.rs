@@ -7,6 +7,7 @@ use super::names::SharedNames;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
 use super::source::Source;
+use super::workers::Workers;
 use crate::admin::api::chain;
 use crate::admin::control::Command;
 use crate::config::model::Config;
@@ -85,6 +86,8 @@ pub(crate) struct Control<P> {
     pub(super) transitions: HashMap<BackendName, u64>,
     pub(super) sweep: SweepTotals,
     pub(super) parts: Parts,
+    /// The proxy paths, if there are any.
+    pub(super) workers: Option<Workers>,
     /// Why the data plane does not follow, if it does not.
     pub(super) behind: Option<String>,
     pub(super) ticks: u64,
@@ -141,7 +144,7 @@ impl<P: Plane> Control<P> {
         let mut control = Self {
             plane,
             source,
-            configured_sampling: config.l4.sample_every,
+            configured_sampling: config.data_plane().sample_every,
             config,
             config_state,
             overlay,
@@ -156,6 +159,7 @@ impl<P: Plane> Control<P> {
             transitions: HashMap::new(),
             sweep: SweepTotals::default(),
             parts,
+            workers: None,
             behind: None,
             ticks: 0,
         };
@@ -175,7 +179,7 @@ impl<P: Plane> Control<P> {
         };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
-        self.attached = self.plane.attach(&self.config.l4.interfaces)?;
+        self.attached = self.plane.attach(&self.config.data_plane().interfaces)?;
         self.plane.steer_probes(overlay::steered(&self.config))?;
         self.mark_probes();
         self.resolve_neighbours();
@@ -279,9 +283,20 @@ impl<P: Plane> Control<P> {
         self.publish_readiness();
     }
 
+    /// True if anything is balanced in the kernel.
+    pub(crate) fn has_plane(&self) -> bool {
+        self.config.l4.is_some()
+    }
+
     /// Ends the data plane, or lets go of it.
     pub(crate) fn release(self, keep: bool) -> Result<(), PlaneError> {
         self.plane.release(keep)
+    }
+
+    /// Takes the proxy paths over, which serve this configuration already.
+    pub(crate) fn adopt_workers(&mut self, workers: Option<Workers>) {
+        self.workers = workers;
+        self.proxies_follow();
     }
 
     fn health_changed(&mut self, changes: &[HealthChange]) {
@@ -290,6 +305,7 @@ impl<P: Plane> Control<P> {
         }
         if overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor) {
             self.replan("health change");
+            self.proxies_follow();
         }
         self.publish_readiness();
     }

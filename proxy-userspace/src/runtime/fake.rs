@@ -107,7 +107,7 @@ impl Plane for FakePlane {
 
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError> {
         let mut world = self.world.lock();
-        if world.flow_capacity == config.l4.flow_capacity {
+        if world.flow_capacity == config.data_plane().flow_capacity {
             // Adopts what is in force, if something else was being filled.
             if let Some(old) = world.staged.take() {
                 world.store = old;

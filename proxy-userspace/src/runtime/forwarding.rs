@@ -28,7 +28,7 @@ pub(super) fn switched_off(config: &Config, read: impl Fn(&str) -> Option<String
             IpAddr::V6(_) => "ipv6",
         })
         .collect();
-    let interfaces = config.l4.interfaces.iter();
+    let interfaces = config.data_plane().interfaces.iter();
     // Probes to VIPs start on their way to the backend from there.
     let loopback = overlay::probes_vips(config).then_some(LOOPBACK);
     let names = interfaces

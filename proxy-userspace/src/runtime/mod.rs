@@ -24,6 +24,7 @@
 //! task *behind*: it tries again with each tick, from what the maps then hold, and `/readyz` says
 //! so meanwhile.
 
+pub mod alone;
 mod capture;
 mod commands;
 mod control;
@@ -32,9 +33,11 @@ mod events;
 mod forwarding;
 mod guard;
 mod names;
+mod no_plane;
 mod overlay;
 mod plane;
 mod probing;
+mod proxies;
 mod real;
 mod reload;
 mod signals;
@@ -42,6 +45,7 @@ mod source;
 mod start;
 mod view;
 mod watch;
+pub mod workers;
 pub use control::BeginError;
 pub use plane::PlaneError;
 pub use source::{FileSource, Source};

@@ -20,7 +20,7 @@ pub(crate) fn probes_vips(config: &Config) -> bool {
 
 /// The interfaces on which probes to VIPs are to be steered; `None` if there are no such probes.
 pub(crate) fn steered(config: &Config) -> Option<&[Interface]> {
-    probes_vips(config).then_some(&config.l4.interfaces[..])
+    probes_vips(config).then_some(&config.data_plane().interfaces[..])
 }
 
 /// The checks of a configuration. A backend that the data plane knows starts with the verdict

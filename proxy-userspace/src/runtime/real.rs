@@ -53,7 +53,7 @@ pub(super) struct Readers {
 impl KernelPlane {
     /// Opens it for a configuration; must run inside a tokio runtime.
     pub(super) fn open(config: &Config, readers: Readers) -> Result<(Self, Adoption), PlaneError> {
-        let wanted = (config.l4.clone(), snat_addresses(config));
+        let wanted = (config.data_plane().clone(), snat_addresses(config));
         let (plane, adoption) = DataPlane::open(&wanted.0, wanted.1)?;
         let mut kernel = Self {
             open: None,
@@ -126,7 +126,7 @@ fn random_words() -> [u64; 5] {
 
 /// Backends whose tunnels have no configured source address.
 fn need_source(config: &Config) -> impl Iterator<Item = IpAddr> {
-    let l4 = &config.l4;
+    let l4 = config.data_plane();
     let tunnels = config
         .services
         .iter()
@@ -176,7 +176,7 @@ impl Plane for KernelPlane {
     }
 
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError> {
-        let wanted = (config.l4.clone(), snat_addresses(config));
+        let wanted = (config.data_plane().clone(), snat_addresses(config));
         let open = self.open.take().ok_or(PlaneError::Closed)?;
         let Some(reason) = open.plane.misfit(&wanted.0, wanted.1) else {
             self.open = Some(open);

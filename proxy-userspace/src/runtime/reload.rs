@@ -11,6 +11,7 @@
 use super::control::{Control, epoch_seconds};
 use super::overlay;
 use super::plane::{Plane, PlaneError};
+use super::workers::Prepared;
 use crate::admin::api::{Refusal, RefusalKind, ReloadAnswer, chain};
 use crate::config::model::Config;
 use crate::kernel::apply::{ReplaceError, Target, follow, replace};
@@ -25,6 +26,7 @@ struct Next {
     config: Config,
     overlay: Overlay,
     host: Host,
+    proxies: Option<Prepared>,
 }
 
 impl<P: Plane> Control<P> {
@@ -63,6 +65,7 @@ impl<P: Plane> Control<P> {
 
     fn try_reload(&mut self) -> Result<ReloadAnswer, Refusal> {
         let (mut config, mut warnings) = self.source.load()?;
+        check_kept(&self.config, &config)?;
         warnings.extend(keep_fixed(&self.config, &mut config));
         let changes = crate::config::diff(&self.config, &config);
         let changes = changes.iter().map(ToString::to_string).collect();
@@ -85,8 +88,17 @@ impl<P: Plane> Control<P> {
         })
     }
 
-    /// Replaces the health checks and lays health and drains over the new configuration.
+    /// Replaces the health checks and lays health and drains over the new configuration. What the
+    /// proxy paths need (sockets, files) is had first: that may be refused.
     fn prepare(&mut self, config: Config) -> Result<Next, Refusal> {
+        let proxies = match &mut self.workers {
+            Some(workers) => Some(workers.prepare(&config).map_err(internal)?),
+            None if config.http_listeners.is_empty() => None,
+            None => {
+                let message = "the first HTTP listener was added: that needs a restart";
+                return Err(Refusal::new(RefusalKind::Conflict, message));
+            }
+        };
         let checks = overlay::checks_for(&config, &self.kernel, &self.overlay)
             .map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
         self.parts.monitor.reconcile(checks);
@@ -98,6 +110,7 @@ impl<P: Plane> Control<P> {
             config,
             overlay,
             host,
+            proxies,
         })
     }
 
@@ -109,9 +122,10 @@ impl<P: Plane> Control<P> {
         } else {
             self.replace(next)?
         };
-        let attach = renewed || next.config.l4.interfaces != self.config.l4.interfaces;
+        let attach =
+            renewed || next.config.data_plane().interfaces != self.config.data_plane().interfaces;
         if attach {
-            match self.plane.attach(&next.config.l4.interfaces) {
+            match self.plane.attach(&next.config.data_plane().interfaces) {
                 Ok(attached) => self.attached = attached,
                 Err(error) => {
                     let refusal = internal(error);
@@ -196,7 +210,7 @@ impl<P: Plane> Control<P> {
             Ok(plan) => drop(self.take(plan)),
             Err(error) => self.fall_behind(&error),
         }
-        match self.plane.attach(&self.config.l4.interfaces) {
+        match self.plane.attach(&self.config.data_plane().interfaces) {
             Ok(attached) => self.attached = attached,
             Err(error) => error!(error = %chain(&error), "cannot attach as before"),
         }
@@ -215,11 +229,15 @@ impl<P: Plane> Control<P> {
 
     /// The point of no return: from here on the new configuration is the one in force.
     fn swap(&mut self, next: Next, plan: Plan) {
-        self.configured_sampling = next.config.l4.sample_every;
+        self.configured_sampling = next.config.data_plane().sample_every;
         self.config = next.config;
         self.overlay = next.overlay;
         self.host = next.host;
         self.take(plan);
+        if let (Some(workers), Some(prepared)) = (&mut self.workers, next.proxies) {
+            workers.put_in_force(prepared);
+        }
+        self.proxies_follow();
         let config = &self.config;
         self.drains.retain(|(service, backend)| {
             let service = config.service(service);
@@ -236,6 +254,15 @@ impl<P: Plane> Control<P> {
     }
 }
 
+/// What a running daemon cannot become.
+fn check_kept(old: &Config, new: &Config) -> Result<(), Refusal> {
+    let refuse = |message: &str| Err(Refusal::new(RefusalKind::Conflict, message));
+    if old.l4.is_none() && new.l4.is_some() {
+        return refuse("`l4` was added: the kernel part needs a restart of the daemon");
+    }
+    Ok(())
+}
+
 /// Keeps what cannot change while the daemon runs; returns a warning for each such change.
 fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -244,9 +271,15 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
             "`{key}` has changed: this takes effect when the daemon is restarted"
         ));
     };
-    if new.l4.pin_dir != old.l4.pin_dir {
+    if new.workers.count != old.workers.count {
+        warn("workers.count");
+        new.workers.count = old.workers.count;
+    }
+    if new.data_plane().pin_dir != old.data_plane().pin_dir {
         warn("l4.pin_dir");
-        new.l4.pin_dir.clone_from(&old.l4.pin_dir);
+        new.data_plane_mut()
+            .pin_dir
+            .clone_from(&old.data_plane().pin_dir);
     }
     if new.admin.socket != old.admin.socket {
         warn("admin.socket");

@@ -64,7 +64,7 @@ impl Signals {
         let mut stops = 0;
         loop {
             match self.next().await {
-                Asked::Reopen => info!("logs go to standard error: there is no file to reopen"),
+                Asked::Reopen => send(&handle, Command::ReopenLogs),
                 Asked::Reload => {
                     // The control task logs and counts how it ends.
                     send(&handle, Command::Reload);

@@ -14,23 +14,26 @@ use super::control::{BeginError, Control, Parts, TICK, epoch_seconds};
 use super::events::EventHub;
 use super::forwarding;
 use super::names::SharedNames;
-use super::plane::PlaneError;
+use super::no_plane::NoPlane;
+use super::plane::{Plane, PlaneError};
 use super::probing::CountingProber;
+use super::proxies;
 use super::real::{KernelPlane, Readers};
 use super::signals::{self, Signals};
 use super::source::{FileSource, Source};
+use super::workers::{Workers, WorkersError};
 use crate::admin::api::{Refusal, chain};
-use crate::admin::control::Handle;
+use crate::admin::control::{Command, Handle};
 use crate::admin::guard::HostPolicy;
 use crate::admin::routes::{self, Shared};
 use crate::admin::server;
 use crate::admin::socket::{AdminSocket, SocketError};
-use crate::config::model::Config;
-use crate::health;
+use crate::config::model::{Admin, Config};
+use crate::health::{self, HealthChange};
 use crate::kernel::attach;
 use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
-use crate::observe::counters::Counters;
+use crate::observe::counters::{Counters, ProxySources};
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{Daemon, Phase};
 use std::io;
@@ -60,6 +63,11 @@ pub enum StartError {
     /// The configuration has faults.
     #[error("{0}")]
     Config(Refusal),
+    /// Nothing is balanced in the kernel.
+    #[error(
+        "the configuration has no section `l4`, and this daemon serves listeners of kind `l4` only"
+    )]
+    NoDataPlane,
     /// The admin socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -72,6 +80,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The proxy paths cannot be served.
+    #[error(transparent)]
+    Workers(#[from] WorkersError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -114,6 +125,12 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     for warning in warnings {
         warn!("{warning}");
     }
+    if config.l4.is_none() {
+        return Err(StartError::NoDataPlane);
+    }
+    if config.has_proxies() {
+        warn!("only listeners of kind `l4` are served; the others are not yet");
+    }
     let signals = Signals::new().map_err(StartError::Signals)?;
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
     let tcp = listen(config.admin.listen).await?;
@@ -131,35 +148,88 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     );
 
     let mut tasks = Tasks::default();
-    let admin = config.admin.clone();
+    let workers = proxies::start(&config)?;
+    if let Some(workers) = &workers {
+        let _ = counters.proxy.set(ProxySources {
+            metrics: Arc::clone(workers.metrics()),
+            logs: Arc::clone(workers.log_counters()),
+            spans: Arc::default(),
+        });
+    }
     let (parts, readers) = parts(&config, monitor, &counters, &readiness, &mut tasks);
-    let mut control = begin(config, source, parts, readers)?;
     tasks.spawn(driver.run(std::future::pending()));
     let shared = Shared {
         handle: handle.clone(),
         counters,
         readiness,
     };
-    let (stopping, admin_tasks) = serve(shared, unix, tcp);
-    match admin.listen {
-        Some(listen) => info!(socket = %admin.socket.display(), %listen, "ready"),
-        None => info!(socket = %admin.socket.display(), "ready"),
+    let around = Surroundings {
+        admin: config.admin.clone(),
+        shared,
+        sockets: (unix, tcp),
+        signals,
+        commands,
+        changes,
+        workers,
+        options,
+    };
+    if config.l4.is_some() {
+        let control = begin(config, source, parts, readers)?;
+        around.serve(control, tasks).await
+    } else {
+        let control = Control::begin(NoPlane::default(), Box::new(source), config, parts)?;
+        around.serve(control, tasks).await
     }
-    signals::ready();
+}
 
-    let hurry: Arc<Notify> = Arc::default();
-    tasks.spawn(signals.forward(handle, Arc::clone(&hurry)));
-    let ending = control
-        .run(commands, changes, options.stop_delay, &hurry)
-        .await;
-    end(control, ending.keep_dataplane || options.keep_dataplane)?;
-    drop(tasks);
-    let _ = stopping.send(true);
-    for task in admin_tasks {
-        let _ = task.await;
+/// What the daemon is, around its control task.
+struct Surroundings {
+    admin: Admin,
+    shared: Shared,
+    sockets: (UnixListener, Option<TcpListener>),
+    signals: Signals,
+    commands: mpsc::Receiver<Command>,
+    changes: mpsc::UnboundedReceiver<HealthChange>,
+    workers: Option<Workers>,
+    options: Options,
+}
+
+impl Surroundings {
+    /// Serves until told to stop, and ends.
+    async fn serve<P: Plane>(
+        self,
+        mut control: Control<P>,
+        mut tasks: Tasks,
+    ) -> Result<(), StartError> {
+        control.adopt_workers(self.workers);
+        let handle = self.shared.handle.clone();
+        let (stopping, admin_tasks) = serve(self.shared, self.sockets.0, self.sockets.1);
+        let socket = self.admin.socket.display();
+        match self.admin.listen {
+            Some(listen) => info!(%socket, %listen, "ready"),
+            None => info!(%socket, "ready"),
+        }
+        signals::ready();
+        let hurry: Arc<Notify> = Arc::default();
+        tasks.spawn(self.signals.forward(handle, Arc::clone(&hurry)));
+        let ending = control
+            .run(self.commands, self.changes, self.options.stop_delay, &hurry)
+            .await;
+        signals::stopping();
+        control.set_phase(Phase::Stopping);
+        control.drain_proxies(&hurry).await;
+        end(
+            control,
+            ending.keep_dataplane || self.options.keep_dataplane,
+        )?;
+        drop(tasks);
+        let _ = stopping.send(true);
+        for task in admin_tasks {
+            let _ = task.await;
+        }
+        info!("stopped");
+        Ok(())
     }
-    info!("stopped");
-    Ok(())
 }
 
 /// Makes what surrounds the control task, and where the plane's readers go.
@@ -183,7 +253,7 @@ fn parts(
         phase: Phase::Starting,
         started_at_seconds: epoch_seconds(),
         adopted: false,
-        pin_dir: config.l4.pin_dir.display().to_string(),
+        pin_dir: config.data_plane().pin_dir.display().to_string(),
     };
     let parts = Parts {
         monitor,
@@ -221,7 +291,7 @@ fn begin(
             parts.daemon.adopted = *copied;
         }
     }
-    let pin_dir = config.l4.pin_dir.clone();
+    let pin_dir = config.data_plane().pin_dir.clone();
     Control::begin(plane, Box::new(source), config, parts).map_err(|error| {
         // What was there before forwards on; what was made for nothing is removed.
         if adoption == Adoption::Fresh
@@ -270,14 +340,16 @@ fn serve(
     (stop, tasks)
 }
 
-/// Ends: not ready, then detached or let go of.
-fn end(mut control: Control<KernelPlane>, keep: bool) -> Result<(), StartError> {
-    signals::stopping();
-    control.set_phase(Phase::Stopping);
+/// Ends: detached or let go of.
+fn end<P: Plane>(control: Control<P>, keep: bool) -> Result<(), StartError> {
+    let is_kernel = control.has_plane();
     control.release(keep).map_err(|error| {
         warn!(error = %chain(&error), "the data plane could not be closed");
         StartError::Plane(error)
     })?;
+    if !is_kernel {
+        return Ok(());
+    }
     if keep {
         info!("the kernel goes on forwarding; `sluice run` adopts it, `sluice detach` removes it");
     } else {

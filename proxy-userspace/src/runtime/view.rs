@@ -93,7 +93,7 @@ fn flow_capacity(kernel: &KernelState) -> u64 {
 }
 
 fn interfaces<P: Plane>(control: &Control<P>) -> Vec<InterfaceView> {
-    let configured = control.config.l4.interfaces.iter();
+    let configured = control.config.data_plane().interfaces.iter();
     configured
         .map(|interface| {
             let attached = control

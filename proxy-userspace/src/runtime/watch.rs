@@ -84,7 +84,7 @@ impl<P: Plane> Control<P> {
     fn watch_interfaces(&mut self) {
         self.present = self.plane.interfaces();
         let lost = |attached: &Attachment| !self.is_present(attached.ifindex);
-        let wanted = &self.config.l4.interfaces;
+        let wanted = &self.config.data_plane().interfaces;
         let back =
             |interface: &Interface| self.present.iter().any(|(name, _)| *name == interface.name);
         // While one is still missing, the others forward on and `/readyz` says so.
@@ -155,7 +155,7 @@ impl<P: Plane> Control<P> {
             Check::new("data-plane", self.behind.clone()),
             Check::new("health", self.unprobed()),
         ];
-        for interface in &self.config.l4.interfaces {
+        for interface in &self.config.data_plane().interfaces {
             let name = &interface.name;
             let attached = (self.attached.iter())
                 .any(|known| known.interface == *name && self.is_present(known.ifindex));

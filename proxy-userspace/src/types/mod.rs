@@ -1,4 +1,10 @@
-//! Ids, ports and protocols: parsing and `Display`, nothing else.
+//! Ids, ports, protocols and patterns: parsing and `Display`, nothing else.
+
+mod pattern;
+mod substitution;
+
+pub use pattern::{Pattern, PatternError, PatternSet};
+pub use substitution::Substitution;
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use super::tally::{self, Tally};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_ebpf, shell, tidy};
+use crate::{build_ebpf, fuzz, shell, tidy};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -26,6 +26,8 @@ enum Kind {
     Build,
     /// Unit tests, documentation tests and the suites that need no privileges, by target.
     Unit(Vec<String>),
+    /// Every fuzz target for a few seconds.
+    Fuzz,
     /// A target of the tests' package.
     Suite,
 }
@@ -44,7 +46,13 @@ const SUITES: &str = "proxy-tests";
 
 /// Targets of that package that come first, in this order: what is simpler to understand when it
 /// fails comes before what builds on it.
-const ORDER: &[&str] = &["packets", "loader", "netns"];
+const ORDER: &[&str] = &["http", "packets", "loader", "netns"];
+
+/// Targets of that package that need no privileges: what they test runs in user space alone.
+const UNPRIVILEGED: [&str; 1] = ["http"];
+
+/// How long each fuzz target runs here: the seeds, and a little more. `cargo xtask fuzz` runs longer.
+const FUZZ_SECONDS: u64 = 5;
 
 /// The target whose tests mostly wait: for health checks, deadlines and other processes. Each has
 /// its own hosts, so twice as many as there are CPUs run at a time.
@@ -55,8 +63,10 @@ const WAITING: &str = "netns";
 /// (`gc_thresh2`).
 const WAITING_AT_ONCE: usize = 16;
 
-/// The target that replays another balancer's packet cases, where these are at hand.
-const PEER_VECTORS: &str = "peer_vectors";
+/// The targets that replay test vectors of other projects, where these are at hand.
+const PEER_VECTORS: [&str; 2] = [PACKET_VECTORS, H1_VECTORS];
+const PACKET_VECTORS: &str = "peer_vectors";
+const H1_VECTORS: &str = "h1_vectors";
 
 /// Where they may be: this variable, or that folder beside the workspace.
 const PEER_VECTORS_VARIABLE: &str = "SLUICE_PEER_VECTORS";
@@ -84,6 +94,7 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
         stage("clippy", Kind::Clippy),
         stage("build", Kind::Build),
         stage("unit", Kind::Unit(others.to_vec())),
+        stage("fuzz", Kind::Fuzz),
     ];
     let mut suites = suites.to_vec();
     suites.sort_by_key(|name| {
@@ -92,7 +103,7 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
             .position(|known| known == name)
             .unwrap_or(ORDER.len())
     });
-    suites.retain(|name| vectors || name != PEER_VECTORS);
+    suites.retain(|name| vectors || !PEER_VECTORS.contains(&name.as_str()));
     stages.extend(suites.iter().map(|name| stage(name, Kind::Suite)));
     stages
 }
@@ -107,11 +118,14 @@ impl Stage {
             Kind::Clippy => "no warnings of rustc and clippy",
             Kind::Build => "user space and every test compile",
             Kind::Unit(_) => "tests that need no privileges, in every crate",
+            Kind::Fuzz => "a few seconds of random octets for everything that reads a network",
             Kind::Suite => match self.name.as_str() {
+                "http" => "the HTTP engine between real clients and origins",
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
                 "loader" => "loading, attaching, pinning and adopting",
                 "netns" => "real traffic in network namespaces",
-                PEER_VECTORS => "another balancer's packet cases, replayed",
+                PACKET_VECTORS => "another balancer's packet cases, replayed",
+                H1_VECTORS => "shapes of HTTP/1 desync and smuggling, replayed",
                 _ => "a suite that needs privileges",
             },
         }
@@ -119,7 +133,7 @@ impl Stage {
 
     /// True if it needs root.
     pub(crate) fn is_privileged(&self) -> bool {
-        matches!(self.kind, Kind::Suite)
+        matches!(self.kind, Kind::Suite) && !UNPRIVILEGED.contains(&self.name.as_str())
     }
 
     /// True for the stages that later ones build on.
@@ -144,6 +158,7 @@ impl Stage {
             Kind::BuildEbpf => build_ebpf::build(workspace).map(|_| ()),
             Kind::Clippy => clippy(workspace),
             Kind::Build => build(workspace),
+            Kind::Fuzz => fuzz::run(workspace, &[], FUZZ_SECONDS, &[]),
             Kind::Unit(targets) => return unit(workspace, targets, filter),
             Kind::Suite => return suite(workspace, &self.name, filter),
         }?;
@@ -152,13 +167,15 @@ impl Stage {
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
-    let remedy = "`cargo fmt`, in proxy-ebpf/ as well";
+    let remedy = "`cargo fmt`, in proxy-ebpf/ and fuzz/ as well";
     shell::run(
         shell::cargo(workspace.root()).args(["fmt", "--all", "--check"]),
         remedy,
     )?;
     let mut kernel = shell::cargo(&workspace.ebpf_crate());
-    shell::run(kernel.args(["fmt", "--check"]), remedy)
+    shell::run(kernel.args(["fmt", "--check"]), remedy)?;
+    let mut fuzz = shell::cargo(&workspace.fuzz_crate());
+    shell::run(fuzz.args(["fmt", "--check"]), remedy)
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {
@@ -237,7 +254,7 @@ fn with_filter<'a>(cargo: &'a mut Command, filter: Option<&str>) -> &'a mut Comm
     }
 }
 
-/// The folder of another balancer's packet cases, if it is there.
+/// The folder of other projects' test vectors, if it is there.
 fn peer_vectors(workspace: &Workspace) -> Option<PathBuf> {
     env::var_os(PEER_VECTORS_VARIABLE)
         .map(PathBuf::from)
@@ -307,18 +324,24 @@ mod tests {
         let suites = ["bad_input", "netns", "packets", "loader"].map(str::to_owned);
         let stages = plan(&suites, &[], false);
         assert_eq!(
-            names(&stages)[6..],
+            names(&stages)[7..],
             ["packets", "loader", "netns", "bad_input"]
         );
-        assert!(stages[6..].iter().all(Stage::is_privileged));
-        assert!(!stages[..6].iter().any(Stage::is_privileged));
+        assert!(stages[7..].iter().all(Stage::is_privileged));
+        assert!(!stages[..7].iter().any(Stage::is_privileged));
+    }
+
+    #[test]
+    fn what_runs_in_user_space_needs_no_privileges() {
+        let stages = plan(&["http".to_owned()], &[], false);
+        assert!(!stages[6].is_privileged());
     }
 
     #[test]
     fn peer_vectors_run_only_where_the_data_is() {
-        let suites = [PEER_VECTORS.to_owned()];
-        assert_eq!(plan(&suites, &[], false).len(), 6);
-        assert_eq!(plan(&suites, &[], true).len(), 7);
+        let suites = PEER_VECTORS.map(str::to_owned);
+        assert_eq!(plan(&suites, &[], false).len(), 7);
+        assert_eq!(plan(&suites, &[], true).len(), 9);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use super::source::Source;
 use super::{File, Finding};
+use crate::shell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What the kernel programs may use: nothing that needs `std`.
@@ -15,9 +17,24 @@ const KERNEL_DEPENDENCIES: &[&str] = &[
 /// The crates that are compiled for the kernel, which has no `std`.
 const NO_STD_ROOTS: &[&str] = &["proxy-common/src/lib.rs", "proxy-ebpf/src/main.rs"];
 
-/// Reports dependencies that must not be.
-pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
-    let mut found = banned(files);
+/// Names of the crates that are built for some target with some features, tests included.
+/// `None` if cargo cannot tell.
+pub(super) fn built(root: &Path) -> Option<BTreeSet<String>> {
+    let mut cargo = shell::cargo(root);
+    cargo.args(["tree", "--workspace", "--all-features", "--locked"]);
+    cargo.args(["--target", "all", "--prefix", "none", "--format", "{p}"]);
+    let tree = shell::probe(&mut cargo)?;
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    Some(names.map(str::to_owned).collect())
+}
+
+/// Reports dependencies that must not be. `built` is what [`built`] says of the workspace.
+pub(super) fn check(
+    files: &[File],
+    sources: &[Source],
+    built: Option<&BTreeSet<String>>,
+) -> Vec<Finding> {
+    let mut found = banned(files, built);
     for file in files
         .iter()
         .filter(|file| file.path.ends_with("Cargo.toml"))
@@ -68,8 +85,10 @@ pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
 
 /// Reports crates in a lock file that `deny.toml` bans.
 ///
-/// `cargo deny` checks the same and more, but a fresh machine does not have it.
-fn banned(files: &[File]) -> Vec<Finding> {
+/// `cargo deny` checks the same and more, but a fresh machine does not have it. A lock file also
+/// names crates of which a dependency would only switch features on *if* they were built
+/// (`ring?/std`); those that are not are no fault.
+fn banned(files: &[File], built: Option<&BTreeSet<String>>) -> Vec<Finding> {
     let rules = files
         .iter()
         .find(|file| file.path == Path::new("deny.toml"));
@@ -85,6 +104,10 @@ fn banned(files: &[File]) -> Vec<Finding> {
         })
         .filter_map(|(lock, index, line)| {
             let name = line.strip_prefix("name = \"")?.strip_suffix('"')?;
+            let is_ours = lock.path == Path::new("Cargo.lock");
+            if is_ours && built.is_some_and(|built| !built.contains(name)) {
+                return None;
+            }
             let (_, reason) = bans.iter().find(|(banned, _)| *banned == name)?;
             let text = format!("`{name}` is banned by deny.toml: {reason}");
             Some(Finding::fault(&lock.path, index + 1, text))
@@ -141,6 +164,10 @@ mod tests {
     use crate::tidy::source::tests::source;
     use crate::tidy::tests::{file, shown};
 
+    fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
+        super::check(files, sources, None)
+    }
+
     #[test]
     fn the_kernel_crate_depends_on_no_std() {
         let manifest = "[package]\nname = \"x\"\n[workspace]\n[dependencies]\n\
@@ -170,6 +197,23 @@ mod tests {
         );
         let good = "[package]\nname = \"a\"\n\n[lints]\nworkspace = true\n";
         assert_eq!(check(&[file("a/Cargo.toml", good)], &[]).len(), 0);
+    }
+
+    #[test]
+    fn a_banned_crate_that_is_not_built_is_no_fault_of_the_workspace() {
+        let rules = file(
+            "deny.toml",
+            "    { crate = \"ring\", reason = \"one only\" },\n",
+        );
+        let lock = |path| file(path, "name = \"ring\"\n");
+        let files = [rules, lock("Cargo.lock"), lock("proxy-ebpf/Cargo.lock")];
+        let found = super::check(&files, &[], Some(&BTreeSet::new()));
+        assert_eq!(
+            shown(&found),
+            ["proxy-ebpf/Cargo.lock:1: fault: `ring` is banned by deny.toml: one only"]
+        );
+        let built = BTreeSet::from(["ring".to_owned()]);
+        assert_eq!(super::check(&files, &[], Some(&built)).len(), 2);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod source;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use source::Source;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ pub(crate) fn task(workspace: &Workspace) -> Result<ExitCode> {
 /// If there is a fault; advice alone is no failure.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let files = read(workspace.root())?;
-    let mut findings = findings(&files);
+    let built = manifests::built(workspace.root());
+    let mut findings = findings(&files, built.as_ref());
     findings.sort_by(|a, b| (a.severity, &a.file, a.line).cmp(&(b.severity, &b.file, b.line)));
     for finding in &findings {
         println!("{finding}");
@@ -52,13 +54,13 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn findings(files: &[File]) -> Vec<Finding> {
+fn findings(files: &[File], built: Option<&BTreeSet<String>>) -> Vec<Finding> {
     let sources: Vec<Source> = files.iter().filter_map(Source::of).collect();
     [
         layers::check(&sources),
         length::check(&sources),
         leftovers::check(&sources, files),
-        manifests::check(files, &sources),
+        manifests::check(files, &sources, built),
         documents::check(files),
         commands::check(&sources, files),
     ]

@@ -203,6 +203,26 @@ impl<'d> Deserializer<'d> for Reader<'_, 'd> {
         deserialize_u64 visit_u64 u64
     );
 
+    fn deserialize_bool<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        let scalar = self.scalar("`true` or `false`")?;
+        let is_word = scalar.is_bool() && (!scalar.quoted || scalar.substituted);
+        if is_word {
+            return visitor.visit_bool(scalar.text.eq_ignore_ascii_case("true"));
+        }
+        let draft = Draft::new(
+            Code::WrongType,
+            format!("`{}` is not a truth value", scalar.text),
+        )
+        .expected("`true` or `false`");
+        let draft = match scalar.text.to_lowercase().as_str() {
+            "true" | "false" => draft.fix("remove the quotes"),
+            "yes" | "on" | "y" => draft.fix("write `true`"),
+            "no" | "off" | "n" => draft.fix("write `false`"),
+            _ => draft,
+        };
+        Err(draft.into())
+    }
+
     fn deserialize_f64<V: Visitor<'d>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match self.number("a number")? {
             Number::Whole(number) => visitor.visit_f64(number as f64),
@@ -330,18 +350,21 @@ impl<'d> Deserializer<'d> for Reader<'_, 'd> {
                 variant,
             });
         }
-        let word = self.text(&list(variants))?;
+        let word = self.scalar(&list(variants))?.text.as_str();
         match variants.iter().find(|variant| **variant == word) {
             Some(variant) => visitor.visit_enum(Variant {
                 reader: self,
                 variant,
             }),
-            None => Err(
-                Draft::new(Code::InvalidValue, format!("`{word}` is not valid here"))
-                    .expected(list(variants))
-                    .did_you_mean(word, variants.iter().copied())
-                    .into(),
-            ),
+            None => {
+                let draft = Draft::new(Code::InvalidValue, format!("`{word}` is not valid here"))
+                    .expected(list(variants));
+                Err(match other_word(word, variants) {
+                    Some(ours) => draft.fix(format!("did you mean `{ours}`?")),
+                    None => draft.did_you_mean(word, variants.iter().copied()),
+                }
+                .into())
+            }
         }
     }
 
@@ -351,6 +374,6 @@ impl<'d> Deserializer<'d> for Reader<'_, 'd> {
 
     serde::forward_to_deserialize_any! {
         <V: Visitor<'d>>
-        bool i8 i16 i32 i64 i128 u128 f32 char bytes byte_buf unit unit_struct tuple identifier
+        i8 i16 i32 i64 i128 u128 f32 char bytes byte_buf unit unit_struct tuple identifier
     }
 }

@@ -1,11 +1,13 @@
 //! The key `listeners`.
 
-use super::scalar::{Name, Network, Port};
+use super::http;
+use super::scalar::{Name, Network, Percent, Port};
 use crate::config::decode::Field;
+use crate::config::defaults;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// An address that clients use, and what is spoken there.
+/// An address that clients use, and what is spoken there. Which keys there are depends on `kind`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listener {
@@ -13,29 +15,82 @@ pub(crate) struct Listener {
     pub(crate) name: Field<Name>,
     /// What is spoken.
     pub(crate) kind: Field<ListenerKind>,
-    /// The VIP: one address, or a prefix such as `192.0.2.0/28` for all its addresses.
+    /// The address to listen on; `0.0.0.0` and `"::"` are all addresses of this host. With
+    /// `kind: l4`, the VIP: one address, or a prefix such as `192.0.2.0/28` for all its addresses.
     pub(crate) address: Field<Network>,
-    /// The port, or `all` for every port. A listener with one port comes before one with all;
-    /// one address comes before a prefix, a longer prefix before a shorter one.
+    /// The port. With `kind: l4` also `all` for every port: a listener with one port comes before
+    /// one with all; one address comes before a prefix, a longer prefix before a shorter one.
     pub(crate) port: Field<Port>,
-    /// The transport protocol.
+    /// The transport protocol. Only with `kind: l4`.
     #[serde(default)]
     #[schemars(extend("default" = "tcp"))]
     pub(crate) protocol: Field<TransportProtocol>,
-    /// Name of the service that answers.
+    /// Name of the service that answers. Must be given, except with `kind: http`, where it answers
+    /// what no route matches.
+    #[serde(default)]
     pub(crate) service: Field<Name>,
-    /// Which sources may use this listener, and how fast.
+    /// Which sources may use this listener, and how fast. Only with `kind: l4`.
     #[serde(default)]
     pub(crate) guard: Field<ListenerGuard>,
+    /// Peers that begin each connection with a PROXY header, version 1 or 2; others may not send
+    /// one. Only with `kind: http` and `kind: tcp`.
+    #[serde(default)]
+    #[schemars(extend("default" = []))]
+    pub(crate) proxy_protocol_from: Field<Vec<Field<Network>>>,
+    /// Limits of what clients may send. Not with `kind: l4`; with `tcp` and `udp` only
+    /// `connections`.
+    #[serde(default)]
+    pub(crate) limits: Field<http::Limits>,
+    /// How long things may take. Not with `kind: l4`; with `tcp` and `udp` only `idle`.
+    #[serde(default)]
+    pub(crate) timeouts: Field<http::Timeouts>,
+    /// Settings of HTTP/2. Only with `kind: http`.
+    #[serde(default)]
+    pub(crate) http2: Field<http::Http2>,
+    /// What backends are told about the client. Only with `kind: http`.
+    #[serde(default)]
+    pub(crate) forwarded: Field<http::Forwarded>,
+    /// Where requests or connections are logged: `stdout`, a path, or a map with more. Without it
+    /// nowhere. Not with `kind: l4`.
+    #[serde(default)]
+    pub(crate) access_log: Field<http::AccessLog>,
+    /// Share of requests that are traced, where the client's trace context does not decide. Only
+    /// with `kind: http`.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::percent(defaults::http::TRACE_SHARE)))]
+    pub(crate) trace_share: Field<Percent>,
+    /// Response fields that tell browsers to be careful; fields that a backend sends itself stay.
+    /// Only with `kind: http`.
+    #[serde(default)]
+    #[schemars(extend("default" = "off"))]
+    pub(crate) security_headers: Field<http::SecurityHeaders>,
 }
 
 /// What is spoken at a listener.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ListenerKind {
     /// Whatever the protocol carries: packets are steered in the kernel by their addresses and
     /// ports.
     L4,
+    /// HTTP/1.1, WebSocket, and HTTP/2 and gRPC in clear text: requests are routed one by one.
+    Http,
+    /// Any protocol over TCP: each connection is passed on to one backend.
+    Tcp,
+    /// Any protocol over UDP: the datagrams of a client are passed on to one backend.
+    Udp,
+}
+
+impl ListenerKind {
+    /// The word in the file.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::L4 => "l4",
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// A transport protocol.

@@ -7,11 +7,15 @@
 //! Every field is a [`Field`]. A key with `#[serde(default)]` may be left out; what then holds is
 //! given as `default` in the schema and comes from [`super::defaults`].
 
+pub(crate) mod action;
 pub(crate) mod health;
+pub(crate) mod http;
 pub(crate) mod l4;
 pub(crate) mod listener;
+pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod service;
+pub(crate) mod upstream;
 
 use super::decode::Field;
 use schemars::JsonSchema;
@@ -22,55 +26,98 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Configuration")]
 pub(crate) struct File {
-    /// The kernel data plane: where it is attached and how much it can hold.
+    /// The kernel data plane: where it is attached and how much it can hold. Must be given if a
+    /// listener has `kind: l4`.
+    #[serde(default)]
     pub(crate) l4: Field<l4::L4>,
+    /// The workers of the proxy paths: HTTP, TCP and UDP listeners.
+    #[serde(default)]
+    pub(crate) workers: Field<http::Workers>,
     /// How the daemon is asked for status, metrics and changes.
     #[serde(default)]
     pub(crate) admin: Field<l4::Admin>,
-    /// Which sources may reach any listener. A listener's own rules come first; only where they
+    /// Which sources may reach any listener of `kind: l4`. A listener's own rules come first; only where they
     /// have none for a source do these decide.
     #[serde(default)]
     pub(crate) guard: Field<l4::GlobalGuard>,
     /// The addresses that clients use, and which service answers there.
     #[serde(default)]
     pub(crate) listeners: Field<Vec<Field<listener::Listener>>>,
+    /// The routes of HTTP listeners: which requests there are, and what happens to them. Of all
+    /// that match, the most specific one serves a request (see [routing](routing.md)).
+    #[serde(default)]
+    pub(crate) routes: Field<Vec<Field<route::Route>>>,
     /// The services: named sets of backends and how they are used.
     #[serde(default)]
     pub(crate) services: Field<Vec<Field<service::Service>>>,
 }
 
-/// Words that other balancers use, and ours for the same thing.
+/// Words that other balancers use, as keys or as values, and ours for the same thing.
 const OTHER_WORDS: &[(&str, &str)] = &[
+    ("access_logs", "access_log"),
     ("addr", "address"),
     ("algorithm", "selection"),
-    ("balance", "selection"),
+    ("backend", "service"),
     ("bind", "address"),
+    ("br", "brotli"),
     ("check", "health"),
+    ("client_max_body_size", "body"),
+    ("cluster", "service"),
+    ("clusters", "services"),
+    ("domains", "hosts"),
     ("endpoints", "backends"),
+    ("ewma", "peak-ewma"),
     ("frontends", "listeners"),
+    ("h2c", "h2"),
     ("health_check", "health"),
     ("healthcheck", "health"),
+    ("healthy_threshold", "rise"),
+    ("host", "hosts"),
     ("hostname", "host"),
+    ("hostnames", "hosts"),
+    ("http/1.1", "h1"),
+    ("http1", "h1"),
+    ("http2", "h2"),
     ("ip", "address"),
-    ("lb_policy", "selection"),
+    ("ip_hash", "source"),
+    ("keepalive_timeout", "keepalive"),
+    ("ketama", "ring"),
+    ("lb", "balance"),
+    ("lb_policy", "balance"),
+    ("least_conn", "least-requests"),
+    ("least_request", "least-requests"),
+    ("leastconn", "least-requests"),
+    ("matches", "match"),
+    ("max_body", "body"),
+    ("max_body_size", "body"),
+    ("maxconn", "max"),
     ("members", "backends"),
+    ("methods", "method"),
     ("nodes", "backends"),
+    ("p2c", "two-choices"),
+    ("path_prefix", "path"),
     ("policy", "selection"),
     ("pool", "service"),
     ("pools", "services"),
+    ("proxy_protocol", "proxy_protocol_from"),
     ("retries", "fall"),
+    ("return", "respond"),
+    ("ring_hash", "ring"),
+    ("rules", "routes"),
     ("scheduler", "selection"),
+    ("server_names", "hosts"),
     ("servers", "backends"),
     ("snat", "source_addresses"),
     ("targets", "backends"),
+    ("threads", "workers"),
     ("unhealthy_threshold", "fall"),
-    ("healthy_threshold", "rise"),
     ("upstream", "service"),
     ("upstreams", "services"),
     ("uri", "path"),
     ("url", "path"),
     ("vip", "address"),
     ("vips", "listeners"),
+    ("weighted", "split"),
 ];
 
 /// Our word for what another balancer calls `key`, if it is one of `known`.

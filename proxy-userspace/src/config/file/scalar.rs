@@ -5,6 +5,7 @@
 
 use crate::config::decode::{RAW, TEXT};
 use crate::config::defaults;
+use crate::config::model::http::{self as model, HostMatch};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -24,9 +25,9 @@ macro_rules! scalar {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Text;
+                struct OfText;
 
-                impl Visitor<'_> for Text {
+                impl Visitor<'_> for OfText {
                     type Value = $name;
 
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +42,7 @@ macro_rules! scalar {
                     }
                 }
 
-                deserializer.deserialize_newtype_struct($form, Text)
+                deserializer.deserialize_newtype_struct($form, OfText)
             }
         }
 
@@ -170,7 +171,7 @@ scalar!(
     /// Address and perhaps port of a backend.
     Endpoint(Target),
     RAW,
-    "an address with or without port, such as `10.1.0.1:8080`, `10.1.0.1` or `\"[2001:db8::1]:8080\"`",
+    "an address with or without port, such as `10.1.0.1:8080`, `10.1.0.1` or `\"[2001:db8::1]:8080\"`; for a name write `{dns: \"NAME:PORT\"}`",
     |text| {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Some(Target { address, port: None });
@@ -280,6 +281,238 @@ scalar!(
             {"type": "integer", "minimum": 100, "maximum": 599},
             {"type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"}
         ]
+    }
+);
+
+scalar!(
+    /// A size in octets.
+    Size(u64),
+    RAW,
+    "a size such as `64KiB`, `1MiB` or `512B`",
+    parse_size,
+    {
+        "title": "size",
+        "description": "A size: a whole number with `B`, `KiB`, `MiB` or `GiB`.",
+        "type": "string",
+        "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)$"
+    }
+);
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start() {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+scalar!(
+    /// A size in octets, or no limit.
+    BodyLimit(Option<u64>),
+    RAW,
+    "a size such as `10MiB`, or `none`",
+    |text| match text {
+        "none" => Some(None),
+        _ => parse_size(text).map(Some),
+    },
+    {
+        "title": "size or `none`",
+        "description": "A size: a whole number with `B`, `KiB`, `MiB` or `GiB`; or `none`.",
+        "type": "string",
+        "pattern": "^(none|[0-9]+ *(B|KiB|MiB|GiB))$"
+    }
+);
+
+scalar!(
+    /// Text that may look like a number.
+    Text(String),
+    RAW,
+    "text",
+    |text| Some(text.to_owned()),
+    {
+        "title": "text or number",
+        "description": "Text; numbers and truth values count as the text that they are written in.",
+        "type": ["string", "number", "boolean"]
+    }
+);
+
+scalar!(
+    /// A path of a URI.
+    UrlPath(String),
+    TEXT,
+    "a path that begins with `/`, without blanks, `?` and `#`",
+    |text| {
+        let good = text.starts_with('/')
+            && text.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'?' && octet != b'#');
+        good.then(|| text.to_owned())
+    },
+    {
+        "title": "URL path",
+        "type": "string",
+        "description": "The path of a URL: begins with `/`, without blanks, `?` and `#`; what is not ASCII is percent-encoded.",
+        "pattern": "^/[!-\"$->@-~]*$"
+    }
+);
+
+/// True for a name of DNS.
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// True for a name of DNS, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_domain(text),
+    }
+}
+
+scalar!(
+    /// A host, or all hosts below one: in lower case; a wildcard without its star.
+    Host(HostMatch),
+    TEXT,
+    "a host name such as `www.example.com`, an address, or `\"*.example.com\"`; without a port",
+    |text| {
+        let lower = text.to_ascii_lowercase();
+        match lower.strip_prefix('*') {
+            Some(suffix) => {
+                let good = suffix.strip_prefix('.').is_some_and(is_domain);
+                good.then(|| HostMatch::Wildcard(suffix.to_owned()))
+            }
+            None => is_host(&lower).then_some(HostMatch::Exact(lower)),
+        }
+    },
+    {
+        "title": "host",
+        "type": "string",
+        "description": "A host name such as `www.example.com`, an address, or `\"*.example.com\"` for all names below one; without a port. Names of other alphabets are written in their ASCII form (`xn--…`).",
+        "pattern": "^(\\*\\.)?[A-Za-z0-9._-]+$|^\\[[0-9A-Fa-f:.]+\\]$"
+    }
+);
+
+scalar!(
+    /// A host, perhaps with a port.
+    Authority(String),
+    TEXT,
+    "a host name or address, such as `www.example.com`",
+    |text| {
+        let after_brackets = text.rfind(']').unwrap_or(0);
+        let host = match text[after_brackets..].split_once(':') {
+            Some((_, port)) => {
+                port.parse::<u16>().ok().filter(|port| *port != 0)?;
+                &text[..text.len() - port.len() - 1]
+            }
+            None => text,
+        };
+        is_host(host).then(|| text.to_ascii_lowercase())
+    },
+    {
+        "title": "host with or without port",
+        "type": "string",
+        "description": "A host name or address, such as `www.example.com` or `www.example.com:8080`.",
+        "pattern": "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$"
+    }
+);
+
+scalar!(
+    /// A host and port to be looked up.
+    HostPort((String, u16)),
+    TEXT,
+    "a host name and port, such as `app.internal:8080`",
+    |text| {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        is_domain(host.strip_suffix('.').unwrap_or(host))
+            .then(|| (host.to_ascii_lowercase(), port))
+    },
+    {
+        "title": "host and port",
+        "type": "string",
+        "description": "A host name and port, such as `app.internal:8080`.",
+        "pattern": "^[A-Za-z0-9._-]+:[0-9]{1,5}$"
+    }
+);
+
+scalar!(
+    /// A name with SRV records.
+    SrvName(String),
+    TEXT,
+    "a name with SRV records, such as `_http._tcp.example.com`",
+    |text| {
+        let name = text.strip_suffix('.').unwrap_or(text);
+        is_domain(name).then(|| text.to_ascii_lowercase())
+    },
+    {
+        "title": "SRV name",
+        "type": "string",
+        "description": "A name with SRV records, such as `_http._tcp.example.com`.",
+        "pattern": "^[A-Za-z0-9._-]+$"
+    }
+);
+
+scalar!(
+    /// A scheme.
+    Scheme(&'static str),
+    RAW,
+    "`http` or `https`",
+    |text| ["http", "https"].into_iter().find(|scheme| *scheme == text),
+    {
+        "title": "scheme",
+        "type": "string",
+        "description": "`http` or `https`.",
+        "pattern": "^https?$"
+    }
+);
+
+scalar!(
+    /// A status code that ends an exchange.
+    Status(u16),
+    RAW,
+    "a status code from 200 to 599",
+    |text| text.parse().ok().filter(|status| (200..=599).contains(status)),
+    {
+        "title": "status code",
+        "description": "A status code from 200 to 599.",
+        "anyOf": [
+            {"type": "integer", "minimum": 200, "maximum": 599},
+            {"type": "string", "pattern": "^[2-5][0-9][0-9]$"}
+        ]
+    }
+);
+
+scalar!(
+    /// Where a log goes.
+    LogTarget(model::LogTarget),
+    TEXT,
+    "`stdout`, or an absolute path",
+    |text| match text {
+        "stdout" => Some(model::LogTarget::Stdout),
+        _ if text.starts_with('/') && !text.contains('\0') => {
+            Some(model::LogTarget::File(text.into()))
+        }
+        _ => None,
+    },
+    {
+        "title": "log target",
+        "type": "string",
+        "description": "`stdout`, or the absolute path of a file.",
+        "pattern": "^(stdout$|/)"
     }
 );
 

@@ -1,8 +1,9 @@
 //! The key `services`.
 
 use super::health::Health;
-use super::scalar::{Address, BackendName, Endpoint, Name, Time};
-use crate::config::decode::Field;
+use super::scalar::{Address, BackendName, Endpoint, HostPort, Name, SrvName, Text, Time};
+use super::upstream;
+use crate::config::decode::{Field, Pairs};
 use crate::config::defaults;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,7 +14,8 @@ use serde::Deserialize;
 pub(crate) struct Service {
     /// Name of the service, unique among services; shown in status, logs and metrics.
     pub(crate) name: Field<Name>,
-    /// How packets reach a backend.
+    /// How packets reach a backend. Only for l4 listeners, as are `selection`, `ring_size` and
+    /// `source_addresses`.
     #[serde(default)]
     #[schemars(extend("default" = "nat"))]
     pub(crate) mode: Field<ForwardingMode>,
@@ -32,7 +34,31 @@ pub(crate) struct Service {
     #[serde(default)]
     #[schemars(length(max = 8), extend("default" = []))]
     pub(crate) source_addresses: Field<Vec<Field<Address>>>,
-    /// How long flows are kept that no packet belongs to.
+    /// What HTTP backends speak.
+    #[serde(default)]
+    #[schemars(extend("default" = "auto"))]
+    pub(crate) protocol: Field<upstream::BackendProtocol>,
+    /// Who gets a request or proxied connection: the policy, or a map with more.
+    #[serde(default)]
+    pub(crate) balance: Field<upstream::Balance>,
+    /// A cookie that keeps a client with its backend, whatever `balance` says: its name, or a map
+    /// with more.
+    #[serde(default)]
+    pub(crate) sticky_cookie: Field<upstream::StickyCookie>,
+    /// Connections to the backends.
+    #[serde(default)]
+    pub(crate) connections: Field<upstream::Connections>,
+    /// The PROXY header that each connection to a backend begins with. Without it, none.
+    /// Connections then serve one client only.
+    #[serde(default)]
+    pub(crate) send_proxy: Field<upstream::ProxyVersion>,
+    /// Only backends with all of these labels are used; by default all are.
+    #[serde(default)]
+    pub(crate) subset: Field<Pairs<Text>>,
+    /// This proxy's zone; backends of it are preferred while enough of them are healthy.
+    #[serde(default)]
+    pub(crate) zone: Field<Name>,
+    /// How long flows are kept that no packet belongs to, and how long backends may take.
     #[serde(default)]
     pub(crate) timeouts: Field<Timeouts>,
     /// How long a draining backend keeps its flows; after that they are selected anew.
@@ -83,9 +109,11 @@ pub(crate) enum SelectionMethod {
     TwoChoices,
 }
 
-/// How long flows are kept that no packet belongs to: at most 26 days.
+/// How long flows of l4 listeners are kept that no packet belongs to, at most 26 days: `syn` to
+/// `affinity`; and how long backends of the proxy paths may take: `connect` to `idle`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ServiceTimeouts")]
 pub(crate) struct Timeouts {
     /// A TCP flow of which only a SYN was seen.
     #[serde(default)]
@@ -107,6 +135,19 @@ pub(crate) struct Timeouts {
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.affinity)))]
     pub(crate) affinity: Field<Time>,
+    /// To open a connection to a backend; then another is tried, or 504.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::http::CONNECT_TIMEOUT)))]
+    pub(crate) connect: Field<Time>,
+    /// From the end of a request to the head of its response; then 504.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::http::RESPONSE_TIMEOUT)))]
+    pub(crate) response: Field<Time>,
+    /// Between two pieces of a response, or of a request that the backend takes; also a WebSocket
+    /// on which nothing moves.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(defaults::http::IDLE_TIMEOUT)))]
+    pub(crate) idle: Field<Time>,
 }
 
 /// A server: its address and port, or a map with more.
@@ -117,21 +158,47 @@ pub(crate) enum Backend {
     /// The address with or without port.
     Endpoint(Endpoint),
     /// The address and more.
-    Keys(BackendKeys),
+    Keys(Box<BackendKeys>),
 }
 
-/// A server with a name or weight of its own.
+/// A server with more than an address: exactly one of `address`, `dns` and `srv`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackendKeys {
     /// Name of the backend, unique in its service. Without it, the address and port as written.
     #[serde(default)]
     pub(crate) name: Field<BackendName>,
-    /// Address and port, such as `10.1.0.2:8080` or `"[2001:db8::2]:8080"`. Without a port, the
-    /// client's destination port is kept.
+    /// Address and port, such as `10.1.0.2:8080` or `"[2001:db8::2]:8080"`. Without a port, which
+    /// only l4 listeners allow, the client's destination port is kept.
+    #[serde(default)]
     pub(crate) address: Field<Endpoint>,
-    /// Share of new flows, relative to the other backends; 0 takes no new flows.
+    /// A host name and port, such as `app.internal:8080`: every address that DNS has for it is a
+    /// backend; it is asked again when the answer has expired. Not for l4 listeners.
+    #[serde(default)]
+    pub(crate) dns: Field<HostPort>,
+    /// A name with SRV records, such as `_http._tcp.example.com`, which tell hosts, ports and
+    /// weights. Not for l4 listeners.
+    #[serde(default)]
+    pub(crate) srv: Field<SrvName>,
+    /// Share of new flows or requests, relative to the other backends; 0 takes none.
     #[serde(default)]
     #[schemars(extend("default" = defaults::WEIGHT))]
     pub(crate) weight: Field<u16>,
+    /// A tier is used only when those before it have no healthy backend left; 0 is the first.
+    #[serde(default)]
+    #[schemars(range(max = 15), extend("default" = 0))]
+    pub(crate) tier: Field<u8>,
+    /// `true` is another way to write `tier: 1`.
+    #[serde(default)]
+    pub(crate) backup: Field<bool>,
+    /// Labels, for `subset`.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub(crate) labels: Field<Pairs<Text>>,
+    /// The zone in which it is.
+    #[serde(default)]
+    pub(crate) zone: Field<Name>,
+    /// Connections to it at once, instead of `connections.max`; 0 for no limit.
+    #[serde(default)]
+    pub(crate) max_connections: Field<u32>,
 }

@@ -2,12 +2,20 @@
 
 use super::*;
 use crate::config::{Code, effective, parse_with, yaml};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Every key of the file.
-const EVERY_KEY: &str = r#"
+/// Every key: in several files, because each of their values is changed in many ways.
+const EVERY_KEY: [&str; 4] = [
+    EVERY_L4_KEY,
+    EVERY_LISTENER_KEY,
+    EVERY_SERVICE_KEY,
+    EVERY_ROUTE_KEY,
+];
+
+const EVERY_L4_KEY: &str = r#"
 l4:
   interfaces: [eth0, {name: eth1, attach: native}]
   pin_dir: /sys/fs/bpf/sluice
@@ -18,6 +26,7 @@ l4:
   route_ttl: 1s
   icmp_per_second: 1000
   sample_every: 0
+workers: {count: 4, drain_timeout: 30s}
 admin: {socket: /run/sluice/admin.sock, listen: 127.0.0.1:9180}
 guard: {allow: [198.51.100.7], deny: [198.51.100.0/24]}
 listeners:
@@ -47,6 +56,120 @@ services:
       rise: 2
       fall: 3
       damping: {half_life: 60s, suppress: 3, reuse: 1}
+"#;
+
+const EVERY_LISTENER_KEY: &str = r#"
+listeners:
+  - name: site
+    kind: http
+    address: "::"
+    port: 8080
+    service: app
+    proxy_protocol_from: [192.0.2.0/24]
+    limits: {fields: 100, head: 32KiB, target: 8KiB, body: 10MiB, connections: 0, requests_per_connection: 1000}
+    timeouts: {head: 10s, body_idle: 30s, body_rate: 240, idle: 60s, write: 60s, linger: 2s}
+    http2:
+      enabled: true
+      max_streams: 128
+      stream_window: 256KiB
+      connection_window: 1MiB
+      max_frame: 16KiB
+      max_resets: 500
+      max_control_frames: 1000
+      abuse_window: 10s
+    forwarded:
+      trusted: [10.0.0.0/8]
+      x_forwarded: true
+      x_real_ip: true
+      forwarded: false
+      via: sluice
+      request_id: true
+    access_log: {to: /var/log/sluice/access.log, format: "$remote_addr $status", share: 50%}
+    trace_share: 1%
+    security_headers: basic
+  - name: plain
+    kind: tcp
+    address: 0.0.0.0
+    port: 5432
+    service: app
+    access_log: stdout
+services: [{name: app, backends: ["10.1.0.1:80"]}]
+"#;
+
+const EVERY_SERVICE_KEY: &str = r#"
+listeners: [{name: app, kind: http, address: 0.0.0.0, port: 80, service: app}, {name: other, kind: udp, address: 0.0.0.0, port: 80, service: other}]
+services:
+  - name: app
+    protocol: auto
+    balance: {policy: maglev, hash_on: {field: x-user}, panic_threshold: 50%, slow_start: 30s}
+    sticky_cookie: {name: b, max_age: 1h, path: /, secure: true, http_only: true, same_site: lax}
+    connections: {max: 100, queue: 10, queue_timeout: 1s, max_idle: 10, keepalive: 30s, max_streams: 100}
+    send_proxy: v2
+    subset: {version: 1}
+    zone: a
+    timeouts: {connect: 5s, response: 60s, idle: 5m}
+    backends:
+      - {address: "10.1.0.1:80", tier: 0, labels: {version: 1}, zone: a, max_connections: 10}
+      - {dns: "app.internal:8080", backup: true, labels: {version: "1"}}
+      - {srv: _http._tcp.example.com}
+  - name: other
+    balance: {policy: ring, hash_on: source}
+    sticky_cookie: b
+    backends: [10.1.0.1:80]
+"#;
+
+const EVERY_ROUTE_KEY: &str = r#"
+listeners: [{name: site, kind: http, address: "::", port: 80}]
+routes:
+  - name: all
+    listeners: [site]
+    hosts: [www.example.com, "*.example.com"]
+    match:
+      - /prefix
+      - path: {exact: /a}
+        method: GET
+        headers: {X-A: text, X-B: {exact: b}, X-C: {present: true}}
+        query: {q: {prefix: p}}
+        cookies: {c: {regex: "[a-z]+"}}
+        sources: [192.0.2.0/24]
+      - path: {regex: "/r/.*"}
+      - path: {prefix: /p}
+      - path: /q
+    split: {services: {app: 9, other: 1}, sticky: {cookie: c}}
+    rewrite: {path: {regex: "^/r", replacement: /s}, host: app.internal}
+    request_headers: {remove: [X-R], set: {X-S: s}, add: {X-T: 1}}
+    response_headers: {set: {X-U: u}}
+    security_headers: "off"
+    mirror: {service: other, share: 1%, max_body: 64KiB}
+    fault: {delay: {time: 1s, share: 1%}, abort: {status: 503, share: 1%}}
+    timeout: 30s
+  - name: single
+    match: [/single]
+    service: app
+    rewrite: {path: /whole}
+  - name: elsewhere
+    match: [/elsewhere]
+    redirect: {status: 308, scheme: https, host: example.org, port: 8443, path: {prefix: /}, keep_query: false}
+  - name: fixed
+    match: [/fixed]
+    respond: {status: 404, body: gone, content_type: text/plain}
+  - name: short
+    match: [/short]
+    respond: 403
+  - name: files
+    match: [/files]
+    files:
+      root: /srv/www
+      index: [index.html]
+      list: true
+      strip_prefix: /files
+      precompressed: [brotli, gzip]
+      cache_control: max-age=60
+      fallback: index.html
+  - name: folder
+    match: [/folder]
+    files: /srv/www
+services: [{name: app, backends: ["10.1.0.1:80"]}, {name: other, backends: ["10.1.0.1:80"]}]
 "#;
 
 fn value(text: &str) -> Value {
@@ -127,20 +250,44 @@ fn examples_fit_the_schema() {
 #[test]
 fn variables_fit_the_schema_wherever_a_value_is_more_than_text() {
     let validator = validator();
-    let mut value = value(EVERY_KEY);
     let mut count = 0;
-    for pointer in pointers(&value) {
-        let node = value.pointer_mut(&pointer).unwrap();
-        if node.is_object() || node.is_array() {
-            continue;
+    for text in EVERY_KEY {
+        let mut value = value(text);
+        for pointer in pointers(&value) {
+            let node = value.pointer_mut(&pointer).unwrap();
+            if node.is_object() || node.is_array() {
+                continue;
+            }
+            let before = std::mem::replace(node, json!("${SOME_VARIABLE:-x}"));
+            // Its pattern is for paths and names of its own, in which variables are legal text.
+            assert!(validator.is_valid(&value), "{pointer}");
+            *value.pointer_mut(&pointer).unwrap() = before;
+            count += 1;
         }
-        let before = std::mem::replace(node, json!("${SOME_VARIABLE:-x}"));
-        // Its pattern is for paths and names of its own, in which variables are legal text.
-        assert!(validator.is_valid(&value), "{pointer}");
-        *value.pointer_mut(&pointer).unwrap() = before;
-        count += 1;
     }
-    assert!(count > 40);
+    assert!(count > 150, "only {count} values");
+}
+
+/// Every key of the schema is in one of the files.
+#[test]
+fn every_key_is_tried() {
+    let mut missing = BTreeSet::new();
+    let schema = plain();
+    let definitions = schema["$defs"].as_object().unwrap().values();
+    for properties in definitions.chain([&schema]).map(|it| &it["properties"]) {
+        missing.extend(properties.as_object().into_iter().flat_map(|it| it.keys()));
+    }
+    for text in EVERY_KEY {
+        let value = value(text);
+        for pointer in pointers(&value) {
+            missing.retain(|key| Some(key.as_str()) != pointer.rsplit('/').next());
+        }
+    }
+    // One health check has either, and the other is tried below.
+    assert_eq!(
+        missing.iter().map(|key| key.as_str()).collect::<Vec<_>>(),
+        ["tcp"]
+    );
 }
 
 /// Changes every value of a file that uses every key in every wrong way, and compares what the
@@ -148,8 +295,21 @@ fn variables_fit_the_schema_wherever_a_value_is_more_than_text() {
 #[test]
 fn the_schema_and_the_parser_agree() {
     let validator = validator();
-    let original = value(EVERY_KEY);
-    assert!(validator.is_valid(&original));
+    let differences: Vec<_> = EVERY_KEY
+        .iter()
+        .flat_map(|text| differences(&validator, text))
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// What the two say differently about changed values of this file.
+fn differences(validator: &jsonschema::Validator, text: &str) -> Vec<String> {
+    let original = value(text);
+    let faults: Vec<_> = validator
+        .iter_errors(&original)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(faults.is_empty(), "{faults:#?}");
     assert_eq!(codes(&original), []);
     let wrong = [
         json!({}),
@@ -165,11 +325,12 @@ fn the_schema_and_the_parser_agree() {
         json!("x y"),
         json!("7"),
         json!({"unknown": 1}),
+        json!({"unknown": {"unknown": 1}}),
         json!([[]]),
     ];
     let mut differences = Vec::new();
     let mut compare = |changed: &Value, what: String| {
-        if let Some(difference) = difference(&validator, changed) {
+        if let Some(difference) = difference(validator, changed) {
             differences.push(format!("{what}: {difference}"));
         }
     };
@@ -190,7 +351,7 @@ fn the_schema_and_the_parser_agree() {
         map[format!("{key}x")] = value;
         compare(&changed, format!("{pointer} renamed"));
     }
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    differences
 }
 
 /// What the two say differently about a file, if anything.
@@ -234,17 +395,35 @@ fn pointers(value: &Value) -> Vec<String> {
 
 #[test]
 fn defaults_of_the_schema_are_those_that_hold() {
-    let text = "
+    let text = r#"
 l4: {interfaces: [{name: eth0}], tunnel: {}}
 admin: {}
 guard: {}
-listeners: [{name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}]
+workers: {}
+listeners:
+  - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}
+  - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}}
+routes:
+  - name: all
+    service: app
+    request_headers: {remove: [x-a]}
+    mirror: {service: app}
+    fault: {delay: {time: 1s}, abort: {status: 503}}
+  - {name: files, match: [/files], files: {root: /srv}}
+  - {name: redirect, match: [/redirect], redirect: {scheme: https}}
+  - {name: respond, match: [/respond], respond: {status: 404}}
 services:
+  - name: app
+    balance: {}
+    sticky_cookie: {name: b}
+    connections: {}
+    timeouts: {}
+    backends: [{address: "10.1.0.1:80"}]
   - name: web
     timeouts: {}
     backends: [{address: 10.1.0.1}]
     health: {http: {}, damping: {}}
-";
+"#;
     let loaded = parse_with("test", text, &|_| None).unwrap();
     let effective = effective(&loaded.config);
     let schema = plain();
@@ -254,29 +433,55 @@ services:
         ("/l4/tunnel", "Tunnel"),
         ("/admin", "Admin"),
         ("/guard", "GlobalGuard"),
+        ("/workers", "Workers"),
         ("/listeners/0", "Listener"),
         ("/listeners/0/guard", "ListenerGuard"),
+        ("/listeners/1", "Listener"),
+        ("/listeners/1/limits", "Limits"),
+        ("/listeners/1/timeouts", "Timeouts"),
+        ("/listeners/1/http2", "Http2"),
+        ("/listeners/1/forwarded", "Forwarded"),
+        ("/listeners/1/access_log", "AccessLogKeys"),
+        ("/routes/0/request_headers", "Edits"),
+        ("/routes/0/mirror", "Mirror"),
+        ("/routes/0/fault/delay", "Delay"),
+        ("/routes/0/fault/abort", "Abort"),
+        ("/routes/1/files", "FilesKeys"),
+        ("/routes/2/redirect", "Redirect"),
+        ("/routes/3/respond", "RespondKeys"),
         ("/services/0", "Service"),
-        ("/services/0/timeouts", "Timeouts"),
         ("/services/0/backends/0", "BackendKeys"),
-        ("/services/0/health", "Health"),
-        ("/services/0/health/http", "HttpCheck"),
-        ("/services/0/health/damping", "Damping"),
+        ("/services/0/balance", "BalanceKeys"),
+        ("/services/0/sticky_cookie", "StickyCookieKeys"),
+        ("/services/0/connections", "Connections"),
+        ("/services/0/timeouts", "ServiceTimeouts"),
+        ("/services/1", "Service"),
+        ("/services/1/timeouts", "ServiceTimeouts"),
+        ("/services/1/backends/0", "BackendKeys"),
+        ("/services/1/health", "Health"),
+        ("/services/1/health/http", "HttpCheck"),
+        ("/services/1/health/damping", "Damping"),
     ];
-    let mut count = 0;
+    let (mut all, mut held) = (BTreeSet::new(), BTreeSet::new());
     for (pointer, definition) in places {
         let properties = schema["$defs"][definition]["properties"].as_object();
         for (key, property) in properties.unwrap_or_else(|| panic!("{definition}")) {
             let Some(default) = property.get("default") else {
                 continue;
             };
-            // Only `full-nat` has source addresses.
-            let holds = &effective.pointer(pointer).unwrap()[key];
-            if key != "source_addresses" {
+            // A key that means nothing in its place is not shown.
+            let holds = effective.pointer(&format!("{pointer}/{key}"));
+            // Without one edit there are no edits to show.
+            let holds = holds.filter(|_| (definition, key.as_str()) != ("Edits", "remove"));
+            if let Some(holds) = holds {
                 assert_eq!(holds, default, "{pointer}/{key}");
+                held.insert((definition, key.clone()));
             }
-            count += 1;
+            all.insert((definition, key.clone()));
         }
     }
-    assert!(count >= 35, "only {count} defaults");
+    // Only `full-nat` has source addresses; labels are not shown where there are none.
+    let not_shown: Vec<_> = all.difference(&held).map(|(_, key)| key.as_str()).collect();
+    assert_eq!(not_shown, ["labels", "remove", "source_addresses"]);
+    assert!(held.len() >= 80, "only {} defaults", held.len());
 }

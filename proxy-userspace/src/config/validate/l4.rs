@@ -17,19 +17,24 @@ use std::path::PathBuf;
 /// Octets of a socket's path: `sun_path` is 108 with its final zero (unix(7)).
 const SOCKET_PATH: usize = 107;
 
-/// The section `l4`.
-pub(super) fn l4(report: &Report<'_>, root: NodeId, field: &Field<file::L4>) -> L4 {
-    let l4 = need(report, root, "l4", "{interfaces: [eth0]}", field);
-    let none = file::L4::default();
-    let (node, keys) = match l4 {
-        Some(at) => (Some(at.node), &at.value),
-        None => (None, &none),
-    };
+/// The section `l4`. It may be absent where nothing is balanced in the kernel.
+pub(super) fn l4(
+    report: &Report<'_>,
+    root: NodeId,
+    field: &Field<file::L4>,
+    needed: bool,
+) -> Option<L4> {
+    if needed {
+        need(report, root, "l4", "{interfaces: [eth0]}", field);
+    }
+    field.given().map(|at| section(report, at))
+}
+
+fn section(report: &Report<'_>, at: &At<file::L4>) -> L4 {
+    let keys = &at.value;
     let (tunnel_source_v4, tunnel_source_v6, gue_port) = tunnel(report, &keys.tunnel);
     L4 {
-        interfaces: node
-            .map(|node| interfaces(report, node, &keys.interfaces))
-            .unwrap_or_default(),
+        interfaces: interfaces(report, at.node, &keys.interfaces),
         pin_dir: path(&keys.pin_dir, defaults::PIN_DIR),
         flow_capacity: number(
             report,

@@ -1,8 +1,9 @@
 //! What services share: tunnel sources, source addresses, and the room in the data plane's maps.
 
 use super::together::Sections;
-use super::{elements, family};
+use super::{Judged, elements, family};
 use crate::config::decode::Field;
+use crate::config::defaults;
 use crate::config::fault::Code;
 use crate::config::model::Service;
 use crate::config::report::{Draft, Place, Report};
@@ -13,6 +14,14 @@ use proxy_common::service::Mode;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+/// The services that concern the kernel.
+fn balanced<'a, 'f>(
+    all: &'a Sections<'_, 'f>,
+) -> impl Iterator<Item = &'a Judged<'f, Service, crate::config::file::service::Service>> {
+    let services = all.services.iter();
+    services.filter(|service| all.uses.in_kernel(&service.model.name))
+}
+
 /// Applies every rule; `uses` pairs listeners and their services by index.
 pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>, uses: &[(usize, usize)]) {
     tunnel_sources(report, all);
@@ -22,7 +31,8 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>, uses: &[(usize,
 
 /// Tunnel modes work without a source, but then all packets have the same outer addresses.
 fn tunnel_sources(report: &Report<'_>, all: &Sections<'_, '_>) {
-    for service in all.services {
+    let Some(l4) = all.l4 else { return };
+    for service in balanced(all) {
         let mode = service.model.mode;
         if !matches!(mode, Mode::DsrIpip | Mode::DsrGue) {
             continue;
@@ -40,9 +50,9 @@ fn tunnel_sources(report: &Report<'_>, all: &Sections<'_, '_>) {
                 .iter()
                 .any(|backend| backend.address.is_ipv4() == v4)
         };
-        let missing = if uses(true) && all.l4.tunnel_source_v4.is_none() {
+        let missing = if uses(true) && l4.tunnel_source_v4.is_none() {
             Some(("source_v4", "172.16.0.0/16"))
-        } else if uses(false) && all.l4.tunnel_source_v6.is_none() {
+        } else if uses(false) && l4.tunnel_source_v6.is_none() {
             Some(("source_v6", "\"0100::/96\""))
         } else {
             None
@@ -72,10 +82,7 @@ fn tunnel_sources(report: &Report<'_>, all: &Sections<'_, '_>) {
 /// them or none.
 fn shared_sources(report: &Report<'_>, all: &Sections<'_, '_>) {
     let mut owners: HashMap<IpAddr, &Service> = HashMap::new();
-    let full_nat = all
-        .services
-        .iter()
-        .filter(|service| service.model.mode == Mode::FullNat);
+    let full_nat = balanced(all).filter(|service| service.model.mode == Mode::FullNat);
     for service in full_nat {
         for at in elements(&service.file.value.source_addresses) {
             let address = at.value.0;
@@ -110,6 +117,7 @@ fn source_is_no_vip(report: &Report<'_>, all: &Sections<'_, '_>, node: NodeId, a
     let holds = |vip: &IpNet| vip.prefix_len() > 0 && vip.contains(&address);
     let listener = all
         .listeners
+        .l4
         .iter()
         .find(|listener| holds(&listener.model.vip));
     if let Some(listener) = listener {
@@ -165,12 +173,12 @@ fn needs(all: &Sections<'_, '_>, uses: &[(usize, usize)]) -> [Need; 7] {
         place: place(&all.file.services),
         ..at_listeners(what, count, most)
     };
-    let vips = all.listeners.iter().map(|listener| listener.model.vip);
+    let vips = all.listeners.l4.iter().map(|listener| listener.model.vip);
     let is_prefix = |vip: &IpNet| vip.prefix_len() < vip.max_prefix_len();
     let (prefixes, addresses): (Vec<_>, Vec<_>) = vips.partition(is_prefix);
     // Each VIP has one more entry, by which echo requests to it are answered.
     let echo = |vips: &[IpNet]| vips.iter().collect::<HashSet<_>>().len();
-    let services = all.services.iter().map(|service| &service.model);
+    let services = balanced(all).map(|service| &service.model);
     let sources: HashSet<_> = services
         .flat_map(|service| &service.source_addresses)
         .collect();
@@ -178,17 +186,24 @@ fn needs(all: &Sections<'_, '_>, uses: &[(usize, usize)]) -> [Need; 7] {
         .iter()
         .map(|(_, service)| all.services[*service].model.backends.len())
         .sum();
-    let guards = all.listeners.iter().map(|listener| &listener.model.guard);
+    let guards = all
+        .listeners
+        .l4
+        .iter()
+        .map(|listener| &listener.model.guard);
     let rules = guards
         .chain([all.guard])
         .map(|guard| guard.allow.len() + guard.deny.len())
         .sum();
     // Index 0 of the tables by id is never used.
     let ids = capacity::SERVICES - 1;
-    let room = all.l4.backend_capacity.saturating_sub(1);
+    let capacity = all
+        .l4
+        .map_or(defaults::BACKEND_CAPACITY, |l4| l4.backend_capacity);
+    let room = capacity.saturating_sub(1);
     [
-        at_listeners("listeners", all.listeners.len(), ids),
-        at_services("services", all.services.len(), ids),
+        at_listeners("listeners", all.listeners.l4.len(), ids),
+        at_services("services", balanced(all).count(), ids),
         at_listeners(
             "prefixes with their ports, and once more without",
             prefixes.len() + echo(&prefixes),

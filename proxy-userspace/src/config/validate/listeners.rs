@@ -1,6 +1,8 @@
 //! The section `listeners`.
 
-use super::{Judged, Listeners, Names, elements, host_address, l4, need, network, number, or};
+use super::{
+    Judged, Listeners, Names, elements, host_address, l4, need, network, number, or, proxies,
+};
 use crate::config::decode::{At, Field};
 use crate::config::fault::Code;
 use crate::config::file::listener as file;
@@ -21,33 +23,57 @@ pub(super) fn listeners<'f>(
 ) -> Listeners<'f> {
     let mut names = Names::default();
     let mut taken = HashMap::new();
-    elements(field)
-        .filter_map(|at| {
-            let listener = listener(report, at, &mut names)?;
-            claim(report, at, &listener, &mut taken);
-            Some(Judged {
-                model: listener,
-                file: at,
-            })
-        })
-        .collect()
+    let mut listeners = Listeners::default();
+    for at in elements(field) {
+        let keys = &at.value;
+        if let Some(name) = need(report, at.node, "name", "web", &keys.name) {
+            names.add(report, "listener", &name.value.0, name.node);
+        }
+        let kind = need(report, at.node, "kind", "http", &keys.kind).map(|kind| kind.value);
+        if let Some(kind) = kind {
+            proxies::stray(report, keys, kind);
+        }
+        match kind {
+            Some(file::ListenerKind::Http) => {
+                let listener = proxies::http(report, at);
+                listeners.http.extend(judged(listener, at));
+            }
+            Some(file::ListenerKind::Tcp) => {
+                let listener = proxies::stream(report, at, Protocol::Tcp);
+                listeners.stream.extend(judged(listener, at));
+            }
+            Some(file::ListenerKind::Udp) => {
+                let listener = proxies::stream(report, at, Protocol::Udp);
+                listeners.stream.extend(judged(listener, at));
+            }
+            // What it lacks depends on what it was meant to be.
+            None if matches!(keys.kind, Field::Bad) => {}
+            Some(file::ListenerKind::L4) | None => {
+                let listener = listener(report, at);
+                if let Some(listener) = &listener {
+                    claim(report, at, listener, &mut taken);
+                }
+                listeners.l4.extend(judged(listener, at));
+            }
+        }
+    }
+    listeners
 }
 
-/// One listener; `None` if what the other rules need is missing.
-fn listener(report: &Report<'_>, at: &At<file::Listener>, names: &mut Names) -> Option<Listener> {
+fn judged<M>(model: Option<M>, file: &At<file::Listener>) -> Option<Judged<'_, M, file::Listener>> {
+    model.map(|model| Judged { model, file })
+}
+
+/// One l4 listener; `None` if what the other rules need is missing.
+fn listener(report: &Report<'_>, at: &At<file::Listener>) -> Option<Listener> {
     let keys = &at.value;
-    let name = need(report, at.node, "name", "web", &keys.name);
-    if let Some(name) = name {
-        names.add(report, "listener", &name.value.0, name.node);
-    }
-    need(report, at.node, "kind", "l4", &keys.kind);
     let address = need(report, at.node, "address", "192.0.2.10", &keys.address);
     let vip = address.map(|address| vip(report, address));
     let port = need(report, at.node, "port", "80", &keys.port);
     let service = need(report, at.node, "service", "NAME", &keys.service);
     let guard = guard(report, &keys.guard);
     Some(Listener {
-        name: name?.value.0.clone(),
+        name: keys.name.value()?.0.clone(),
         vip: vip?,
         port: port?.value.0.map_or(PortMatch::All, PortMatch::One),
         protocol: match or(&keys.protocol, file::TransportProtocol::Tcp) {

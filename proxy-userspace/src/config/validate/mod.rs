@@ -5,18 +5,30 @@
 //! are judged as well; whether the result may be used is decided once, at the end, by whether
 //! any error was noted. [`together`] holds the rules that concern more than one section.
 
+mod actions;
+mod addresses;
+mod backends;
+mod fields;
 mod health;
+mod http;
 mod l4;
 mod limits;
 mod listeners;
 mod pairs;
+mod precedence;
+mod proxies;
+mod routes;
 mod services;
 mod together;
+mod upstream;
+mod uses;
 
 use super::decode::{At, Field};
 use super::fault::Code;
 use super::file::File;
-use super::file::scalar::{Network, Time};
+use super::file::listener::ListenerKind;
+use super::file::scalar::{Network, Size, Time};
+use super::model::http::{HttpListener, Route, StreamListener};
 use super::model::{Config, Listener, Service};
 use super::report::{Draft, Place, Report};
 use super::yaml::NodeId;
@@ -35,37 +47,72 @@ pub(super) struct Judged<'f, M, F> {
 
 /// Services and listeners as judged so far.
 type Services<'f> = Vec<Judged<'f, Service, super::file::service::Service>>;
-type Listeners<'f> = Vec<Judged<'f, Listener, super::file::listener::Listener>>;
+type Routes<'f> = Vec<Judged<'f, Route, super::file::route::Route>>;
+
+/// Listeners as judged so far, by what runs them.
+#[derive(Default)]
+struct Listeners<'f> {
+    l4: Vec<Judged<'f, Listener, super::file::listener::Listener>>,
+    http: Vec<Judged<'f, HttpListener, super::file::listener::Listener>>,
+    stream: Vec<Judged<'f, StreamListener, super::file::listener::Listener>>,
+}
+
+impl Listeners<'_> {
+    fn len(&self) -> usize {
+        self.l4.len() + self.http.len() + self.stream.len()
+    }
+}
 
 /// Turns a file into a configuration. The result counts only if the report has no errors.
 pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let root = file.node;
     let file = &file.value;
-    let l4 = l4::l4(report, root, &file.l4);
+    let l4 = l4::l4(report, root, &file.l4, needs_l4(file));
+    let workers = http::workers(report, &file.workers);
     let admin = l4::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
-    let services = services::services(report, &file.services);
+    let uses = uses::Uses::of(file);
+    let services = services::services(report, &file.services, &uses);
     let listeners = listeners::listeners(report, &file.listeners);
-    together::check(
-        report,
-        &together::Sections {
-            file,
-            l4: &l4,
-            guard: &guard,
-            services: &services,
-            listeners: &listeners,
-        },
-    );
+    let routes = routes::routes(report, &file.routes, &file.listeners, &listeners);
+    let sections = together::Sections {
+        file,
+        l4: l4.as_ref(),
+        admin: &admin,
+        guard: &guard,
+        uses: &uses,
+        services: &services,
+        listeners: &listeners,
+        routes: &routes,
+    };
+    together::check(report, &sections);
+    let shorthands = routes::shorthands(&listeners);
     Config {
         l4,
+        workers,
         admin,
-        listeners: listeners
-            .into_iter()
-            .map(|listener| listener.model)
-            .collect(),
-        services: services.into_iter().map(|service| service.model).collect(),
+        listeners: models(listeners.l4),
+        http_listeners: models(listeners.http),
+        stream_listeners: models(listeners.stream),
+        routes: models(routes).into_iter().chain(shorthands).collect(),
+        services: models(services),
         guard,
     }
+}
+
+fn models<M, F>(judged: Vec<Judged<'_, M, F>>) -> Vec<M> {
+    judged.into_iter().map(|judged| judged.model).collect()
+}
+
+/// True if something is balanced in the kernel, or if there is nothing at all.
+fn needs_l4(file: &File) -> bool {
+    let mut listeners = elements(&file.listeners).peekable();
+    listeners.peek().is_none()
+        || listeners.any(|at| match &at.value.kind {
+            Field::Given(kind) => kind.value == ListenerKind::L4,
+            Field::Absent => true,
+            Field::Bad => false,
+        })
 }
 
 /// Elements of a list that could be read.
@@ -133,6 +180,73 @@ fn time(report: &Report<'_>, field: &Field<Time>, default: Duration) -> Duration
         report.error(Place::Value(at.node), draft);
     }
     at.value.0
+}
+
+/// As [`time`], but `0s` is allowed.
+fn time_or_zero(report: &Report<'_>, field: &Field<Time>, default: Duration) -> Duration {
+    match field.value() {
+        Some(at) if at.0.is_zero() => Duration::ZERO,
+        _ => time(report, field, default),
+    }
+}
+
+/// A size within limits, or a default. The limits fit in the type that is wanted.
+fn size<T>(
+    report: &Report<'_>,
+    field: &Field<Size>,
+    range: std::ops::RangeInclusive<u64>,
+    default: T,
+) -> T
+where
+    T: TryFrom<u64>,
+{
+    let Some(at) = field.given() else {
+        return default;
+    };
+    if !range.contains(&at.value.0) {
+        let text = super::defaults::size;
+        let draft = Draft::new(
+            Code::InvalidValue,
+            format!("{} is out of range", text(at.value.0)),
+        )
+        .expected(format!(
+            "a size from `{}` to `{}`",
+            text(*range.start()),
+            text(*range.end())
+        ));
+        report.error(Place::Value(at.node), draft);
+    }
+    T::try_from(at.value.0).unwrap_or(default)
+}
+
+/// Exactly one of several keys of a map: the index of the one that is there. Those that are there
+/// and bad count, so that nothing is said twice.
+fn exactly_one(
+    report: &Report<'_>,
+    place: Place,
+    what: &str,
+    example: &str,
+    keys: &[(&'static str, bool)],
+) -> Option<usize> {
+    let names = |filter: &dyn Fn(bool) -> bool| -> Vec<String> {
+        let names = keys.iter().filter(|(_, there)| filter(*there));
+        names.map(|(name, _)| format!("`{name}`")).collect()
+    };
+    let there = names(&|there| there);
+    let draft = match there.as_slice() {
+        [_] => return keys.iter().position(|(_, there)| *there),
+        [] => Draft::new(Code::MissingKey, format!("it is not said {what}"))
+            .expected(format!("one of {}", names(&|_| true).join(", ")))
+            .fix(format!("add `{example}`")),
+        several => Draft::new(
+            Code::Conflict,
+            format!("{} are given together", several.join(" and ")),
+        )
+        .expected(format!("one of {}", names(&|_| true).join(", ")))
+        .fix("keep one of them"),
+    };
+    report.error(place, draft);
+    None
 }
 
 /// A prefix without host bits.

@@ -1,17 +1,18 @@
 //! The section `services`.
 
+use super::backends::{Used, backends};
+use super::upstream::upstream;
+use super::uses::Uses;
 use super::{Judged, Names, Services, elements, health, host_address, need, or, time};
 use crate::config::decode::{At, Field};
 use crate::config::defaults;
 use crate::config::fault::Code;
-use crate::config::file::scalar::Endpoint;
 use crate::config::file::service as file;
 use crate::config::model::{Backend, Service, Timeouts};
 use crate::config::report::{Draft, Place, Report};
 use crate::config::yaml::NodeId;
 use proxy_common::maps::capacity;
 use proxy_common::service::{Mode, Selection};
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Slots that a backend should have, so that shares differ by about 1 % (Maglev, §5.3).
@@ -21,38 +22,124 @@ const SLOTS_PER_BACKEND: usize = 100;
 pub(super) fn services<'f>(
     report: &Report<'_>,
     field: &'f Field<Vec<Field<file::Service>>>,
+    uses: &Uses,
 ) -> Services<'f> {
     let mut names = Names::default();
     elements(field)
         .map(|at| Judged {
-            model: service(report, at, &mut names),
+            model: service(report, at, &mut names, uses),
             file: at,
         })
         .collect()
 }
 
 /// One service. Its name is empty if it has none, which is noted.
-fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names) -> Service {
+fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names, uses: &Uses) -> Service {
     let keys = &at.value;
     let name = need(report, at.node, "name", "web", &keys.name);
     if let Some(name) = name {
         names.add(report, "service", &name.value.0, name.node);
     }
+    let name = name.map(|name| name.value.0.clone()).unwrap_or_default();
     let mode = mode(&keys.mode);
-    let backends = backends(report, at, mode);
+    let used = Used {
+        in_kernel: uses.in_kernel(&name),
+        in_proxies: uses.in_proxies(&name),
+    };
+    let backends = backends(report, at, mode, used);
+    idle_keys(report, keys, used);
+    let upstream = upstream(report, keys, &backends);
+    let backends = backends.fixed;
+    // Rules about packets hold only where there are packets.
+    let (for_kernel, checked_mode): (&[Backend], _) = if used.in_kernel {
+        (&backends, mode)
+    } else {
+        (&[], Mode::Nat)
+    };
+    let source_addresses = if used.in_kernel {
+        source_addresses(report, at, mode, for_kernel)
+    } else {
+        let sources = elements(&keys.source_addresses);
+        sources.map(|at| at.value.0).collect()
+    };
     Service {
-        name: name.map(|name| name.value.0.clone()).unwrap_or_default(),
+        name,
         mode,
         selection: selection(&keys.selection),
-        ring_size: ring_size(report, &keys.ring_size, backends.len(), at.node),
-        source_addresses: source_addresses(report, at, mode, &backends),
+        ring_size: ring_size(report, &keys.ring_size, for_kernel.len(), at.node),
+        source_addresses,
         timeouts: timeouts(report, &keys.timeouts),
         drain_timeout: keys
             .drain_timeout
             .value()
             .map_or(defaults::DRAIN_TIMEOUT, |time| time.0),
-        health: health::health(report, &keys.health, mode),
+        health: health::health(report, &keys.health, checked_mode),
+        upstream,
         backends,
+    }
+}
+
+/// Keys that mean nothing to those who use the service.
+fn idle_keys(report: &Report<'_>, keys: &file::Service, used: Used) {
+    fn node<T>(field: &Field<T>) -> Option<NodeId> {
+        field.given().map(|at| at.node)
+    }
+    let warn = |keys: &[(&str, Option<NodeId>)], who: &str| {
+        for (key, node) in keys {
+            if let Some(node) = node {
+                report.warn(
+                    Place::Key(*node),
+                    format!("`{key}` has no effect: {who} the service"),
+                    "remove it",
+                );
+            }
+        }
+    };
+    let timeouts = keys.timeouts.value();
+    if !used.in_kernel {
+        let flows = timeouts.map(|timeouts| {
+            [
+                ("syn", node(&timeouts.syn)),
+                ("established", node(&timeouts.established)),
+                ("closing", node(&timeouts.closing)),
+                ("udp", node(&timeouts.udp)),
+                ("affinity", node(&timeouts.affinity)),
+            ]
+        });
+        let who = "no listener of kind `l4` uses";
+        warn(flows.as_ref().map_or(&[], |flows| flows), who);
+        warn(
+            &[
+                ("mode", node(&keys.mode)),
+                ("selection", node(&keys.selection)),
+                ("ring_size", node(&keys.ring_size)),
+                ("source_addresses", node(&keys.source_addresses)),
+            ],
+            who,
+        );
+    }
+    if used.in_kernel && !used.in_proxies {
+        let waits = timeouts.map(|timeouts| {
+            [
+                ("connect", node(&timeouts.connect)),
+                ("response", node(&timeouts.response)),
+                ("idle", node(&timeouts.idle)),
+            ]
+        });
+        let who = "only listeners of kind `l4` use";
+        warn(waits.as_ref().map_or(&[], |waits| waits), who);
+        warn(
+            &[
+                ("protocol", node(&keys.protocol)),
+                ("balance", node(&keys.balance)),
+                ("sticky_cookie", node(&keys.sticky_cookie)),
+                ("connections", node(&keys.connections)),
+                ("send_proxy", node(&keys.send_proxy)),
+                ("subset", node(&keys.subset)),
+                ("zone", node(&keys.zone)),
+            ],
+            who,
+        );
     }
 }
 
@@ -127,105 +214,6 @@ fn prime_from(number: u32) -> u32 {
     (number..=capacity::MAX_RING_SIZE)
         .find(|candidate| is_prime(*candidate))
         .unwrap_or(capacity::MAX_RING_SIZE)
-}
-
-fn backends(report: &Report<'_>, at: &At<file::Service>, mode: Mode) -> Vec<Backend> {
-    let field = &at.value.backends;
-    if mode == Mode::Local {
-        if let Some(list) = field.given() {
-            let draft = Draft::new(
-                Code::Conflict,
-                "mode `local` has no backends: this host serves the packets",
-            )
-            .fix("remove `backends`, or choose a mode that forwards, such as `nat`");
-            report.error(Place::Key(list.node), draft);
-        }
-        return Vec::new();
-    }
-    if let Some(list) = need(report, at.node, "backends", "[10.1.0.1:8080]", field)
-        && list.value.is_empty()
-    {
-        report.warn(
-            Place::Key(list.node),
-            "the service has no backends: all its packets are dropped",
-            "add a backend, such as `10.1.0.1:8080`",
-        );
-    }
-    let mut names = Names::default();
-    let mut targets: HashMap<(IpAddr, Option<u16>), NodeId> = HashMap::new();
-    let mut backends = Vec::new();
-    for at in elements(field) {
-        let Some((backend, node)) = backend(report, at) else {
-            continue;
-        };
-        if let Some(first) = targets.insert((backend.address, backend.port), at.node) {
-            let draft = Draft::new(
-                Code::Conflict,
-                format!(
-                    "the backend in line {} has the same address and port",
-                    report.line(first)
-                ),
-            )
-            .fix("remove one of the two; a higher weight gives a backend more flows");
-            report.error(Place::Value(at.node), draft);
-        } else if names.add(report, "backend", &backend.name, node) {
-            backends.push(backend);
-        }
-    }
-    weights(report, field, &backends);
-    backends
-}
-
-fn weights(report: &Report<'_>, field: &Field<Vec<Field<file::Backend>>>, backends: &[Backend]) {
-    if let Some(list) = field.given()
-        && !backends.is_empty()
-        && backends.iter().all(|backend| backend.weight == 0)
-    {
-        report.warn(
-            Place::Key(list.node),
-            "all backends have weight 0: new flows are dropped",
-            "give one of them a weight above 0",
-        );
-    }
-}
-
-/// One backend, and the node that names it.
-fn backend(report: &Report<'_>, at: &At<file::Backend>) -> Option<(Backend, NodeId)> {
-    let (endpoint, node, name, weight) = match &at.value {
-        file::Backend::Endpoint(endpoint) => (endpoint, at.node, None, defaults::WEIGHT),
-        file::Backend::Keys(keys) => {
-            let address = need(report, at.node, "address", "10.1.0.1:8080", &keys.address);
-            let weight = or(&keys.weight, defaults::WEIGHT);
-            let address = address?;
-            (&address.value, address.node, keys.name.given(), weight)
-        }
-    };
-    host_address(report, node, endpoint.0.address);
-    if endpoint.0.address.is_loopback() {
-        report.warn(
-            Place::Value(node),
-            format!(
-                "`{}` is a loopback address, which forwarded packets cannot reach",
-                endpoint.0.address
-            ),
-            "give the backend's address in the network, or use mode `local` for this host",
-        );
-    }
-    let backend = Backend {
-        name: name.map_or_else(|| default_name(endpoint), |name| name.value.0.clone()),
-        address: endpoint.0.address,
-        port: endpoint.0.port,
-        weight,
-    };
-    Some((backend, name.map_or(node, |name| name.node)))
-}
-
-/// The address and port in their usual form.
-fn default_name(endpoint: &Endpoint) -> String {
-    match endpoint.0.port {
-        Some(port) => std::net::SocketAddr::new(endpoint.0.address, port).to_string(),
-        None => endpoint.0.address.to_string(),
-    }
 }
 
 fn source_addresses(

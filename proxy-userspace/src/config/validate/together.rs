@@ -2,11 +2,12 @@
 //! in [`super::pairs`] modes and their listeners, in [`super::limits`] what is shared.
 
 use super::pairs::Pair;
-use super::{Listeners, Services, limits};
+use super::uses::{self, Uses};
+use super::{Listeners, Routes, Services, addresses, limits};
 use crate::config::decode::{At, Field};
 use crate::config::fault::Code;
 use crate::config::file::{self, File};
-use crate::config::model::{Guard, L4, Listener, ProbeTarget, Service};
+use crate::config::model::{Admin, Guard, L4, Listener, ProbeTarget, Service};
 use crate::config::report::{Draft, Place, Report};
 use crate::types::{PortMatch, Protocol};
 use std::collections::{HashMap, HashSet};
@@ -14,10 +15,13 @@ use std::collections::{HashMap, HashSet};
 /// All sections, each judged by itself.
 pub(super) struct Sections<'a, 'f> {
     pub(super) file: &'f File,
-    pub(super) l4: &'a L4,
+    pub(super) l4: Option<&'a L4>,
+    pub(super) admin: &'a Admin,
     pub(super) guard: &'a Guard,
+    pub(super) uses: &'a Uses,
     pub(super) services: &'a Services<'f>,
     pub(super) listeners: &'a Listeners<'f>,
+    pub(super) routes: &'a Routes<'f>,
 }
 
 /// Applies every rule.
@@ -25,15 +29,16 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
     let uses = references(report, all);
     let mut listeners_of = vec![Vec::new(); all.services.len()];
     for (listener, service) in &uses {
-        listeners_of[*service].push(&all.listeners[*listener].model);
+        listeners_of[*service].push(&all.listeners.l4[*listener].model);
     }
     // Where a listener's service is unknown, the one that seems unused is probably meant.
-    let resolved = all_readable(all) && uses.len() == all.listeners.len();
+    let proxied = proxied(report, all);
+    let resolved = all_readable(all) && uses.len() == all.listeners.l4.len() && proxied;
     let mut names = HashSet::new();
     for (service, listeners) in all.services.iter().zip(&listeners_of) {
         // Of two services with one name, which is a fault of its own, the listeners use the first.
         let first = names.insert(&service.model.name);
-        if first && listeners.is_empty() && resolved {
+        if first && !all.uses.is_used(&service.model.name) && resolved {
             unused(report, service.file, &service.model);
         }
         if first && (resolved || !listeners.is_empty()) {
@@ -41,33 +46,83 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
         }
     }
     for (listener, service) in &uses {
-        let listener = &all.listeners[*listener];
+        let listener = &all.listeners.l4[*listener];
         let service = &all.services[*service];
         Pair { listener, service }.check(report);
     }
     limits::check(report, all, &uses);
+    addresses::check(report, all);
+    pointless_l4(report, all);
 }
 
-/// False if some listener could not be read.
+/// Interfaces whose packets nobody balances.
+fn pointless_l4(report: &Report<'_>, all: &Sections<'_, '_>) {
+    if let Some(at) = all.file.l4.given()
+        && all.listeners.l4.is_empty()
+        && all.listeners.len() > 0
+        && all_readable(all)
+    {
+        report.warn(
+            Place::Key(at.node),
+            "no listener has `kind: l4`, so nothing is balanced on these interfaces",
+            "remove `l4`, or add a listener with `kind: l4`",
+        );
+    }
+}
+
+/// False if some listener or route could not be read.
 fn all_readable(all: &Sections<'_, '_>) -> bool {
     let listeners = all.file.listeners.value().map_or(0, Vec::len);
-    !matches!(all.file.listeners, Field::Bad) && listeners == all.listeners.len()
+    let routes = all.file.routes.value().map_or(0, Vec::len);
+    !matches!(all.file.listeners, Field::Bad)
+        && !matches!(all.file.routes, Field::Bad)
+        && listeners == all.listeners.len()
+        && routes == all.routes.len()
 }
 
-/// Pairs of indices: a listener and its service.
-fn references(report: &Report<'_>, all: &Sections<'_, '_>) -> Vec<(usize, usize)> {
-    let by_name: HashMap<&str, usize> = all
-        .services
-        .iter()
-        .enumerate()
-        .rev()
+/// The index of a service by its name, unless services could not be read.
+fn by_name<'a>(all: &'a Sections<'_, '_>) -> HashMap<&'a str, usize> {
+    let services = all.services.iter().enumerate().rev();
+    services
         .map(|(index, service)| (service.model.name.as_str(), index))
-        .collect();
-    let readable = !matches!(all.file.services, Field::Bad)
+        .collect()
+}
+
+/// True if a name that is not there is surely not there.
+fn services_readable(all: &Sections<'_, '_>) -> bool {
+    !matches!(all.file.services, Field::Bad)
         && all.file.services.value().map_or(0, Vec::len) == all.services.len()
-        && !by_name.contains_key("");
+        && all
+            .services
+            .iter()
+            .all(|service| !service.model.name.is_empty())
+}
+
+/// Notes names of services in routes and proxying listeners that nothing has. False if there are
+/// some.
+fn proxied(report: &Report<'_>, all: &Sections<'_, '_>) -> bool {
+    let known = by_name(all);
+    let mut resolved = true;
+    for (name, place) in uses::references(all.file) {
+        if known.contains_key(name) {
+            continue;
+        }
+        resolved = false;
+        if let Some(place) = place
+            && services_readable(all)
+        {
+            unknown_service(report, all, name, place);
+        }
+    }
+    resolved
+}
+
+/// Pairs of indices: an l4 listener and its service.
+fn references(report: &Report<'_>, all: &Sections<'_, '_>) -> Vec<(usize, usize)> {
+    let by_name = by_name(all);
+    let readable = services_readable(all);
     let mut pairs = Vec::new();
-    for (index, listener) in all.listeners.iter().enumerate() {
+    for (index, listener) in all.listeners.l4.iter().enumerate() {
         let name = listener.model.service.as_str();
         if let Some(service) = by_name.get(name) {
             pairs.push((index, *service));
@@ -78,28 +133,32 @@ fn references(report: &Report<'_>, all: &Sections<'_, '_>) -> Vec<(usize, usize)
                 .service
                 .given()
                 .map_or(listener.file.node, |at| at.node);
-            let draft = Draft::new(Code::UnknownName, format!("there is no service `{name}`"));
-            let names = all
-                .services
-                .iter()
-                .map(|service| service.model.name.as_str());
-            let draft = match crate::config::report::similar(name, names) {
-                Some(word) => draft.fix(format!("did you mean `{word}`?")),
-                None => draft.fix(format!("add `- name: {name}` to `services`")),
-            };
-            report.error(Place::Value(node), draft);
+            unknown_service(report, all, name, Place::Value(node));
         }
     }
     pairs
+}
+
+fn unknown_service(report: &Report<'_>, all: &Sections<'_, '_>, name: &str, place: Place) {
+    let draft = Draft::new(Code::UnknownName, format!("there is no service `{name}`"));
+    let names = all
+        .services
+        .iter()
+        .map(|service| service.model.name.as_str());
+    let draft = match crate::config::report::similar(name, names) {
+        Some(word) => draft.fix(format!("did you mean `{word}`?")),
+        None => draft.fix(format!("add `- name: {name}` to `services`")),
+    };
+    report.error(place, draft);
 }
 
 fn unused(report: &Report<'_>, file: &At<file::service::Service>, service: &Service) {
     if let Some(name) = file.value.name.given() {
         report.warn(
             Place::Value(name.node),
-            format!("no listener uses the service `{}`", service.name),
+            format!("no listener or route uses the service `{}`", service.name),
             format!(
-                "add a listener with `service: {}`, or remove the service",
+                "add a listener or route with `service: {}`, or remove the service",
                 service.name
             ),
         );

@@ -1,6 +1,6 @@
 use super::super::testing::health_check;
 use super::*;
-use crate::config::model::{Admin, Guard, L4, Timeouts};
+use crate::config::model::{Guard, Timeouts};
 use crate::types::Protocol;
 use proxy_common::service::{Mode, Selection};
 use std::time::Duration;
@@ -23,6 +23,7 @@ fn service(name: &str, backends: Vec<Backend>, health: Option<HealthCheck>) -> S
         drain_timeout: hour,
         backends,
         health,
+        ..Service::new("")
     }
 }
 
@@ -48,26 +49,9 @@ fn listener(vip: &str, port: PortMatch, service: &str) -> Listener {
 
 fn config(listeners: Vec<Listener>, services: Vec<Service>) -> Config {
     Config {
-        l4: L4 {
-            interfaces: Vec::new(),
-            pin_dir: "/sys/fs/bpf/test".into(),
-            flow_capacity: 1,
-            backend_capacity: 1,
-            tunnel_source_v4: None,
-            tunnel_source_v6: None,
-            gue_port: 6080,
-            selection_seed: 0,
-            route_ttl: Duration::from_secs(1),
-            icmp_per_second: 1,
-            sample_every: 0,
-        },
-        admin: Admin {
-            socket: "/run/test.sock".into(),
-            listen: None,
-        },
         listeners,
         services,
-        guard: Guard::default(),
+        ..Config::default()
     }
 }
 

@@ -220,7 +220,7 @@ impl Builder<'_> {
             TunnelSource::default()
         };
         let gue_port = match service.mode {
-            Mode::DsrGue => self.inputs.config.l4.gue_port,
+            Mode::DsrGue => self.inputs.config.data_plane().gue_port,
             _ => 0,
         };
         BackendEntry {
@@ -250,7 +250,7 @@ impl Builder<'_> {
             (known.encap_src != Addr::UNSPECIFIED && known.encap_src_mask == 0)
                 .then_some(known.encap_src)
         };
-        configured_source(&self.inputs.config.l4, backend.address)
+        configured_source(self.inputs.config.data_plane(), backend.address)
             .or_else(|| egress.map(|&addr| unmasked(Addr::from(addr))))
             .or_else(|| before().map(unmasked))
     }
@@ -270,7 +270,7 @@ impl Builder<'_> {
     /// The settings, apart from the generations, which count what is done.
     fn settings(&self) -> Settings {
         let (before, host) = (&self.from.settings, self.inputs.host);
-        let l4 = &self.inputs.config.l4;
+        let l4 = self.inputs.config.data_plane();
         let is_fresh = before.abi == 0;
         Settings {
             abi: ABI_VERSION,

@@ -269,7 +269,7 @@ fn a_service_that_becomes_local_stops_balancing_first_and_the_other_way_round() 
 fn changed_settings_alone_are_one_edit() {
     let (mut store, first) = fresh(&web());
     let mut other = web();
-    other.l4.sample_every = 1000;
+    other.data_plane_mut().sample_every = 1000;
     let plan = follow_on(&mut store, &other, &Overlay::default());
     assert_eq!(outline(&plan.edits), "settings: at rest");
     assert_eq!(plan.state.settings.sample_every, 1000);
@@ -331,7 +331,7 @@ fn what_is_not_the_plans_is_kept() {
         []
     );
     let mut other = web();
-    other.l4.sample_every = 5;
+    other.data_plane_mut().sample_every = 5;
     let plan = follow_on(&mut store, &other, &Overlay::default());
     assert_eq!(plan.state.settings.capture_octets, 96);
     assert_ne!(plan.state.settings.flags & CAPTURE, 0);

@@ -87,8 +87,8 @@ fn the_host_bits_of_the_tunnel_prefix_carry_the_hash() {
         ),
     ] {
         let entry = entry(mode, address, |config| {
-            config.l4.tunnel_source_v4 = prefix.parse().ok();
-            config.l4.tunnel_source_v6 = prefix.parse().ok();
+            config.data_plane_mut().tunnel_source_v4 = prefix.parse().ok();
+            config.data_plane_mut().tunnel_source_v6 = prefix.parse().ok();
         });
         assert_eq!(
             (entry.encap_src, entry.encap_src_mask),
@@ -113,7 +113,7 @@ fn only_gue_has_a_tunnel_port() {
 #[test]
 fn without_tunnel_prefix_the_egress_address_is_the_source_and_without_route_the_backend_is_down() {
     let mut config = web();
-    config.l4.tunnel_source_v4 = None;
+    config.data_plane_mut().tunnel_source_v4 = None;
     let plan_with = |kernel: &KernelState, sources: &[(&str, &str)]| {
         let mut host = host();
         host.egress_sources = (sources.iter())

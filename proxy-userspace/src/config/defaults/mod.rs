@@ -1,5 +1,7 @@
 //! What holds where a key is left out: the one place for defaults.
 
+pub(crate) mod http;
+
 use super::model::{DEFAULT_PIN_DIR, Damping, Timeouts};
 use proxy_common::maps::{DEFAULT_GUE_PORT, capacity};
 use proxy_common::service::DEFAULT_RING_SIZE;
@@ -51,6 +53,16 @@ pub(crate) fn percent(share: f64) -> String {
     // Ten decimals hide the rounding of the division by 100.
     let percent = (share * 100.0 * 1e10).round() / 1e10;
     format!("{percent}%")
+}
+
+/// A size as the file has it: in the largest unit that leaves no remainder.
+pub(crate) fn size(octets: u64) -> String {
+    for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if octets > 0 && octets.trailing_zeros() >= shift {
+            return format!("{}{unit}", octets >> shift);
+        }
+    }
+    format!("{octets}B")
 }
 
 /// A range of status codes as the file has it.

@@ -1,32 +1,77 @@
 //! What a configuration means, with every default filled in and every reference resolved.
 //!
-//! No serde here: the file's shape lives in `file.rs` and may change without touching the code
-//! that runs. Values are valid by construction of `validate.rs`: weights are in range, names are
+//! No serde here: the file's shape lives in `file` and may change without touching the code
+//! that runs. Values are valid by construction of `validate`: weights are in range, names are
 //! unique, references exist, modes fit their listeners.
 
+pub mod http;
+
+use super::defaults;
 use crate::types::{PortMatch, Protocol};
 use ipnet::IpNet;
 use proxy_common::service::{Mode, Selection};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The kernel data plane.
-    pub l4: L4,
+    /// The kernel data plane; `None` if nothing is balanced in the kernel.
+    pub l4: Option<L4>,
+    /// The workers of the proxy paths.
+    pub workers: http::Workers,
     /// The admin endpoints.
     pub admin: Admin,
-    /// Listeners in file order.
+    /// Listeners of the kernel data plane, in file order.
     pub listeners: Vec<Listener>,
+    /// Listeners that speak HTTP, in file order.
+    pub http_listeners: Vec<http::HttpListener>,
+    /// Listeners that pass TCP or UDP on, in file order.
+    pub stream_listeners: Vec<http::StreamListener>,
+    /// Routes of the HTTP listeners, in file order.
+    pub routes: Vec<http::Route>,
     /// Services in file order.
     pub services: Vec<Service>,
-    /// Rules for the sources of every service.
+    /// Rules for the sources of every service of the kernel data plane.
     pub guard: Guard,
 }
 
+/// Nothing but the defaults: no listener, no service.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            l4: None,
+            workers: http::Workers::default(),
+            admin: Admin::default(),
+            listeners: Vec::new(),
+            http_listeners: Vec::new(),
+            stream_listeners: Vec::new(),
+            routes: Vec::new(),
+            services: Vec::new(),
+            guard: Guard::default(),
+        }
+    }
+}
+
 impl Config {
+    /// Settings of the kernel data plane: the given ones, or the defaults, without interfaces.
+    pub fn data_plane(&self) -> &L4 {
+        static DEFAULTS: LazyLock<L4> = LazyLock::new(L4::default);
+        self.l4.as_ref().unwrap_or(&DEFAULTS)
+    }
+
+    /// As [`Self::data_plane`], to be changed.
+    pub fn data_plane_mut(&mut self) -> &mut L4 {
+        self.l4.get_or_insert_default()
+    }
+
+    /// True if anything is proxied in user space.
+    pub fn has_proxies(&self) -> bool {
+        !self.http_listeners.is_empty() || !self.stream_listeners.is_empty()
+    }
+
     /// The service with this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)
@@ -61,6 +106,25 @@ pub struct L4 {
     pub sample_every: u32,
 }
 
+/// Every default, without interfaces.
+impl Default for L4 {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            pin_dir: defaults::PIN_DIR.into(),
+            flow_capacity: defaults::FLOW_CAPACITY,
+            backend_capacity: defaults::BACKEND_CAPACITY,
+            tunnel_source_v4: None,
+            tunnel_source_v6: None,
+            gue_port: defaults::GUE_PORT,
+            selection_seed: defaults::SELECTION_SEED,
+            route_ttl: defaults::ROUTE_TTL,
+            icmp_per_second: defaults::ICMP_PER_SECOND,
+            sample_every: defaults::SAMPLE_EVERY,
+        }
+    }
+}
+
 /// An interface and how the program is attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -90,7 +154,17 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
 }
 
-/// An address that clients use, and what is spoken there. Only `l4` so far.
+/// The admin API at its usual place, nothing on TCP.
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            socket: defaults::ADMIN_SOCKET.into(),
+            listen: None,
+        }
+    }
+}
+
+/// An address whose packets are balanced in the kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Unique name.
@@ -127,7 +201,8 @@ pub struct Budget {
     pub burst: u32,
 }
 
-/// A named set of backends and how they are used.
+/// A named set of backends and how they are used. What is about packets and flows holds where an
+/// l4 listener uses the service, [`http::Upstream`] where the proxy paths do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Unique name.
@@ -148,6 +223,37 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// Active health check, if any. Without one, backends are up.
     pub health: Option<HealthCheck>,
+    /// How the proxy paths use it.
+    pub upstream: http::Upstream,
+}
+
+impl Service {
+    /// A service with every default and no backends.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            mode: Mode::Nat,
+            selection: Selection::Maglev,
+            ring_size: defaults::RING_SIZE,
+            source_addresses: Vec::new(),
+            timeouts: defaults::TIMEOUTS,
+            drain_timeout: defaults::DRAIN_TIMEOUT,
+            backends: Vec::new(),
+            health: None,
+            upstream: http::Upstream::default(),
+        }
+    }
+
+    /// Adds a backend with this weight and traits, named after its address.
+    pub fn push_backend(&mut self, address: SocketAddr, weight: u16, traits: http::BackendTraits) {
+        self.backends.push(Backend {
+            name: address.to_string(),
+            address: address.ip(),
+            port: Some(address.port()),
+            weight,
+        });
+        self.upstream.traits.push(traits);
+    }
 }
 
 /// Idle timeouts of a service's flows.

@@ -1,0 +1,84 @@
+//! Defaults of the proxy paths.
+//!
+//! Where users of nginx, HAProxy and Envoy have one expectation, it is met; where they differ, the
+//! choice and its reason stand beside the value.
+
+use crate::config::model::http::{Http2, HttpTimeouts, Limits};
+use std::time::Duration;
+
+pub(crate) const LIMITS: Limits = Limits {
+    // As HAProxy and Envoy.
+    fields: 100,
+    // As nginx's four buffers of 8 KiB.
+    head_bytes: 32 << 10,
+    // RFC 9110 §4.1 asks for 8000 at least.
+    target_bytes: 8 << 10,
+    // Content is passed on as it comes, not kept, so its length costs nothing here; nginx's 1 MiB
+    // is known for uploads that fail with 413. Slow senders are met by the time limits.
+    body_bytes: None,
+    connections: 0,
+};
+
+pub(crate) const HTTP_TIMEOUTS: HttpTimeouts = HttpTimeouts {
+    // A head is one or two packets; nginx's 60 s are what slowloris lives on.
+    head: Duration::from_secs(10),
+    body_idle: Duration::from_secs(30),
+    // As Kestrel: below any link in use, above a trickle.
+    body_rate: 240,
+    idle: Duration::from_secs(60),
+    write: Duration::from_secs(60),
+    linger: Duration::from_secs(2),
+};
+
+pub(crate) const HTTP2: Http2 = Http2 {
+    enabled: true,
+    // As nginx; RFC 9113 §6.5.2 asks for 100 at least.
+    max_streams: 128,
+    stream_window_bytes: 256 << 10,
+    connection_window_bytes: 1 << 20,
+    // The least that RFC 9113 §4.2 allows; larger frames only delay other streams.
+    max_frame_bytes: 16 << 10,
+    // Some four pages that are left while they load.
+    max_resets: 500,
+    max_control_frames: 1000,
+    abuse_window: Duration::from_secs(10),
+};
+
+/// Requests of one connection; 0 for no limit: a long connection costs no more than a short one.
+pub(crate) const MAX_REQUESTS: u32 = 0;
+/// Share of requests that are traced.
+pub(crate) const TRACE_SHARE: f64 = 0.0;
+/// Share of requests that are logged.
+pub(crate) const LOG_SHARE: f64 = 1.0;
+
+/// A TCP connection on which nothing moves: as [`super::TIMEOUTS`], for databases and shells.
+pub(crate) const TCP_IDLE: Duration = Duration::from_secs(3600);
+/// A UDP session on which nothing moves.
+pub(crate) const UDP_IDLE: Duration = Duration::from_secs(60);
+/// UDP sessions at once. Sources can be forged, so there must be a limit.
+pub(crate) const UDP_SESSIONS: u32 = 65_536;
+
+pub(crate) const PANIC_THRESHOLD: f64 = 0.0;
+pub(crate) const SLOW_START: Duration = Duration::ZERO;
+/// No limit: backends have limits of their own.
+pub(crate) const MAX_CONNECTIONS: u32 = 0;
+pub(crate) const MAX_STREAMS: u32 = 100;
+pub(crate) const QUEUE: u32 = 1024;
+pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Long enough for WebSockets with the usual pings each half minute, and for server-sent events.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Less than the 75 s of nginx and the 60 s and more of most servers.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(55);
+pub(crate) const MAX_IDLE: u32 = 512;
+pub(crate) const COOKIE_PATH: &str = "/";
+
+pub(crate) const REDIRECT_STATUS: u16 = 302;
+pub(crate) const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+pub(crate) const INDEX: &str = "index.html";
+pub(crate) const STRIP_PREFIX: &str = "/";
+/// Requests with more content are not mirrored: a copy must be kept until it is sent.
+pub(crate) const MIRROR_BODY: u64 = 64 << 10;
+/// For stopping workers.
+pub(crate) const WORKER_DRAIN: Duration = Duration::from_secs(30);

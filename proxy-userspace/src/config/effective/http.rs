@@ -1,0 +1,154 @@
+//! Listeners of the proxy paths, and the workers.
+
+use super::{map, prefix};
+use crate::config::defaults::{percent, size, text};
+use crate::config::model::http::{
+    AccessLog, Action, Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget,
+    Route, StreamListener, Workers, default_route,
+};
+use crate::types::Protocol;
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+pub(super) fn workers(workers: &Workers) -> Value {
+    map([
+        ("count", workers.count.map(Value::from)),
+        ("drain_timeout", Some(json!(text(workers.drain_timeout)))),
+    ])
+}
+
+/// True for a route that stands for the `service` of a listener: no other name has a colon.
+pub(super) fn is_default(route: &Route) -> bool {
+    route.name.contains(':')
+}
+
+/// The service of a listener's own.
+fn own_service<'a>(listener: &str, routes: &'a [Route]) -> Option<&'a str> {
+    let name = default_route(listener, "").name;
+    let route = routes.iter().find(|route| route.name == name)?;
+    match &route.action {
+        Action::Forward(split) => split.targets.first().map(|(service, _)| service.as_str()),
+        _ => None,
+    }
+}
+
+pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
+    map([
+        ("name", Some(json!(listener.name))),
+        ("kind", Some(json!("http"))),
+        ("address", Some(json!(listener.address.ip()))),
+        ("port", Some(json!(listener.address.port()))),
+        (
+            "service",
+            own_service(&listener.name, routes).map(|name| json!(name)),
+        ),
+        (
+            "proxy_protocol_from",
+            Some(prefixes(&listener.proxy_protocol_from)),
+        ),
+        (
+            "limits",
+            Some(limits(
+                &listener.limits,
+                listener.max_requests_per_connection,
+            )),
+        ),
+        ("timeouts", Some(timeouts(&listener.timeouts))),
+        ("http2", Some(http2(&listener.http2))),
+        ("forwarded", Some(forwarded(&listener.forwarded))),
+        ("access_log", listener.access_log.as_ref().map(access_log)),
+        ("trace_share", Some(json!(percent(listener.trace_share)))),
+        (
+            "security_headers",
+            Some(json!(listener.security_headers.name())),
+        ),
+    ])
+}
+
+pub(super) fn stream(listener: &StreamListener) -> Value {
+    map([
+        ("name", Some(json!(listener.name))),
+        ("kind", Some(json!(listener.protocol.name()))),
+        ("address", Some(json!(listener.address.ip()))),
+        ("port", Some(json!(listener.address.port()))),
+        ("service", Some(json!(listener.service))),
+        (
+            "proxy_protocol_from",
+            (listener.protocol == Protocol::Tcp).then(|| prefixes(&listener.proxy_protocol_from)),
+        ),
+        (
+            "limits",
+            Some(json!({"connections": listener.max_connections})),
+        ),
+        (
+            "timeouts",
+            Some(json!({"idle": text(listener.idle_timeout)})),
+        ),
+        ("access_log", listener.access_log.as_ref().map(access_log)),
+    ])
+}
+
+pub(super) fn prefixes(list: &[IpNet]) -> Value {
+    list.iter().copied().map(prefix).collect()
+}
+
+fn limits(limits: &Limits, requests: u32) -> Value {
+    json!({
+        "fields": limits.fields,
+        "head": size(limits.head_bytes.into()),
+        "target": size(limits.target_bytes.into()),
+        "body": limits.body_bytes.map_or("none".to_owned(), size),
+        "connections": limits.connections,
+        "requests_per_connection": requests,
+    })
+}
+
+fn timeouts(timeouts: &HttpTimeouts) -> Value {
+    json!({
+        "head": text(timeouts.head),
+        "body_idle": text(timeouts.body_idle),
+        "body_rate": timeouts.body_rate,
+        "idle": text(timeouts.idle),
+        "write": text(timeouts.write),
+        "linger": text(timeouts.linger),
+    })
+}
+
+fn http2(http2: &Http2) -> Value {
+    json!({
+        "enabled": http2.enabled,
+        "max_streams": http2.max_streams,
+        "stream_window": size(http2.stream_window_bytes.into()),
+        "connection_window": size(http2.connection_window_bytes.into()),
+        "max_frame": size(http2.max_frame_bytes.into()),
+        "max_resets": http2.max_resets,
+        "max_control_frames": http2.max_control_frames,
+        "abuse_window": text(http2.abuse_window),
+    })
+}
+
+fn forwarded(forwarded: &Forwarded) -> Value {
+    map([
+        ("trusted", Some(prefixes(&forwarded.trusted))),
+        ("x_forwarded", Some(json!(forwarded.x_forwarded))),
+        ("x_real_ip", Some(json!(forwarded.x_real_ip))),
+        ("forwarded", Some(json!(forwarded.forwarded))),
+        ("via", forwarded.via.as_ref().map(|name| json!(name))),
+        ("request_id", Some(json!(forwarded.request_id))),
+    ])
+}
+
+fn access_log(log: &AccessLog) -> Value {
+    let to = match &log.to {
+        LogTarget::Stdout => json!("stdout"),
+        LogTarget::File(path) => json!(path),
+    };
+    let format = match &log.format {
+        LogFormat::Json => "json",
+        LogFormat::Combined => "combined",
+        LogFormat::Common => "common",
+        LogFormat::Haproxy => "haproxy",
+        LogFormat::Template(template) => template,
+    };
+    json!({"to": to, "format": format, "share": percent(log.share)})
+}

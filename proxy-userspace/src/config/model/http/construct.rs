@@ -1,0 +1,261 @@
+//! Values with every default, for those who build a model without a file.
+
+use super::{
+    AccessLog, Action, BackendProtocol, Balance, BalancePolicy, FieldEdits, Files, FixedResponse,
+    Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget, Mirror, PathMatch,
+    Redirect, Rewrite, Route, RouteMatch, SecurityHeaders, Split, StickyCookie, StreamListener,
+    Upstream, Workers,
+};
+use crate::config::defaults::http as defaults;
+use crate::types::Protocol;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+impl HttpListener {
+    /// A listener with every default.
+    pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            proxy_protocol_from: Vec::new(),
+            limits: Limits::default(),
+            timeouts: HttpTimeouts::default(),
+            http2: Http2::default(),
+            forwarded: Forwarded::default(),
+            max_requests_per_connection: defaults::MAX_REQUESTS,
+            access_log: None,
+            trace_share: defaults::TRACE_SHARE,
+            security_headers: SecurityHeaders::Off,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        defaults::LIMITS
+    }
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        defaults::HTTP_TIMEOUTS
+    }
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        defaults::HTTP2
+    }
+}
+
+/// `X-Forwarded-*` and nothing else, as Caddy and Traefik; nobody is trusted.
+impl Default for Forwarded {
+    fn default() -> Self {
+        Self {
+            trusted: Vec::new(),
+            x_forwarded: true,
+            x_real_ip: false,
+            forwarded: false,
+            via: None,
+            request_id: false,
+        }
+    }
+}
+
+impl AccessLog {
+    /// Every request, as JSON.
+    pub fn new(to: LogTarget) -> Self {
+        Self {
+            to,
+            format: LogFormat::Json,
+            share: defaults::LOG_SHARE,
+        }
+    }
+}
+
+impl StreamListener {
+    /// A listener with every default.
+    pub fn new(
+        name: impl Into<String>,
+        protocol: Protocol,
+        address: SocketAddr,
+        service: impl Into<String>,
+    ) -> Self {
+        let (idle_timeout, max_connections) = match protocol {
+            Protocol::Tcp => (defaults::TCP_IDLE, 0),
+            Protocol::Udp => (defaults::UDP_IDLE, defaults::UDP_SESSIONS),
+        };
+        Self {
+            name: name.into(),
+            protocol,
+            address,
+            service: service.into(),
+            proxy_protocol_from: Vec::new(),
+            idle_timeout,
+            max_connections,
+            access_log: None,
+        }
+    }
+}
+
+impl Route {
+    /// A route of one listener, for every host and path, with this action and nothing else.
+    pub fn catch_all(name: impl Into<String>, listener: impl Into<String>, action: Action) -> Self {
+        Self {
+            name: name.into(),
+            listeners: vec![listener.into()],
+            hosts: Vec::new(),
+            matches: vec![RouteMatch::default()],
+            action,
+            rewrite: Rewrite::default(),
+            request_fields: FieldEdits::default(),
+            response_fields: FieldEdits::default(),
+            security_headers: None,
+            mirror: None,
+            fault: None,
+            timeout: None,
+        }
+    }
+}
+
+/// What HTTP listeners with a `service` of their own have for what no other route matches. Its name
+/// is one that routes of a file cannot have.
+pub fn default_route(listener: &str, service: &str) -> Route {
+    Route::catch_all(
+        format!("{listener}:default"),
+        listener,
+        Action::service(service),
+    )
+}
+
+/// Every request.
+impl Default for RouteMatch {
+    fn default() -> Self {
+        Self {
+            path: PathMatch::Prefix("/".to_owned()),
+            method: None,
+            fields: Vec::new(),
+            query: Vec::new(),
+            cookies: Vec::new(),
+            sources: Vec::new(),
+        }
+    }
+}
+
+impl Action {
+    /// One service answers.
+    pub fn service(name: impl Into<String>) -> Self {
+        Self::Forward(Split {
+            targets: vec![(name.into(), 1)],
+            sticky: None,
+        })
+    }
+}
+
+/// A redirect that changes nothing yet.
+impl Default for Redirect {
+    fn default() -> Self {
+        Self {
+            status: defaults::REDIRECT_STATUS,
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+            keep_query: true,
+        }
+    }
+}
+
+impl FixedResponse {
+    /// An answer without content.
+    pub fn new(status: u16) -> Self {
+        Self {
+            status,
+            body: String::new(),
+            content_type: defaults::CONTENT_TYPE.to_owned(),
+        }
+    }
+}
+
+impl Files {
+    /// The files below a folder, without listings.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            index: vec![defaults::INDEX.to_owned()],
+            list: false,
+            strip_prefix: defaults::STRIP_PREFIX.to_owned(),
+            precompressed: Vec::new(),
+            cache_control: None,
+            fallback: None,
+        }
+    }
+}
+
+impl Mirror {
+    /// Copies of all requests with little content.
+    pub fn new(service: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            share: 1.0,
+            max_body_bytes: defaults::MIRROR_BODY,
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            protocol: BackendProtocol::Auto,
+            balance: Balance::default(),
+            sticky_cookie: None,
+            max_connections: defaults::MAX_CONNECTIONS,
+            max_streams: defaults::MAX_STREAMS,
+            queue: defaults::QUEUE,
+            queue_timeout: defaults::QUEUE_TIMEOUT,
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+            response_timeout: defaults::RESPONSE_TIMEOUT,
+            idle_timeout: defaults::IDLE_TIMEOUT,
+            keepalive: defaults::KEEPALIVE,
+            max_idle: defaults::MAX_IDLE,
+            send_proxy: None,
+            names: Vec::new(),
+            traits: Vec::new(),
+            subset: Vec::new(),
+            zone: None,
+        }
+    }
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self {
+            policy: BalancePolicy::RoundRobin,
+            panic_threshold: defaults::PANIC_THRESHOLD,
+            slow_start: defaults::SLOW_START,
+        }
+    }
+}
+
+impl StickyCookie {
+    /// A session cookie for the whole site that scripts cannot read.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            max_age: None,
+            path: defaults::COOKIE_PATH.to_owned(),
+            secure: false,
+            http_only: true,
+            same_site: None,
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            count: None,
+            drain_timeout: defaults::WORKER_DRAIN,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Edits of fields, and the presets of security fields.
+//!
+//! Removals come first, then fields that replace, then fields that are added. Names are compared
+//! without regard to case. A security field is added only where the response says nothing itself.
+
+use super::Filter;
+use super::{Flow, RequestContext};
+use crate::config::model::Config;
+use crate::config::model::http::{FieldEdits as Edits, Route, SecurityHeaders};
+use crate::message::{Fields, RequestHead, ResponseHead};
+
+/// The edits of a route.
+#[derive(Debug)]
+pub struct FieldEdits {
+    request: Edits,
+    response: Edits,
+    security: SecurityHeaders,
+}
+
+impl FieldEdits {
+    /// The edits that a route asks for, if any.
+    pub(super) fn of_route(route: &Route, config: &Config) -> Option<Self> {
+        let of_listener = || {
+            let mut listeners = config.http_listeners.iter();
+            let first = listeners.find(|listener| route.listeners.contains(&listener.name));
+            first.map(|listener| listener.security_headers)
+        };
+        let security = route.security_headers.or_else(of_listener);
+        let edits = Self {
+            request: route.request_fields.clone(),
+            response: route.response_fields.clone(),
+            security: security.unwrap_or_default(),
+        };
+        let nothing = Edits::default();
+        let is_empty = edits.request == nothing
+            && edits.response == nothing
+            && edits.security == SecurityHeaders::Off;
+        (!is_empty).then_some(edits)
+    }
+}
+
+impl Filter for FieldEdits {
+    type State = ();
+
+    fn request_head(&self, (): &mut (), head: &mut RequestHead, _: &RequestContext) -> Flow {
+        edit(&mut head.fields, &self.request);
+        Flow::Continue
+    }
+
+    fn response_head(&self, (): &mut (), head: &mut ResponseHead) {
+        for (name, value) in self.security.fields() {
+            if head.fields.get_named(name.as_bytes()).is_none() {
+                head.fields.append_named(name.as_bytes(), value.as_bytes());
+            }
+        }
+        edit(&mut head.fields, &self.response);
+    }
+}
+
+fn edit(fields: &mut Fields, edits: &Edits) {
+    for name in &edits.remove {
+        fields.remove_named(name.as_bytes());
+    }
+    for (name, value) in &edits.set {
+        fields.set_named(name.as_bytes(), value.as_bytes());
+    }
+    for (name, value) in &edits.add {
+        fields.append_named(name.as_bytes(), value.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removals_come_before_what_is_set_and_added() {
+        let mut fields = Fields::new();
+        fields.append_named(b"X-A", b"1");
+        fields.append_named(b"x-b", b"1");
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let edits = Edits {
+            remove: vec!["x-a".to_owned()],
+            set: vec![pair("X-B", "2"), pair("X-A", "3")],
+            add: vec![pair("X-B", "4")],
+        };
+        edit(&mut fields, &edits);
+        let all: Vec<_> = fields.all_named(b"x-b").collect();
+        assert_eq!(all, [b"2", b"4"]);
+        assert_eq!(fields.get_named(b"x-a"), Some(&b"3"[..]));
+    }
+
+    #[test]
+    fn a_security_field_gives_way_to_the_backends() {
+        let filter = FieldEdits {
+            request: Edits::default(),
+            response: Edits::default(),
+            security: SecurityHeaders::Basic,
+        };
+        let mut head = ResponseHead::default();
+        head.fields.append_named(b"x-frame-options", b"ALLOW");
+        filter.response_head(&mut (), &mut head);
+        assert_eq!(head.fields.all_named(b"X-Frame-Options").count(), 1);
+        assert_eq!(
+            head.fields.get_named(b"X-Content-Type-Options"),
+            Some(&b"nosniff"[..])
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! The list of all filters.
+
+use super::{Filter, Flow, RequestContext, fault, fields};
+use crate::message::{RequestHead, ResponseHead};
+
+macro_rules! filters {
+    ($($name:ident = $filter:ty;)*) => {
+        /// One of the filters.
+        #[derive(Debug)]
+        #[expect(missing_docs, reason = "the variants are the filters")]
+        pub enum AnyFilter { $($name($filter),)* }
+
+        /// What one of the filters remembers.
+        #[derive(Debug)]
+        #[expect(missing_docs, reason = "the variants are the filters")]
+        pub enum AnyState { $($name(<$filter as Filter>::State),)* }
+
+        $(impl From<$filter> for AnyFilter {
+            fn from(filter: $filter) -> Self {
+                Self::$name(filter)
+            }
+        })*
+
+        impl AnyFilter {
+            /// What the filter remembers at the beginning.
+            pub(super) fn state(&self) -> AnyState {
+                match self { $(Self::$name(_) => AnyState::$name(Default::default()),)* }
+            }
+
+            /// See [`Filter::request_head`].
+            pub(super) fn request_head(
+                &self,
+                state: &mut AnyState,
+                head: &mut RequestHead,
+                context: &RequestContext,
+            ) -> Flow {
+                match (self, state) {
+                    $((Self::$name(filter), AnyState::$name(state)) => {
+                        filter.request_head(state, head, context)
+                    })*
+                    // A chain makes its states itself.
+                    _ => Flow::Continue,
+                }
+            }
+
+            /// See [`Filter::response_head`].
+            pub(super) fn response_head(&self, state: &mut AnyState, head: &mut ResponseHead) {
+                match (self, state) {
+                    $((Self::$name(filter), AnyState::$name(state)) => {
+                        filter.response_head(state, head);
+                    })*
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+filters! {
+    Fault = fault::Fault;
+    Fields = fields::FieldEdits;
+}

@@ -1,0 +1,465 @@
+//! A backend answers: choose one, speak with it, and try another if that may help.
+
+use super::drive::{Drive, Limits};
+use super::failure::{Failure, Retry};
+use super::run::{Around, query, whole_by};
+use super::scratch::{Attempted, Scratch};
+use super::{Client, Reply as _, mirror, reach};
+use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
+use crate::config::model::http::{ProxyVersion, StickyCookie};
+use crate::http::forwarded;
+use crate::http::peer::Peer;
+use crate::http::snapshot::{RoutePlan, ServicePlan};
+use crate::http::worker::Worker;
+use crate::message::{Fields, Method, Name, Refusal, RefusedBy, RequestHead};
+use crate::net::{Nanos, proxy_protocol};
+use crate::observe::access_log::{End, Octets, Phase};
+use crate::observe::http::{ConnectFailure, RetryReason};
+use crate::routing::hash_key;
+use crate::upstream::Backend;
+use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::pool::Place;
+use crate::upstream::{h1, h2};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Attempts at most, stale connections not counted.
+const ATTEMPTS: u32 = 3;
+
+/// How often is looked whether another worker has closed a connection.
+pub(super) const ASKED: Duration = Duration::from_millis(2);
+
+/// Passes the request on and the response back.
+pub(super) async fn forward<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    service: &ServicePlan,
+) -> Result<(), Failure> {
+    prepare(around, scratch, route);
+    let mirror = route.settings.mirror.as_ref();
+    let mut copy = mirror.and_then(|mirror| {
+        let copy = mirror::begin(around, mirror, scratch)?;
+        Some((copy, mirror.max_body_bytes))
+    });
+    let mut tried = Tried::default();
+    let mut last = None;
+    let mut fresh = false;
+    loop {
+        let lease = match lease(around, scratch, service, &tried).await {
+            Ok(lease) => lease,
+            // Nobody is left: what the last one did says more.
+            Err(failure) => return Err(last.unwrap_or(failure)),
+        };
+        let slot = lease.backend().slot();
+        let copied = copy.take();
+        let attempt = attempt(
+            around, scratch, client, route, service, lease, fresh, copied,
+        );
+        let Err(failure) = attempt.await else {
+            return Ok(());
+        };
+        if let Some(attempt) = scratch.facts.attempts.last_mut() {
+            attempt.end = failure.end;
+        }
+        let Some(reason) = reason_to_retry(&failure, scratch) else {
+            return Err(failure);
+        };
+        if !fresh && matches!(reason, RetryReason::Stale | RetryReason::Refused) {
+            // The backend is well, as far as anybody knows: it only had closed the connection, or
+            // is about to.
+            fresh = true;
+        } else {
+            tried.add(slot);
+            if tried.count() >= ATTEMPTS {
+                return Err(failure);
+            }
+        }
+        service.cells.at(around.worker.index).retried(reason);
+        last = Some(failure);
+    }
+}
+
+/// Why another attempt may be made, if it may.
+fn reason_to_retry(failure: &Failure, scratch: &Scratch) -> Option<RetryReason> {
+    if scratch.facts.status != 0 {
+        return None;
+    }
+    match failure.retry {
+        Retry::No => None,
+        Retry::Unseen(reason) => Some(reason),
+        Retry::IfIdempotent(reason) => scratch.request.method.is_idempotent().then_some(reason),
+    }
+}
+
+/// Makes the request what the backend is to see.
+fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
+    let settings = &around.listener.settings.forwarded;
+    let client = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
+    let request = &mut scratch.request;
+    let random = || around.worker.random();
+    forwarded::tell(
+        request,
+        settings,
+        around.peer,
+        client,
+        random,
+        &mut scratch.text,
+    );
+    if let Some(host) = &route.settings.rewrite.host {
+        request.set_authority(host.as_bytes());
+    }
+    if let Some(path) = &route.path {
+        scratch.facts.keep_target(request);
+        scratch.text.clear();
+        path.apply(request.path(), scratch.facts.prefix_len, &mut scratch.text);
+        request.set_path(&scratch.text);
+    }
+}
+
+/// Gives the client a cookie that names its backend, unless it has that one already.
+fn keep_client(
+    settings: &StickyCookie,
+    request: &RequestHead,
+    backend: &BackendState,
+    fields: &mut Fields,
+) {
+    let value = sticky::encode(backend.sticky());
+    if cookie(request, settings.name.as_bytes()) == Some(&value[..]) {
+        return;
+    }
+    let value = String::from_utf8_lossy(&value);
+    let mut text = format!("{}={value}; Path={}", settings.name, settings.path);
+    if let Some(age) = settings.max_age {
+        text.push_str(&format!("; Max-Age={}", age.as_secs()));
+    }
+    if settings.secure {
+        text.push_str("; Secure");
+    }
+    if settings.http_only {
+        text.push_str("; HttpOnly");
+    }
+    if let Some(same_site) = &settings.same_site {
+        text.push_str("; SameSite=");
+        text.push_str(same_site);
+    }
+    fields.append(Name::SetCookie, text.as_bytes());
+}
+
+/// The value of a cookie.
+fn cookie<'h>(request: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
+    let cookies = request.fields.all(Name::Cookie);
+    cookies
+        .flat_map(|value| value.split(|&c| c == b';'))
+        .find_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="))
+}
+
+/// Chooses a backend; waits for one if all are busy and that is allowed.
+pub(super) async fn lease(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    service: &ServicePlan,
+    tried: &Tried,
+) -> Result<Lease, Failure> {
+    use crate::config::model::http::BalancePolicy::{Maglev, Ring};
+    let (worker, timer) = (around.worker, around.timer);
+    let key = match &service.settings.balance.policy {
+        Maglev(on) | Ring(on) => {
+            let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
+            hash_key(on, &query(&scratch.request, source))
+        }
+        _ => None,
+    };
+    let cookie = service.settings.sticky_cookie.as_ref();
+    let named = cookie.and_then(|settings| {
+        let value = self::cookie(&scratch.request, settings.name.as_bytes())?;
+        sticky::decode(value)
+    });
+    let ask = Ask {
+        key,
+        sticky: named,
+        random: worker.random(),
+        now: worker.clock.last(),
+        tried,
+    };
+    match service.state.lease(&ask) {
+        Ok(lease) => return Ok(lease),
+        Err(Unavailable::Busy) => {}
+        Err(_) => return Err(Failure::new(End::NoBackend, Phase::Queue)),
+    }
+    let began = worker.clock.read();
+    let waiting = service.state.wait(&ask);
+    let mut waiting = waiting.map_err(|_| Failure::new(End::QueueFull, Phase::Queue))?;
+    timer.set(waiting.deadline());
+    let waited = poll_fn(|cx| {
+        // Sets the waker; when time is over the balancer is the one to say so.
+        timer.poll_expired(cx);
+        waiting.poll(cx, timer.now())
+    });
+    let waited = waited.await;
+    let took = worker.clock.read() - began;
+    scratch.facts.queued = Some(took);
+    let cells = service.cells.at(worker.index);
+    cells.queue_waits.observe(Duration::from_nanos(took));
+    waited.map_err(|error| match error {
+        WaitError::Timeout => Failure::new(End::QueueTimeout, Phase::Queue),
+        WaitError::Unavailable(_) => Failure::new(End::NoBackend, Phase::Queue),
+    })
+}
+
+/// Speaks with one backend. `fresh`: over a new connection.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another thing, and none outlives the call"
+)]
+pub(super) async fn attempt<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    service: &ServicePlan,
+    lease: Lease,
+    fresh: bool,
+    copy: Option<(mirror::Copy, u64)>,
+) -> Result<(), Failure> {
+    let worker = around.worker;
+    let backend = lease.backend();
+    scratch.facts.attempts.push(Attempted {
+        backend: Arc::clone(backend),
+        began: worker.clock.last(),
+        reused: true,
+        connect: None,
+        head: None,
+        total: 0,
+        status: 0,
+        end: End::Complete,
+        sent: 0,
+        received: Octets::default(),
+    });
+    if reach::speaks_h2(around, scratch, service, &lease).await? {
+        let claim = reach::claim(around, scratch, service, &lease, fresh).await?;
+        let mut stream = h2::Exchange::new(claim, fresh);
+        let spoken = converse(around, scratch, client, route, service, &mut stream, copy).await;
+        note_octets(around, scratch, stream.octets());
+        return spoken;
+    }
+    reach::prepare_h1(around, &mut scratch.request);
+    // A connection that begins with a PROXY header is that client's.
+    let is_shared = service.settings.send_proxy.is_none();
+    let kept = if fresh || !is_shared {
+        None
+    } else {
+        worker.pools.take(backend)
+    };
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => Box::new(open(around, scratch, service, &lease).await?),
+    };
+    let spoken = converse(
+        around,
+        scratch,
+        client,
+        route,
+        service,
+        &mut *connection,
+        copy,
+    )
+    .await;
+    note_octets(around, scratch, connection.octets());
+    if spoken.is_ok() && is_shared && connection.is_reusable() {
+        let keepalive = service.limits.keepalive;
+        let now = worker.clock.last();
+        worker
+            .pools
+            .keep(connection, now, keepalive, service.settings.max_idle);
+    }
+    spoken
+}
+
+/// Notes what an attempt has moved.
+fn note_octets(around: &Around<'_>, scratch: &mut Scratch, octets: (u64, u64)) {
+    if let Some(attempt) = scratch.facts.attempts.last_mut() {
+        attempt.total = around.worker.clock.last().saturating_sub(attempt.began);
+        attempt.sent = octets.0;
+        attempt.received.body = octets.1;
+    }
+}
+
+/// Opens a connection.
+async fn open(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    service: &ServicePlan,
+    lease: &Lease,
+) -> Result<h1::Connection, Failure> {
+    let (worker, backend) = (around.worker, lease.backend());
+    let began = worker.clock.read();
+    let place = place(
+        worker,
+        backend,
+        began.saturating_add(service.limits.connect),
+    )
+    .await;
+    let place = place.ok_or(Failure::new(End::QueueTimeout, Phase::Connect))?;
+    let connected = connect(backend.address(), around.timer, service.limits.connect).await;
+    let took = worker.clock.read() - began;
+    if let Some(attempt) = scratch.facts.attempts.last_mut() {
+        attempt.reused = false;
+        attempt.connect = connected.is_ok().then_some(took);
+    }
+    let error = match connected {
+        Ok(stream) => {
+            let mut connection = h1::Connection::new(stream, place, &worker.buffers);
+            introduce(&mut connection, around.peer, service);
+            let took = Duration::from_nanos(took);
+            let name = service.state.name();
+            worker.count_backend(name, backend, |cells| cells.connects.observe(took));
+            return Ok(connection);
+        }
+        Err(error) => error,
+    };
+    let (end, reason) = match &error {
+        ConnectError::Timeout => (End::ConnectTimeout, ConnectFailure::Timeout),
+        error if error.is_exhaustion() => (End::Exhausted, ConnectFailure::Local),
+        ConnectError::Io(error) => (End::ConnectFailed, connect_failure(error.kind())),
+    };
+    let name = service.state.name();
+    worker.count_backend(name, backend, |cells| cells.connect_failed(reason));
+    let failure = Failure::new(end, Phase::Connect);
+    if end == End::Exhausted {
+        return Err(failure);
+    }
+    backend.latency().observe_failure(worker.clock.last());
+    Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
+}
+
+pub(super) fn connect_failure(kind: std::io::ErrorKind) -> ConnectFailure {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    match kind {
+        ConnectionRefused => ConnectFailure::Refused,
+        HostUnreachable | NetworkUnreachable => ConnectFailure::Unreachable,
+        _ => ConnectFailure::Other,
+    }
+}
+
+/// Tells the backend whose connection it is, if it wants to know.
+fn introduce(connection: &mut h1::Connection, peer: &Peer, service: &ServicePlan) {
+    let (client, server) = (peer.client, peer.server);
+    connection.preamble(|out| match service.settings.send_proxy {
+        None => {}
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
+        Some(ProxyVersion::V2) => {
+            proxy_protocol::write_v2(client, server, false, &[], false, out);
+        }
+    });
+}
+
+/// A place for one more connection. The request has one already; if there is none for its
+/// connection, other workers keep connections that they do not use, and are asked to close one.
+async fn place(worker: &Worker, backend: &Arc<BackendState>, by: Nanos) -> Option<Place> {
+    let limit = match backend.limit() {
+        u32::MAX => 0,
+        limit => limit,
+    };
+    let mut is_asked = false;
+    loop {
+        if let Some(place) = Place::new(backend, limit) {
+            return Some(place);
+        }
+        if worker.clock.read() >= by {
+            return None;
+        }
+        if !is_asked {
+            backend.ask_for_idle();
+            worker.pools.wanted().notify_waiters();
+            is_asked = true;
+        }
+        tokio::time::sleep(ASKED).await;
+    }
+}
+
+/// One request and its response over a connection or stream.
+async fn converse<C: Client, B: Backend>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    service: &ServicePlan,
+    backend: &mut B,
+    copy: Option<(mirror::Copy, u64)>,
+) -> Result<(), Failure> {
+    let (worker, timeouts) = (around.worker, &around.listener.timeouts);
+    let now = worker.clock.last();
+    let limits = Limits {
+        body_idle: timeouts.body_idle,
+        body_rate: around.listener.settings.timeouts.body_rate,
+        body_bytes: around
+            .listener
+            .settings
+            .limits
+            .body_bytes
+            .unwrap_or(u64::MAX),
+        write: timeouts.write,
+        response: service.limits.response,
+        backend_idle: service.limits.idle,
+        whole: whole_by(scratch.facts.head, route),
+    };
+    backend.start(&scratch.request);
+    let mut drive = Drive::new(client, backend, around.timer, &limits);
+    drive.keep(copy.as_ref().map(|(_, most)| mirror::Kept::new(*most)));
+    let asks_upgrade = !scratch.request.protocol.is_empty();
+    loop {
+        drive.head(&mut scratch.response).await?;
+        if !scratch.response.is_informational() {
+            break;
+        }
+        drive.inform(&scratch.response);
+    }
+    let head = &mut scratch.response;
+    let took = worker.clock.read() - now;
+    if let Some(attempt) = scratch.facts.attempts.last_mut() {
+        attempt.head = Some(took);
+        attempt.status = head.status;
+        attempt.backend.latency().observe(took, worker.clock.last());
+    }
+    let is_tunnel = head.status == 101;
+    let is_mistaken = is_tunnel && (!asks_upgrade || drive.is_request_waiting());
+    let would_be_one = scratch.request.method == Method::Connect && head.status / 100 == 2;
+    if is_mistaken || would_be_one {
+        // Nobody asked for it, or there is content left that the other protocol would be given.
+        // Or the backend did not change the protocol, and its content would be taken for it.
+        return Err(Failure {
+            refusal: Some((RefusedBy::Backend, Refusal::Upgrade)),
+            ..Failure::new(End::BackendProtocol, Phase::ResponseHead)
+        });
+    }
+    if !head.fields.contains(Name::Date) {
+        worker.date(|date| head.fields.append(Name::Date, date));
+    }
+    if let Some(name) = &around.listener.settings.forwarded.via {
+        forwarded::via(&mut head.fields, head.version, name, &mut scratch.text);
+    }
+    if let Some(cookie) = &service.settings.sticky_cookie
+        && let Some(attempt) = scratch.facts.attempts.last()
+    {
+        keep_client(cookie, &scratch.request, &attempt.backend, &mut head.fields);
+    }
+    if !route.filters.is_empty() {
+        route.filters.response_head(&mut scratch.states, head);
+    }
+    scratch.facts.status = head.status;
+    // A client that was not told to send its content may never do so.
+    let unwanted = scratch.request.expects_continue && drive.is_request_waiting();
+    let last = unwanted || worker.is_draining();
+    scratch.facts.response_head = drive.client().parts().1.send_head(head, last);
+    if is_tunnel {
+        drive.tunnel();
+    }
+    let moved = drive.content().await;
+    if let (Some((copy, _)), Some(kept)) = (copy, drive.take_kept()) {
+        mirror::send(around, copy, kept);
+    }
+    moved
+}

@@ -1,0 +1,326 @@
+//! The course of an exchange: route, prepare, act, and give an account.
+
+use super::failure::Failure;
+use super::forward::forward;
+use super::memory::{FileParts, Octets};
+use super::respond::{self, Fixed};
+use super::scratch::Scratch;
+use super::{Client, Reply as _, account, drive};
+use crate::files::{Body, Site};
+use crate::filter::RequestContext;
+use crate::http::forwarded;
+use crate::http::peer::Peer;
+use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, Snapshot};
+use crate::http::worker::Worker;
+use crate::message::{Length, Method, Refusal, RefusedBy, RequestHead};
+use crate::net::body::Source;
+use crate::net::{Nanos, Timer};
+use crate::observe::access_log::{End, Phase};
+use crate::routing::{self, PathRefusal, Query};
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// How an exchange left the client's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A whole response was sent.
+    Complete,
+    /// There is no response, or only a part of it, and there will be no more: the client must be
+    /// able to see that.
+    Cut,
+}
+
+/// What an exchange is about, besides its messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'x> {
+    /// The worker.
+    pub worker: &'x Rc<Worker>,
+    /// The configuration in force when the request came.
+    pub snapshot: &'x Rc<Arc<Snapshot>>,
+    /// The listener.
+    pub listener: &'x ListenerPlan,
+    /// Its number.
+    pub listener_id: ListenerId,
+    /// The client's connection.
+    pub peer: &'x Peer,
+    /// The one deadline of the task that runs this.
+    pub timer: &'x Timer,
+}
+
+/// Serves the request in `scratch`, whose notes say when it came.
+pub async fn run<C: Client>(around: &Around<'_>, scratch: &mut Scratch, client: &mut C) -> Outcome {
+    let cells = around.listener.cells.at(around.worker.index);
+    cells.requests_active.add(1);
+    let (outcome, failure) = match serve(around, scratch, client).await {
+        Ok(end) => (Outcome::Complete, Failure::new(end, Phase::Request)),
+        Err(failure) => (fail(around, scratch, client, &failure).await, failure),
+    };
+    cells.requests_active.sub(1);
+    account::account(around, scratch, client, &failure, true);
+    outcome
+}
+
+/// Answers a request that could not be read: there is no head to speak of.
+pub async fn refuse<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    refusal: Refusal,
+) -> Outcome {
+    let failure = Failure::refused(refusal);
+    scratch.request.method = Method::Get;
+    let outcome = fail(around, scratch, client, &failure).await;
+    account::account(around, scratch, client, &failure, false);
+    outcome
+}
+
+async fn serve<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+) -> Result<End, Failure> {
+    let settings = &around.listener.settings;
+    check(scratch, settings.limits.body_bytes)?;
+    let from = forwarded::real_client(&scratch.request, &settings.forwarded, around.peer);
+    scratch.facts.client = Some(from);
+    normalise(scratch)?;
+    let Some(found) = around.listener.find(&query(&scratch.request, from)) else {
+        return Err(Failure::new(End::NoRoute, Phase::Request));
+    };
+    scratch.facts.route = Some(found.route);
+    scratch.facts.prefix_len = found.prefix_len;
+    let route = around.snapshot.route(found.route);
+    if !route.filters.is_empty() {
+        let context = RequestContext {
+            client: from,
+            random: around.worker.random(),
+        };
+        let head = &mut scratch.request;
+        let ended = route
+            .filters
+            .request_head(&mut scratch.states, head, &context);
+        if let Some(status) = ended.await {
+            let fixed = Fixed::of_status(status);
+            answer(around, scratch, client, Some(route), &fixed, false).await?;
+            return Ok(End::FaultInjected);
+        }
+    }
+    act(around, scratch, client, route).await
+}
+
+/// Gives the path its one spelling, in which it is matched and sent on.
+fn normalise(scratch: &mut Scratch) -> Result<(), Failure> {
+    let plain = routing::normalise(scratch.request.path()).map_err(|refusal| {
+        Failure::refused(match refusal {
+            PathRefusal::Encoding => Refusal::PathEncoding,
+            PathRefusal::Nul => Refusal::PathNul,
+            PathRefusal::Ambiguous => Refusal::PathAmbiguous,
+        })
+    })?;
+    if let Cow::Owned(plain) = plain {
+        scratch.facts.keep_target(&scratch.request);
+        scratch.request.set_path(&plain);
+    }
+    Ok(())
+}
+
+/// What a request is routed and balanced by.
+pub(super) fn query(request: &RequestHead, source: IpAddr) -> Query<'_> {
+    Query {
+        host: request.host(),
+        path: request.path(),
+        method: &request.method,
+        fields: &request.fields,
+        query: request.query(),
+        source,
+    }
+}
+
+/// What must hold for every request, and what is never passed on.
+fn check(scratch: &mut Scratch, body_bytes: Option<u64>) -> Result<(), Failure> {
+    let request = &mut scratch.request;
+    if let (Length::Exact(length), Some(most)) = (request.length, body_bytes)
+        && length > most
+    {
+        return Err(Failure::refused(Refusal::ContentTooLong));
+    }
+    if request.method == Method::Connect && request.protocol.is_empty() {
+        return Err(Failure::refused(Refusal::MethodNotAllowed));
+    }
+    // An upgrade to HTTP/2 is between the client and us (RFC 9110 §7.8): passed on, it would open
+    // a way to the backend that nobody looks into.
+    if request.protocol.eq_ignore_ascii_case(b"h2c") || request.protocol.eq_ignore_ascii_case(b"h2")
+    {
+        request.protocol.clear();
+    }
+    Ok(())
+}
+
+async fn act<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+) -> Result<End, Failure> {
+    let service = match &route.action {
+        ActionPlan::Service(service) => Some(*service),
+        ActionPlan::Split {
+            services,
+            shares,
+            sticky,
+        } => {
+            let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
+            let query = query(&scratch.request, source);
+            let key = sticky.as_ref().and_then(|on| routing::hash_key(on, &query));
+            let drawn = shares.choose(key.unwrap_or_else(|| around.worker.random()));
+            drawn.map(|drawn| services[drawn])
+        }
+        ActionPlan::Respond(fixed) => {
+            answer(around, scratch, client, Some(route), fixed, false).await?;
+            return Ok(End::Local);
+        }
+        ActionPlan::Redirect(redirect, path) => {
+            let Scratch {
+                request,
+                response,
+                text,
+                facts,
+                ..
+            } = scratch;
+            text.clear();
+            let before = request.path();
+            routing::location(
+                redirect,
+                path.as_ref(),
+                request,
+                before,
+                facts.prefix_len,
+                text,
+            );
+            let to_head = request.method == Method::Head;
+            respond::redirect(redirect.status, text, to_head, response);
+            let nothing = Octets::new([0_u8; 0]);
+            send(around, scratch, client, Some(route), nothing, false).await?;
+            return Ok(End::Local);
+        }
+        ActionPlan::Files(site) => {
+            serve_file(around, scratch, client, route, site).await?;
+            return Ok(End::Local);
+        }
+    };
+    scratch.facts.service = service;
+    let Some(service) = service.and_then(|index| around.snapshot.service(index)) else {
+        return Err(Failure::new(End::NoBackend, Phase::Request));
+    };
+    forward(around, scratch, client, route, service).await?;
+    Ok(End::Complete)
+}
+
+/// Answers with a file of this host.
+async fn serve_file<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    site: &Site,
+) -> Result<(), Failure> {
+    let worker = around.worker;
+    let now = worker.wall(worker.clock.last()).as_secs();
+    let answer = site.answer(&scratch.request, now, worker.random());
+    let status = answer.head.status;
+    scratch.response = answer.head;
+    let head = &mut scratch.response;
+    respond::name_server(head);
+    match answer.body {
+        Body::File(file, parts) => {
+            let content = FileParts::new(file, parts);
+            send(around, scratch, client, Some(route), content, false).await
+        }
+        Body::Octets(octets) => {
+            let content = Octets::new(octets);
+            send(around, scratch, client, Some(route), content, false).await
+        }
+        Body::ErrorPage => {
+            let page = Fixed::of_status(status);
+            let to_head = scratch.request.method == Method::Head;
+            let content = Octets::new(page.content(to_head, head));
+            send(around, scratch, client, Some(route), content, false).await
+        }
+        Body::None => {
+            let content = Octets::new([0_u8; 0]);
+            send(around, scratch, client, Some(route), content, false).await
+        }
+    }
+}
+
+/// Answers a failure, if that is still possible and anybody is there to be answered.
+async fn fail<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    failure: &Failure,
+) -> Outcome {
+    if let Some((by, refusal)) = failure.refusal {
+        around
+            .listener
+            .cells
+            .at(around.worker.index)
+            .refused(by, refusal);
+    }
+    if scratch.facts.status != 0 || failure.end == End::ClientClosed {
+        return Outcome::Cut;
+    }
+    around.worker.clock.read();
+    let fixed = respond::to_failure(failure);
+    let last = failure
+        .refusal
+        .is_some_and(|(by, _)| by == RefusedBy::Client);
+    match answer(around, scratch, client, None, &fixed, last).await {
+        Ok(()) => Outcome::Complete,
+        Err(_) => Outcome::Cut,
+    }
+}
+
+async fn answer<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: Option<&RoutePlan>,
+    fixed: &Fixed,
+    last: bool,
+) -> Result<(), Failure> {
+    let to_head = scratch.request.method == Method::Head;
+    let content = fixed.write(to_head, &mut scratch.response);
+    send(around, scratch, client, route, Octets::new(content), last).await
+}
+
+/// Sends a response that was made here.
+async fn send<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: Option<&RoutePlan>,
+    content: impl Source,
+    last: bool,
+) -> Result<(), Failure> {
+    let head = &mut scratch.response;
+    around
+        .worker
+        .date(|date| head.fields.append(crate::message::Name::Date, date));
+    if let Some(route) = route.filter(|route| !route.filters.is_empty()) {
+        route.filters.response_head(&mut scratch.states, head);
+    }
+    // What the client still sends is not wanted.
+    let last = last || !client.is_request_done() || around.worker.is_draining();
+    scratch.facts.status = head.status;
+    scratch.facts.response_head = client.parts().1.send_head(head, last);
+    let write = around.listener.timeouts.write;
+    drive::reply(client, content, around.timer, write).await
+}
+
+/// The moment at which an exchange that began now must be over.
+pub(super) fn whole_by(now: Nanos, route: &RoutePlan) -> Nanos {
+    now.saturating_add(route.timeout)
+}

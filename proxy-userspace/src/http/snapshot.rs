@@ -1,0 +1,487 @@
+//! What a configuration means to the workers: compiled once, immutable, swapped as a whole.
+//!
+//! Everything that can be decided without a request is decided here: which listener a number
+//! means, which routes it has, which series are counted in, what a redirect says. What lives
+//! longer than a configuration (counts and health of backends, series, log files) is held by
+//! reference and handed from one snapshot to the next.
+
+use super::exchange::respond::Fixed;
+use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
+use crate::config::model::Config;
+use crate::config::model::http::{
+    AccessLog, Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
+};
+use crate::files::Site;
+use crate::filter::Chain;
+use crate::net::Nanos;
+use crate::net::clock::nanos;
+use crate::observe::access_log::{Format, Sink, Writer};
+use crate::observe::http::{ListenerCells, ProxyMetrics, RouteCells, Series, ServiceCells};
+use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::Notify;
+
+/// A listener's number: the same in all snapshots of a process that have a listener of this name
+/// at this address.
+pub type ListenerId = usize;
+
+/// A configuration as the workers see it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// By [`ListenerId`]; `None` for those that are gone.
+    listeners: Vec<Option<ListenerPlan>>,
+    routes: Vec<RoutePlan>,
+    services: Vec<ServicePlan>,
+    registry: Registry,
+}
+
+/// A configuration cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// An access log cannot be opened.
+    #[error("the access log of listener `{listener}` cannot be opened")]
+    Log {
+        /// Name of the listener.
+        listener: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder of files cannot be opened.
+    #[error("the folder of route `{route}` cannot be opened")]
+    Files {
+        /// Name of the route.
+        route: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something is not valid that validation should have refused.
+    #[error("a part of the configuration is not valid")]
+    Invalid(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// What outlives a snapshot.
+#[derive(Debug)]
+pub struct Kept {
+    /// The series that are counted in.
+    pub metrics: Arc<ProxyMetrics>,
+    /// Who writes access logs.
+    pub logs: Arc<Writer>,
+    /// See [`crate::upstream::pool::Pools::wanted`].
+    pub wanted: Arc<Notify>,
+    /// Open connections, by [`ListenerId`].
+    open: Vec<Arc<AtomicU32>>,
+    /// Listeners by name and address.
+    ids: HashMap<(String, std::net::SocketAddr), ListenerId>,
+    /// Key of cookies.
+    secret: u64,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    /// As configured.
+    pub settings: HttpListener,
+    /// Its time limits, in nanoseconds.
+    pub timeouts: Timeouts,
+    /// What is counted.
+    pub cells: Arc<Series<ListenerCells>>,
+    /// What is counted of requests that no route matched.
+    pub unrouted: Arc<Series<RouteCells>>,
+    /// Where requests are logged.
+    pub log: Option<LogPlan>,
+    /// Open connections, of all workers.
+    open: Arc<AtomicU32>,
+    router: Router,
+    /// Its routes, and what is counted of each at this listener.
+    routes: Vec<(usize, Arc<Series<RouteCells>>)>,
+}
+
+/// A connection that is counted as open as long as this lives.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<AtomicU32>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where and how requests are logged.
+#[derive(Clone, Debug)]
+pub struct LogPlan {
+    /// Where to.
+    pub sink: Arc<Sink>,
+    /// What a line looks like.
+    pub format: Arc<Format>,
+    /// Share of requests that are logged.
+    pub share: f64,
+}
+
+/// Time limits of a listener, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To the end of a head.
+    pub head: Nanos,
+    /// Between two pieces of content.
+    pub body_idle: Nanos,
+    /// A connection without a request.
+    pub idle: Nanos,
+    /// A client that takes nothing.
+    pub write: Nanos,
+    /// After a refusal.
+    pub linger: Nanos,
+}
+
+/// A route.
+#[derive(Debug)]
+pub struct RoutePlan {
+    /// As configured.
+    pub settings: Route,
+    /// What happens.
+    pub action: ActionPlan,
+    /// What is done to messages on the way.
+    pub filters: Chain,
+    /// The path that the backend sees.
+    pub path: Option<CompiledRewrite>,
+    /// The whole exchange; `u64::MAX` for no limit.
+    pub timeout: Nanos,
+}
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum ActionPlan {
+    /// One service answers.
+    Service(usize),
+    /// One of several, by weight.
+    Split {
+        /// The services.
+        services: Vec<usize>,
+        /// Their weights.
+        shares: Shares,
+        /// What keeps a client with one.
+        sticky: Option<HashOn>,
+    },
+    /// The client is sent elsewhere.
+    Redirect(Redirect, Option<CompiledRewrite>),
+    /// A fixed answer.
+    Respond(Fixed),
+    /// Files of this host.
+    Files(Site),
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct ServicePlan {
+    /// Who gets a request.
+    pub state: Arc<ServiceState>,
+    /// How it is used.
+    pub settings: Upstream,
+    /// What is counted.
+    pub cells: Arc<Series<ServiceCells>>,
+    /// Time limits in nanoseconds.
+    pub limits: UpstreamLimits,
+}
+
+/// Limits of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamLimits {
+    /// To open a connection.
+    pub connect: Nanos,
+    /// From the request's end to the response's head.
+    pub response: Nanos,
+    /// Between two pieces of content.
+    pub idle: Nanos,
+    /// How long an unused connection is kept.
+    pub keepalive: Nanos,
+}
+
+impl Kept {
+    /// For a process whose workers count in `metrics`. `secret` keys the cookies.
+    pub fn new(metrics: Arc<ProxyMetrics>, logs: Arc<Writer>, secret: u64) -> Self {
+        Self {
+            metrics,
+            logs,
+            wanted: Arc::default(),
+            open: Vec::new(),
+            ids: HashMap::new(),
+            secret,
+        }
+    }
+
+    /// The number of a listener.
+    pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
+        let next = self.ids.len();
+        let key = (listener.name.clone(), listener.address);
+        let id = *self.ids.entry(key).or_insert(next);
+        if self.open.len() <= id {
+            self.open.resize_with(id + 1, Arc::default);
+        }
+        id
+    }
+}
+
+impl Snapshot {
+    /// Compiles a configuration. `old` is the snapshot that it replaces; nothing of it changes
+    /// until [`Snapshot::activate`].
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`].
+    pub fn compile(
+        config: &Config,
+        kept: &mut Kept,
+        old: Option<&Self>,
+        seed: u64,
+        now: Nanos,
+    ) -> Result<Self, CompileError> {
+        let used = used_services(config);
+        let specs = used
+            .iter()
+            .filter_map(|name| config.service(name))
+            .map(|service| ServiceSpec::new(service, &service.upstream))
+            .collect();
+        let registry = Registry::build(old.map(|old| &old.registry), specs, kept.secret, seed, now);
+        let services: Vec<ServicePlan> = registry
+            .services()
+            .iter()
+            .filter_map(|state| ServicePlan::new(state, config, kept))
+            .collect();
+        let by_name: HashMap<&str, usize> = services
+            .iter()
+            .enumerate()
+            .map(|(index, service)| (service.state.name(), index))
+            .collect();
+        let routes = config.routes.iter();
+        let routes: Vec<RoutePlan> = routes
+            .map(|route| RoutePlan::new(route, config, &by_name))
+            .collect::<Result<_, _>>()?;
+        let mut listeners = Vec::new();
+        for listener in &config.http_listeners {
+            let id = kept.listener(listener);
+            if listeners.len() <= id {
+                listeners.resize_with(id + 1, || None);
+            }
+            listeners[id] = Some(ListenerPlan::new(listener, id, config, kept)?);
+        }
+        Ok(Self {
+            listeners,
+            routes,
+            services,
+            registry,
+        })
+    }
+
+    /// Puts limits and memberships in force; called once, when the snapshot is swapped in.
+    pub fn activate(&self, old: Option<&Self>, now: Nanos) {
+        self.registry.activate(old.map(|old| &old.registry), now);
+    }
+
+    /// A listener, unless it is gone.
+    #[inline]
+    pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
+        self.listeners.get(id)?.as_ref()
+    }
+
+    /// Listeners with their numbers.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
+        let all = self.listeners.iter().enumerate();
+        all.filter_map(|(id, listener)| Some((id, listener.as_ref()?)))
+    }
+
+    /// A route.
+    pub fn route(&self, index: usize) -> &RoutePlan {
+        &self.routes[index]
+    }
+
+    /// A service; `None` for a name that does not exist.
+    pub fn service(&self, index: usize) -> Option<&ServicePlan> {
+        self.services.get(index)
+    }
+
+    /// The number of a service.
+    pub fn service_named(&self, name: &str) -> Option<usize> {
+        let mut services = self.services.iter();
+        services.position(|service| service.state.name() == name)
+    }
+
+    /// The services.
+    pub fn services(&self) -> &[ServicePlan] {
+        &self.services
+    }
+
+    /// The balancers' side of the services.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+/// Names of the services that routes refer to, each once.
+fn used_services(config: &Config) -> Vec<String> {
+    let mut used = Vec::new();
+    let mut add = |name: &String| {
+        if !used.contains(name) {
+            used.push(name.clone());
+        }
+    };
+    for route in &config.routes {
+        if let Action::Forward(split) = &route.action {
+            split.targets.iter().for_each(|(name, _)| add(name));
+        }
+        if let Some(mirror) = &route.mirror {
+            add(&mirror.service);
+        }
+    }
+    used
+}
+
+impl LogPlan {
+    fn new(log: &AccessLog, listener: &str, kept: &Kept) -> Result<Self, CompileError> {
+        let sink = kept.logs.sink(&log.to);
+        Ok(Self {
+            sink: sink.map_err(|source| CompileError::Log {
+                listener: listener.to_owned(),
+                source,
+            })?,
+            format: Arc::new(Format::compile(&log.format).map_err(invalid)?),
+            share: log.share,
+        })
+    }
+}
+
+fn invalid(error: impl Error + Send + Sync + 'static) -> CompileError {
+    CompileError::Invalid(Box::new(error))
+}
+
+impl ListenerPlan {
+    fn new(
+        listener: &HttpListener,
+        id: ListenerId,
+        config: &Config,
+        kept: &Kept,
+    ) -> Result<Self, CompileError> {
+        let timeouts = &listener.timeouts;
+        let own = config.routes.iter().enumerate();
+        let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
+        let log = listener.access_log.as_ref();
+        Ok(Self {
+            timeouts: Timeouts {
+                head: nanos(timeouts.head),
+                body_idle: nanos(timeouts.body_idle),
+                idle: nanos(timeouts.idle),
+                write: nanos(timeouts.write),
+                linger: nanos(timeouts.linger),
+            },
+            cells: kept.metrics.listener(&listener.name),
+            unrouted: kept.metrics.route(&listener.name, ""),
+            log: log
+                .map(|log| LogPlan::new(log, &listener.name, kept))
+                .transpose()?,
+            open: Arc::clone(&kept.open[id]),
+            router: Router::build(&listener.name, &config.routes).map_err(invalid)?,
+            routes: own
+                .map(|(index, route)| (index, kept.metrics.route(&listener.name, &route.name)))
+                .collect(),
+            settings: listener.clone(),
+        })
+    }
+
+    /// A place for one more connection, unless there are as many as may be.
+    pub fn take_place(&self) -> Option<OpenConnection> {
+        let place = OpenConnection(Arc::clone(&self.open));
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let most = self.settings.limits.connections;
+        (most == 0 || before < most).then_some(place)
+    }
+
+    /// What is counted of a route's requests at this listener.
+    pub fn cells_of(&self, route: Option<usize>) -> &Series<RouteCells> {
+        let found = route.and_then(|route| {
+            let at = self
+                .routes
+                .binary_search_by_key(&route, |(index, _)| *index);
+            Some(&*self.routes[at.ok()?].1)
+        });
+        found.unwrap_or(&self.unrouted)
+    }
+
+    /// The rule that serves a request.
+    #[inline]
+    pub fn find(&self, query: &Query<'_>) -> Option<Found> {
+        self.router.find(query)
+    }
+}
+
+impl RoutePlan {
+    fn new(
+        route: &Route,
+        config: &Config,
+        services: &HashMap<&str, usize>,
+    ) -> Result<Self, CompileError> {
+        let rewrite = |path: &Option<_>| {
+            let compiled = path.as_ref().map(CompiledRewrite::new).transpose();
+            compiled.map_err(invalid)
+        };
+        // A name that does not exist was refused when the configuration was read.
+        let index = |name: &str| services.get(name).copied().unwrap_or(usize::MAX);
+        let action = match &route.action {
+            Action::Forward(split) => match split.targets.as_slice() {
+                [(name, weight)] if *weight > 0 => ActionPlan::Service(index(name)),
+                targets => ActionPlan::Split {
+                    services: targets.iter().map(|(name, _)| index(name)).collect(),
+                    shares: Shares::new(targets.iter().map(|(_, weight)| *weight)),
+                    sticky: split.sticky.clone(),
+                },
+            },
+            Action::Redirect(redirect) => {
+                ActionPlan::Redirect(redirect.clone(), rewrite(&redirect.path)?)
+            }
+            Action::Respond(fixed) => ActionPlan::Respond(Fixed::new(
+                fixed.status,
+                fixed.content_type.as_bytes(),
+                fixed.body.as_bytes(),
+            )),
+            Action::Files(files) => {
+                let site = Site::open(files).map_err(|source| CompileError::Files {
+                    route: route.name.clone(),
+                    source,
+                })?;
+                ActionPlan::Files(site)
+            }
+        };
+        Ok(Self {
+            action,
+            filters: Chain::of_route(route, config),
+            path: rewrite(&route.rewrite.path)?,
+            timeout: route.timeout.map_or(u64::MAX, nanos),
+            settings: route.clone(),
+        })
+    }
+}
+
+impl ServicePlan {
+    fn new(state: &Arc<ServiceState>, config: &Config, kept: &Kept) -> Option<Self> {
+        let settings = config.service(state.name())?.upstream.clone();
+        Some(Self {
+            cells: kept.metrics.service(state.name()),
+            limits: UpstreamLimits {
+                connect: nanos(settings.connect_timeout),
+                response: nanos(settings.response_timeout),
+                idle: nanos(settings.idle_timeout),
+                keepalive: nanos(settings.keepalive),
+            },
+            state: Arc::clone(state),
+            settings,
+        })
+    }
+
+    /// True if backends are only spoken to in HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        self.settings.protocol == BackendProtocol::H2
+    }
+}

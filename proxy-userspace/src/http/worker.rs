@@ -1,0 +1,247 @@
+//! What all connections of one worker share.
+
+use super::date::Date;
+use super::exchange::Scratch;
+use super::snapshot::{ListenerId, LogPlan, Snapshot};
+use crate::balance::l7::BackendState;
+use crate::net::clock::instant;
+use crate::net::{Buffers, Clock, Nanos, Timers};
+use crate::observe::access_log::{Logger, Record, Writer};
+use crate::observe::clock::Clock as WallClock;
+use crate::observe::http::{BackendCells, ProxyMetrics, Series};
+use crate::upstream::pool::Pools;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Sets of heads that are kept when unused.
+const KEPT: usize = 128;
+
+/// How long a line may wait for others before it is handed to the writer.
+const LOG_DELAY: Duration = Duration::from_millis(200);
+
+/// What all connections of one worker share. Stays on its thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, below the number of workers.
+    pub index: usize,
+    /// Its clock.
+    pub clock: Rc<Clock>,
+    /// Its deadlines.
+    pub timers: Timers,
+    /// Its buffers.
+    pub buffers: Buffers,
+    /// Its connections to backends.
+    pub pools: Pools,
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    scratch: RefCell<Vec<Box<Scratch>>>,
+    random: Cell<u64>,
+    draining: Cell<bool>,
+    /// Connections of clients.
+    connections: Cell<usize>,
+    /// Copies of requests under way.
+    copies: Cell<usize>,
+    date: RefCell<Date>,
+    wall: RefCell<WallClock>,
+    logs: Arc<Writer>,
+    /// By [`ListenerId`].
+    loggers: RefCell<Vec<Option<Logger>>>,
+    /// A logger has lines that must not wait for ever.
+    logged: Notify,
+    metrics: Arc<ProxyMetrics>,
+    /// By the backend's slot, which each entry holds.
+    backends: RefCell<Vec<Option<KnownBackend>>>,
+}
+
+/// A backend, and what is counted of it.
+type KnownBackend = (Arc<BackendState>, Arc<Series<BackendCells>>);
+
+impl Worker {
+    /// A worker that serves this snapshot. `wanted` is [`Pools::wanted`] of all workers; `seed` is
+    /// for choices that may be guessed.
+    pub fn new(
+        index: usize,
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<ProxyMetrics>,
+        logs: Arc<Writer>,
+        wanted: Arc<Notify>,
+        seed: u64,
+    ) -> Self {
+        let clock = Rc::new(Clock::new());
+        let loggers = loggers(&snapshot, &logs);
+        Self {
+            index,
+            timers: Timers::new(Rc::clone(&clock)),
+            clock,
+            buffers: Buffers::default(),
+            pools: Pools::new(wanted),
+            snapshot: RefCell::new(Rc::new(snapshot)),
+            scratch: RefCell::default(),
+            random: Cell::new(seed),
+            draining: Cell::new(false),
+            connections: Cell::new(0),
+            copies: Cell::new(0),
+            date: RefCell::default(),
+            wall: RefCell::default(),
+            logs,
+            loggers: RefCell::new(loggers),
+            logged: Notify::new(),
+            metrics,
+            backends: RefCell::default(),
+        }
+    }
+
+    /// The snapshot in force.
+    #[inline]
+    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// True if this snapshot is the one in force.
+    #[inline]
+    pub fn is_serving(&self, snapshot: &Rc<Arc<Snapshot>>) -> bool {
+        Rc::ptr_eq(&self.snapshot.borrow(), snapshot)
+    }
+
+    /// Puts a snapshot in force for all later requests. Idle connections look whether their
+    /// listener is still there.
+    pub fn swap(&self, snapshot: Arc<Snapshot>) {
+        self.flush_logs();
+        self.loggers.replace(loggers(&snapshot, &self.logs));
+        self.backends.borrow_mut().clear();
+        self.snapshot.replace(Rc::new(snapshot));
+        self.timers.wake_all();
+    }
+
+    /// From now on every connection ends with its request.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.timers.wake_all();
+    }
+
+    /// True once the worker drains.
+    #[inline]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// 64 bits that are hard to predict but may be (splitmix64).
+    #[inline]
+    pub fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        proxy_common::hash::mix(state)
+    }
+
+    /// Gives the value of a `Date` field, as of the last reading of the clock.
+    pub fn date(&self, give: impl FnOnce(&[u8])) {
+        give(self.date.borrow_mut().at(self.clock.last()));
+    }
+
+    /// The time of day at a moment, since the Unix epoch.
+    pub fn wall(&self, at: Nanos) -> Duration {
+        self.wall.borrow_mut().wall(instant(at))
+    }
+
+    /// Logs an exchange of a listener, if it is to be logged.
+    pub fn log(&self, listener: ListenerId, record: &Record<'_>) {
+        let mut loggers = self.loggers.borrow_mut();
+        let Some(Some(logger)) = loggers.get_mut(listener) else {
+            return;
+        };
+        let draw = (self.random() >> 11) as f64 / (1_u64 << 53) as f64;
+        if logger.wants(record.status, draw) && logger.log(record) {
+            self.logged.notify_one();
+        }
+    }
+
+    /// Hands what was logged to the writer.
+    pub fn flush_logs(&self) {
+        for logger in self.loggers.borrow_mut().iter_mut().flatten() {
+            logger.flush();
+        }
+    }
+
+    /// Sees to it that lines do not wait for long. Runs for ever.
+    pub async fn flush_logs_in_time(&self) {
+        loop {
+            self.logged.notified().await;
+            tokio::time::sleep(LOG_DELAY).await;
+            self.flush_logs();
+        }
+    }
+
+    /// Counts for a backend.
+    #[inline]
+    pub fn count_backend(
+        &self,
+        service: &str,
+        backend: &Arc<BackendState>,
+        count: impl FnOnce(&BackendCells),
+    ) {
+        let mut backends = self.backends.borrow_mut();
+        let slot = backend.slot() as usize;
+        if backends.len() <= slot {
+            backends.resize_with(slot + 1, || None);
+        }
+        let (_, cells) = backends[slot].get_or_insert_with(|| {
+            let cells = self.metrics.backend(service, backend.name());
+            (Arc::clone(backend), cells)
+        });
+        count(cells.at(self.index));
+    }
+
+    /// Heads for a request.
+    pub fn take_scratch(&self) -> Box<Scratch> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives heads back.
+    pub fn put_scratch(&self, mut scratch: Box<Scratch>) {
+        let mut unused = self.scratch.borrow_mut();
+        if unused.len() < KEPT && scratch.forget() {
+            unused.push(scratch);
+        }
+    }
+
+    /// Connections of clients.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Copies of requests under way.
+    pub(super) fn copies(&self) -> &Cell<usize> {
+        &self.copies
+    }
+
+    /// Counts a client's connection as long as the value lives.
+    pub fn count_connection(self: &Rc<Self>) -> Counted {
+        self.connections.set(self.connections.get() + 1);
+        Counted(Rc::clone(self))
+    }
+}
+
+/// One logger for each listener that has a log.
+fn loggers(snapshot: &Snapshot, logs: &Writer) -> Vec<Option<Logger>> {
+    let mut loggers = Vec::new();
+    for (id, listener) in snapshot.listeners() {
+        loggers.resize_with(id + 1, || None);
+        let logger = |plan: &LogPlan| {
+            logs.logger(Arc::clone(&plan.sink), Arc::clone(&plan.format), plan.share)
+        };
+        loggers[id] = listener.log.as_ref().map(logger);
+    }
+    loggers
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+pub struct Counted(Rc<Worker>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}

@@ -1,0 +1,242 @@
+//! The fields of a message.
+
+use super::Name;
+use bytes::Bytes;
+
+/// Where octets stand in a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Span {
+    at: u32,
+    len: u32,
+}
+
+impl Span {
+    fn of(self, octets: &[u8]) -> &[u8] {
+        let at = self.at as usize;
+        octets.get(at..at + self.len as usize).unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    name: Name,
+    spelled: Span,
+    value: Span,
+}
+
+/// The fields of a message, or its trailers, in order.
+///
+/// A value that is replaced leaves its octets behind until the fields are cleared; a head's size
+/// is bounded by its parser, and edits by the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    octets: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Bits of the known names that are present.
+    present: u128,
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldRef<'a> {
+    /// What the name means.
+    pub name: Name,
+    /// The name as it was spelled.
+    pub spelled: &'a [u8],
+    /// The value, without blanks at its ends.
+    pub value: &'a [u8],
+}
+
+impl Fields {
+    /// No fields.
+    pub const fn new() -> Self {
+        Self {
+            octets: Vec::new(),
+            entries: Vec::new(),
+            present: 0,
+        }
+    }
+
+    /// Removes all fields and keeps the memory.
+    pub fn clear(&mut self) {
+        self.octets.clear();
+        self.entries.clear();
+        self.present = 0;
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Octets of names and values, with those of removed fields: a measure of memory.
+    pub fn octets(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// Octets of memory that are kept for reuse.
+    pub fn capacity(&self) -> usize {
+        self.octets.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Adds a field at the end, with its name as spelled. `name` must be `Name::of(spelled)`.
+    pub fn push(&mut self, name: Name, spelled: &[u8], value: &[u8]) {
+        let spelled = self.keep(spelled);
+        let value = self.keep(value);
+        self.entries.push(Entry {
+            name,
+            spelled,
+            value,
+        });
+        self.present |= name.bit();
+    }
+
+    /// Adds a field that stands in one piece, from its name's first octet to its value's last.
+    #[inline]
+    pub(super) fn push_line(&mut self, name: Name, line: &[u8], name_len: usize, value_at: usize) {
+        let line_at = self.keep(line).at;
+        self.entries.push(Entry {
+            name,
+            spelled: Span {
+                at: line_at,
+                len: name_len as u32,
+            },
+            value: Span {
+                at: line_at + value_at as u32,
+                len: (line.len() - value_at) as u32,
+            },
+        });
+        self.present |= name.bit();
+    }
+
+    /// Adds a field with a known name at the end.
+    pub fn append(&mut self, name: Name, value: &[u8]) {
+        self.push(name, name.spelled().as_bytes(), value);
+    }
+
+    /// Adds a field with any name at the end.
+    pub fn append_named(&mut self, spelled: &[u8], value: &[u8]) {
+        self.push(Name::of(spelled), spelled, value);
+    }
+
+    /// True if a field with this known name is present.
+    #[inline]
+    pub fn contains(&self, name: Name) -> bool {
+        self.present & name.bit() != 0
+    }
+
+    /// Value of the first field with this known name.
+    pub fn get(&self, name: Name) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// Values of all fields with this known name, in order.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        let entries = if self.contains(name) {
+            self.entries.as_slice()
+        } else {
+            &[]
+        };
+        entries
+            .iter()
+            .filter(move |entry| entry.name == name)
+            .map(|entry| entry.value.of(&self.octets))
+    }
+
+    /// Value of the first field with this name, known or not.
+    pub fn get_named<'a>(&'a self, spelled: &'a [u8]) -> Option<&'a [u8]> {
+        self.all_named(spelled).next()
+    }
+
+    /// Values of all fields with this name, known or not.
+    pub fn all_named<'a>(&'a self, spelled: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let name = Name::of(spelled);
+        self.iter()
+            .filter(move |field| field.is(name, spelled))
+            .map(|field| field.value)
+    }
+
+    /// All fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = FieldRef<'_>> {
+        self.entries.iter().map(|entry| FieldRef {
+            name: entry.name,
+            spelled: entry.spelled.of(&self.octets),
+            value: entry.value.of(&self.octets),
+        })
+    }
+
+    /// All fields in order, with their values as parts of one copy of the fields' octets.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (Name, &[u8], Bytes)> {
+        let copy = Bytes::copy_from_slice(&self.octets);
+        self.entries.iter().map(move |entry| {
+            let at = entry.value.at as usize;
+            let value = copy.slice(at..at + entry.value.len as usize);
+            (entry.name, entry.spelled.of(&self.octets), value)
+        })
+    }
+
+    /// Removes all fields with this known name.
+    pub fn remove(&mut self, name: Name) {
+        if self.contains(name) {
+            self.entries.retain(|entry| entry.name != name);
+            self.present &= !name.bit();
+        }
+    }
+
+    /// Removes all fields with this name, known or not.
+    pub fn remove_named(&mut self, spelled: &[u8]) {
+        let name = Name::of(spelled);
+        self.retain(|field| !field.is(name, spelled));
+    }
+
+    /// Replaces all fields with this known name by one at the end.
+    pub fn set(&mut self, name: Name, value: &[u8]) {
+        self.remove(name);
+        self.append(name, value);
+    }
+
+    /// Replaces all fields with this name by one at the end.
+    pub fn set_named(&mut self, spelled: &[u8], value: &[u8]) {
+        self.remove_named(spelled);
+        self.append_named(spelled, value);
+    }
+
+    /// Keeps the fields for which `keep` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(FieldRef<'_>) -> bool) {
+        let octets = &self.octets;
+        let mut present = 0;
+        self.entries.retain(|entry| {
+            let keeps = keep(FieldRef {
+                name: entry.name,
+                spelled: entry.spelled.of(octets),
+                value: entry.value.of(octets),
+            });
+            if keeps {
+                present |= entry.name.bit();
+            }
+            keeps
+        });
+        self.present = present;
+    }
+
+    fn keep(&mut self, octets: &[u8]) -> Span {
+        let at = self.octets.len() as u32;
+        self.octets.extend_from_slice(octets);
+        Span {
+            at,
+            len: octets.len() as u32,
+        }
+    }
+}
+
+impl FieldRef<'_> {
+    /// True if the field has this name; `name` must be `Name::of(spelled)`.
+    fn is(&self, name: Name, spelled: &[u8]) -> bool {
+        self.name == name && (name != Name::Other || self.spelled.eq_ignore_ascii_case(spelled))
+    }
+}

@@ -1,0 +1,96 @@
+//! Content on its way: where it comes from and where it goes, whatever the protocol.
+//!
+//! Octets are borrowed, never handed over: a [`Source`] shows what it has, a [`Sink`] takes as
+//! much of it as it can, and the source forgets that much. Nobody copies for the other's sake, and
+//! back-pressure is simply that nothing is consumed.
+//!
+//! A sink may hold back what it took until it is flushed, so that a head, some content and the end
+//! go out in one write. Whoever moves content flushes before it waits.
+
+use crate::message::{Fields, Refusal};
+use bytes::Bytes;
+use std::io;
+use std::task::{Context, Poll};
+
+/// What a source has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Content: see [`Source::content`].
+    Content,
+    /// Nothing more, and nothing is missing.
+    End,
+}
+
+/// Content could not be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection failed.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    /// The connection or stream ended before the content did.
+    #[error("the content ends too early")]
+    Truncated,
+    /// The content is not as its protocol has it.
+    #[error("the content was refused: {}", .0.label())]
+    Refused(Refusal),
+    /// The other end does not want the rest (a stream was reset with `NO_ERROR` or `CANCEL`).
+    #[error("the other end wants no more")]
+    Stopped,
+}
+
+impl From<io::Error> for BodyError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Where content comes from.
+pub trait Source {
+    /// Waits until there is content, or no more of it. While there is content it is ready at once
+    /// and reads nothing.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled, BodyError>>;
+
+    /// The content that is there, at least one octet after [`Filled::Content`].
+    fn content(&self) -> &[u8];
+
+    /// The content that is there in a form that can be kept without a copy, if it is in one.
+    fn shared(&self) -> Option<&Bytes> {
+        None
+    }
+
+    /// Takes this many octets away.
+    fn consume(&mut self, octets: usize);
+
+    /// The trailers, after [`Filled::End`]; empty if there are none.
+    fn trailers(&self) -> &Fields;
+}
+
+/// Where content goes.
+pub trait Sink {
+    /// Takes some of `content`, at least one octet, and returns how many. If it is not ready, the
+    /// next call must offer the same octets, or those and more.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>>;
+
+    /// As [`Sink::poll_write`], for content that may be kept without a copy.
+    fn poll_write_shared(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &Bytes,
+    ) -> Poll<Result<usize, BodyError>> {
+        self.poll_write(cx, content)
+    }
+
+    /// Sends what was held back.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>;
+
+    /// Ends the content and flushes. Once ready it must not be called again.
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &Fields,
+    ) -> Poll<Result<(), BodyError>>;
+}

@@ -1,0 +1,61 @@
+//! The time as the workers see it.
+//!
+//! Reading the clock costs as much as parsing a short head, so a worker reads it a few times per
+//! request, at moments that matter (a request came, a response came), and everybody else uses the
+//! last reading. Deadlines are therefore late by what a worker does between two readings, which is
+//! far below a [`super::timer::TICK`].
+
+use std::cell::Cell;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// Nanoseconds since the process began to tell the time.
+pub type Nanos = u64;
+
+/// One beginning for all workers, so that their readings can be compared.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A worker's clock.
+#[derive(Debug)]
+pub struct Clock {
+    last: Cell<Nanos>,
+}
+
+impl Clock {
+    /// A clock that has been read once.
+    pub fn new() -> Self {
+        let clock = Self { last: Cell::new(0) };
+        clock.read();
+        clock
+    }
+
+    /// Reads the time.
+    #[inline]
+    pub fn read(&self) -> Nanos {
+        let now = BEGINNING.elapsed().as_nanos() as Nanos;
+        self.last.set(now);
+        now
+    }
+
+    /// The last reading.
+    #[inline]
+    pub fn last(&self) -> Nanos {
+        self.last.get()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A span in nanoseconds; spans beyond 584 years are cut.
+pub fn nanos(span: Duration) -> Nanos {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The moment `at` as an instant.
+pub fn instant(at: Nanos) -> Instant {
+    *BEGINNING + Duration::from_nanos(at)
+}

@@ -1,0 +1,209 @@
+//! The writing half of an HTTP/1 connection.
+
+use super::Delimited;
+use crate::message::Fields;
+use crate::message::h1;
+use crate::net::body::{BodyError, Sink};
+use crate::net::buffer::Buffers;
+use crate::net::stream::Stream;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+/// Content up to this length is copied behind what waits to be written: one plain write costs less
+/// than the pieces of a vectored one.
+const COPIED: usize = 4096;
+
+/// Octets that wait to be written at most before content is written with them.
+const HELD: usize = 12 << 10;
+
+/// Writes heads and content to a socket.
+#[derive(Debug)]
+pub struct Writer {
+    stream: Rc<Stream>,
+    buffers: Buffers,
+    /// Written out up to `sent`.
+    output: Vec<u8>,
+    sent: usize,
+    delimited: Delimited,
+    /// Octets of the chunk whose head is in the output, that are still to come.
+    chunk_left: usize,
+    ending: bool,
+    /// Octets written in all.
+    written: u64,
+}
+
+impl Writer {
+    /// A writer at the beginning of a connection.
+    pub fn new(stream: Rc<Stream>, buffers: Buffers) -> Self {
+        Self {
+            stream,
+            buffers,
+            output: Vec::new(),
+            sent: 0,
+            delimited: Delimited::Nothing,
+            chunk_left: 0,
+            ending: false,
+            written: 0,
+        }
+    }
+
+    /// Appends a head, which goes out with what follows it.
+    pub fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.output.capacity() == 0 {
+            self.output = self.buffers.take_output();
+        }
+        write(&mut self.output);
+    }
+
+    /// Content follows the head that was appended.
+    pub fn begin(&mut self, delimited: Delimited) {
+        self.delimited = delimited;
+        self.chunk_left = 0;
+        self.ending = false;
+    }
+
+    /// Octets written to the socket in all.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Octets handed in so far, written or not.
+    pub fn accepted(&self) -> u64 {
+        self.written + self.waiting().len() as u64
+    }
+
+    /// True unless all content was handed in and all octets are written.
+    pub fn is_under_way(&self) -> bool {
+        self.delimited != Delimited::Nothing || !self.waiting().is_empty()
+    }
+
+    /// True if the connection's end is the content's.
+    pub fn ends_by_close(&self) -> bool {
+        self.delimited == Delimited::ByClose
+    }
+
+    /// Gives an unused buffer back.
+    pub fn release(&mut self) {
+        if self.waiting().is_empty() && self.output.capacity() > 0 {
+            self.buffers.put_output(std::mem::take(&mut self.output));
+            self.sent = 0;
+        }
+    }
+
+    #[inline]
+    fn waiting(&self) -> &[u8] {
+        &self.output[self.sent..]
+    }
+
+    /// Takes content that the framing has room for: copied if short, else written at once.
+    fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>> {
+        let waiting = self.output.len() - self.sent;
+        if content.len() <= COPIED && waiting + content.len() <= HELD {
+            self.head(|output| output.extend_from_slice(content));
+            return Poll::Ready(Ok(content.len()));
+        }
+        loop {
+            let waiting = &self.output[self.sent..];
+            let written = ready!(self.stream.poll_write(cx, waiting, content))?;
+            let of_content = written.saturating_sub(waiting.len());
+            self.note_written(written - of_content);
+            self.written += of_content as u64;
+            if of_content > 0 {
+                return Poll::Ready(Ok(of_content));
+            }
+        }
+    }
+
+    /// This many octets of the output were written.
+    fn note_written(&mut self, octets: usize) {
+        self.written += octets as u64;
+        self.sent += octets;
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        }
+    }
+}
+
+impl Sink for Writer {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>> {
+        match self.delimited {
+            Delimited::ByClose => self.poll_content(cx, content),
+            Delimited::Nothing => Poll::Ready(Err(BodyError::Truncated)),
+            Delimited::Exact(left) => {
+                let fits = content
+                    .len()
+                    .min(usize::try_from(left).unwrap_or(usize::MAX));
+                let taken = ready!(self.poll_content(cx, &content[..fits]))?;
+                self.delimited = match left - taken as u64 {
+                    0 => Delimited::Nothing,
+                    left => Delimited::Exact(left),
+                };
+                Poll::Ready(Ok(taken))
+            }
+            Delimited::Chunked => {
+                if self.chunk_left == 0 {
+                    self.chunk_left = content.len();
+                    self.head(|output| h1::write_chunk_head(content.len() as u64, output));
+                }
+                let of_chunk = content.len().min(self.chunk_left);
+                let taken = ready!(self.poll_content(cx, &content[..of_chunk]))?;
+                self.chunk_left -= taken;
+                if self.chunk_left == 0 {
+                    self.head(h1::write_chunk_end);
+                }
+                Poll::Ready(Ok(taken))
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while self.sent < self.output.len() {
+            let written = ready!(self.stream.poll_write(cx, &self.output[self.sent..], &[]))?;
+            self.note_written(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &Fields,
+    ) -> Poll<Result<(), BodyError>> {
+        if !self.ending {
+            match self.delimited {
+                Delimited::Chunked if self.chunk_left == 0 => {
+                    self.head(|output| h1::write_last_chunk(trailers, output));
+                }
+                // Less came than was announced: the caller has to cut the connection.
+                Delimited::Chunked | Delimited::Exact(_) => {
+                    return Poll::Ready(Err(BodyError::Truncated));
+                }
+                Delimited::Nothing | Delimited::ByClose => {}
+            }
+            self.ending = true;
+        }
+        ready!(self.poll_flush(cx))?;
+        if self.delimited == Delimited::ByClose {
+            // One that is closed or reset already has seen its end.
+            let _ = self.stream.shutdown();
+        }
+        self.ending = false;
+        self.delimited = Delimited::Nothing;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.buffers.put_output(std::mem::take(&mut self.output));
+    }
+}

@@ -1,0 +1,30 @@
+//! Sockets of the proxy paths: listening, reading, writing, waiting.
+//!
+//! All of it belongs to one worker and stays on its thread; nothing here is shared or locked.
+//!
+//! ```text
+//!  listen ──▶ Stream ──▶ Reader ──▶ content ──▶ Writer ──▶ Stream
+//!             (socket)   (input,    (borrowed   (output,
+//!                         framing)   octets)     framing)
+//! ```
+//!
+//! [`body`] is the seam: content comes from a [`body::Source`] and goes to a [`body::Sink`],
+//! whatever protocol is on either side. [`h1`] implements both over a socket, [`h2`] over a stream of
+//! a connection that a task of its own drives.
+
+pub mod body;
+pub mod buffer;
+pub mod clock;
+pub mod dns;
+pub mod h1;
+pub mod h2;
+pub mod listen;
+pub mod proxy_protocol;
+pub mod stream;
+pub mod timer;
+
+pub use body::{BodyError, Filled, Sink, Source};
+pub use buffer::{Buffers, Input};
+pub use clock::{Clock, Nanos};
+pub use stream::Stream;
+pub use timer::{Timer, Timers};

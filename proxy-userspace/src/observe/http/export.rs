@@ -1,0 +1,265 @@
+//! The families of the proxy paths on the metrics page.
+
+use super::{
+    BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DurationSum, Durations, ListenerCells,
+    ProxyMetrics, RetryReason, RouteCells, Series,
+};
+use crate::message::{Refusal, RefusedBy};
+use crate::observe::access_log::{End, LogCounters};
+use crate::observe::counters::ProxySources;
+use crate::observe::families::{Families, Value};
+use crate::observe::names::{self, Metric};
+use crate::observe::trace::SpanCounters;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Writes all of them; only their heads where there are no proxy paths.
+pub(in crate::observe) fn proxy(
+    sources: Option<&ProxySources>,
+    out: &mut Families<'_, '_>,
+) -> fmt::Result {
+    let nothing = ProxySources {
+        metrics: Arc::new(ProxyMetrics::new(1, true)),
+        logs: Arc::default(),
+        spans: Arc::default(),
+    };
+    let sources = sources.unwrap_or(&nothing);
+    listeners(&sources.metrics, out)?;
+    routes(&sources.metrics, out)?;
+    backends(&sources.metrics, out)?;
+    services(&sources.metrics, out)?;
+    logs(&sources.logs, out)?;
+    spans(&sources.spans, out)
+}
+
+fn listeners(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let listeners = metrics.listeners();
+    type Field = fn(&ListenerCells) -> u64;
+    let fields: [(Metric, Field); 3] = [
+        (names::CONNECTIONS, |cells| cells.connections.get()),
+        (names::CONNECTIONS_ACTIVE, |cells| {
+            cells.connections_active.get()
+        }),
+        (names::REQUESTS_ACTIVE, |cells| cells.requests_active.get()),
+    ];
+    for (metric, field) in fields {
+        let rows = listeners
+            .iter()
+            .map(|series| (labels::<_, 1>(series), series.sum(field).into()));
+        out.many(metric, rows)?;
+    }
+    let ends = listeners.iter().flat_map(|series| {
+        let [listener] = labels(series);
+        End::ALL.iter().filter_map(move |&end| {
+            let count = seen(series.sum(|cells| cells.ends(end)))?;
+            Some(([listener, end.label()], count))
+        })
+    });
+    out.many(names::ENDS, ends)?;
+    let refusals = listeners.iter().flat_map(|series| {
+        let [listener] = labels(series);
+        let sides = [
+            (RefusedBy::Client, "client"),
+            (RefusedBy::Backend, "backend"),
+        ];
+        sides.into_iter().flat_map(move |(side, name)| {
+            Refusal::ALL.iter().filter_map(move |&refusal| {
+                let count = seen(series.sum(|cells| cells.refusals(side, refusal)))?;
+                Some(([listener, name, refusal.label()], count))
+            })
+        })
+    });
+    out.many(names::REFUSALS, refusals)
+}
+
+fn routes(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let routes = metrics.routes();
+    let codes = routes.iter().flat_map(|series| {
+        let [listener, route] = labels(series);
+        let mut sums = BTreeMap::<(&'static str, Code), u64>::new();
+        for cells in series.all() {
+            let add = |method, code, count| *sums.entry((method, code)).or_default() += count;
+            cells.codes.each(add);
+        }
+        sums.into_iter().map(move |((method, code), count)| {
+            let values = [listener, route, method].map(str::to_owned);
+            let [listener, route, method] = values;
+            ([listener, route, method, code.to_string()], count.into())
+        })
+    });
+    out.many(names::REQUESTS, codes)?;
+    durations::<_, 2>(
+        names::REQUEST_DURATION,
+        &routes,
+        |cells| &cells.durations,
+        out,
+    )?;
+    type Field = fn(&RouteCells) -> u64;
+    let fields: [(Metric, Field); 2] = [
+        (names::REQUEST_BYTES, |cells| cells.received.get()),
+        (names::RESPONSE_BYTES, |cells| cells.sent.get()),
+    ];
+    for (metric, field) in fields {
+        let rows = routes
+            .iter()
+            .map(|series| (labels::<_, 2>(series), series.sum(field).into()));
+        out.many(metric, rows)?;
+    }
+    Ok(())
+}
+
+fn backends(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let backends = metrics.backends();
+    let codes = backends.iter().flat_map(|series| {
+        let [service, backend] = labels(series);
+        let mut sums = BTreeMap::<Code, u64>::new();
+        for cells in series.all() {
+            let add = |_, code, count| *sums.entry(code).or_default() += count;
+            cells.codes().each(add);
+        }
+        sums.into_iter().map(move |(code, count)| {
+            let [service, backend] = [service, backend].map(str::to_owned);
+            ([service, backend, code.to_string()], count.into())
+        })
+    });
+    out.many(names::UPSTREAM_REQUESTS, codes)?;
+    durations::<_, 2>(
+        names::UPSTREAM_CONNECT_DURATION,
+        &backends,
+        |cells| &cells.connects,
+        out,
+    )?;
+    let failures = backends.iter().flat_map(|series| {
+        let [service, backend] = labels(series);
+        ConnectFailure::ALL.iter().filter_map(move |&reason| {
+            let count = seen(series.sum(|cells| cells.connect_failures(reason)))?;
+            Some(([service, backend, reason.label()], count))
+        })
+    });
+    out.many(names::UPSTREAM_CONNECT_FAILURES, failures)?;
+    type Field = fn(&BackendCells) -> u64;
+    let fields: [(Metric, Field); 2] = [
+        (names::UPSTREAM_CONNECTIONS_ACTIVE, |cells| {
+            cells.active.get()
+        }),
+        (names::UPSTREAM_CONNECTIONS_IDLE, |cells| cells.idle.get()),
+    ];
+    for (metric, field) in fields {
+        let rows = backends
+            .iter()
+            .map(|series| (labels::<_, 2>(series), series.sum(field).into()));
+        out.many(metric, rows)?;
+    }
+    Ok(())
+}
+
+fn services(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let services = metrics.services();
+    let retries = services.iter().flat_map(|series| {
+        let [service] = labels(series);
+        RetryReason::ALL.iter().filter_map(move |&reason| {
+            let count = seen(series.sum(|cells| cells.retries(reason)))?;
+            Some(([service, reason.label()], count))
+        })
+    });
+    out.many(names::RETRIES, retries)?;
+    durations::<_, 1>(
+        names::QUEUE_DURATION,
+        &services,
+        |cells| &cells.queue_waits,
+        out,
+    )
+}
+
+fn logs(counters: &LogCounters, out: &mut Families<'_, '_>) -> fmt::Result {
+    out.one(names::LOG_LINES, counters.written.load(Relaxed))?;
+    let dropped = [
+        (["behind"], counters.dropped_behind.load(Relaxed).into()),
+        (["failed"], counters.dropped_failed.load(Relaxed).into()),
+    ];
+    out.many(names::LOG_DROPPED, dropped)?;
+    out.one(names::LOG_ERRORS, counters.errors.load(Relaxed))
+}
+
+fn spans(counters: &SpanCounters, out: &mut Families<'_, '_>) -> fmt::Result {
+    let results = [
+        (["exported"], counters.exported.load(Relaxed).into()),
+        (["dropped"], counters.dropped.load(Relaxed).into()),
+        (["failed"], counters.failed.load(Relaxed).into()),
+    ];
+    out.many(names::SPANS, results)
+}
+
+/// A histogram for each series.
+fn durations<T, const N: usize>(
+    metric: Metric,
+    series: &[Arc<Series<T>>],
+    of: impl Fn(&T) -> &Durations,
+    out: &mut Families<'_, '_>,
+) -> fmt::Result {
+    let sums: Vec<DurationSum> = series
+        .iter()
+        .map(|series| {
+            let mut sum = DurationSum::default();
+            for cells in series.all() {
+                of(cells).add_to(&mut sum);
+            }
+            sum
+        })
+        .collect();
+    let rows = series
+        .iter()
+        .zip(&sums)
+        .map(|(series, sum)| (labels::<_, N>(series), sum.seconds, &sum.buckets[..]));
+    out.histograms(metric, &DURATION_BUCKETS, rows)
+}
+
+/// Labels of a series, of which there are `N`.
+fn labels<T, const N: usize>(series: &Series<T>) -> [&str; N] {
+    std::array::from_fn(|index| &*series.labels()[index])
+}
+
+/// A count that is worth a line.
+fn seen(count: u64) -> Option<Value> {
+    (count > 0).then(|| count.into())
+}
+
+#[cfg(test)]
+pub(in crate::observe) mod testing {
+    use super::*;
+    use crate::message::Method;
+    use crate::observe::access_log::Octets;
+    use crate::observe::counters::Counters;
+    use std::any::Any;
+    use std::time::Duration;
+
+    /// Counts something in each family; the series live as long as what is returned.
+    pub(in crate::observe) fn one_of_each(counters: &Counters) -> Vec<Arc<dyn Any>> {
+        let metrics = Arc::new(ProxyMetrics::new(2, true));
+        let took = Duration::from_millis(2);
+        let listener = metrics.listener("in");
+        listener.at(0).connections.add(1);
+        listener.at(1).ended(End::Complete);
+        listener.at(1).refused(RefusedBy::Client, Refusal::ObsFold);
+        let route = metrics.route("in", "all");
+        let octets = Octets { head: 1, body: 2 };
+        route
+            .at(1)
+            .exchange(&Method::Get, 200, took, octets, octets);
+        let service = metrics.service("web");
+        service.at(0).retried(RetryReason::Connect);
+        service.at(0).queue_waits.observe(took);
+        let backend = metrics.backend("web", "a");
+        backend.at(0).request(0);
+        backend.at(0).connects.observe(took);
+        backend.at(0).connect_failed(ConnectFailure::Refused);
+        let _ = counters.proxy.set(ProxySources {
+            metrics,
+            logs: Arc::default(),
+            spans: Arc::default(),
+        });
+        vec![listener, route, service, backend]
+    }
+}

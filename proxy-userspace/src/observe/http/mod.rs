@@ -1,0 +1,225 @@
+//! What the proxy paths count, by listener, route, service and backend.
+//!
+//! Whoever compiles a configuration into a snapshot asks [`ProxyMetrics`] for the series that it
+//! will count in, and keeps them in the snapshot. A series has the same name before and after a
+//! reload and then goes on; one that no snapshot holds any more leaves the page. On the request's
+//! path a worker takes the cells of its number, [`Series::at`], and adds to them without locks or
+//! locked instructions: see `cells`.
+//!
+//! Labels come from the configuration alone. Statuses, which backends choose, are bounded by
+//! [`Codes`]; names that DNS gives are backends, and can be switched off.
+
+mod cells;
+pub(in crate::observe) mod export;
+mod registry;
+
+pub use cells::{Code, Codes, DURATION_BUCKETS, DurationSum, Durations, Single};
+pub use registry::{ProxyMetrics, Series};
+
+use crate::message::{Method, Refusal, RefusedBy};
+use crate::observe::access_log::{End, Octets};
+use std::time::Duration;
+
+/// What is counted for a listener.
+#[derive(Debug, Default)]
+pub struct ListenerCells {
+    /// Connections taken.
+    pub connections: Single,
+    /// Those that are open.
+    pub connections_active: Single,
+    /// Requests in progress.
+    pub requests_active: Single,
+    refusals: [Refusals; 2],
+    ends: Ends,
+}
+
+/// By [`Refusal`].
+#[derive(Debug)]
+struct Refusals([Single; Refusal::ALL.len()]);
+
+/// By [`End`].
+#[derive(Debug)]
+struct Ends([Single; End::ALL.len()]);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Single::default()))
+    }
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Single::default()))
+    }
+}
+
+impl ListenerCells {
+    /// Counts a message that was refused.
+    pub fn refused(&self, by: RefusedBy, refusal: Refusal) {
+        self.refusals[side(by)].0[refusal as usize].add(1);
+    }
+
+    /// Counts how an exchange ended.
+    #[inline]
+    pub fn ended(&self, end: End) {
+        self.ends.0[end as usize].add(1);
+    }
+
+    /// Messages refused so far.
+    pub fn refusals(&self, by: RefusedBy, refusal: Refusal) -> u64 {
+        self.refusals[side(by)].0[refusal as usize].get()
+    }
+
+    /// Exchanges that ended so.
+    pub fn ends(&self, end: End) -> u64 {
+        self.ends.0[end as usize].get()
+    }
+}
+
+const fn side(by: RefusedBy) -> usize {
+    match by {
+        RefusedBy::Client => 0,
+        RefusedBy::Backend => 1,
+    }
+}
+
+/// What is counted for a route at a listener.
+#[derive(Debug, Default)]
+pub struct RouteCells {
+    /// Requests by method and status.
+    pub codes: Codes,
+    /// How long they took.
+    pub durations: Durations,
+    /// Octets received from clients.
+    pub received: Single,
+    /// Octets sent to clients.
+    pub sent: Single,
+}
+
+impl RouteCells {
+    /// Counts an exchange; `status` 0 if the client got none.
+    #[inline]
+    pub fn exchange(
+        &self,
+        method: &Method,
+        status: u16,
+        took: Duration,
+        received: Octets,
+        sent: Octets,
+    ) {
+        self.codes.count(method, status);
+        self.durations.observe(took);
+        self.received.add(received.all());
+        self.sent.add(sent.all());
+    }
+}
+
+/// What is counted for a service.
+#[derive(Debug, Default)]
+pub struct ServiceCells {
+    /// Waits for a place at a backend, of those that had to wait.
+    pub queue_waits: Durations,
+    retries: [Single; RetryReason::ALL.len()],
+}
+
+impl ServiceCells {
+    /// Counts an attempt after the first.
+    pub fn retried(&self, reason: RetryReason) {
+        self.retries[reason as usize].add(1);
+    }
+
+    /// Retries so far.
+    pub fn retries(&self, reason: RetryReason) -> u64 {
+        self.retries[reason as usize].get()
+    }
+}
+
+/// What is counted for a backend.
+#[derive(Debug, Default)]
+pub struct BackendCells {
+    /// Requests by status; the method is not told apart: count all as GET.
+    codes: Codes,
+    /// How long connections took to open.
+    pub connects: Durations,
+    /// Connections that are kept for the next request.
+    pub idle: Single,
+    /// Connections that serve one.
+    pub active: Single,
+    connect_failures: [Single; ConnectFailure::ALL.len()],
+}
+
+impl BackendCells {
+    /// Counts a request; `status` 0 if there was no answer.
+    #[inline]
+    pub fn request(&self, status: u16) {
+        self.codes.count(&Method::Get, status);
+    }
+
+    /// Counts a connection that could not be opened.
+    pub fn connect_failed(&self, reason: ConnectFailure) {
+        self.connect_failures[reason as usize].add(1);
+    }
+
+    /// Connections that could not be opened so far.
+    pub fn connect_failures(&self, reason: ConnectFailure) -> u64 {
+        self.connect_failures[reason as usize].get()
+    }
+
+    /// Requests by status.
+    pub fn codes(&self) -> &Codes {
+        &self.codes
+    }
+}
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// All of them, in order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// For metrics and logs.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a request was tried again.
+    RetryReason {
+        /// No connection.
+        Connect = "connect",
+        /// A kept connection turned out to be closed.
+        Stale = "stale",
+        /// The connection or stream was reset before any answer.
+        Reset = "reset",
+        /// The backend refused the stream unprocessed (HTTP/2).
+        Refused = "refused",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// A status that the configuration has retried.
+        Status = "status",
+    }
+}
+
+labels! {
+    /// Why a connection to a backend could not be opened.
+    ConnectFailure {
+        /// Nobody listens.
+        Refused = "refused",
+        /// Not in time.
+        Timeout = "timeout",
+        /// No way there.
+        Unreachable = "unreachable",
+        /// This host's own trouble: descriptors, ports, memory.
+        Local = "local",
+        /// Anything else.
+        Other = "other",
+    }
+}

@@ -1,0 +1,196 @@
+//! Which series there are.
+
+use super::{BackendCells, ListenerCells, RouteCells, ServiceCells};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+/// Cells of all workers under one set of labels.
+#[derive(Debug)]
+pub struct Series<T> {
+    labels: Box<[Box<str>]>,
+    cells: Box<[Padded<T>]>,
+}
+
+/// On cache lines of its own; two, because processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+impl<T> Series<T> {
+    /// The cells of a worker, which no other thread may write. `worker` is below the number that
+    /// [`ProxyMetrics::new`] was told.
+    #[inline]
+    pub fn at(&self, worker: usize) -> &T {
+        &self.cells[worker].0
+    }
+
+    /// The values of the labels.
+    pub fn labels(&self) -> &[Box<str>] {
+        &self.labels
+    }
+
+    /// The cells of all workers, for reading.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.cells.iter().map(|cells| &cells.0)
+    }
+
+    /// Sum of a counter or gauge over all workers. Below zero is seen only while a gauge moves from
+    /// one worker to another, and counts as 0.
+    pub fn sum(&self, value: impl Fn(&T) -> u64) -> u64 {
+        let sum = self
+            .all()
+            .fold(0u64, |sum, cells| sum.wrapping_add(value(cells)));
+        if sum.cast_signed() < 0 { 0 } else { sum }
+    }
+}
+
+/// Series of one kind by their labels.
+#[derive(Debug)]
+struct Family<T>(BTreeMap<Box<[Box<str>]>, Weak<Series<T>>>);
+
+impl<T> Default for Family<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Default> Family<T> {
+    fn series(&mut self, workers: usize, labels: &[&str]) -> Arc<Series<T>> {
+        let labels: Box<[Box<str>]> = labels.iter().map(|&label| label.into()).collect();
+        if let Some(series) = self.0.get(&labels).and_then(Weak::upgrade) {
+            return series;
+        }
+        let series = Arc::new(Series {
+            labels: labels.clone(),
+            cells: (0..workers).map(|_| Padded::default()).collect(),
+        });
+        self.0.insert(labels, Arc::downgrade(&series));
+        series
+    }
+
+    /// Those in use, in order of their labels.
+    fn in_use(&mut self) -> Vec<Arc<Series<T>>> {
+        let mut in_use = Vec::with_capacity(self.0.len());
+        self.0.retain(|_, series| {
+            in_use.extend(series.upgrade());
+            series.strong_count() > 0
+        });
+        in_use
+    }
+}
+
+/// The series of the proxy paths.
+#[derive(Debug)]
+pub struct ProxyMetrics {
+    workers: usize,
+    backend_labels: bool,
+    families: Mutex<Families>,
+}
+
+#[derive(Debug, Default)]
+struct Families {
+    listeners: Family<ListenerCells>,
+    routes: Family<RouteCells>,
+    services: Family<ServiceCells>,
+    backends: Family<BackendCells>,
+}
+
+impl ProxyMetrics {
+    /// For this many workers. Without `backend_labels` all backends of a service share a series.
+    pub fn new(workers: usize, backend_labels: bool) -> Self {
+        Self {
+            workers,
+            backend_labels,
+            families: Mutex::default(),
+        }
+    }
+
+    /// Number of workers, for each of which a series has cells.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The series of a listener.
+    pub fn listener(&self, name: &str) -> Arc<Series<ListenerCells>> {
+        let mut families = self.families.lock();
+        families.listeners.series(self.workers, &[name])
+    }
+
+    /// The series of a route at a listener; `route` is empty for requests that no route matched.
+    pub fn route(&self, listener: &str, route: &str) -> Arc<Series<RouteCells>> {
+        let mut families = self.families.lock();
+        families.routes.series(self.workers, &[listener, route])
+    }
+
+    /// The series of a service.
+    pub fn service(&self, name: &str) -> Arc<Series<ServiceCells>> {
+        let mut families = self.families.lock();
+        families.services.series(self.workers, &[name])
+    }
+
+    /// The series of a backend.
+    pub fn backend(&self, service: &str, backend: &str) -> Arc<Series<BackendCells>> {
+        let backend = if self.backend_labels { backend } else { "" };
+        let mut families = self.families.lock();
+        families.backends.series(self.workers, &[service, backend])
+    }
+
+    /// The listeners in use.
+    pub fn listeners(&self) -> Vec<Arc<Series<ListenerCells>>> {
+        self.families.lock().listeners.in_use()
+    }
+
+    /// The routes in use.
+    pub fn routes(&self) -> Vec<Arc<Series<RouteCells>>> {
+        self.families.lock().routes.in_use()
+    }
+
+    /// The services in use.
+    pub fn services(&self) -> Vec<Arc<Series<ServiceCells>>> {
+        self.families.lock().services.in_use()
+    }
+
+    /// The backends in use.
+    pub fn backends(&self) -> Vec<Arc<Series<BackendCells>>> {
+        self.families.lock().backends.in_use()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_goes_on_over_a_reload_and_leaves_with_its_last_holder() {
+        let metrics = ProxyMetrics::new(2, true);
+        let before = metrics.backend("web", "a");
+        before.at(0).idle.add(3);
+        let after = metrics.backend("web", "a");
+        drop(before);
+        after.at(1).idle.sub(1);
+        assert_eq!(after.sum(|cells| cells.idle.get()), 2);
+        assert_eq!(metrics.backends().len(), 1);
+        drop(after);
+        assert!(metrics.backends().is_empty());
+        assert_eq!(metrics.backend("web", "a").sum(|c| c.idle.get()), 0);
+    }
+
+    #[test]
+    fn without_their_labels_backends_of_a_service_are_one() {
+        let metrics = ProxyMetrics::new(1, false);
+        let (a, b) = (metrics.backend("web", "a"), metrics.backend("web", "b"));
+        let other = metrics.backend("api", "a");
+        assert!(Arc::ptr_eq(&a, &b));
+        assert!(!Arc::ptr_eq(&a, &other));
+    }
+
+    #[test]
+    fn workers_do_not_share_cache_lines() {
+        let metrics = ProxyMetrics::new(2, true);
+        let series = metrics.listener("a");
+        let address = |worker| std::ptr::from_ref(series.at(worker)).addr();
+        assert!(address(0).is_multiple_of(128));
+        assert!(address(1) - address(0) >= 128);
+    }
+}

@@ -1,0 +1,71 @@
+//! The proxy paths, as the control task keeps them in step with health checks and drains.
+
+use super::control::Control;
+use super::plane::Plane;
+use super::workers::{Workers, WorkersError};
+use crate::config::model::Config;
+use crate::kernel::plan::{Drain, Health, Overlay};
+use crate::net::clock::Clock;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+/// Starts the workers, if the configuration has anything for them.
+///
+/// # Errors
+///
+/// [`WorkersError`].
+pub(super) fn start(config: &Config) -> Result<Option<Workers>, WorkersError> {
+    if config.http_listeners.is_empty() {
+        return Ok(None);
+    }
+    let workers = Workers::start(config)?;
+    for address in workers.listeners() {
+        info!(%address, "listening");
+    }
+    Ok(Some(workers))
+}
+
+/// Tells the balancers of the proxy paths what checks and operators say.
+pub(super) fn follow(workers: &Workers, config: &Config, overlay: &Overlay) {
+    let now = Clock::new().last();
+    let registry = workers.snapshot().registry();
+    for service in &config.services {
+        let Some(state) = registry.service(&service.name) else {
+            continue;
+        };
+        for backend in &service.backends {
+            let known = overlay.get(&service.name, &backend.name);
+            state.set_healthy(&backend.name, known.health == Health::Up, now);
+            state.set_draining(&backend.name, known.drain != Drain::No, now);
+        }
+    }
+}
+
+impl<P: Plane> Control<P> {
+    /// See [`follow`].
+    pub(super) fn proxies_follow(&self) {
+        if let Some(workers) = &self.workers {
+            follow(workers, &self.config, &self.overlay);
+        }
+    }
+
+    /// Ends the proxy paths: connections end with their requests, or when their time is over, or
+    /// when somebody is in a hurry.
+    pub(super) async fn drain_proxies(&mut self, hurry: &Notify) {
+        let Some(mut workers) = self.workers.take() else {
+            return;
+        };
+        let deadline: Duration = self.config.workers.drain_timeout;
+        let connections = workers.connections();
+        info!(connections, ?deadline, "waiting for connections to end");
+        tokio::select! {
+            left = workers.drain(deadline) => {
+                if left > 0 {
+                    warn!(connections = left, "the drain's time is over: cutting them off");
+                }
+            }
+            () = hurry.notified() => {}
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The workers: a thread per core, each with a runtime of its own, sharing nothing on the way of a
+//! request.
+//!
+//! ```text
+//!            ┌ orders ─▶ worker 0: listeners, connections, pools ┐
+//!  Workers ──┤                                                   ├─ counts, health (atomics)
+//!            └ orders ─▶ worker 1: …                             ┘
+//! ```
+//!
+//! A reload builds all that is new beforehand (sockets are bound, the snapshot is compiled), so
+//! that it can still be refused; only then do the workers get it. Connections that are open are
+//! not touched: they look at the new snapshot at their next request.
+
+mod house;
+mod thread;
+
+use crate::config::model::Config;
+use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
+use crate::net::clock::Clock;
+use crate::net::listen;
+use crate::observe::access_log::{LogCounters, Writer};
+use crate::observe::http::ProxyMetrics;
+use house::House;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use thread::{Order, Thread};
+
+/// How long access logs may take to be written at the end.
+const LOG_END: Duration = Duration::from_secs(2);
+
+/// The workers cannot follow a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkersError {
+    /// A listener's address cannot be had.
+    #[error("cannot listen on {address} (listener `{name}`)")]
+    Listen {
+        /// Its name.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A thread or its runtime cannot be had.
+    #[error("cannot start a worker")]
+    Thread(#[source] io::Error),
+}
+
+/// The workers of a process.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<Thread>,
+    house: House,
+    kept: Kept,
+    snapshot: Arc<Snapshot>,
+    listeners: BTreeMap<ListenerId, SocketAddr>,
+    clock: Clock,
+}
+
+/// A configuration that is ready to be put in force.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: Arc<Snapshot>,
+    /// Sockets for listeners that are new, one for each worker.
+    opened: Vec<(ListenerId, SocketAddr, Vec<TcpListener>)>,
+    closed: Vec<ListenerId>,
+}
+
+/// How many workers: as configured, or the CPUs that this process may use (affinity mask and
+/// cgroup quota).
+pub fn count(config: &Config) -> usize {
+    let usable = || std::thread::available_parallelism().map_or(1, usize::from);
+    config
+        .workers
+        .count
+        .map_or_else(usable, |count| count as usize)
+        .max(1)
+}
+
+impl Workers {
+    /// Starts the workers for a configuration; they listen when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersError`]; then nothing was started.
+    pub fn start(config: &Config) -> Result<Self, WorkersError> {
+        let count = count(config);
+        let metrics = Arc::new(ProxyMetrics::new(count, true));
+        let clock = Clock::new();
+        let logs = Writer::start(Arc::new(LogCounters::default())).map_err(WorkersError::Thread)?;
+        let mut kept = Kept::new(metrics, Arc::new(logs), fastrand::u64(..));
+        let (nothing, seed) = (Config::default(), fastrand::u64(..));
+        let snapshot = Snapshot::compile(&nothing, &mut kept, None, seed, clock.read())?;
+        let snapshot = Arc::new(snapshot);
+        let threads = (0..count)
+            .map(|index| Thread::start(index, Arc::clone(&snapshot), &kept))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(WorkersError::Thread)?;
+        let mut workers = Self {
+            threads,
+            house: House::start().map_err(WorkersError::Thread)?,
+            kept,
+            snapshot,
+            listeners: BTreeMap::new(),
+            clock,
+        };
+        let prepared = workers.prepare(config)?;
+        workers.put_in_force(prepared);
+        Ok(workers)
+    }
+
+    /// Where they listen.
+    pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.values().copied()
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<ProxyMetrics> {
+        &self.kept.metrics
+    }
+
+    /// Has access logs opened again by their names.
+    pub fn reopen_logs(&self) {
+        self.kept.logs.reopen();
+    }
+
+    /// What becomes of access logs.
+    pub fn log_counters(&self) -> &Arc<LogCounters> {
+        self.kept.logs.counters()
+    }
+
+    /// Makes a configuration ready. What it needs is had from now on, and nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersError::Listen`], [`WorkersError::Compile`].
+    pub fn prepare(&mut self, config: &Config) -> Result<Prepared, WorkersError> {
+        let now = self.clock.read();
+        let old = Some(&*self.snapshot);
+        let snapshot = Snapshot::compile(config, &mut self.kept, old, fastrand::u64(..), now)?;
+        let mut opened = Vec::new();
+        for (id, listener) in snapshot.listeners() {
+            if self.listeners.contains_key(&id) {
+                continue;
+            }
+            let address = listener.settings.address;
+            let sockets = open(address, self.threads.len());
+            let sockets = sockets.map_err(|source| WorkersError::Listen {
+                name: listener.settings.name.clone(),
+                address,
+                source,
+            })?;
+            let address = sockets[0].local_addr().unwrap_or(address);
+            opened.push((id, address, sockets));
+        }
+        let gone = |id: &&ListenerId| snapshot.listener(**id).is_none();
+        Ok(Prepared {
+            closed: self.listeners.keys().filter(gone).copied().collect(),
+            snapshot: Arc::new(snapshot),
+            opened,
+        })
+    }
+
+    /// Puts what was prepared in force.
+    pub fn put_in_force(&mut self, prepared: Prepared) {
+        let Prepared {
+            snapshot,
+            opened,
+            closed,
+        } = prepared;
+        snapshot.activate(Some(&self.snapshot), self.clock.read());
+        self.snapshot = snapshot;
+        self.house.care_for(&self.snapshot);
+        for thread in &self.threads {
+            thread.order(Order::Swap(Arc::clone(&self.snapshot)));
+        }
+        for (id, address, sockets) in opened {
+            self.listeners.insert(id, address);
+            for (thread, socket) in self.threads.iter().zip(sockets) {
+                thread.order(Order::Listen(id, socket));
+            }
+        }
+        for id in closed {
+            self.listeners.remove(&id);
+            for thread in &self.threads {
+                thread.order(Order::Close(id));
+            }
+        }
+    }
+
+    /// Ends: no new connections, the open ones end with their requests, and what is left after
+    /// `deadline` is cut off. Returns the number of connections that were.
+    ///
+    /// # Cancel safety
+    ///
+    /// The workers drain on; dropping them cuts off what is left.
+    pub async fn drain(&mut self, deadline: Duration) -> usize {
+        for thread in &self.threads {
+            thread.order(Order::Drain);
+        }
+        let ended = async {
+            for thread in &mut self.threads {
+                thread.ended().await;
+            }
+        };
+        let in_time = tokio::time::timeout(deadline, ended).await.is_ok();
+        if in_time { 0 } else { self.connections() }
+    }
+
+    /// Connections of clients, of all workers.
+    pub fn connections(&self) -> usize {
+        let listeners = self.snapshot.listeners();
+        let open =
+            listeners.map(|(_, plan)| plan.cells.sum(|cells| cells.connections_active.get()));
+        usize::try_from(open.sum::<u64>()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // Their loggers flush as they end.
+        self.threads.clear();
+        if !self.kept.logs.stop(LOG_END) {
+            tracing::warn!("lines of access logs were lost");
+        }
+    }
+}
+
+/// Binds one socket for each worker.
+fn open(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    listen::check_free(address)?;
+    let first = listen::bind(address)?;
+    // Port 0 means one that the system chooses, and that is the same for all.
+    let address = first.local_addr()?;
+    let others = (1..count).map(|_| listen::bind(address));
+    std::iter::once(Ok(first)).chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! A worker's thread.
+
+use crate::http::h1::{self, Accepted};
+use crate::http::peer::Peer;
+use crate::http::snapshot::{Kept, ListenerId, Snapshot};
+use crate::http::worker::Worker;
+use crate::net::Stream;
+use crate::net::listen::{self, Accepted as Taken};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
+use tracing::{debug, error, warn};
+
+/// How often kept connections are looked through for those that were closed or are too old.
+const REAP: Duration = Duration::from_secs(1);
+
+/// How often is looked whether a draining worker is done.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Serve this snapshot.
+    Swap(Arc<Snapshot>),
+    /// Accept connections from this socket.
+    Listen(ListenerId, std::net::TcpListener),
+    /// Accept no more for this listener.
+    Close(ListenerId),
+    /// Accept no more, end connections with their requests, then end.
+    Drain,
+}
+
+/// A worker's thread, from outside. Dropping it ends the thread and cuts its connections off.
+#[derive(Debug)]
+pub(super) struct Thread {
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    ended: oneshot::Receiver<()>,
+    handle: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Starts a thread that serves a snapshot and listens nowhere yet.
+    pub(super) fn start(index: usize, snapshot: Arc<Snapshot>, kept: &Kept) -> io::Result<Self> {
+        let (metrics, logs) = (Arc::clone(&kept.metrics), Arc::clone(&kept.logs));
+        let (wanted, seed) = (Arc::clone(&kept.wanted), fastrand::u64(..));
+        let worker = move || Worker::new(index, snapshot, metrics, logs, wanted, seed);
+        let (orders, received) = mpsc::unbounded_channel();
+        let (done, ended) = oneshot::channel();
+        let handle = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || match main(worker, received) {
+                Ok(()) => drop(done.send(())),
+                Err(error) => error!(index, %error, "a worker cannot run"),
+            })?;
+        Ok(Self {
+            orders: Some(orders),
+            ended,
+            handle: Some(handle),
+        })
+    }
+
+    pub(super) fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // A thread that has ended needs no orders.
+            let _ = orders.send(order);
+        }
+    }
+
+    /// Waits until the thread has ended.
+    pub(super) async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(handle) = self.handle.take()
+            && handle.join().is_err()
+        {
+            error!("a worker has panicked");
+        }
+    }
+}
+
+fn main(worker: impl FnOnce() -> Worker, orders: mpsc::UnboundedReceiver<Order>) -> io::Result<()> {
+    // Not moved between threads, so tasks need no locks to be woken from their own thread.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let worker = Rc::new(worker());
+    runtime.block_on(serve(Rc::clone(&worker), orders));
+    worker.flush_logs();
+    // Connections that are left are cut off, and what they log then is lost.
+    drop(runtime);
+    Ok(())
+}
+
+async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    spawn_local(worker.timers.clone().run());
+    spawn_local(reap(Rc::clone(&worker)));
+    let flushing = Rc::clone(&worker);
+    spawn_local(async move { flushing.flush_logs_in_time().await });
+    let mut listeners: BTreeMap<ListenerId, (Rc<Notify>, JoinHandle<()>)> = BTreeMap::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Swap(snapshot) => worker.swap(snapshot),
+            Order::Listen(id, socket) => match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let stop: Rc<Notify> = Rc::default();
+                    let accepting = accept(Rc::clone(&worker), id, socket, Rc::clone(&stop));
+                    listeners.insert(id, (stop, spawn_local(accepting)));
+                }
+                Err(error) => error!(%error, "a worker cannot listen"),
+            },
+            Order::Close(id) => {
+                if let Some((stop, _)) = listeners.remove(&id) {
+                    stop.notify_one();
+                }
+            }
+            Order::Drain => {
+                for (stop, accepting) in std::mem::take(&mut listeners).into_values() {
+                    stop.notify_one();
+                    let _ = accepting.await;
+                }
+                worker.drain();
+                while worker.connections() > 0 && !orders.is_closed() {
+                    sleep(LOOK).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Accepts connections, each of which becomes a task, until `stop`; then those that are there
+/// already, for whoever has connected must be served.
+async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener, stop: Rc<Notify>) {
+    let mut is_exhausted = false;
+    loop {
+        let taken = tokio::select! {
+            taken = listen::accept(&socket) => taken,
+            () = stop.notified() => break,
+        };
+        match taken {
+            Taken::Connection(stream, client) => {
+                is_exhausted = false;
+                begin(&worker, id, stream, client);
+            }
+            Taken::Exhausted(error) => {
+                if !is_exhausted {
+                    warn!(%error, "no connections can be accepted until there is room again");
+                }
+                is_exhausted = true;
+            }
+        }
+    }
+    while let Some((stream, client)) = listen::accept_now(&socket) {
+        begin(&worker, id, stream, client);
+    }
+}
+
+/// Serves a connection as a task of its own.
+fn begin(worker: &Rc<Worker>, id: ListenerId, stream: TcpStream, client: SocketAddr) {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    // Fails if the client is gone already.
+    let (Ok(server), Ok(stream)) = (stream.local_addr(), Stream::new(stream)) else {
+        debug!("a connection was gone before it was served");
+        return;
+    };
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let accepted = Accepted {
+        stream,
+        peer: Peer::new(client, server, number),
+        listener: id,
+    };
+    spawn_local(h1::serve(Rc::clone(worker), accepted));
+}
+
+/// Closes kept connections that are of no use any more.
+async fn reap(worker: Rc<Worker>) {
+    loop {
+        tokio::select! {
+            () = sleep(REAP) => {}
+            () = worker.pools.wanted().notified() => {}
+        }
+        let now = worker.clock.read();
+        if worker.pools.kept() > 0 {
+            worker.pools.reap(now);
+        }
+        worker.pools.h2.reap(now);
+    }
+}

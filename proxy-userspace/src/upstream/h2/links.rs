@@ -1,0 +1,254 @@
+//! The links of a worker.
+
+use super::link::{Claim, Driver, Link, OpenError, Opening};
+use crate::balance::l7::BackendState;
+use crate::net::{Nanos, Timer};
+use crate::upstream::connect::connect;
+use crate::upstream::pool::Place;
+use std::cell::RefCell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+/// How long it is remembered what a backend speaks, when nothing else is known of it.
+const REMEMBERED: Nanos = 60_000_000_000;
+
+/// The links of a worker, by backend.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// By [`BackendState::slot`].
+    entries: RefCell<Vec<Option<Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Holds the slot's number as long as the entry lives.
+    backend: Arc<BackendState>,
+    links: Vec<Rc<Link>>,
+    /// The connection that is being opened for whoever needs one.
+    opening: Option<Rc<Opening>>,
+    known: Known,
+    known_since: Nanos,
+    keepalive: Nanos,
+    /// Streams at once that the backend allowed on the last connection; 0 if there was none.
+    allowed: u32,
+}
+
+/// What a backend has shown to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Known {
+    /// It was not asked.
+    #[default]
+    Nothing,
+    /// HTTP/1 only.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+/// What a new link needs.
+#[derive(Debug)]
+pub struct Open {
+    /// Counts the connection.
+    pub place: Place,
+    /// A deadline of its own.
+    pub timer: Timer,
+    /// How long opening it may take.
+    pub timeout: Nanos,
+    /// How long the backend may then take to show that it speaks HTTP/2.
+    pub shown: Duration,
+    /// How long it is kept when unused.
+    pub keepalive: Nanos,
+    /// Requests at once that it is for.
+    pub most: u32,
+    /// What it begins with: a PROXY header. Then it is for one request only.
+    pub preamble: Option<Vec<u8>>,
+}
+
+impl Links {
+    fn with<T>(&self, backend: &Arc<BackendState>, give: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.entries.borrow_mut();
+        let slot = backend.slot() as usize;
+        if entries.len() <= slot {
+            entries.resize_with(slot + 1, || None);
+        }
+        give(entries[slot].get_or_insert_with(|| Entry {
+            backend: Arc::clone(backend),
+            links: Vec::new(),
+            opening: None,
+            known: Known::Nothing,
+            known_since: 0,
+            keepalive: 0,
+            allowed: 0,
+        }))
+    }
+
+    /// A place on a link to this backend that has room, of `most` requests on each.
+    pub fn find(&self, backend: &BackendState, most: u32) -> Option<Claim> {
+        let entries = self.entries.borrow();
+        let entry = entries.get(backend.slot() as usize)?.as_ref()?;
+        let link = entry.links.iter().find(|link| link.room(most) > 0)?;
+        Some(link.claim())
+    }
+
+    /// The connection that is being opened, if it will have room for one more who waits.
+    pub fn opening(&self, backend: &BackendState, most: u32) -> Option<Rc<Opening>> {
+        let entries = self.entries.borrow();
+        let entry = entries.get(backend.slot() as usize)?.as_ref()?;
+        let opening = entry.opening.as_ref()?;
+        let most = match entry.allowed {
+            0 => most,
+            allowed => most.min(allowed),
+        };
+        if opening.waiting.get() >= most {
+            return None;
+        }
+        opening.waiting.set(opening.waiting.get() + 1);
+        Some(Rc::clone(opening))
+    }
+
+    /// Opens a link in a task of its own.
+    pub fn open(self: &Rc<Self>, open: Open) -> Rc<Opening> {
+        let opening: Rc<Opening> = Rc::default();
+        opening.waiting.set(1);
+        if open.preamble.is_none() {
+            let backend = Arc::clone(open.place.backend());
+            self.with(&backend, |entry| {
+                entry.opening = Some(Rc::clone(&opening));
+                entry.keepalive = open.keepalive;
+            });
+        }
+        spawn_local(run(Rc::clone(self), Rc::clone(&opening), open));
+        opening
+    }
+
+    /// What the backend is known to speak.
+    pub fn known(&self, backend: &BackendState) -> Known {
+        let entries = self.entries.borrow();
+        let entry = entries.get(backend.slot() as usize);
+        entry
+            .and_then(Option::as_ref)
+            .map_or(Known::Nothing, |entry| entry.known)
+    }
+
+    /// Notes what the backend speaks.
+    pub fn learn(&self, backend: &Arc<BackendState>, known: Known, now: Nanos) {
+        self.with(backend, |entry| {
+            entry.known = known;
+            entry.known_since = now;
+        });
+    }
+
+    /// Closes links that are of no use any more, or that another worker waits for.
+    pub fn reap(&self, now: Nanos) {
+        for place in self.entries.borrow_mut().iter_mut() {
+            let Some(entry) = place else { continue };
+            let keepalive = entry.keepalive;
+            let backend = &entry.backend;
+            entry.links.retain(|link| {
+                !link.is_over() && !link.is_idle_for(now, keepalive) && {
+                    let is_wanted = link.is_idle() && backend.is_idle_wanted();
+                    !is_wanted
+                }
+            });
+            // Nobody is idle, and another worker has no connection at all.
+            if entry.links.len() > 1 && backend.is_idle_wanted() {
+                let last = entry.links.pop();
+                last.inspect(|link| link.retire());
+            }
+            let is_known =
+                entry.known != Known::Nothing && now.saturating_sub(entry.known_since) < REMEMBERED;
+            if entry.links.is_empty() && entry.opening.is_none() && !is_known {
+                *place = None;
+            }
+        }
+    }
+
+    /// Links that are open.
+    pub fn count(&self) -> usize {
+        let entries = self.entries.borrow();
+        entries
+            .iter()
+            .flatten()
+            .map(|entry| entry.links.len())
+            .sum()
+    }
+}
+
+/// Opens a connection and drives it to its end.
+async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
+    let backend = Arc::clone(open.place.backend());
+    let is_private = open.preamble.is_some();
+    let preamble = open.preamble.as_deref();
+    let begun = begin(&open.place, open.timer, open.timeout, preamble, open.most).await;
+    let (link, driver) = match begun {
+        Ok((link, driver)) => (Ok(link), Some(driver)),
+        Err(error) => (Err(error), None),
+    };
+    let mut driving = pin!(async move {
+        if let Some(driver) = driver {
+            driver.run().await;
+        }
+    });
+    let outcome = match link {
+        Ok(link) => tokio::select! {
+            () = &mut driving => Err(OpenError::NotHttp2),
+            outcome = settle(link, open.shown) => outcome,
+        },
+        Err(error) => Err(error),
+    };
+    let is_open = outcome.is_ok();
+    if !is_private {
+        links.with(&backend, |entry| {
+            if entry
+                .opening
+                .as_ref()
+                .is_some_and(|now| Rc::ptr_eq(now, &opening))
+            {
+                entry.opening = None;
+            }
+            if let Ok(link) = &outcome {
+                entry.allowed = link.room(u32::MAX);
+                entry.links.push(Rc::clone(link));
+            }
+        });
+    }
+    opening.finish(outcome);
+    // From here on it lives as long as somebody holds the link.
+    drop(opening);
+    drop(links);
+    if is_open {
+        driving.await;
+    }
+    drop(open.place);
+}
+
+/// Waits for the backend's SETTINGS: how many requests it takes, and that it speaks HTTP/2 at all.
+/// That is half a round trip, once for a connection.
+async fn settle(link: Rc<Link>, shown: Duration) -> Result<Rc<Link>, OpenError> {
+    match timeout(shown, link.settled()).await {
+        Ok(true) => Ok(link),
+        Ok(false) | Err(_) => Err(OpenError::NotHttp2),
+    }
+}
+
+async fn begin(
+    place: &Place,
+    timer: Timer,
+    timeout: Nanos,
+    preamble: Option<&[u8]>,
+    most: u32,
+) -> Result<(Rc<Link>, Driver), OpenError> {
+    timer.read();
+    let mut stream = connect(place.backend().address(), &timer, timeout).await?;
+    if let Some(preamble) = preamble {
+        let written = stream.socket_mut().write_all(preamble).await;
+        written.map_err(|error| OpenError::Failed(error.kind()))?;
+    }
+    timer.clear();
+    Link::greet(stream, timer, most).await
+}

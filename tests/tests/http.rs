@@ -1,0 +1,31 @@
+//! The HTTP engine between real sockets: clients that say exactly what a test wants, origins that
+//! answer exactly so, and curl and nginx where the point is that they are not ours.
+//!
+//! The workers run inside the test's process, so that each test has its own configuration and its
+//! own time limits. No privileges are needed.
+
+#[path = "http/support.rs"]
+mod support;
+
+#[path = "http/content.rs"]
+mod content;
+#[path = "http/failures.rs"]
+mod failures;
+#[path = "http/h2_backends.rs"]
+mod h2_backends;
+#[path = "http/h2_clients.rs"]
+mod h2_clients;
+#[path = "http/h2_hostile.rs"]
+mod h2_hostile;
+#[path = "http/h2_support.rs"]
+mod h2_support;
+#[path = "http/limits.rs"]
+mod limits;
+#[path = "http/messages.rs"]
+mod messages;
+#[path = "http/peers.rs"]
+mod peers;
+#[path = "http/services.rs"]
+mod services;
+#[path = "http/tunnels.rs"]
+mod tunnels;
