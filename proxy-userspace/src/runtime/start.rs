@@ -63,11 +63,6 @@ pub enum StartError {
     /// The configuration has faults.
     #[error("{0}")]
     Config(Refusal),
-    /// Nothing is balanced in the kernel.
-    #[error(
-        "the configuration has no section `l4`, and this daemon serves listeners of kind `l4` only"
-    )]
-    NoDataPlane,
     /// The admin socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -125,11 +120,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     for warning in warnings {
         warn!("{warning}");
     }
-    if config.l4.is_none() {
-        return Err(StartError::NoDataPlane);
-    }
-    if config.has_proxies() {
-        warn!("only listeners of kind `l4` are served; the others are not yet");
+    for listener in &config.stream_listeners {
+        let name = &listener.name;
+        warn!("listener `{name}` is not served yet: it passes TCP or UDP on");
     }
     let signals = Signals::new().map_err(StartError::Signals)?;
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
