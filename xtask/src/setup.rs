@@ -209,7 +209,7 @@ mod tests {
     fn a_users_toolchain_and_linker_save_the_packages_for_them() {
         assert_eq!(wanted(Purpose::Build, false, false), [packages::USER_SPACE]);
         let all = wanted(Purpose::Bench, true, true);
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), 7);
     }
 
     #[test]

@@ -29,6 +29,11 @@ use tokio::sync::Notify;
 /// at this address.
 pub type ListenerId = usize;
 
+/// A snapshot as the tasks of one worker hold it.
+///
+/// Each request counts its hold; that counting stays on the worker, so it is not atomic.
+pub type SharedSnapshot = std::rc::Rc<std::sync::Arc<Snapshot>>;
+
 /// A configuration as the workers see it.
 #[derive(Debug)]
 pub struct Snapshot {

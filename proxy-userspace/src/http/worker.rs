@@ -2,7 +2,7 @@
 
 use super::date::Date;
 use super::exchange::Scratch;
-use super::snapshot::{ListenerId, LogPlan, Snapshot};
+use super::snapshot::{ListenerId, LogPlan, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
 use crate::net::clock::instant;
 use crate::net::{Buffers, Clock, Nanos, Timers};
@@ -35,7 +35,11 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Its connections to backends.
     pub pools: Pools,
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<SharedSnapshot>,
+    #[expect(
+        clippy::vec_box,
+        reason = "they come and go one by one, and a box is moved cheaply"
+    )]
     scratch: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
     draining: Cell<bool>,
@@ -95,13 +99,13 @@ impl Worker {
 
     /// The snapshot in force.
     #[inline]
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn snapshot(&self) -> SharedSnapshot {
         Rc::clone(&self.snapshot.borrow())
     }
 
     /// True if this snapshot is the one in force.
     #[inline]
-    pub fn is_serving(&self, snapshot: &Rc<Arc<Snapshot>>) -> bool {
+    pub fn is_serving(&self, snapshot: &SharedSnapshot) -> bool {
         Rc::ptr_eq(&self.snapshot.borrow(), snapshot)
     }
 

@@ -30,6 +30,10 @@ pub struct Pools {
 struct Pool {
     /// Holds the slot's number as long as the pool lives.
     backend: Arc<BackendState>,
+    #[expect(
+        clippy::vec_box,
+        reason = "they come and go one by one, and a box is moved cheaply"
+    )]
     idle: Vec<Box<h1::Connection>>,
     keepalive: Nanos,
 }

@@ -54,7 +54,8 @@ impl Filter for Fault {
 
 /// A share in units of 2^-32; all is `u32::MAX`.
 fn of_2_32(share: f64) -> u32 {
-    (share.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32
+    // The conversion saturates, so that 1 becomes `u32::MAX`.
+    (share.clamp(0.0, 1.0) * 4_294_967_296.0) as u32
 }
 
 fn is_drawn(share: u32, random: u32) -> bool {

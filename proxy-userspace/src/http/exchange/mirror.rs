@@ -12,12 +12,11 @@ use super::{Client, Reply};
 use crate::balance::l7::Tried;
 use crate::config::model::http::Mirror;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ListenerId, Snapshot};
+use crate::http::snapshot::{ListenerId, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::{Fields, Length, ResponseHead};
 use crate::net::body::{BodyError, Sink};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Copies under way on one worker.
@@ -100,7 +99,7 @@ pub(super) fn send(around: &Around<'_>, mut copy: Copy, kept: Kept) {
 
 async fn deliver(
     worker: Rc<Worker>,
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: SharedSnapshot,
     listener_id: ListenerId,
     peer: Peer,
     mut copy: Copy,

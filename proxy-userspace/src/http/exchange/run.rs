@@ -10,7 +10,7 @@ use crate::files::{Body, Site};
 use crate::filter::RequestContext;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, Snapshot};
+use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::{Length, Method, Refusal, RefusedBy, RequestHead};
 use crate::net::body::Source;
@@ -20,7 +20,6 @@ use crate::routing::{self, PathRefusal, Query};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// How an exchange left the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +37,7 @@ pub struct Around<'x> {
     /// The worker.
     pub worker: &'x Rc<Worker>,
     /// The configuration in force when the request came.
-    pub snapshot: &'x Rc<Arc<Snapshot>>,
+    pub snapshot: &'x SharedSnapshot,
     /// The listener.
     pub listener: &'x ListenerPlan,
     /// Its number.

@@ -4,7 +4,7 @@ use super::client::Client;
 use crate::http::exchange::{self, Around, Outcome, Scratch};
 use crate::http::h2;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
+use crate::http::snapshot::{ListenerId, ListenerPlan, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::h1::{HeadLimits, RequestParser};
 use crate::message::{Refusal, RefusedBy};
@@ -120,7 +120,7 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self) {
-        let mut last: Option<Rc<Arc<Snapshot>>> = None;
+        let mut last: Option<SharedSnapshot> = None;
         if !self.proxy_header().await {
             return;
         }
@@ -266,7 +266,7 @@ impl Connection {
         .await
     }
 
-    async fn become_http2(self, snapshot: Rc<Arc<Snapshot>>) {
+    async fn become_http2(self, snapshot: SharedSnapshot) {
         let (stream, early) = self.client.into_raw();
         let begun = h2::Begun {
             stream,
@@ -280,7 +280,7 @@ impl Connection {
     /// Reads a request's head and serves it.
     async fn request(
         &mut self,
-        snapshot: &Rc<Arc<Snapshot>>,
+        snapshot: &SharedSnapshot,
         listener: &ListenerPlan,
         scratch: &mut Scratch,
     ) -> Next {

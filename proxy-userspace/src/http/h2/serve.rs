@@ -3,7 +3,7 @@
 use super::guard::{Counts, Guard};
 use super::stream::{self, Shared};
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
+use crate::http::snapshot::{ListenerId, ListenerPlan, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::{Refusal, RefusedBy};
 use crate::net::h2::{SEND_BUFFER, Watch, Wire};
@@ -15,7 +15,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::task::spawn_local;
 
@@ -36,7 +35,7 @@ pub struct Begun {
 }
 
 /// Serves a connection to its end. `snapshot` is in force and has the listener.
-pub async fn serve(worker: Rc<Worker>, begun: Begun, snapshot: Rc<Arc<Snapshot>>) {
+pub async fn serve(worker: Rc<Worker>, begun: Begun, snapshot: SharedSnapshot) {
     let Some(listener) = snapshot.listener(begun.listener) else {
         return;
     };
@@ -117,7 +116,7 @@ struct Connection {
     /// Malformed messages that were counted.
     malformed: u32,
     /// The last snapshot that had the listener.
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: SharedSnapshot,
 }
 
 impl Connection {

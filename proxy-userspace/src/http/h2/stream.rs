@@ -3,7 +3,7 @@
 use super::client::Client;
 use crate::http::exchange::{self, Around, Outcome};
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ListenerId, ListenerPlan, Snapshot};
+use crate::http::snapshot::{ListenerId, ListenerPlan, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::h1::HeadLimits;
 use crate::message::h2::read_request;
@@ -13,7 +13,6 @@ use h2::server::SendResponse;
 use http::Request;
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// What the streams of a connection share.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ pub(super) fn limits(listener: &ListenerPlan) -> HeadLimits {
 /// Serves a request. `snapshot` has the listener. The caller has counted the stream as open.
 pub(super) async fn run(
     shared: Rc<Shared>,
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: SharedSnapshot,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     number: u64,

@@ -281,9 +281,11 @@ fn a_response_of_no_valid_form_is_refused() {
 
 #[test]
 fn a_switch_of_protocols_is_200_on_the_wire() {
-    let mut head = ResponseHead::default();
-    head.status = 101;
-    head.protocol = b"websocket".to_vec();
+    let mut head = ResponseHead {
+        status: 101,
+        protocol: b"websocket".to_vec(),
+        ..ResponseHead::default()
+    };
     head.fields.append(Name::SecWebSocketAccept, b"x");
     head.fields.append_named(b"Sec-WebSocket-Protocol", b"chat");
     let response = write_response(&head, RequestKind::Upgrade);
@@ -298,8 +300,10 @@ fn a_switch_of_protocols_is_200_on_the_wire() {
 
 #[test]
 fn a_response_tells_its_length_where_it_may() {
-    let mut head = ResponseHead::default();
-    head.length = Length::Exact(5);
+    let mut head = ResponseHead {
+        length: Length::Exact(5),
+        ..ResponseHead::default()
+    };
     let length = |head: &ResponseHead, to| {
         let response = write_response(head, to);
         let value = response.headers().get("content-length").cloned();
