@@ -88,7 +88,7 @@ fn judge(case: &Case) -> Result<(), String> {
         Verdict::Safe if main.is_empty() => Ok(()),
         Verdict::Safe | Verdict::Pass => {
             let wanted = case.messages.unwrap_or(1);
-            if main.len() != wanted && !(case.allow_more && !main.is_empty()) {
+            if main.len() != wanted && (!case.allow_more || main.is_empty()) {
                 return Err(format!(
                     "{} messages, not {wanted} ({refusal:?})",
                     main.len()
