@@ -120,10 +120,6 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     for warning in warnings {
         warn!("{warning}");
     }
-    for listener in &config.stream_listeners {
-        let name = &listener.name;
-        warn!("listener `{name}` is not served yet: it passes TCP or UDP on");
-    }
     let signals = Signals::new().map_err(StartError::Signals)?;
     let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
     let tcp = listen(config.admin.listen).await?;

@@ -1,8 +1,10 @@
 //! Ids, ports, protocols and patterns: parsing and `Display`, nothing else.
 
+mod decimal;
 mod pattern;
 mod substitution;
 
+pub use decimal::push_decimal;
 pub use pattern::{Pattern, PatternError, PatternSet};
 pub use substitution::Substitution;
 

@@ -3,6 +3,7 @@
 
 use super::RequestKind;
 use crate::message::{Fields, Length, Method, RequestHead, ResponseHead, Version};
+use crate::types::push_decimal;
 
 /// What a request's head does not say about its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,22 +158,8 @@ fn write_length(length: Length, out: &mut Vec<u8>) {
 
 fn write_content_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Content-Length: ");
-    write_decimal(length, out);
+    push_decimal(length, out);
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 fn write_upgrade(protocol: &[u8], out: &mut Vec<u8>) {

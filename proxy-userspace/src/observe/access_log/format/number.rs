@@ -1,23 +1,9 @@
 //! Numbers and addresses as text, appended without going through a formatter where it counts.
 
+pub(super) use crate::types::push_decimal as decimal;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-
-/// Appends a number.
-pub(super) fn decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
 
 /// Appends a number with leading zeros, at least `width` digits (20 at most).
 pub(super) fn padded(number: u64, width: usize, out: &mut Vec<u8>) {
