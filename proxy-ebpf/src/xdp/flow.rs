@@ -582,6 +582,47 @@ pub fn end_elsewhere(settings: &Settings, place: &Place, key: &FlowKey, now: u64
     0
 }
 
+/// 1 if another CPU has seen the flow after `seen`, in ticks: this CPU's entry is then of an earlier
+/// attempt to connect, which led elsewhere.
+///
+/// A SYN is not searched on the other CPUs, so one that is sent again and comes by another CPU, or
+/// one that reuses a tuple, leaves two entries that may differ. The connection is the younger's.
+#[inline(never)]
+pub fn is_outlived(
+    settings: &Settings,
+    place: &Place,
+    key: &FlowKey,
+    now: u64,
+    seen: u64,
+) -> u64 {
+    if !may_look(settings, now as u32) {
+        return 0;
+    }
+    let set_index = Position::of(place.hash, settings.sets_per_cpu).set;
+    let mut next = 0;
+    for _ in 0..CANDIDATES {
+        let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
+        let index = cpu.wrapping_mul(settings.sets_per_cpu) + set_index;
+        let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index))
+        else {
+            break;
+        };
+        if cpu >= settings.cpus {
+            break;
+        }
+        let way = search(tags, set, key, u64::from(place.tag));
+        if way < WAYS as u64 {
+            // SAFETY: the entry is inside a map's value; the field is read whole.
+            let last_seen = unsafe { (*way_of(set, way as u32)).last_seen };
+            if unknown(u64::from(ticks_since(seen as u32, last_seen))) != 0 {
+                return 1;
+            }
+        }
+        next = cpu + 1;
+    }
+    0
+}
+
 /// Removes another CPU's entry as user space does: the tuple's last word first, unless the owner
 /// has replaced it meanwhile, then the tag.
 #[inline(always)]

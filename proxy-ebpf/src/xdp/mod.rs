@@ -217,8 +217,19 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
     let Some(entry) = flow::find(&mut place, &packet.key) else {
         return hand_on(frame, stage::OPEN);
     };
-    if settings.cpus > 1 && known::ends(entry, packet) {
-        flow::end_elsewhere(settings, &place, &packet.key, u64::from(now.tick));
+    if settings.cpus > 1 {
+        let tick = u64::from(now.tick);
+        if known::is_doubtful(entry, packet, now) {
+            // SAFETY: the entry is inside a map's value.
+            let seen = u64::from(unsafe { (*entry).last_seen });
+            if flow::is_outlived(settings, &place, &packet.key, tick, seen) != 0 {
+                flow::remove(&place, entry);
+                return hand_on(frame, stage::OPEN);
+            }
+        }
+        if known::ends(entry, packet) {
+            flow::end_elsewhere(settings, &place, &packet.key, tick);
+        }
     }
     let next = known::look(settings, packet, now, &place, entry, chosen)?;
     match next {

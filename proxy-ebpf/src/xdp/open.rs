@@ -81,9 +81,18 @@ fn may_be_elsewhere(settings: &Settings, packet: &Packet, to: ServiceRef) -> boo
         return false;
     }
     if to.kind == kind::BALANCE {
-        return !tcp::opens(packet.tcp_flags);
+        return !tcp::opens(packet.tcp_flags) || chooses_by_chance(to.id);
     }
     settings.flags & settings_flags::NAT != 0 && service::may_concern(&packet.key.src)
+}
+
+/// True for a service where the same tuple is led elsewhere each time that it is opened: a SYN that
+/// is sent again and comes by another CPU would make a second connection.
+#[inline(always)]
+fn chooses_by_chance(id: u16) -> bool {
+    SERVICE_TABLE.get(u32::from(id)).is_some_and(|service| {
+        service.mode == Mode::FullNat.code() || service.selection == Selection::TwoChoices.code()
+    })
 }
 
 /// Why a packet to no service is passed.

@@ -4,7 +4,7 @@ use proxy_common::maps::DEFAULT_GUE_PORT;
 use proxy_common::reason::Reason;
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns;
-use proxy_tests::packet::rig::{Action, Outcome, Rig};
+use proxy_tests::packet::rig::{Action, Outcome, Rig, cpus};
 use proxy_tests::packet::verify::verify;
 use proxy_tests::packet::wire::Link;
 
@@ -198,4 +198,16 @@ pub(crate) fn hex(octets: &[u8]) -> String {
         .map(line)
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// Moves the test to the next CPU. With one CPU there is nothing to test.
+pub(crate) fn move_on(rig: &mut Rig) -> bool {
+    let count = cpus().unwrap() as usize;
+    if count < 2 {
+        println!("one CPU only: nothing to test");
+        return false;
+    }
+    rig.cpu = (rig.cpu + 1) % count;
+    netns::pin_to_cpu(rig.cpu).unwrap();
+    true
 }

@@ -1,24 +1,12 @@
 //! One flow on several CPUs: each has its own part of the table, and finds what the others know.
 
-use crate::common::{BOTH, rig, run};
+use crate::common::{BOTH, move_on, rig, run};
 use proxy_common::reason::Reason;
-use proxy_common::service::Mode;
+use proxy_common::service::{Mode, Selection};
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns::{backend, pin_to_cpu};
-use proxy_tests::packet::rig::{Action, Rig, cpus, from_backend, from_client};
+use proxy_tests::packet::rig::{Action, from_backend, from_client};
 use proxy_tests::packet::service::Wanted;
-
-/// Moves the test to the next CPU. With one CPU there is nothing to test.
-fn move_on(rig: &mut Rig) -> bool {
-    let count = cpus().unwrap() as usize;
-    if count < 2 {
-        println!("one CPU only: nothing to test");
-        return false;
-    }
-    rig.cpu = (rig.cpu + 1) % count;
-    pin_to_cpu(rig.cpu).unwrap();
-    true
-}
 
 #[test]
 fn a_flow_is_found_from_another_cpu() {
@@ -131,5 +119,82 @@ fn a_new_connection_is_not_searched_elsewhere() {
         }
         let again = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
         assert_ne!(again.frame[..6], first.frame[..6], "a SYN follows the ring");
+    }
+}
+
+#[test]
+fn a_connection_that_is_tried_again_on_another_cpu_follows_the_last_attempt() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = rig
+            .serve(
+                &Wanted::tcp(ends.vip, Mode::DsrL2)
+                    .backend(ends.same_port)
+                    .backend(ends.second),
+            )
+            .unwrap();
+        let home = rig.cpu;
+        let lost = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let to_first = lost.frame[..6] == backend(2);
+        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
+            .unwrap();
+        // A client waits for a second before it sends a SYN again.
+        rig.age_flows(1000).unwrap();
+        if !move_on(&mut rig) {
+            return;
+        }
+        let again = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        assert_ne!(again.frame[..6], lost.frame[..6]);
+        rig.cpu = home;
+        pin_to_cpu(home).unwrap();
+        for _ in 0..2 {
+            let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+            assert_eq!(later.frame[..6], again.frame[..6]);
+        }
+        let live = |index: usize| rig.live(served.backends[index]).unwrap();
+        assert_eq!(
+            (live(0), live(1)),
+            (i64::from(!to_first), i64::from(to_first))
+        );
+    }
+}
+
+#[test]
+fn a_slow_handshake_stays_where_it_began() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = rig
+            .serve(
+                &Wanted::tcp(ends.vip, Mode::DsrL2)
+                    .backend(ends.same_port)
+                    .backend(ends.second),
+            )
+            .unwrap();
+        let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let to_first = first.frame[..6] == backend(2);
+        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
+            .unwrap();
+        rig.age_flows(1000).unwrap();
+        let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+        assert_eq!(later.frame[..6], first.frame[..6], "nobody knows better");
+    }
+}
+
+#[test]
+fn a_syn_that_is_sent_again_keeps_its_backend_where_chance_decides() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let wanted = Wanted::tcp(ends.vip, Mode::DsrL2)
+            .backend(ends.same_port)
+            .backend(ends.second)
+            .with(|service| service.selection = Selection::TwoChoices.code());
+        rig.serve(&wanted).unwrap();
+        let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        if !move_on(&mut rig) {
+            return;
+        }
+        // The other one has fewer connections now.
+        let again = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        assert_eq!(again.frame[..6], first.frame[..6]);
     }
 }

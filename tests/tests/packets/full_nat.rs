@@ -1,6 +1,6 @@
 //! `full-nat`: source and destination are translated, so that backends need no route back.
 
-use crate::common::{BOTH, Ends, address_of, expect, refuse, run, to_backend, to_client};
+use crate::common::{BOTH, Ends, address_of, expect, move_on, refuse, run, to_backend, to_client};
 use proxy_common::flow::SNAT_FIRST_PORT;
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, protocol};
@@ -263,4 +263,23 @@ fn udp_and_tcp_ports_are_apart() {
     let wrong = Packet::tcp(ends.backend, &source);
     assert!(matches!(wrong.body, Body::Tcp(_)) && wrong.protocol() == protocol::TCP);
     refuse(&mut rig, &wrong.frame(&from_backend(2)), Reason::PassNoFlow);
+}
+
+#[test]
+fn a_syn_that_is_sent_again_on_another_cpu_keeps_its_port() {
+    for ends in BOTH {
+        let mut rig = rig();
+        serve(&mut rig, &ends);
+        let syn = ends.tcp().syn().frame(&from_client());
+        let first = run(&mut rig, &syn);
+        if !move_on(&mut rig) {
+            return;
+        }
+        let again = run(&mut rig, &syn);
+        assert_eq!(
+            source_port(&ends, &again.frame),
+            source_port(&ends, &first.frame),
+            "the backend would see two connections"
+        );
+    }
 }
