@@ -171,7 +171,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
                 Poll::Ready(Ok(())) => self.response_by = NEVER,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.response_failed(&error))),
                 Poll::Pending => {
-                    if self.response.take_moved() || self.response_by == NEVER {
+                    if self.response.take_progress() || self.response_by == NEVER {
                         self.timer.read();
                         self.response_by = self.timer.after(self.response_span());
                         self.arm();
@@ -212,7 +212,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             }
             Poll::Pending => {
                 let moved = self.request.take_moved();
-                if moved || self.request_by == NEVER {
+                if moved || self.request.take_progress() || self.request_by == NEVER {
                     self.timer.read();
                     self.check_rate(moved)?;
                     self.request_by = self.timer.after(self.request_span());

@@ -16,6 +16,8 @@ pub(super) struct Pump {
     limit: u64,
     /// Octets were moved, or the end was, since this was last asked.
     moved: bool,
+    /// It waits for another end than when this was last asked.
+    turned: bool,
     /// What it waits for.
     stalled: Stalled,
     /// A copy of what is moved.
@@ -60,6 +62,7 @@ impl Pump {
             octets: 0,
             limit,
             moved: false,
+            turned: false,
             stalled: Stalled::Source,
             kept: None,
             failed: None,
@@ -89,6 +92,13 @@ impl Pump {
     /// True once after octets were moved.
     pub(super) fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
+    }
+
+    /// True once after octets were moved, or when the pump waits for the other end than before: its
+    /// time begins anew.
+    pub(super) fn take_progress(&mut self) -> bool {
+        let turned = std::mem::take(&mut self.turned);
+        self.take_moved() || turned
     }
 
     /// What the pump waits for, after it was pending.
@@ -180,7 +190,92 @@ impl Pump {
     }
 
     fn wait(&mut self, stalled: Stalled) -> Poll<Result<(), PumpError>> {
+        self.turned |= self.stalled != stalled;
         self.stalled = stalled;
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Fields;
+    use std::task::Waker;
+
+    /// Gives `there` octets, then has nothing.
+    struct Spring {
+        there: usize,
+        none: Fields,
+    }
+
+    impl Source for Spring {
+        fn poll_fill(&mut self, _: &mut Context<'_>) -> Poll<Result<Filled, BodyError>> {
+            match self.there {
+                0 => Poll::Pending,
+                _ => Poll::Ready(Ok(Filled::Content)),
+            }
+        }
+
+        fn content(&self) -> &[u8] {
+            &[0; 64][..self.there]
+        }
+
+        fn consume(&mut self, octets: usize) {
+            self.there -= octets;
+        }
+
+        fn trailers(&self) -> &Fields {
+            &self.none
+        }
+    }
+
+    /// Has room for so many octets.
+    struct Basin(usize);
+
+    impl Sink for Basin {
+        fn poll_write(
+            &mut self,
+            _: &mut Context<'_>,
+            content: &[u8],
+        ) -> Poll<Result<usize, BodyError>> {
+            let taken = content.len().min(self.0);
+            self.0 -= taken;
+            match taken {
+                0 => Poll::Pending,
+                _ => Poll::Ready(Ok(taken)),
+            }
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_finish(&mut self, _: &mut Context<'_>, _: &Fields) -> Poll<Result<(), BodyError>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn the_time_begins_anew_when_the_other_end_is_waited_for() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut spring, mut basin) = (
+            Spring {
+                there: 4,
+                none: Fields::default(),
+            },
+            Basin(4),
+        );
+        let mut pump = Pump::new(u64::MAX);
+        assert!(pump.poll(&mut cx, &mut spring, &mut basin).is_pending());
+        assert_eq!(pump.stalled(), Stalled::Source);
+        assert!(pump.take_progress(), "octets were moved");
+        // Content comes, and the sink is full: nothing moves, and another deadline holds.
+        spring.there = 4;
+        assert!(pump.poll(&mut cx, &mut spring, &mut basin).is_pending());
+        assert_eq!(pump.stalled(), Stalled::Sink);
+        assert!(!pump.take_moved());
+        assert!(pump.take_progress());
+        assert!(pump.poll(&mut cx, &mut spring, &mut basin).is_pending());
+        assert!(!pump.take_progress(), "nothing happens");
     }
 }
