@@ -103,8 +103,8 @@ const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 4 * 8);
 /// that many connections which end at once on another CPU are still found and end being counted.
 pub const LOOKS_PER_TICK: u32 = 4096;
 
-/// CPUs that the packet path can search.
-pub const MAX_CPUS: u32 = 32;
+/// CPUs that the flow table can be divided among: what the kernel is built for at most, in round.
+pub const MAX_CPUS: u32 = 8192;
 
 /// Value of the per-CPU `service_cache`: the outcome of a service lookup, good or bad.
 #[repr(C)]

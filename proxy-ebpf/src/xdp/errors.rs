@@ -14,7 +14,7 @@ use crate::xdp::icmp;
 use crate::xdp::parse::{Packet, fragment};
 use crate::xdp::rewrite::leave;
 use crate::xdp::send::{self, Chosen};
-use crate::xdp::{Now, flow, full_nat, guard, pair, select, service};
+use crate::xdp::{Now, elsewhere, flow, full_nat, guard, pair, select, service};
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
@@ -105,7 +105,7 @@ fn find(settings: &Settings, scratch: &mut Scratch, chosen: &mut Chosen, now: No
     };
     let mut entry = flow::find(&mut place, &scratch.key).unwrap_or(core::ptr::null_mut());
     if entry.is_null() && settings.cpus > 1 {
-        entry = flow::adopt(settings, &mut place, &scratch.key, u64::from(now.tick));
+        entry = elsewhere::adopt(settings, &mut place, &scratch.key, u64::from(now.tick));
     }
     if entry.is_null() {
         return NOWHERE;

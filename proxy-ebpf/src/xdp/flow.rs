@@ -1,4 +1,4 @@
-//! The flow table: find, insert, adopt. Its layout and rules are told in `proxy_common::flow`.
+//! This CPU's part of the flow table: find, insert, touch, remove. Its layout and rules are told in `proxy_common::flow`.
 
 use crate::atomic;
 use crate::maps::{CPU_STATE, FLOW_TAGS, FLOWS, SERVICE_TABLE};
@@ -12,7 +12,7 @@ use proxy_common::flow::{
 };
 use proxy_common::hash::flow_hash;
 use proxy_common::service::Service;
-use proxy_common::settings::{LOOKS_PER_TICK, MAX_CPUS, Settings};
+use proxy_common::settings::Settings;
 
 /// Where a tuple's flow is, or would be.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ fn tags_of(place: &Place) -> Option<*mut SetTags> {
 
 /// A way of a set.
 #[inline(always)]
-fn way_of(set: *mut FlowSet, way: u32) -> *mut FlowEntry {
+pub(super) fn way_of(set: *mut FlowSet, way: u32) -> *mut FlowEntry {
     // SAFETY: there are sixteen ways.
     unsafe { set.cast::<FlowEntry>().add(lane(way)) }
 }
@@ -80,7 +80,7 @@ fn lane(way: u32) -> usize {
 
 /// The tag of a way.
 #[inline(always)]
-fn tag_of(tags: *mut SetTags, way: u32) -> *mut u16 {
+pub(super) fn tag_of(tags: *mut SetTags, way: u32) -> *mut u16 {
     // SAFETY: there are sixteen ways.
     unsafe { tags.cast::<u16>().add(lane(way)) }
 }
@@ -102,7 +102,7 @@ fn difference(entry: *const FlowEntry, key: &FlowKey) -> u64 {
 
 /// True if an entry is of this flow.
 #[inline(always)]
-fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
+pub(super) fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
     difference(entry, key) == 0
 }
 
@@ -154,7 +154,7 @@ fn unknown(value: u64) -> u64 {
 
 /// Looks through the tags of a set. Gives the way, or [`WAYS`] if the flow is not there.
 #[inline(never)]
-fn search(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
+pub(super) fn search(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
     unknown(scan(tags, set, key, tag as u16))
 }
 
@@ -284,7 +284,7 @@ pub fn insert_new(place: &mut Place, key: &FlowKey, new: &NewFlow) -> bool {
 
 /// Two fields side by side as one word.
 #[inline(always)]
-fn pair_of(first: u32, second: u32) -> u64 {
+pub(super) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
 }
 
@@ -481,7 +481,7 @@ pub fn touch(place: &Place, entry: *mut FlowEntry, now: u32, phase: u8) {
 
 /// Sets a bit in a flow's tag.
 #[inline(always)]
-fn mark(place: &Place, bit: u16) {
+pub(super) fn mark(place: &Place, bit: u16) {
     if let Some(tags) = tags_of(place) {
         let tag = tag_of(tags, place.way);
         // SAFETY: the way is in the set, and this CPU is the only writer of its part.
@@ -500,208 +500,9 @@ fn confirm(place: &Place, entry: *mut FlowEntry, phase: u8) {
     }
 }
 
-/// Searches the other CPUs' parts and copies the flow into this one's.
-///
-/// Needed when a flow's packets change their CPU (a new receive queue, or the return path of
-/// NAT). Limited per tick, so that a flood of packets without flows costs little.
-#[inline(never)]
-pub fn adopt(settings: &Settings, place: &mut Place, key: &FlowKey, now: u64) -> *mut FlowEntry {
-    let none = core::ptr::null_mut();
-    let now = now as u32;
-    if !may_look(settings, now) {
-        return none;
-    }
-    let set_index = Position::of(place.hash, settings.sets_per_cpu).set;
-    let mut next = 0;
-    for _ in 0..CANDIDATES {
-        let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
-        let index = cpu.wrapping_mul(settings.sets_per_cpu) + set_index;
-        let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index))
-        else {
-            break;
-        };
-        if cpu >= settings.cpus {
-            break;
-        }
-        let way = search(tags, set, key, u64::from(place.tag));
-        if way < WAYS as u64 {
-            return copy(place, way_of(set, way as u32), key, now);
-        }
-        next = cpu + 1;
-    }
-    none
-}
-
-/// True while this CPU may look into the others' parts in this tick; charges for it.
-#[inline(always)]
-fn may_look(settings: &Settings, now: u32) -> bool {
-    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: the element belongs to this CPU.
-    let state = unsafe { &mut *state };
-    if state.look_tick != now {
-        state.look_tick = now;
-        state.looks = 0;
-    }
-    if state.looks >= LOOKS_PER_TICK {
-        return false;
-    }
-    state.looks += settings.cpus;
-    true
-}
-
-/// Removes the other CPUs' entries of a flow that ends on this one.
-///
-/// A flow whose packets have come by several CPUs has several entries, and the count of live
-/// flows is with one of them. Left behind, that one would be counted until its timeout, and the
-/// next connection with the same tuple would find the old backend on that CPU.
-#[inline(never)]
-pub fn end_elsewhere(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
-    if !may_look(settings, now as u32) {
-        return 0;
-    }
-    let set_index = Position::of(place.hash, settings.sets_per_cpu).set;
-    let mut next = 0;
-    for _ in 0..CANDIDATES {
-        let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
-        let index = cpu.wrapping_mul(settings.sets_per_cpu) + set_index;
-        let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index))
-        else {
-            break;
-        };
-        if cpu >= settings.cpus {
-            break;
-        }
-        let way = search(tags, set, key, u64::from(place.tag));
-        if way < WAYS as u64 {
-            take_from(tags, set, way as u32, key);
-        }
-        next = cpu + 1;
-    }
-    0
-}
-
-/// 1 if another CPU has seen the flow after `seen`, in ticks: this CPU's entry is then of an earlier
-/// attempt to connect, which led elsewhere.
-///
-/// A SYN is not searched on the other CPUs, so one that is sent again and comes by another CPU, or
-/// one that reuses a tuple, leaves two entries that may differ. The connection is the younger's.
-#[inline(never)]
-pub fn is_outlived(
-    settings: &Settings,
-    place: &Place,
-    key: &FlowKey,
-    now: u64,
-    seen: u64,
-) -> u64 {
-    if !may_look(settings, now as u32) {
-        return 0;
-    }
-    let set_index = Position::of(place.hash, settings.sets_per_cpu).set;
-    let mut next = 0;
-    for _ in 0..CANDIDATES {
-        let cpu = unknown(candidate(settings, place, set_index, next)) as u32;
-        let index = cpu.wrapping_mul(settings.sets_per_cpu) + set_index;
-        let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index))
-        else {
-            break;
-        };
-        if cpu >= settings.cpus {
-            break;
-        }
-        let way = search(tags, set, key, u64::from(place.tag));
-        if way < WAYS as u64 {
-            // SAFETY: the entry is inside a map's value; the field is read whole.
-            let last_seen = unsafe { (*way_of(set, way as u32)).last_seen };
-            if unknown(u64::from(ticks_since(seen as u32, last_seen))) != 0 {
-                return 1;
-            }
-        }
-        next = cpu + 1;
-    }
-    0
-}
-
-/// Removes another CPU's entry as user space does: the tuple's last word first, unless the owner
-/// has replaced it meanwhile, then the tag.
-#[inline(always)]
-fn take_from(tags: *mut SetTags, set: *mut FlowSet, way: u32, key: &FlowKey) {
-    let entry = way_of(set, way);
-    uncount(entry);
-    // SAFETY: the word is aligned and inside a map's value; the tag is in the set.
-    unsafe {
-        let last = entry.cast::<u64>().add(4);
-        if atomic::exchange(last, key.words()[4], 0) {
-            tag_of(tags, way).write(0);
-        }
-    }
-}
-
-/// Parts with the right tag that are searched: two flows of one set share a tag with a chance of
-/// 15 in 8192, so a third candidate is next to impossible.
-const CANDIDATES: u32 = 2;
-
-/// The next CPU, from `next` on, whose part has the flow's tag; [`MAX_CPUS`] if none has.
-#[inline(always)]
-fn candidate(settings: &Settings, place: &Place, set_index: u32, next: u32) -> u64 {
-    for cpu in 0..MAX_CPUS {
-        if cpu >= settings.cpus {
-            break;
-        }
-        // As a sign bit: a comparison would teach the verifier bounds of `next`, different ones in
-        // each round, and it would follow them all.
-        let before = opaque(u64::from(cpu).wrapping_sub(u64::from(next)) >> 63);
-        if before != 0 || cpu == place.cpu {
-            continue;
-        }
-        let Some(tags) = FLOW_TAGS.get_ptr_mut(cpu * settings.sets_per_cpu + set_index) else {
-            break;
-        };
-        if has_tag(tags, place.tag as u16) {
-            return u64::from(cpu);
-        }
-    }
-    u64::from(MAX_CPUS)
-}
-
 /// True if some way of a set has this tag.
 #[inline(always)]
-fn has_tag(tags: *mut SetTags, tag: u16) -> bool {
+pub(super) fn has_tag(tags: *mut SetTags, tag: u16) -> bool {
     let [a, b, c, d] = words(tags).map(|word| same_lanes(word, tag));
     opaque(a | b | c | d) != 0
-}
-
-/// Copies another CPU's entry. The flow is counted once: the count moves with the copy.
-#[inline(always)]
-fn copy(place: &mut Place, from: *mut FlowEntry, key: &FlowKey, now: u32) -> *mut FlowEntry {
-    // SAFETY: the entry is inside a map's value; its owner may change it at any time, so it is
-    // read first and the tuple compared afterwards.
-    let new = unsafe {
-        NewFlow {
-            now,
-            guard_generation: (*from).guard_generation,
-            nat_word: (*from).nat_word,
-            backend: (*from).backend,
-            service: (*from).service,
-            nat_port_be: (*from).nat_port_be,
-            phase: (*from).phase,
-            flags: (*from).flags & flow_flags::RETURN,
-            counted: counted::NOT_YET,
-        }
-    };
-    if !same(from, key) {
-        return core::ptr::null_mut();
-    }
-    let Some(entry) = insert(place, key, &new) else {
-        return core::ptr::null_mut();
-    };
-    // SAFETY: aligned to four octets and only changed atomically.
-    let before = unsafe { atomic::swap(&raw mut (*from).counted, counted::NEVER) };
-    // SAFETY: the entry is in this CPU's part.
-    unsafe { (*entry).counted = before };
-    if before == counted::YES {
-        mark(place, tag::COUNTED);
-    }
-    entry
 }

@@ -25,6 +25,7 @@
 
 pub mod adjacency;
 pub mod decap;
+pub mod elsewhere;
 pub mod errors;
 pub mod fast;
 pub mod flow;
@@ -222,13 +223,13 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
         if known::is_doubtful(entry, packet, now) {
             // SAFETY: the entry is inside a map's value.
             let seen = u64::from(unsafe { (*entry).last_seen });
-            if flow::is_outlived(settings, &place, &packet.key, tick, seen) != 0 {
+            if elsewhere::is_outlived(settings, &place, &packet.key, tick, seen) != 0 {
                 flow::remove(&place, entry);
                 return hand_on(frame, stage::OPEN);
             }
         }
         if known::ends(entry, packet) {
-            flow::end_elsewhere(settings, &place, &packet.key, tick);
+            elsewhere::end(settings, &place, &packet.key, tick);
         }
     }
     let next = known::look(settings, packet, now, &place, entry, chosen)?;

@@ -12,7 +12,7 @@ use crate::xdp::flow::{self, NewFlow, Place};
 use crate::xdp::known::Known;
 use crate::xdp::parse::Packet;
 use crate::xdp::send::{self, Chosen};
-use crate::xdp::{Now, full_nat, guard, hand_on, known, local, pair, select, service};
+use crate::xdp::{Now, elsewhere, full_nat, guard, hand_on, known, local, pair, select, service};
 use proxy_common::flow::{Phase, counted};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
@@ -41,7 +41,7 @@ pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdic
         return hand_on(frame, stage::RETURN);
     }
     if may_be_elsewhere(settings, packet, to) {
-        let entry = flow::adopt(settings, &mut place, key, u64::from(now.tick));
+        let entry = elsewhere::adopt(settings, &mut place, key, u64::from(now.tick));
         if !entry.is_null() {
             match known::look(settings, packet, now, &place, entry, chosen)? {
                 Known::Send(backend) => {
