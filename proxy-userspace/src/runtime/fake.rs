@@ -35,6 +35,10 @@ pub(super) struct World {
     pub(super) capture: Option<u32>,
     /// New maps are needed for a configuration with another flow capacity than this.
     pub(super) flow_capacity: u32,
+    /// CPUs that are online.
+    pub(super) cpus: u32,
+    /// CPUs that the maps were made for.
+    pub(super) fitted_cpus: u32,
     /// Maps in force while new ones are being filled.
     pub(super) staged: Option<FakeStore>,
     /// Live flows of every backend.
@@ -55,6 +59,8 @@ impl World {
             cannot_steer: false,
             capture: None,
             flow_capacity,
+            cpus: 1,
+            fitted_cpus: 1,
             staged: None,
             live: 0,
             flows: Vec::new(),
@@ -107,7 +113,9 @@ impl Plane for FakePlane {
 
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError> {
         let mut world = self.world.lock();
-        if world.flow_capacity == config.data_plane().flow_capacity {
+        let cpus = world.cpus;
+        let grown = std::mem::replace(&mut world.fitted_cpus, cpus) < cpus;
+        if !grown && world.flow_capacity == config.data_plane().flow_capacity {
             // Adopts what is in force, if something else was being filled.
             if let Some(old) = world.staged.take() {
                 world.store = old;
@@ -117,6 +125,11 @@ impl Plane for FakePlane {
         let old = std::mem::replace(&mut world.store, FakeStore::new(64));
         world.staged = Some(old);
         Ok(true)
+    }
+
+    fn is_outgrown(&self, _: &Config) -> bool {
+        let world = self.world.lock();
+        world.cpus > world.fitted_cpus
     }
 
     fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError> {

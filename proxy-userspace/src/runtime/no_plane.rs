@@ -50,6 +50,10 @@ impl Plane for NoPlane {
         Ok(false)
     }
 
+    fn is_outgrown(&self, _: &Config) -> bool {
+        false
+    }
+
     fn attach(&mut self, _: &[Interface]) -> Result<Vec<Attachment>, PlaneError> {
         Ok(Vec::new())
     }

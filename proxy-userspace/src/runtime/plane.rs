@@ -26,6 +26,9 @@ pub(crate) trait Plane {
     /// made: they take effect with the next [`Self::attach`], until then the old ones forward.
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError>;
 
+    /// True if [`Self::fit`] would make new maps.
+    fn is_outgrown(&self, config: &Config) -> bool;
+
     /// Puts the maps in force and attaches to these interfaces and no others.
     fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError>;
 

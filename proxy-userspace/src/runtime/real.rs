@@ -197,6 +197,14 @@ impl Plane for KernelPlane {
         }
     }
 
+    fn is_outgrown(&self, config: &Config) -> bool {
+        let misfit = |open: &Open| {
+            open.plane
+                .misfit(config.data_plane(), snat_addresses(config))
+        };
+        self.open.as_ref().and_then(misfit).is_some()
+    }
+
     fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError> {
         let open = self.open.as_mut().ok_or(PlaneError::Closed)?;
         Ok(open.plane.attach(interfaces)?)

@@ -69,6 +69,27 @@ impl<P: Plane> Control<P> {
         warnings.extend(keep_fixed(&self.config, &mut config));
         let changes = crate::config::diff(&self.config, &config);
         let changes = changes.iter().map(ToString::to_string).collect();
+        let (edits, plan_warnings) = self.follow_to(config)?;
+        warnings.extend(plan_warnings);
+        self.config_state.generation += 1;
+        self.config_state.loaded_at_seconds = epoch_seconds();
+        self.config_state.last_reload_successful = true;
+        self.config_state.last_reload_error = None;
+        Ok(ReloadAnswer {
+            generation: self.config_state.generation,
+            changes,
+            warnings,
+            edits,
+        })
+    }
+
+    /// Makes maps that fit the machine as it is now, for the configuration in force.
+    pub(super) fn refit(&mut self) -> Result<(), Refusal> {
+        self.follow_to(self.config.clone()).map(drop)
+    }
+
+    /// Puts a configuration in force; gives the number of edits, and what the plan warns of.
+    fn follow_to(&mut self, config: Config) -> Result<(u64, Vec<String>), Refusal> {
         let next = self.prepare(config)?;
         let plan = match self.put_in_force(&next) {
             Ok(plan) => plan,
@@ -78,14 +99,9 @@ impl<P: Plane> Control<P> {
             }
         };
         let edits = plan.edits.len() as u64;
-        warnings.extend(plan.warnings.iter().map(ToString::to_string));
+        let warnings = plan.warnings.iter().map(ToString::to_string).collect();
         self.swap(next, plan);
-        Ok(ReloadAnswer {
-            generation: self.config_state.generation,
-            changes,
-            warnings,
-            edits,
-        })
+        Ok((edits, warnings))
     }
 
     /// Replaces the health checks and lays health and drains over the new configuration. What the
@@ -243,10 +259,6 @@ impl<P: Plane> Control<P> {
             let service = config.service(service);
             service.is_some_and(|service| service.backends.iter().any(|b| b.name == *backend))
         });
-        self.config_state.generation += 1;
-        self.config_state.loaded_at_seconds = epoch_seconds();
-        self.config_state.last_reload_successful = true;
-        self.config_state.last_reload_error = None;
         self.mark_probes();
         self.sample();
         self.publish_names();

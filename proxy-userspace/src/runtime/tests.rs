@@ -583,6 +583,26 @@ async fn an_interface_that_comes_back_is_attached_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cpu_that_comes_online_gets_a_part_of_the_maps() {
+    let daemon = start(BASE);
+    let attachments = daemon.world.lock().attachments;
+    let generation = daemon.view().await.config.generation;
+    daemon.world.lock().cpus = 2;
+    sleep(2 * TICK).await;
+    let world = daemon.world.lock();
+    assert_eq!(world.fitted_cpus, 2);
+    assert!(world.staged.is_none(), "the new maps are in force");
+    assert!(!world.store.tables.keys.is_empty(), "and filled");
+    assert_eq!(world.attachments, attachments + 1, "once");
+    drop(world);
+    assert_eq!(
+        daemon.view().await.config.generation,
+        generation,
+        "no reload"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guard_rule_expires_and_known_flows_are_judged_anew() {
     let daemon = start(BASE);
     let generation = || daemon.world.lock().store.tables.settings.guard_generation;

@@ -30,6 +30,7 @@ impl<P: Plane> Control<P> {
         }
         self.expire_guard_rules();
         self.watch_interfaces();
+        self.watch_machine();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
             self.keep_probes_steered();
         }
@@ -101,6 +102,21 @@ impl<P: Plane> Control<P> {
             Err(error) => {
                 self.parts.counters.kernel_error("attach");
                 warn!(error = %chain(&error), "cannot attach again");
+            }
+        }
+    }
+
+    /// Makes new maps when the machine has outgrown them: a CPU that came online later has no part
+    /// of the flow table, and packets that reach it are dropped.
+    fn watch_machine(&mut self) {
+        if !self.plane.is_outgrown(&self.config) {
+            return;
+        }
+        match self.refit() {
+            Ok(()) => info!("more CPUs are online than before: they have a part of the maps now"),
+            Err(refusal) => {
+                self.parts.counters.kernel_error("refit");
+                warn!(error = %refusal.message, "cannot make maps for all CPUs that are online");
             }
         }
     }
