@@ -7,6 +7,8 @@
 #[path = "http/support.rs"]
 mod support;
 
+#[path = "http/compression.rs"]
+mod compression;
 #[path = "http/content.rs"]
 mod content;
 #[path = "http/failures.rs"]

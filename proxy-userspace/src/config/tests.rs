@@ -162,6 +162,7 @@ listeners:
     access_log: {to: /var/log/a.log, format: haproxy, share: 50%}
     trace_share: 1%
     security_headers: strict
+    compression: {codings: [gzip], types: [text/*, Application/JSON], min_size: 2KiB, level: best}
   - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout}
   - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}}
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app}
@@ -182,6 +183,7 @@ routes:
     request_headers: {remove: [X-R], set: {X-S: s}, add: {X-T: true}}
     response_headers: {add: {X-U: u}}
     security_headers: basic
+    compression: {codings: []}
     mirror: {service: next, share: 2%, max_body: 1KiB}
     fault: {delay: {time: 1s, share: 3%}, abort: {status: 503, share: 4%}}
     timeout: 8s

@@ -1,20 +1,10 @@
-//! Which precompressed variants a client takes (RFC 9110 §12.5.3). Pure.
+//! Which content codings a client takes (RFC 9110 §12.5.3). Pure.
 
-use crate::config::model::http::Precompressed;
+use crate::config::model::http::Coding;
 use crate::message::{Fields, Name};
 
-/// Name of the coding, and the file's extension.
-pub(super) const fn names(coding: Precompressed) -> (&'static str, &'static str) {
-    match coding {
-        Precompressed::Brotli => ("br", "br"),
-        Precompressed::Zstd => ("zstd", "zst"),
-        Precompressed::Gzip => ("gzip", "gz"),
-    }
-}
-
-/// The variants that the client takes rather than the file itself, those it likes best first; equal
-/// ones in the order of `offered`.
-pub(super) fn acceptable(fields: &Fields, offered: &[Precompressed]) -> Vec<Precompressed> {
+/// The codings that the client takes rather than none, those it likes best first; equal ones in the order of `offered`.
+pub fn acceptable(fields: &Fields, offered: &[Coding]) -> Vec<Coding> {
     if offered.is_empty() || !fields.contains(Name::AcceptEncoding) {
         return Vec::new();
     }
@@ -24,9 +14,9 @@ pub(super) fn acceptable(fields: &Fields, offered: &[Precompressed]) -> Vec<Prec
     };
     // Without a word about it, the plain file is a last resort.
     let plain = weight_of(fields, b"identity").unwrap_or(0);
-    let mut liked: Vec<(u16, Precompressed)> = offered
+    let mut liked: Vec<(u16, Coding)> = offered
         .iter()
-        .filter_map(|&coding| Some((weight(names(coding).0)?, coding)))
+        .filter_map(|&coding| Some((weight(coding.name())?, coding)))
         .filter(|&(weight, _)| weight > 0 && weight >= plain)
         .collect();
     liked.sort_by_key(|&(weight, _)| std::cmp::Reverse(weight));
@@ -76,7 +66,7 @@ fn thousandths(text: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Precompressed::{Brotli, Gzip, Zstd};
+    use Coding::{Brotli, Gzip, Zstd};
 
     #[test]
     fn the_clients_weights_come_before_our_order() {

@@ -25,5 +25,6 @@ mod site;
 #[cfg(test)]
 mod tests;
 
+pub use encoding::acceptable as acceptable_codings;
 pub use plan::{Answer, Body, Part};
 pub use site::Site;

@@ -4,7 +4,7 @@ use super::open::{Failure, Meta, Opened, Root, entries};
 use super::path::{self, NoName, percent_encode};
 use super::plan::{Answer, Body, Described, Part, plan, status_only};
 use super::{encoding, listing, mime};
-use crate::config::model::http::{Files, Precompressed};
+use crate::config::model::http::{Coding, Files};
 use crate::message::{Length, Method, Name, RequestHead};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -147,12 +147,9 @@ impl Site {
 
     /// The precompressed variant that the client likes best.
     fn variant(&self, request: &RequestHead, name: &OsStr) -> Option<(File, Meta, &'static str)> {
-        let open = |coding: Precompressed| {
-            let (coding, extension) = encoding::names(coding);
-            match self.root.get(&beside(name, ".", extension)) {
-                Ok(Opened::File(file, meta)) => Some((file, meta, coding)),
-                _ => None,
-            }
+        let open = |coding: Coding| match self.root.get(&beside(name, ".", coding.extension())) {
+            Ok(Opened::File(file, meta)) => Some((file, meta, coding.name())),
+            _ => None,
         };
         encoding::acceptable(&request.fields, &self.config.precompressed)
             .into_iter()

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::model::http::{Files, Precompressed};
+use crate::config::model::http::{Coding, Files};
 use crate::message::{Length, Method, Name, RequestHead};
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -291,11 +291,7 @@ fn precompressed_variants_are_served_to_those_who_take_them() {
     write(&root, "a.txt.gz", b"gz");
     write(&root, "a.txt.br", b"br");
     let mut config = config(&root);
-    config.precompressed = vec![
-        Precompressed::Zstd,
-        Precompressed::Brotli,
-        Precompressed::Gzip,
-    ];
+    config.precompressed = vec![Coding::Zstd, Coding::Brotli, Coding::Gzip];
     let site = Site::open(&config).expect("opens");
     for (accept, coding, octets) in [
         ("gzip, br, zstd", "br", &b"br"[..]),

@@ -1,13 +1,20 @@
 //! Filters: what is done to requests and responses on their way.
 //!
-//! A request's head passes the filters of its route in order, the response's head in reverse
-//! order. Each filter has a state of its own type for each exchange. A filter decides at once or
-//! says what to wait for; it never blocks the worker.
+//! ```text
+//!  request's head ──▶ first ──▶ … ──▶ last ──▶ backend, file, fixed answer
+//!  client ◀── first ◀── … ◀── last ◀── response's head
+//!  client ◀── those that asked for it ◀── response's content, piece by piece
+//! ```
+//!
+//! Each filter has a state of its own type for each exchange. A filter decides at once or says what
+//! to wait for; it never blocks the worker. How to write one is told step by step in
+//! `docs/filters.md`.
 //!
 //! Filters are known at compile time: [`registry`] makes one enum of all of them, so a chain is a
 //! `Vec` of values without pointers to code. Adding one is a folder with an implementation of
 //! [`Filter`] and one line in the registry.
 
+mod compress;
 mod fault;
 mod fields;
 mod registry;
@@ -55,8 +62,36 @@ pub trait Filter {
         Flow::Continue
     }
 
-    /// The final head of a response is about to be sent, whoever made it.
-    fn response_head(&self, _state: &mut Self::State, _head: &mut ResponseHead) {}
+    /// The final head of a response is about to be sent, whoever made it. A filter that changes
+    /// how long the content is says so in the head.
+    fn response_head(&self, _state: &mut Self::State, _head: &mut ResponseHead) -> Content {
+        Content::Pass
+    }
+
+    /// A piece of the content has come, after a head for which this filter asked for it. What is
+    /// put into `out` goes on in its place; what is kept back goes into the state.
+    fn response_content(&self, _state: &mut Self::State, _piece: Piece<'_>, _out: &mut Vec<u8>) {}
+}
+
+/// What a filter wants of the content that follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing: it passes by.
+    Pass,
+    /// Every piece.
+    Filter,
+}
+
+/// What comes of a message's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'p> {
+    /// Some octets, at least one.
+    Octets(&'p [u8]),
+    /// There are no more for now: what was kept back for the sake of efficiency should go on, so
+    /// that the client sees what the backend has sent.
+    Pause,
+    /// There are no more. Comes once, and nothing after it.
+    End,
 }
 
 /// The filters of a route.
@@ -67,13 +102,21 @@ pub struct Chain {
 
 /// What the filters of a chain remember of an exchange.
 #[derive(Debug, Default)]
-pub struct States(Vec<AnyState>);
+pub struct States {
+    states: Vec<AnyState>,
+    /// Numbers of the filters that the content passes, the last one of the chain first.
+    content: Vec<usize>,
+    /// What one filter has put out for the next one.
+    between: Vec<u8>,
+}
 
 impl Chain {
     /// The built-in filters that a route asks for. Those that may end a request come first.
     pub fn of_route(route: &Route, config: &Config) -> Self {
         let mut filters = Vec::new();
         filters.extend(fault::Fault::of_route(route).map(AnyFilter::from));
+        // Before the edits, which thus see a response first and have a say in what is compressed.
+        filters.extend(compress::Compress::of_route(route, config).map(AnyFilter::from));
         filters.extend(fields::FieldEdits::of_route(route, config).map(AnyFilter::from));
         Self { filters }
     }
@@ -91,9 +134,12 @@ impl Chain {
         head: &mut RequestHead,
         context: &RequestContext,
     ) -> Option<u16> {
-        states.0.clear();
-        states.0.extend(self.filters.iter().map(AnyFilter::state));
-        for (filter, state) in self.filters.iter().zip(&mut states.0) {
+        states.content.clear();
+        states.states.clear();
+        states
+            .states
+            .extend(self.filters.iter().map(AnyFilter::state));
+        for (filter, state) in self.filters.iter().zip(&mut states.states) {
             let mut flow = filter.request_head(state, head, context);
             loop {
                 match flow {
@@ -106,10 +152,55 @@ impl Chain {
         None
     }
 
-    /// Shows all filters the response's head, the last one first.
-    pub fn response_head(&self, states: &mut States, head: &mut ResponseHead) {
-        for (filter, state) in self.filters.iter().zip(&mut states.0).rev() {
-            filter.response_head(state, head);
+    /// Shows all filters the response's head, the last one first. Says whether the content is to
+    /// be shown to them, too, by [`Self::response_content`].
+    pub fn response_head(&self, states: &mut States, head: &mut ResponseHead) -> Content {
+        states.content.clear();
+        for (number, (filter, state)) in self
+            .filters
+            .iter()
+            .zip(&mut states.states)
+            .enumerate()
+            .rev()
+        {
+            if filter.response_head(state, head) == Content::Filter {
+                states.content.push(number);
+            }
+        }
+        match states.content.as_slice() {
+            [] => Content::Pass,
+            _ => Content::Filter,
+        }
+    }
+
+    /// Shows a piece of the content to the filters that asked for it, each what the one before has
+    /// made of it; the outcome is put at the end of `out`.
+    pub fn response_content(&self, states: &mut States, piece: Piece<'_>, out: &mut Vec<u8>) {
+        let States {
+            states,
+            content,
+            between,
+        } = states;
+        let [first, others @ ..] = content.as_slice() else {
+            return;
+        };
+        let from = out.len();
+        let mut show = |number: usize, piece: Piece<'_>, out: &mut Vec<u8>| {
+            if let (Some(filter), Some(state)) = (self.filters.get(number), states.get_mut(number))
+            {
+                filter.response_content(state, piece, out);
+            }
+        };
+        show(*first, piece, out);
+        for number in others {
+            between.clear();
+            between.extend(out.drain(from..));
+            if !between.is_empty() {
+                show(*number, Piece::Octets(between), out);
+            }
+            if !matches!(piece, Piece::Octets(_)) {
+                show(*number, piece, out);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The list of all filters.
 
-use super::{Filter, Flow, RequestContext, fault, fields};
+use super::{Content, Filter, Flow, Piece, RequestContext, compress, fault, fields};
 use crate::message::{RequestHead, ResponseHead};
 
 macro_rules! filters {
@@ -44,10 +44,29 @@ macro_rules! filters {
             }
 
             /// See [`Filter::response_head`].
-            pub(super) fn response_head(&self, state: &mut AnyState, head: &mut ResponseHead) {
+            pub(super) fn response_head(
+                &self,
+                state: &mut AnyState,
+                head: &mut ResponseHead,
+            ) -> Content {
                 match (self, state) {
                     $((Self::$name(filter), AnyState::$name(state)) => {
-                        filter.response_head(state, head);
+                        filter.response_head(state, head)
+                    })*
+                    _ => Content::Pass,
+                }
+            }
+
+            /// See [`Filter::response_content`].
+            pub(super) fn response_content(
+                &self,
+                state: &mut AnyState,
+                piece: Piece<'_>,
+                out: &mut Vec<u8>,
+            ) {
+                match (self, state) {
+                    $((Self::$name(filter), AnyState::$name(state)) => {
+                        filter.response_content(state, piece, out);
                     })*
                     _ => {}
                 }
@@ -58,5 +77,6 @@ macro_rules! filters {
 
 filters! {
     Fault = fault::Fault;
+    Compress = compress::Compress;
     Fields = fields::FieldEdits;
 }

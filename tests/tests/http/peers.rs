@@ -74,7 +74,7 @@ fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
     Some((process, address))
 }
 
-fn curl(args: &[&str]) -> Vec<u8> {
+pub(crate) fn curl(args: &[&str]) -> Vec<u8> {
     let output = Command::new("curl")
         .args(["-sS", "--max-time", "20"])
         .args(args)

@@ -262,17 +262,11 @@ impl Client {
     pub(crate) fn chunked(&mut self) -> Option<(Vec<u8>, String)> {
         let mut body = Vec::new();
         loop {
-            let line = self.until(b"\r\n")?;
-            let size = usize::from_str_radix(line.trim(), 16).expect("a size");
-            if size == 0 {
+            let chunk = self.chunk()?;
+            if chunk.is_empty() {
                 break;
             }
-            let chunk = self.exactly(size);
-            if chunk.len() < size {
-                return None;
-            }
             body.extend(chunk);
-            assert_eq!(self.until(b"\r\n")?, "\r\n");
         }
         let mut trailers = String::new();
         loop {
@@ -282,6 +276,20 @@ impl Client {
             }
             trailers.push_str(&line);
         }
+    }
+
+    /// A chunk, empty if it is the last one; `None` if it is not whole.
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = self.until(b"\r\n")?;
+        let size = usize::from_str_radix(line.trim(), 16).expect("a size");
+        let chunk = self.exactly(size);
+        if chunk.len() < size {
+            return None;
+        }
+        if size > 0 {
+            assert_eq!(self.until(b"\r\n")?, "\r\n");
+        }
+        Some(chunk)
     }
 
     /// The next response, informational ones included.

@@ -82,3 +82,33 @@ pub(crate) const STRIP_PREFIX: &str = "/";
 pub(crate) const MIRROR_BODY: u64 = 64 << 10;
 /// For stopping workers.
 pub(crate) const WORKER_DRAIN: Duration = Duration::from_secs(30);
+
+/// Content that is shorter gains less than a packet.
+pub(crate) const COMPRESSED_BYTES: u64 = 1 << 10;
+/// Text in all its forms. What is compressed already (pictures, video, archives, WOFF fonts) is not
+/// here, and no streams of events: those are flushed so often that little is gained.
+pub(crate) const COMPRESSED_TYPES: &[&str] = &[
+    "text/html",
+    "text/plain",
+    "text/css",
+    "text/csv",
+    "text/javascript",
+    "text/markdown",
+    "text/xml",
+    "application/javascript",
+    "application/json",
+    "application/ld+json",
+    "application/manifest+json",
+    "application/problem+json",
+    "application/xml",
+    "application/rss+xml",
+    "application/atom+xml",
+    "application/xhtml+xml",
+    "application/wasm",
+    "application/vnd.ms-fontobject",
+    "font/ttf",
+    "font/otf",
+    "image/svg+xml",
+    "image/x-icon",
+    "image/bmp",
+];

@@ -3,8 +3,8 @@
 use super::{map, prefix};
 use crate::config::defaults::{percent, size, text};
 use crate::config::model::http::{
-    AccessLog, Action, Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget,
-    Route, StreamListener, Workers, default_route,
+    AccessLog, Action, Compression, Forwarded, Http2, HttpListener, HttpTimeouts, Limits,
+    LogFormat, LogTarget, Route, StreamListener, Workers, default_route,
 };
 use crate::types::Protocol;
 use ipnet::IpNet;
@@ -61,6 +61,10 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
         (
             "security_headers",
             Some(json!(listener.security_headers.name())),
+        ),
+        (
+            "compression",
+            listener.compression.as_ref().map(compression),
         ),
     ])
 }
@@ -151,4 +155,17 @@ fn access_log(log: &AccessLog) -> Value {
         LogFormat::Template(template) => template,
     };
     json!({"to": to, "format": format, "share": percent(log.share)})
+}
+
+pub(super) fn compression(compression: &Compression) -> Value {
+    let codings = compression
+        .codings
+        .iter()
+        .map(|coding| json!(coding.word()));
+    map([
+        ("codings", Some(codings.collect())),
+        ("types", Some(json!(compression.types))),
+        ("min_size", Some(json!(size(compression.min_bytes)))),
+        ("level", Some(json!(compression.level.name()))),
+    ])
 }

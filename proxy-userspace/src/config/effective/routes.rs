@@ -6,7 +6,7 @@ use super::upstream::hash_on;
 use crate::config::defaults::{percent, size, text};
 use crate::config::model::http::{
     Action, Fault, FieldEdits, Files, FixedResponse, HostMatch, Mirror, PathMatch, PathRewrite,
-    Precompressed, Redirect, Rewrite, Route, RouteMatch, Split, ValueMatch, ValueTest,
+    Redirect, Rewrite, Route, RouteMatch, Split, ValueMatch, ValueTest,
 };
 use serde_json::{Map, Value, json};
 
@@ -28,6 +28,10 @@ pub(super) fn route(route: &Route) -> Value {
         (
             "security_headers",
             route.security_headers.map(|preset| json!(preset.name())),
+        ),
+        (
+            "compression",
+            route.compression.as_ref().map(super::http::compression),
         ),
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("fault", route.fault.as_ref().map(fault)),
@@ -113,11 +117,7 @@ fn respond(response: &FixedResponse) -> Value {
 }
 
 fn files(files: &Files) -> Value {
-    let precompressed = files.precompressed.iter().map(|kind| match kind {
-        Precompressed::Brotli => json!("brotli"),
-        Precompressed::Zstd => json!("zstd"),
-        Precompressed::Gzip => json!("gzip"),
-    });
+    let precompressed = files.precompressed.iter().map(|kind| json!(kind.word()));
     map([
         ("root", Some(json!(files.root))),
         ("index", Some(json!(files.index))),

@@ -103,10 +103,10 @@ pub(crate) struct FilesKeys {
     #[serde(default)]
     #[schemars(extend("default" = http_defaults::STRIP_PREFIX))]
     pub(crate) strip_prefix: Field<UrlPath>,
-    /// Precompressed variants beside the files that may be sent, the best first.
+    /// Coding variants beside the files that may be sent, the best first.
     #[serde(default)]
     #[schemars(extend("default" = []))]
-    pub(crate) precompressed: Field<Vec<Field<Precompressed>>>,
+    pub(crate) precompressed: Field<Vec<Field<Coding>>>,
     /// `Cache-Control` of the files.
     #[serde(default)]
     pub(crate) cache_control: Field<Text>,
@@ -116,15 +116,15 @@ pub(crate) struct FilesKeys {
     pub(crate) fallback: Field<Text>,
 }
 
-/// A precompressed variant of a file.
+/// A content coding; in brackets the extension of a precompressed file.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Precompressed {
-    /// `FILE.br`.
+pub(crate) enum Coding {
+    /// Brotli (`.br`).
     Brotli,
-    /// `FILE.zst`.
+    /// Zstandard (`.zst`).
     Zstd,
-    /// `FILE.gz`.
+    /// Gzip (`.gz`).
     Gzip,
 }
 

@@ -1,6 +1,7 @@
 //! What listeners of the proxy paths have of their own, and the key `workers`.
 
-use super::scalar::{BodyLimit, LogTarget, Network, Percent, Size, Time};
+use super::action::Coding;
+use super::scalar::{BodyLimit, LogTarget, Network, Percent, Size, Text, Time};
 use crate::config::decode::Field;
 use crate::config::defaults::{self, http as http_defaults};
 use schemars::JsonSchema;
@@ -187,6 +188,41 @@ pub(crate) struct AccessLogKeys {
     #[serde(default)]
     #[schemars(extend("default" = defaults::percent(http_defaults::LOG_SHARE)))]
     pub(crate) share: Field<Percent>,
+}
+
+/// Which responses are compressed on their way to clients that take it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Compression {
+    /// Codings that may be used. Clients say which they take and like best; of those that they like
+    /// alike the first here is used. An empty list: none.
+    #[serde(default)]
+    #[schemars(extend("default" = ["zstd", "brotli", "gzip"]))]
+    pub(crate) codings: Field<Vec<Field<Coding>>>,
+    /// Media types of the content, such as `application/json`, or `text/*`.
+    #[serde(default)]
+    #[schemars(extend("default" = http_defaults::COMPRESSED_TYPES))]
+    pub(crate) types: Field<Vec<Field<Text>>>,
+    /// Shorter content stays as it is.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::size(http_defaults::COMPRESSED_BYTES)))]
+    pub(crate) min_size: Field<Size>,
+    /// `fast`, `balanced` or `best`: how much work is put into it.
+    #[serde(default)]
+    #[schemars(extend("default" = "balanced"))]
+    pub(crate) level: Field<CompressionLevel>,
+}
+
+/// How much work is put into compression.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CompressionLevel {
+    /// The least.
+    Fast,
+    /// What is usual for content that is made on request.
+    Balanced,
+    /// The smallest content, at several times the work.
+    Best,
 }
 
 /// Response fields that tell browsers to be careful.

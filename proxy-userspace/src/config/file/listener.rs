@@ -59,6 +59,11 @@ pub(crate) struct Listener {
     #[serde(default)]
     #[schemars(extend("default" = defaults::percent(defaults::http::TRACE_SHARE)))]
     pub(crate) trace_share: Field<Percent>,
+    /// Compresses responses for clients that take it. `{}` with the usual settings. Not where the
+    /// response holds a secret beside what the client has sent: its length would tell of it
+    /// (BREACH). Only with `kind: http`.
+    #[serde(default)]
+    pub(crate) compression: Field<http::Compression>,
     /// Response fields that tell browsers to be careful; fields that a backend sends itself stay.
     /// Only with `kind: http`.
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! The key `routes`: which requests, and what happens to them.
 
 use super::action::{Edits, Fault, Files, Mirror, PathRewrite, Redirect, Respond, Rewrite, Split};
-use super::http::SecurityHeaders;
+use super::http::{Compression, SecurityHeaders};
 use super::scalar::{Host, Name, Network, Text, Time, UrlPath};
 use crate::config::decode::{Field, Pairs};
 use schemars::JsonSchema;
@@ -54,6 +54,9 @@ pub(crate) struct Route {
     /// Overrides `security_headers` of the listener.
     #[serde(default)]
     pub(crate) security_headers: Field<SecurityHeaders>,
+    /// Overrides `compression` of the listener; `{codings: []}` turns it off.
+    #[serde(default)]
+    pub(crate) compression: Field<Compression>,
     /// Sends copies of requests to another service; its answers are dropped. With `service` and
     /// `split`.
     #[serde(default)]

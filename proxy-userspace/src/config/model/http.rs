@@ -1,9 +1,11 @@
 //! The part of the model that the proxy paths run by: listeners for HTTP, TCP and UDP, routes, and
 //! what a service means to them.
 
+mod compression;
 mod construct;
 mod security;
 
+pub use compression::{Coding, Compression, CompressionLevel};
 pub use construct::default_route;
 pub use security::SecurityHeaders;
 
@@ -37,6 +39,8 @@ pub struct HttpListener {
     pub trace_share: f64,
     /// Fields for browsers that are added to responses, unless the route says otherwise.
     pub security_headers: SecurityHeaders,
+    /// Which responses are compressed, if any.
+    pub compression: Option<Compression>,
 }
 
 /// Limits of what a client may send.
@@ -192,6 +196,8 @@ pub struct Route {
     pub response_fields: FieldEdits,
     /// Overrides [`HttpListener::security_headers`].
     pub security_headers: Option<SecurityHeaders>,
+    /// Overrides [`HttpListener::compression`].
+    pub compression: Option<Compression>,
     /// Copies of requests for another service.
     pub mirror: Option<Mirror>,
     /// Faults on purpose.
@@ -323,23 +329,12 @@ pub struct Files {
     pub list: bool,
     /// Prefix of the path that is not part of the file's name; `/` for none.
     pub strip_prefix: String,
-    /// Precompressed variants beside the file that may be served, best first.
-    pub precompressed: Vec<Precompressed>,
+    /// Coding variants beside the file that may be served, best first.
+    pub precompressed: Vec<Coding>,
     /// `Cache-Control` of the files, if any.
     pub cache_control: Option<String>,
     /// File (below `root`) that is served where none is found: for single-page applications.
     pub fallback: Option<String>,
-}
-
-/// A precompressed variant of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precompressed {
-    /// `.br`
-    Brotli,
-    /// `.zst`
-    Zstd,
-    /// `.gz`
-    Gzip,
 }
 
 /// Path and host that the backend sees.

@@ -140,6 +140,7 @@ routes:
     request_headers: {remove: [X-R], set: {X-S: s}, add: {X-T: 1}}
     response_headers: {set: {X-U: u}}
     security_headers: "off"
+    compression: {codings: [brotli], types: [text/html], min_size: 1KiB, level: fast}
     mirror: {service: other, share: 1%, max_body: 64KiB}
     fault: {delay: {time: 1s, share: 1%}, abort: {status: 503, share: 1%}}
     timeout: 30s
@@ -402,7 +403,7 @@ guard: {}
 workers: {}
 listeners:
   - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}
-  - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}}
+  - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}}
 routes:
   - name: all
     service: app
@@ -442,6 +443,7 @@ services:
         ("/listeners/1/http2", "Http2"),
         ("/listeners/1/forwarded", "Forwarded"),
         ("/listeners/1/access_log", "AccessLogKeys"),
+        ("/listeners/1/compression", "Compression"),
         ("/routes/0/request_headers", "Edits"),
         ("/routes/0/mirror", "Mirror"),
         ("/routes/0/fault/delay", "Delay"),

@@ -10,7 +10,7 @@ use crate::config::file::action as file;
 use crate::config::file::route::{NewPath, Route};
 use crate::config::file::scalar::{Percent, Status, Text};
 use crate::config::model::http::{
-    Action, Fault, FieldEdits, Files, FixedResponse, Mirror, PathRewrite, Precompressed, Redirect,
+    Action, Coding, Fault, FieldEdits, Files, FixedResponse, Mirror, PathRewrite, Redirect,
     Rewrite, Split,
 };
 use crate::config::report::{Draft, Place, Report};
@@ -237,28 +237,26 @@ fn files(report: &Report<'_>, at: &At<file::Files>) -> Option<Files> {
             .strip_prefix
             .value()
             .map_or(default.strip_prefix, |path| path.0.clone()),
-        precompressed: precompressed(report, &keys.precompressed),
+        precompressed: codings(report, &keys.precompressed),
         cache_control,
         fallback: keys.fallback.value().map(|path| path.0.clone()),
         root: default.root,
     })
 }
 
-fn precompressed(
-    report: &Report<'_>,
-    field: &Field<Vec<Field<file::Precompressed>>>,
-) -> Vec<Precompressed> {
+/// A list of codings, each once.
+pub(super) fn codings(report: &Report<'_>, field: &Field<Vec<Field<file::Coding>>>) -> Vec<Coding> {
     let mut kinds = Vec::new();
     for at in elements(field) {
         let kind = match at.value {
-            file::Precompressed::Brotli => Precompressed::Brotli,
-            file::Precompressed::Zstd => Precompressed::Zstd,
-            file::Precompressed::Gzip => Precompressed::Gzip,
+            file::Coding::Brotli => Coding::Brotli,
+            file::Coding::Zstd => Coding::Zstd,
+            file::Coding::Gzip => Coding::Gzip,
         };
         if kinds.contains(&kind) {
             report.warn(
                 Place::Value(at.node),
-                "this variant is in the list already",
+                "this coding is in the list already",
                 "remove one of the two",
             );
         } else {

@@ -8,6 +8,7 @@
 mod actions;
 mod addresses;
 mod backends;
+mod compression;
 mod fields;
 mod health;
 mod http;

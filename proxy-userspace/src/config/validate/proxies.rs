@@ -1,5 +1,6 @@
 //! Listeners of the proxy paths.
 
+use super::compression::compression;
 use super::http::{access_log, forwarded, http2, limits, networks, security, timeouts};
 use super::{mapped, need, number, or, time};
 use crate::config::decode::{At, Field};
@@ -26,6 +27,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("access_log", &[Http, Tcp, Udp]),
         ("trace_share", &[Http]),
         ("security_headers", &[Http]),
+        ("compression", &[Http]),
     ]
 };
 
@@ -42,6 +44,7 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.access_log),
         node(&keys.trace_share),
         node(&keys.security_headers),
+        node(&keys.compression),
     ];
     for ((key, kinds), node) in KEYS.iter().zip(given) {
         if let Some(node) = node
@@ -124,6 +127,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     let forwarded = forwarded(report, &keys.forwarded);
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
     let access_log = access_log(report, &keys.access_log);
+    let compression = compression(report, &keys.compression);
     let mut listener = HttpListener::new(keys.name.value()?.0.clone(), address?);
     listener.limits = limits;
     listener.timeouts = timeouts;
@@ -131,6 +135,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     listener.forwarded = forwarded;
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.access_log = access_log;
+    listener.compression = compression;
     if let Some(limits) = keys.limits.value() {
         listener.max_requests_per_connection =
             or(&limits.requests_per_connection, defaults::MAX_REQUESTS);

@@ -1,6 +1,7 @@
 //! The section `routes`: which requests. What happens to them is judged in [`super::actions`].
 
 use super::actions::{action, edits, fault, mirror, rewrite};
+use super::compression::compression;
 use super::fields::{field_name, is_token, not_empty, pattern};
 use super::http::{networks, security};
 use super::{Judged, Listeners, Names, Routes, elements, need, precedence};
@@ -88,6 +89,7 @@ fn route(
     let rewrite = rewrite(report, &keys.rewrite);
     let request_fields = edits(report, &keys.request_headers, true);
     let response_fields = edits(report, &keys.response_headers, false);
+    let compression = compression(report, &keys.compression);
     let mirror = mirror(report, &keys.mirror);
     let fault = fault(report, &keys.fault);
     let timeout = keys
@@ -106,6 +108,7 @@ fn route(
         request_fields,
         response_fields,
         security_headers: keys.security_headers.value().map(|word| security(*word)),
+        compression,
         mirror,
         fault,
         timeout,

@@ -3,8 +3,7 @@
 //! Removals come first, then fields that replace, then fields that are added. Names are compared
 //! without regard to case. A security field is added only where the response says nothing itself.
 
-use super::Filter;
-use super::{Flow, RequestContext};
+use super::{Content, Filter, Flow, RequestContext};
 use crate::config::model::Config;
 use crate::config::model::http::{FieldEdits as Edits, Route, SecurityHeaders};
 use crate::message::{Fields, RequestHead, ResponseHead};
@@ -47,13 +46,14 @@ impl Filter for FieldEdits {
         Flow::Continue
     }
 
-    fn response_head(&self, (): &mut (), head: &mut ResponseHead) {
+    fn response_head(&self, (): &mut (), head: &mut ResponseHead) -> Content {
         for (name, value) in self.security.fields() {
             if head.fields.get_named(name.as_bytes()).is_none() {
                 head.fields.append_named(name.as_bytes(), value.as_bytes());
             }
         }
         edit(&mut head.fields, &self.response);
+        Content::Pass
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 use super::failure::Failure;
+use super::frames::Frames;
 use super::mirror::Kept;
 use super::pump::{Pump, PumpError, Stalled};
 use super::{Client, Reply};
@@ -47,6 +48,8 @@ pub(super) struct Drive<'e, C, B> {
     limits: &'e Limits,
     request: Pump,
     response: Pump,
+    /// What the response's content passes.
+    frames: Option<Frames<'e>>,
     began: Nanos,
     /// When the request's content, or a tunnel's, must have moved.
     request_by: Nanos,
@@ -72,6 +75,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             limits,
             request: Pump::new(limits.body_bytes),
             response: Pump::new(u64::MAX),
+            frames: None,
             began: timer.now(),
             request_by: NEVER,
             response_by: NEVER,
@@ -99,6 +103,11 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     /// True if the client has not sent all of its content.
     pub(super) fn is_request_waiting(&self) -> bool {
         !self.request.is_over()
+    }
+
+    /// Has the response's content pass filters.
+    pub(super) fn filter(&mut self, frames: Frames<'e>) {
+        self.frames = Some(frames);
     }
 
     /// The client's side.
@@ -167,7 +176,11 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         if !self.response.is_over() {
             let source = self.backend.parts().1;
             let sink = self.client.parts().1;
-            match self.response.poll(cx, source, sink) {
+            let polled = match &mut self.frames {
+                None => self.response.poll(cx, source, sink),
+                Some(frames) => self.response.poll(cx, &mut frames.of(source), sink),
+            };
+            match polled {
                 Poll::Ready(Ok(())) => self.response_by = NEVER,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.response_failed(&error))),
                 Poll::Pending => {

@@ -2,11 +2,13 @@
 
 use super::drive::{Drive, Limits};
 use super::failure::{Failure, Retry};
+use super::frames::Frames;
 use super::run::{Around, query, whole_by};
 use super::scratch::{Attempted, Scratch};
 use super::{Client, Reply as _, mirror, reach};
 use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
 use crate::config::model::http::{ProxyVersion, StickyCookie};
+use crate::filter::Content;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
@@ -446,8 +448,9 @@ async fn converse<C: Client, B: Backend>(
     {
         keep_client(cookie, &scratch.request, &attempt.backend, &mut head.fields);
     }
+    let mut content = Content::Pass;
     if !route.filters.is_empty() {
-        route.filters.response_head(&mut scratch.states, head);
+        content = route.filters.response_head(&mut scratch.states, head);
     }
     scratch.facts.status = head.status;
     // A client that was not told to send its content may never do so.
@@ -456,6 +459,8 @@ async fn converse<C: Client, B: Backend>(
     scratch.facts.response_head = drive.client().parts().1.send_head(head, last);
     if is_tunnel {
         drive.tunnel();
+    } else if content == Content::Filter {
+        drive.filter(Frames::new(&route.filters, &mut scratch.states));
     }
     let moved = drive.content().await;
     if let (Some((copy, _)), Some(kept)) = (copy, drive.take_kept()) {

@@ -35,6 +35,7 @@ mod account;
 mod drive;
 mod failure;
 mod forward;
+mod frames;
 mod memory;
 mod mirror;
 mod pump;

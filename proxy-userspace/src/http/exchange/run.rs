@@ -2,12 +2,13 @@
 
 use super::failure::Failure;
 use super::forward::forward;
+use super::frames::Frames;
 use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
 use super::{Client, Reply as _, account, drive};
 use crate::files::{Body, Site};
-use crate::filter::RequestContext;
+use crate::filter::{Content, RequestContext};
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot};
@@ -301,22 +302,27 @@ async fn send<C: Client>(
     scratch: &mut Scratch,
     client: &mut C,
     route: Option<&RoutePlan>,
-    content: impl Source,
+    mut content: impl Source,
     last: bool,
 ) -> Result<(), Failure> {
     let head = &mut scratch.response;
     around
         .worker
         .date(|date| head.fields.append(crate::message::Name::Date, date));
-    if let Some(route) = route.filter(|route| !route.filters.is_empty()) {
-        route.filters.response_head(&mut scratch.states, head);
-    }
+    let filters = route.map(|route| &route.filters);
+    let filters = filters.filter(|filters| {
+        !filters.is_empty() && filters.response_head(&mut scratch.states, head) == Content::Filter
+    });
     // What the client still sends is not wanted.
     let last = last || !client.is_request_done() || around.worker.is_draining();
     scratch.facts.status = head.status;
     scratch.facts.response_head = client.parts().1.send_head(head, last);
     let write = around.listener.timeouts.write;
-    drive::reply(client, content, around.timer, write).await
+    let Some(filters) = filters else {
+        return drive::reply(client, content, around.timer, write).await;
+    };
+    let mut frames = Frames::new(filters, &mut scratch.states);
+    drive::reply(client, frames.of(&mut content), around.timer, write).await
 }
 
 /// The moment at which an exchange that began now must be over.

@@ -26,6 +26,7 @@ impl HttpListener {
             access_log: None,
             trace_share: defaults::TRACE_SHARE,
             security_headers: SecurityHeaders::Off,
+            compression: None,
         }
     }
 }
@@ -111,6 +112,7 @@ impl Route {
             request_fields: FieldEdits::default(),
             response_fields: FieldEdits::default(),
             security_headers: None,
+            compression: None,
             mirror: None,
             fault: None,
             timeout: None,

@@ -1,0 +1,170 @@
+//! Compression of responses for clients that take it (RFC 9110 §8.4 and §12.5.3).
+//!
+//! A response is left as it is where compression would be wrong (it is encoded already, a part of
+//! something, or `no-transform`), or would gain nothing (too short, or a type that is compressed in
+//! itself). Where only the client's wishes decide, `Vary` says so, whether it is compressed or
+//! not, so that caches keep the forms apart. A strong `ETag` becomes a weak one: the octets are
+//! others than those that the origin named.
+//!
+//! What the backend has sent is flushed to the client when nothing more comes for now, so that
+//! slow responses arrive as they are made.
+
+mod encoder;
+
+use super::{Content, Filter, Flow, Piece, RequestContext};
+use crate::config::model::Config;
+use crate::config::model::http::{Coding, Compression, Route};
+use crate::files::acceptable_codings;
+use crate::message::{Fields, Length, Method, Name, RequestHead, ResponseHead};
+use encoder::Encoder;
+
+/// Compression as a route asks for it.
+#[derive(Debug)]
+pub struct Compress {
+    settings: Compression,
+}
+
+/// What is remembered of an exchange.
+#[derive(Debug, Default)]
+pub struct Chosen {
+    /// The coding that the client likes best.
+    coding: Option<Coding>,
+    to_head: bool,
+    encoder: Option<Encoder>,
+}
+
+impl Compress {
+    /// The compression that a route, or its listener, asks for, if any.
+    pub(super) fn of_route(route: &Route, config: &Config) -> Option<Self> {
+        let of_listener = || {
+            let mut listeners = config.http_listeners.iter();
+            let first = listeners.find(|listener| route.listeners.contains(&listener.name));
+            first.and_then(|listener| listener.compression.as_ref())
+        };
+        let settings = route.compression.as_ref().or_else(of_listener)?;
+        (!settings.codings.is_empty()).then(|| Self {
+            settings: settings.clone(),
+        })
+    }
+
+    /// True if a response would be compressed for a client that takes it.
+    fn is_eligible(&self, head: &ResponseHead, to_head: bool) -> bool {
+        let fields = &head.fields;
+        let length = match head.length {
+            Length::Exact(length) => Some(length),
+            Length::None => head.described_length,
+            Length::Unknown => None,
+        };
+        let is_there = to_head || head.length != Length::None;
+        is_there
+            && head.status >= 200
+            && !matches!(head.status, 204 | 206 | 304)
+            && length.is_none_or(|length| length >= self.settings.min_bytes.max(1))
+            && !fields.contains(Name::ContentEncoding)
+            && !fields.contains(Name::ContentRange)
+            && !has_token(fields, Name::CacheControl, b"no-transform")
+            && fields
+                .get(Name::ContentType)
+                .is_some_and(|value| self.is_type(value))
+    }
+
+    /// True if content of this type is compressed.
+    fn is_type(&self, value: &[u8]) -> bool {
+        let end = value.iter().position(|&octet| octet == b';');
+        let name = value[..end.unwrap_or(value.len())].trim_ascii();
+        self.settings.types.iter().any(|wanted| {
+            let wanted = wanted.as_bytes();
+            match wanted.strip_suffix(b"*") {
+                Some(kind) => name
+                    .get(..kind.len())
+                    .is_some_and(|begin| begin.eq_ignore_ascii_case(kind)),
+                None => name.eq_ignore_ascii_case(wanted),
+            }
+        })
+    }
+}
+
+impl Filter for Compress {
+    type State = Chosen;
+
+    fn request_head(
+        &self,
+        chosen: &mut Chosen,
+        head: &mut RequestHead,
+        _: &RequestContext,
+    ) -> Flow {
+        chosen.to_head = head.method == Method::Head;
+        let codings = acceptable_codings(&head.fields, &self.settings.codings);
+        chosen.coding = codings.first().copied();
+        Flow::Continue
+    }
+
+    fn response_head(&self, chosen: &mut Chosen, head: &mut ResponseHead) -> Content {
+        if !self.is_eligible(head, chosen.to_head) {
+            return Content::Pass;
+        }
+        if !has_token(&head.fields, Name::Vary, b"accept-encoding")
+            && !has_token(&head.fields, Name::Vary, b"*")
+        {
+            head.fields.append(Name::Vary, b"Accept-Encoding");
+        }
+        let Some(coding) = chosen.coding else {
+            return Content::Pass;
+        };
+        describe(head, coding);
+        if chosen.to_head {
+            return Content::Pass;
+        }
+        let Some(encoder) = Encoder::new(coding, self.settings.level) else {
+            return Content::Pass;
+        };
+        chosen.encoder = Some(encoder);
+        head.length = Length::Unknown;
+        Content::Filter
+    }
+
+    fn response_content(&self, chosen: &mut Chosen, piece: Piece<'_>, out: &mut Vec<u8>) {
+        let Some(encoder) = &mut chosen.encoder else {
+            return;
+        };
+        match piece {
+            Piece::Octets(octets) => encoder.push(octets, out),
+            Piece::Pause => encoder.flush(out),
+            Piece::End => {
+                encoder.finish(out);
+                chosen.encoder = None;
+            }
+        }
+    }
+}
+
+/// Makes a head that of the compressed form.
+fn describe(head: &mut ResponseHead, coding: Coding) {
+    let fields = &mut head.fields;
+    fields.set(Name::ContentEncoding, coding.name().as_bytes());
+    // Parts of the compressed form cannot be had, and digests were of the other one.
+    fields.remove(Name::AcceptRanges);
+    for digest in ["Content-Digest", "Repr-Digest", "Content-MD5", "Digest"] {
+        fields.remove_named(digest.as_bytes());
+    }
+    if let Some(tag) = fields.get(Name::Etag)
+        && !tag.starts_with(b"W/")
+    {
+        let weak = [b"W/", tag].concat();
+        fields.set(Name::Etag, &weak);
+    }
+    head.described_length = None;
+}
+
+/// True if a list of tokens, perhaps with values, holds this one.
+fn has_token(fields: &Fields, name: Name, token: &[u8]) -> bool {
+    let elements = fields
+        .all(name)
+        .flat_map(|list| list.split(|&octet| octet == b','));
+    elements
+        .map(<[u8]>::trim_ascii)
+        .any(|element| element.eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests;
