@@ -9,6 +9,8 @@ mod support;
 
 #[path = "http/content.rs"]
 mod content;
+#[path = "http/datagrams.rs"]
+mod datagrams;
 #[path = "http/failures.rs"]
 mod failures;
 #[path = "http/h2_backends.rs"]
@@ -27,5 +29,9 @@ mod messages;
 mod peers;
 #[path = "http/services.rs"]
 mod services;
+#[path = "http/stream_peers.rs"]
+mod stream_peers;
+#[path = "http/streams.rs"]
+mod streams;
 #[path = "http/tunnels.rs"]
 mod tunnels;
