@@ -27,6 +27,8 @@ pub mod upstream;
 
 pub mod http;
 
+pub mod stream;
+
 pub mod admin;
 
 pub mod runtime;

@@ -11,6 +11,8 @@ mod support;
 mod compression;
 #[path = "http/content.rs"]
 mod content;
+#[path = "http/datagrams.rs"]
+mod datagrams;
 #[path = "http/failures.rs"]
 mod failures;
 #[path = "http/h2_backends.rs"]
@@ -29,5 +31,9 @@ mod messages;
 mod peers;
 #[path = "http/services.rs"]
 mod services;
+#[path = "http/stream_peers.rs"]
+mod stream_peers;
+#[path = "http/streams.rs"]
+mod streams;
 #[path = "http/tunnels.rs"]
 mod tunnels;

@@ -100,6 +100,12 @@ pub(crate) const SUITES: &[Package] = &[
         "a real server, and a proxy to compare with",
     ),
     program("haproxy", "haproxy", "a proxy to compare with"),
+    program(
+        "redis-server",
+        "redis-server",
+        "a server that does not speak HTTP",
+    ),
+    program("redis-tools", "redis-cli", "its client"),
     program("nghttp2-client", "h2load", "drives HTTP/2 load"),
     program("nftables", "nft", "address translation to compare with"),
     program("tcpdump", "tcpdump", "reads what was captured"),
@@ -203,7 +209,11 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
 }
 
 /// Packages that would start a service at the next boot, and the service.
-const SERVICES: &[(&str, &str)] = &[("nginx-light", "nginx"), ("haproxy", "haproxy")];
+const SERVICES: &[(&str, &str)] = &[
+    ("nginx-light", "nginx"),
+    ("haproxy", "haproxy"),
+    ("redis-server", "redis-server"),
+];
 
 /// Keeps what was just installed for a benchmark from taking ports after the next boot.
 fn disable_services(installed: &[Package]) {

@@ -15,6 +15,7 @@ mod daemon;
 mod decap;
 mod detach;
 mod drain;
+mod endpoint;
 mod flows;
 mod format;
 mod guard;
@@ -27,6 +28,7 @@ mod run;
 mod schema;
 mod status;
 mod stop;
+mod tcp;
 mod top;
 mod validate;
 mod version;
@@ -61,6 +63,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Proxy(proxy::Args),
+    Tcp(tcp::Args),
     Validate(validate::Args),
     Check(check::Args),
     Reload(reload::Args),
@@ -121,6 +124,7 @@ impl Command {
         match self {
             Self::Run(args) => args.run(),
             Self::Proxy(args) => args.run(),
+            Self::Tcp(args) => args.run(),
             Self::Validate(args) => args.run(),
             Self::Check(args) => args.run(),
             Self::Reload(args) => args.run(),

@@ -169,9 +169,9 @@ variables! {
     /// `?` if there is a query.
     IsArgs = "is_args";
     /// Octets of the request.
-    RequestLength = "request_length";
+    RequestLength = "request_length" | "bytes_received";
     /// Seconds, with milliseconds, that the exchange took.
-    RequestTime = "request_time";
+    RequestTime = "request_time" | "session_time";
     /// `OK` if the exchange was completed.
     RequestCompletion = "request_completion";
     /// Id of the request.
@@ -186,6 +186,8 @@ variables! {
     ServerPort = "server_port";
     /// Name of the listener.
     Listener = "listener" | "server_name";
+    /// `TCP` or `UDP`
+    Protocol = "protocol";
     /// `HTTP/1.1`
     ServerProtocol = "server_protocol";
     /// Host without its port.
@@ -219,9 +221,9 @@ variables! {
     /// Times to connect.
     UpstreamConnectTime = "upstream_connect_time";
     /// Times to the heads of their responses.
-    UpstreamHeaderTime = "upstream_header_time";
+    UpstreamHeaderTime = "upstream_header_time" | "upstream_first_byte_time";
     /// Times they took.
-    UpstreamResponseTime = "upstream_response_time";
+    UpstreamResponseTime = "upstream_response_time" | "upstream_session_time";
     /// Octets of their content.
     UpstreamResponseLength = "upstream_response_length";
     /// Octets received from them.

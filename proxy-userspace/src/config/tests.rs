@@ -165,7 +165,7 @@ listeners:
     compression: {codings: [gzip], types: [text/*, Application/JSON], min_size: 2KiB, level: best}
   - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout}
   - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}}
-  - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app}
+  - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: next, responses: 2}
 routes:
   - name: all
     listeners: [web]

@@ -16,6 +16,8 @@ pub mod exchange;
 pub mod forwarded;
 pub mod h1;
 pub mod h2;
+pub mod listening;
 pub mod peer;
 pub mod snapshot;
+pub mod streams;
 pub mod worker;

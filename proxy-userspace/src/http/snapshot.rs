@@ -6,23 +6,25 @@
 //! reference and handed from one snapshot to the next.
 
 use super::exchange::respond::Fixed;
+use super::listening::{ListenerKind, LogPlan, OpenConnection, invalid};
+use super::streams::StreamPlan;
 use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
 use crate::config::model::Config;
 use crate::config::model::http::{
-    AccessLog, Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
+    Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
 };
 use crate::files::Site;
 use crate::filter::Chain;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
-use crate::observe::access_log::{Format, Sink, Writer};
+use crate::observe::access_log::Writer;
 use crate::observe::http::{ListenerCells, ProxyMetrics, RouteCells, Series, ServiceCells};
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use tokio::sync::Notify;
 
 /// A listener's number: the same in all snapshots of a process that have a listener of this name
@@ -39,6 +41,8 @@ pub type SharedSnapshot = std::rc::Rc<std::sync::Arc<Snapshot>>;
 pub struct Snapshot {
     /// By [`ListenerId`]; `None` for those that are gone.
     listeners: Vec<Option<ListenerPlan>>,
+    /// By [`ListenerId`], too.
+    streams: Vec<Option<Arc<StreamPlan>>>,
     routes: Vec<RoutePlan>,
     services: Vec<ServicePlan>,
     registry: Registry,
@@ -81,8 +85,8 @@ pub struct Kept {
     pub wanted: Arc<Notify>,
     /// Open connections, by [`ListenerId`].
     open: Vec<Arc<AtomicU32>>,
-    /// Listeners by name and address.
-    ids: HashMap<(String, std::net::SocketAddr), ListenerId>,
+    /// Listeners by kind, name and address.
+    ids: HashMap<(ListenerKind, String, std::net::SocketAddr), ListenerId>,
     /// Key of cookies.
     secret: u64,
 }
@@ -105,27 +109,6 @@ pub struct ListenerPlan {
     router: Router,
     /// Its routes, and what is counted of each at this listener.
     routes: Vec<(usize, Arc<Series<RouteCells>>)>,
-}
-
-/// A connection that is counted as open as long as this lives.
-#[derive(Debug)]
-pub struct OpenConnection(Arc<AtomicU32>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Where and how requests are logged.
-#[derive(Clone, Debug)]
-pub struct LogPlan {
-    /// Where to.
-    pub sink: Arc<Sink>,
-    /// What a line looks like.
-    pub format: Arc<Format>,
-    /// Share of requests that are logged.
-    pub share: f64,
 }
 
 /// Time limits of a listener, in nanoseconds.
@@ -221,8 +204,22 @@ impl Kept {
 
     /// The number of a listener.
     pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
+        self.number(ListenerKind::Http, &listener.name, listener.address)
+    }
+
+    /// What is counted as open at a listener.
+    pub(super) fn open(&self, id: ListenerId) -> Arc<AtomicU32> {
+        Arc::clone(&self.open[id])
+    }
+
+    fn number(
+        &mut self,
+        kind: ListenerKind,
+        name: &str,
+        address: std::net::SocketAddr,
+    ) -> ListenerId {
         let next = self.ids.len();
-        let key = (listener.name.clone(), listener.address);
+        let key = (kind, name.to_owned(), address);
         let id = *self.ids.entry(key).or_insert(next);
         if self.open.len() <= id {
             self.open.resize_with(id + 1, Arc::default);
@@ -274,8 +271,20 @@ impl Snapshot {
             }
             listeners[id] = Some(ListenerPlan::new(listener, id, config, kept)?);
         }
+        let mut streams = Vec::new();
+        for stream in &config.stream_listeners {
+            let kind = ListenerKind::Stream(stream.protocol);
+            let id = kept.number(kind, &stream.name, stream.address);
+            if streams.len() <= id {
+                streams.resize_with(id + 1, || None);
+            }
+            let service = by_name.get(stream.service.as_str()).copied();
+            let service = service.unwrap_or(usize::MAX);
+            streams[id] = Some(Arc::new(StreamPlan::new(stream, id, service, kept)?));
+        }
         Ok(Self {
             listeners,
+            streams,
             routes,
             services,
             registry,
@@ -297,6 +306,17 @@ impl Snapshot {
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
         let all = self.listeners.iter().enumerate();
         all.filter_map(|(id, listener)| Some((id, listener.as_ref()?)))
+    }
+
+    /// A listener that passes TCP or UDP on, unless it is gone.
+    pub fn stream(&self, id: ListenerId) -> Option<&Arc<StreamPlan>> {
+        self.streams.get(id)?.as_ref()
+    }
+
+    /// Listeners that pass TCP or UDP on, with their numbers.
+    pub fn streams(&self) -> impl Iterator<Item = (ListenerId, &Arc<StreamPlan>)> {
+        let all = self.streams.iter().enumerate();
+        all.filter_map(|(id, stream)| Some((id, stream.as_ref()?)))
     }
 
     /// A route.
@@ -326,7 +346,7 @@ impl Snapshot {
     }
 }
 
-/// Names of the services that routes refer to, each once.
+/// Names of the services that routes and listeners refer to, each once.
 fn used_services(config: &Config) -> Vec<String> {
     let mut used = Vec::new();
     let mut add = |name: &String| {
@@ -342,25 +362,11 @@ fn used_services(config: &Config) -> Vec<String> {
             add(&mirror.service);
         }
     }
+    config
+        .stream_listeners
+        .iter()
+        .for_each(|one| add(&one.service));
     used
-}
-
-impl LogPlan {
-    fn new(log: &AccessLog, listener: &str, kept: &Kept) -> Result<Self, CompileError> {
-        let sink = kept.logs.sink(&log.to);
-        Ok(Self {
-            sink: sink.map_err(|source| CompileError::Log {
-                listener: listener.to_owned(),
-                source,
-            })?,
-            format: Arc::new(Format::compile(&log.format).map_err(invalid)?),
-            share: log.share,
-        })
-    }
-}
-
-fn invalid(error: impl Error + Send + Sync + 'static) -> CompileError {
-    CompileError::Invalid(Box::new(error))
 }
 
 impl ListenerPlan {
@@ -398,10 +404,7 @@ impl ListenerPlan {
 
     /// A place for one more connection, unless there are as many as may be.
     pub fn take_place(&self) -> Option<OpenConnection> {
-        let place = OpenConnection(Arc::clone(&self.open));
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let most = self.settings.limits.connections;
-        (most == 0 || before < most).then_some(place)
+        OpenConnection::among(&self.open, self.settings.limits.connections)
     }
 
     /// What is counted of a route's requests at this listener.

@@ -2,14 +2,15 @@
 
 use super::date::Date;
 use super::exchange::Scratch;
-use super::snapshot::{ListenerId, LogPlan, SharedSnapshot, Snapshot};
+use super::listening::LogPlan;
+use super::snapshot::{ListenerId, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
 use crate::net::clock::instant;
-use crate::net::{Buffers, Clock, Nanos, Timers};
+use crate::net::{Buffers, Clock, Nanos, Pipes, Timers};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
 use crate::observe::http::{BackendCells, ProxyMetrics, Series};
-use crate::upstream::pool::Pools;
+use crate::upstream::pool::{Place, Pools};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ const KEPT: usize = 128;
 /// How long a line may wait for others before it is handed to the writer.
 const LOG_DELAY: Duration = Duration::from_millis(200);
 
+/// How long is waited between two looks whether a connection was closed for somebody who asked.
+pub(super) const ASKED: Duration = Duration::from_millis(2);
+
 /// What all connections of one worker share. Stays on its thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -33,6 +37,8 @@ pub struct Worker {
     pub timers: Timers,
     /// Its buffers.
     pub buffers: Buffers,
+    /// Its pipes.
+    pub pipes: Pipes,
     /// Its connections to backends.
     pub pools: Pools,
     snapshot: RefCell<SharedSnapshot>,
@@ -43,6 +49,8 @@ pub struct Worker {
     scratch: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
     draining: Cell<bool>,
+    /// The drain's time is over.
+    over: Cell<bool>,
     /// Connections of clients.
     connections: Cell<usize>,
     /// Copies of requests under way.
@@ -80,11 +88,13 @@ impl Worker {
             timers: Timers::new(Rc::clone(&clock)),
             clock,
             buffers: Buffers::default(),
+            pipes: Pipes::default(),
             pools: Pools::new(wanted),
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: RefCell::default(),
             random: Cell::new(seed),
             draining: Cell::new(false),
+            over: Cell::new(false),
             connections: Cell::new(0),
             copies: Cell::new(0),
             date: RefCell::default(),
@@ -131,6 +141,18 @@ impl Worker {
         self.draining.get()
     }
 
+    /// From now on connections that are passed on as they are end at once.
+    pub fn cut_off(&self) {
+        self.over.set(true);
+        self.timers.wake_all();
+    }
+
+    /// True once [`Worker::cut_off`] was called.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
     /// 64 bits that are hard to predict but may be (splitmix64).
     #[inline]
     pub fn random(&self) -> u64 {
@@ -155,10 +177,27 @@ impl Worker {
         let Some(Some(logger)) = loggers.get_mut(listener) else {
             return;
         };
-        let draw = (self.random() >> 11) as f64 / (1_u64 << 53) as f64;
-        if logger.wants(record.status, draw) && logger.log(record) {
+        if logger.wants(record.status, self.draw()) && logger.log(record) {
             self.logged.notify_one();
         }
+    }
+
+    /// Logs a connection that may have outlived its listener.
+    pub fn log_as(&self, listener: ListenerId, plan: &LogPlan, record: &Record<'_>) {
+        let is_known = matches!(self.loggers.borrow().get(listener), Some(Some(_)));
+        if is_known {
+            return self.log(listener, record);
+        }
+        // Rare, so it may be slow: the logger hands the line over when it is dropped.
+        let mut logger = logger(plan, &self.logs);
+        if logger.wants(record.status, self.draw()) {
+            logger.log(record);
+        }
+    }
+
+    /// Drawn evenly from 0..1.
+    fn draw(&self) -> f64 {
+        (self.random() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Hands what was logged to the writer.
@@ -197,6 +236,40 @@ impl Worker {
         count(cells.at(self.index));
     }
 
+    /// What is counted for a backend, for those who count more than once.
+    pub fn backend_cells(
+        &self,
+        service: &str,
+        backend: &BackendState,
+    ) -> Arc<Series<BackendCells>> {
+        self.metrics.backend(service, backend.name())
+    }
+
+    /// A place for one more connection. The caller leads a request that has a place already; if
+    /// there is none for its connection, other workers keep connections that they do not use, and
+    /// are asked to close one. `None` if none is closed in time.
+    pub async fn place(&self, backend: &Arc<BackendState>, by: Nanos) -> Option<Place> {
+        let limit = match backend.limit() {
+            u32::MAX => 0,
+            limit => limit,
+        };
+        let mut is_asked = false;
+        loop {
+            if let Some(place) = Place::new(backend, limit) {
+                return Some(place);
+            }
+            if self.clock.read() >= by {
+                return None;
+            }
+            if !is_asked {
+                backend.ask_for_idle();
+                self.pools.wanted().notify_waiters();
+                is_asked = true;
+            }
+            tokio::time::sleep(ASKED).await;
+        }
+    }
+
     /// Heads for a request.
     pub fn take_scratch(&self) -> Box<Scratch> {
         self.scratch.borrow_mut().pop().unwrap_or_default()
@@ -230,14 +303,21 @@ impl Worker {
 /// One logger for each listener that has a log.
 fn loggers(snapshot: &Snapshot, logs: &Writer) -> Vec<Option<Logger>> {
     let mut loggers = Vec::new();
-    for (id, listener) in snapshot.listeners() {
-        loggers.resize_with(id + 1, || None);
-        let logger = |plan: &LogPlan| {
-            logs.logger(Arc::clone(&plan.sink), Arc::clone(&plan.format), plan.share)
-        };
-        loggers[id] = listener.log.as_ref().map(logger);
+    let http = snapshot
+        .listeners()
+        .map(|(id, listener)| (id, &listener.log));
+    let streams = snapshot.streams().map(|(id, stream)| (id, &stream.log));
+    for (id, log) in http.chain(streams) {
+        if loggers.len() <= id {
+            loggers.resize_with(id + 1, || None);
+        }
+        loggers[id] = log.as_ref().map(|plan| logger(plan, logs));
     }
     loggers
+}
+
+fn logger(plan: &LogPlan, logs: &Writer) -> Logger {
+    logs.logger(Arc::clone(&plan.sink), Arc::clone(&plan.format), plan.share)
 }
 
 /// A connection that is counted.

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(planned.sets_per_cpu, 41_667);
         assert!(planned.flow_sets() * PLANNED_FLOWS_PER_SET >= 1_000_000);
         assert_eq!(Capacities::plan(&l4(0), 0, 2).sets_per_cpu, 1);
-        assert_eq!(Capacities::plan(&l4(64), 0, 4096).cpus, MAX_CPUS);
+        assert_eq!(Capacities::plan(&l4(64), 0, 10_000).cpus, MAX_CPUS);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use bytes::BufMut;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -79,6 +80,13 @@ impl Stream {
         self.socket.poll_read_ready(cx)
     }
 
+    /// Waits until the connection has failed, by a reset or because the other end is gone: also
+    /// where nobody reads or writes.
+    pub async fn failed(&self) {
+        // An error of the reactor is none of the connection, and whoever uses it next is told.
+        let _ = self.socket.ready(Interest::ERROR).await;
+    }
+
     /// Writes from these pieces, which must not all be empty.
     pub fn poll_write(
         &self,
@@ -127,6 +135,30 @@ impl Stream {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Waits until the socket is ready, and then has the kernel do something with it that moves
+    /// octets without us.
+    pub(super) fn poll_moved(
+        &self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        mut action: impl FnMut(RawFd) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(if interest.is_readable() {
+                self.socket.poll_read_ready(cx)
+            } else {
+                self.socket.poll_write_ready(cx)
+            })?;
+            let moved = self
+                .socket
+                .try_io(interest, || action(self.socket.as_raw_fd()));
+            match moved {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
             }
         }
     }

@@ -124,6 +124,18 @@ metrics! {
         "Exchanges by how they ended.";
     REFUSALS = "sluice_refusals_total", Counter, ["listener", "side", "reason"],
         "Messages that were refused, by who sent them and why.";
+    STREAM_RECEIVED = "sluice_stream_received_bytes_total", Counter, ["listener"],
+        "Octets that a tcp or udp listener received from clients.";
+    STREAM_SENT = "sluice_stream_sent_bytes_total", Counter, ["listener"],
+        "Octets that a tcp or udp listener sent to clients.";
+    DATAGRAMS_RECEIVED = "sluice_datagrams_received_total", Counter, ["listener"],
+        "Datagrams that a udp listener received from clients.";
+    DATAGRAMS_SENT = "sluice_datagrams_sent_total", Counter, ["listener"],
+        "Datagrams that a udp listener sent to clients.";
+    DATAGRAMS_DROPPED = "sluice_datagrams_dropped_total", Counter, ["listener", "reason"],
+        "Datagrams that were not passed on, either way, by reason.";
+    STREAM_DURATION = "sluice_stream_duration_seconds", Histogram, ["listener"],
+        "How long connections of a tcp listener, or sessions of a udp listener, lasted.";
     REQUESTS = "sluice_requests_total", Counter, ["listener", "route", "method", "code"],
         "Requests by method and by the status that the client was sent.";
     REQUEST_DURATION = "sluice_request_duration_seconds", Histogram, ["listener", "route"],
@@ -138,6 +150,12 @@ metrics! {
         "Time that opening connections to the backend took.";
     UPSTREAM_CONNECT_FAILURES = "sluice_upstream_connect_failures_total", Counter, ["service", "backend", "reason"],
         "Connections to the backend that could not be opened.";
+    UPSTREAM_STREAMS = "sluice_upstream_streams_total", Counter, ["service", "backend"],
+        "TCP connections and UDP sessions that were passed on to the backend.";
+    UPSTREAM_STREAM_SENT = "sluice_upstream_stream_sent_bytes_total", Counter, ["service", "backend"],
+        "Octets of those that were sent to the backend.";
+    UPSTREAM_STREAM_RECEIVED = "sluice_upstream_stream_received_bytes_total", Counter, ["service", "backend"],
+        "Octets of those that were received from the backend.";
     UPSTREAM_CONNECTIONS_ACTIVE = "sluice_upstream_connections_active", Gauge, ["service", "backend"],
         "Connections to the backend that serve a request.";
     UPSTREAM_CONNECTIONS_IDLE = "sluice_upstream_connections_idle", Gauge, ["service", "backend"],

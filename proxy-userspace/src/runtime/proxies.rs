@@ -16,7 +16,7 @@ use tracing::{info, warn};
 ///
 /// [`WorkersError`].
 pub(super) fn start(config: &Config) -> Result<Option<Workers>, WorkersError> {
-    if config.http_listeners.is_empty() {
+    if config.http_listeners.is_empty() && config.stream_listeners.is_empty() {
         return Ok(None);
     }
     let workers = Workers::start(config)?;

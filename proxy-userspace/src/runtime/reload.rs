@@ -109,9 +109,9 @@ impl<P: Plane> Control<P> {
     fn prepare(&mut self, config: Config) -> Result<Next, Refusal> {
         let proxies = match &mut self.workers {
             Some(workers) => Some(workers.prepare(&config).map_err(internal)?),
-            None if config.http_listeners.is_empty() => None,
+            None if config.http_listeners.is_empty() && config.stream_listeners.is_empty() => None,
             None => {
-                let message = "the first HTTP listener was added: that needs a restart";
+                let message = "the first HTTP, TCP or UDP listener was added: that needs a restart";
                 return Err(Refusal::new(RefusalKind::Conflict, message));
             }
         };

@@ -193,6 +193,25 @@ impl Client {
         }
     }
 
+    /// True if the connection is reset before anything more comes.
+    pub(crate) fn is_cut(&mut self) -> bool {
+        let taken = self.stream.take_error();
+        let deadline = Instant::now() + PATIENCE;
+        let mut error = taken.expect("an answer");
+        while error.is_none() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+            error = self.stream.take_error().expect("an answer");
+        }
+        error.is_some()
+    }
+
+    /// How long the peer may take nothing.
+    pub(crate) fn patience(&self, patience: Duration) {
+        self.stream
+            .set_write_timeout(Some(patience))
+            .expect("a timeout");
+    }
+
     /// True if the peer took all of it.
     pub(crate) fn try_send(&mut self, octets: &[u8]) -> bool {
         self.stream.write_all(octets).is_ok()
@@ -245,6 +264,11 @@ impl Client {
         while self.read.len() < octets && self.more() {}
         let there = octets.min(self.read.len());
         self.read.drain(..there).collect()
+    }
+
+    /// What was read already.
+    pub(crate) fn there(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.read)
     }
 
     /// All to the end.

@@ -88,6 +88,7 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
             "timeouts",
             Some(json!({"idle": text(listener.idle_timeout)})),
         ),
+        ("responses", listener.responses.map(|count| json!(count))),
         ("access_log", listener.access_log.as_ref().map(access_log)),
     ])
 }

@@ -44,6 +44,12 @@ pub(crate) struct Listener {
     /// How long things may take. Not with `kind: l4`; with `tcp` and `udp` only `idle`.
     #[serde(default)]
     pub(crate) timeouts: Field<http::Timeouts>,
+    /// Datagrams that answer one of a client, 1 for DNS: a session ends as soon as as many have come
+    /// as all of the client's datagrams ask for, and its place is free. Without it, only
+    /// `timeouts.idle` ends a session. Only with `kind: udp`.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub(crate) responses: Field<u32>,
     /// Settings of HTTP/2. Only with `kind: http`.
     #[serde(default)]
     pub(crate) http2: Field<http::Http2>,

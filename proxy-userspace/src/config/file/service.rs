@@ -49,7 +49,7 @@ pub(crate) struct Service {
     #[serde(default)]
     pub(crate) connections: Field<upstream::Connections>,
     /// The PROXY header that each connection to a backend begins with. Without it, none.
-    /// Connections then serve one client only.
+    /// Connections then serve one client only. Datagrams have it each, and only as `v2`.
     #[serde(default)]
     pub(crate) send_proxy: Field<upstream::ProxyVersion>,
     /// Only backends with all of these labels are used; by default all are.

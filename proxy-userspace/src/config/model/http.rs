@@ -170,6 +170,9 @@ pub struct StreamListener {
     pub idle_timeout: Duration,
     /// Connections or UDP sessions at once; 0 for no limit but the process's (TCP only).
     pub max_connections: u32,
+    /// Datagrams that answer one of the client; the session ends when all have come. `None`: only
+    /// time ends it. UDP only.
+    pub responses: Option<u32>,
     /// Where connections are logged, if anywhere.
     pub access_log: Option<AccessLog>,
 }

@@ -93,6 +93,7 @@ listeners:
     port: 5432
     service: app
     access_log: stdout
+  - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app, responses: 1}
 services: [{name: app, backends: ["10.1.0.1:80"]}]
 "#;
 

@@ -22,6 +22,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("proxy_protocol_from", &[Http, Tcp]),
         ("limits", &[Http, Tcp, Udp]),
         ("timeouts", &[Http, Tcp, Udp]),
+        ("responses", &[Udp]),
         ("http2", &[Http]),
         ("forwarded", &[Http]),
         ("access_log", &[Http, Tcp, Udp]),
@@ -39,6 +40,7 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.proxy_protocol_from),
         node(&keys.limits),
         node(&keys.timeouts),
+        node(&keys.responses),
         node(&keys.http2),
         node(&keys.forwarded),
         node(&keys.access_log),
@@ -164,6 +166,9 @@ pub(super) fn stream(
     let mut listener = StreamListener::new(name, protocol, address?, service?.value.0.clone());
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.access_log = access_log;
+    if keys.responses.given().is_some() {
+        listener.responses = Some(number(report, &keys.responses, 1..=u32::MAX, 1));
+    }
     if let Some(timeouts) = keys.timeouts.value() {
         listener.idle_timeout = time(report, &timeouts.idle, listener.idle_timeout);
     }

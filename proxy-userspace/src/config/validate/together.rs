@@ -7,6 +7,7 @@ use super::{Listeners, Routes, Services, addresses, limits};
 use crate::config::decode::{At, Field};
 use crate::config::fault::Code;
 use crate::config::file::{self, File};
+use crate::config::model::http::ProxyVersion;
 use crate::config::model::{Admin, Guard, L4, Listener, ProbeTarget, Service};
 use crate::config::report::{Draft, Place, Report};
 use crate::types::{PortMatch, Protocol};
@@ -52,7 +53,31 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
     }
     limits::check(report, all, &uses);
     addresses::check(report, all);
+    datagram_headers(report, all);
     pointless_l4(report, all);
+}
+
+/// The PROXY header of datagrams is that of version 2: version 1 knows TCP only.
+fn datagram_headers(report: &Report<'_>, all: &Sections<'_, '_>) {
+    for service in all.services {
+        let wants_v1 = service.model.upstream.send_proxy == Some(ProxyVersion::V1);
+        let by_udp = all.listeners.stream.iter().find(|listener| {
+            let listener = &listener.model;
+            listener.protocol == Protocol::Udp && listener.service == service.model.name
+        });
+        if let (true, Some(listener), Some(at)) =
+            (wants_v1, by_udp, service.file.value.send_proxy.given())
+        {
+            let listener = &listener.model.name;
+            let draft = Draft::new(
+                Code::Conflict,
+                format!("`v1` knows no UDP, which the listener `{listener}` passes on"),
+            )
+            .expected("`v2`")
+            .fix("write `v2`, or give the listener another service");
+            report.error(Place::Value(at.node), draft);
+        }
+    }
 }
 
 /// Interfaces whose packets nobody balances.

@@ -12,15 +12,13 @@ use crate::filter::Content;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
-use crate::http::worker::Worker;
 use crate::message::{Fields, Method, Name, Refusal, RefusedBy, RequestHead};
-use crate::net::{Nanos, proxy_protocol};
+use crate::net::proxy_protocol;
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::routing::hash_key;
 use crate::upstream::Backend;
 use crate::upstream::connect::{ConnectError, connect};
-use crate::upstream::pool::Place;
 use crate::upstream::{h1, h2};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -28,9 +26,6 @@ use std::time::Duration;
 
 /// Attempts at most, stale connections not counted.
 const ATTEMPTS: u32 = 3;
-
-/// How often is looked whether another worker has closed a connection.
-pub(super) const ASKED: Duration = Duration::from_millis(2);
 
 /// Passes the request on and the response back.
 pub(super) async fn forward<C: Client>(
@@ -298,12 +293,8 @@ async fn open(
 ) -> Result<h1::Connection, Failure> {
     let (worker, backend) = (around.worker, lease.backend());
     let began = worker.clock.read();
-    let place = place(
-        worker,
-        backend,
-        began.saturating_add(service.limits.connect),
-    )
-    .await;
+    let by = began.saturating_add(service.limits.connect);
+    let place = worker.place(backend, by).await;
     let place = place.ok_or(Failure::new(End::QueueTimeout, Phase::Connect))?;
     let connected = connect(backend.address(), around.timer, service.limits.connect).await;
     let took = worker.clock.read() - began;
@@ -356,30 +347,6 @@ fn introduce(connection: &mut h1::Connection, peer: &Peer, service: &ServicePlan
             proxy_protocol::write_v2(client, server, false, &[], false, out);
         }
     });
-}
-
-/// A place for one more connection. The request has one already; if there is none for its
-/// connection, other workers keep connections that they do not use, and are asked to close one.
-async fn place(worker: &Worker, backend: &Arc<BackendState>, by: Nanos) -> Option<Place> {
-    let limit = match backend.limit() {
-        u32::MAX => 0,
-        limit => limit,
-    };
-    let mut is_asked = false;
-    loop {
-        if let Some(place) = Place::new(backend, limit) {
-            return Some(place);
-        }
-        if worker.clock.read() >= by {
-            return None;
-        }
-        if !is_asked {
-            backend.ask_for_idle();
-            worker.pools.wanted().notify_waiters();
-            is_asked = true;
-        }
-        tokio::time::sleep(ASKED).await;
-    }
 }
 
 /// One request and its response over a connection or stream.

@@ -1,13 +1,14 @@
 //! Ways to a backend: which protocol, and a place on a connection that speaks HTTP/2.
 
 use super::failure::{Failure, Retry};
-use super::forward::{ASKED, connect_failure};
+use super::forward::connect_failure;
 use super::run::Around;
 use super::scratch::Scratch;
 use crate::balance::l7::{BackendState, Lease};
 use crate::config::model::http::{BackendProtocol, ProxyVersion};
 use crate::http::peer::Peer;
 use crate::http::snapshot::ServicePlan;
+use crate::http::worker::ASKED;
 use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, Version};
 use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Phase};

@@ -1,8 +1,8 @@
 //! The families of the proxy paths on the metrics page.
 
 use super::{
-    BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DurationSum, Durations, ListenerCells,
-    ProxyMetrics, RetryReason, RouteCells, Series,
+    BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DatagramDrop, DurationSum, Durations,
+    ListenerCells, ProxyMetrics, RetryReason, RouteCells, Series, StreamCells,
 };
 use crate::message::{Refusal, RefusedBy};
 use crate::observe::access_log::{End, LogCounters};
@@ -27,6 +27,7 @@ pub(in crate::observe) fn proxy(
     };
     let sources = sources.unwrap_or(&nothing);
     listeners(&sources.metrics, out)?;
+    streams(&sources.metrics, out)?;
     routes(&sources.metrics, out)?;
     backends(&sources.metrics, out)?;
     services(&sources.metrics, out)?;
@@ -72,6 +73,39 @@ fn listeners(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result 
         })
     });
     out.many(names::REFUSALS, refusals)
+}
+
+fn streams(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let streams = metrics.streams();
+    type Field = fn(&StreamCells) -> u64;
+    let fields: [(Metric, Field); 4] = [
+        (names::STREAM_RECEIVED, |cells| cells.received.get()),
+        (names::STREAM_SENT, |cells| cells.sent.get()),
+        (names::DATAGRAMS_RECEIVED, |cells| {
+            cells.datagrams_received.get()
+        }),
+        (names::DATAGRAMS_SENT, |cells| cells.datagrams_sent.get()),
+    ];
+    for (metric, field) in fields {
+        let rows = streams
+            .iter()
+            .map(|series| (labels::<_, 1>(series), series.sum(field).into()));
+        out.many(metric, rows)?;
+    }
+    let drops = streams.iter().flat_map(|series| {
+        let [listener] = labels(series);
+        DatagramDrop::ALL.iter().filter_map(move |&why| {
+            let count = seen(series.sum(|cells| cells.drops(why)))?;
+            Some(([listener, why.label()], count))
+        })
+    });
+    out.many(names::DATAGRAMS_DROPPED, drops)?;
+    durations::<_, 1>(
+        names::STREAM_DURATION,
+        &streams,
+        |cells| &cells.durations,
+        out,
+    )
 }
 
 fn routes(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
@@ -140,7 +174,12 @@ fn backends(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
     });
     out.many(names::UPSTREAM_CONNECT_FAILURES, failures)?;
     type Field = fn(&BackendCells) -> u64;
-    let fields: [(Metric, Field); 2] = [
+    let fields: [(Metric, Field); 5] = [
+        (names::UPSTREAM_STREAMS, |cells| cells.streams.get()),
+        (names::UPSTREAM_STREAM_SENT, |cells| cells.sent.get()),
+        (names::UPSTREAM_STREAM_RECEIVED, |cells| {
+            cells.received.get()
+        }),
         (names::UPSTREAM_CONNECTIONS_ACTIVE, |cells| {
             cells.active.get()
         }),
@@ -243,6 +282,9 @@ pub(in crate::observe) mod testing {
         listener.at(0).connections.add(1);
         listener.at(1).ended(End::Complete);
         listener.at(1).refused(RefusedBy::Client, Refusal::ObsFold);
+        let stream = metrics.stream("in");
+        stream.at(0).dropped(DatagramDrop::TableFull, 1);
+        stream.at(1).durations.observe(took);
         let route = metrics.route("in", "all");
         let octets = Octets { head: 1, body: 2 };
         route
@@ -260,6 +302,6 @@ pub(in crate::observe) mod testing {
             logs: Arc::default(),
             spans: Arc::default(),
         });
-        vec![listener, route, service, backend]
+        vec![listener, stream, route, service, backend]
     }
 }

@@ -83,6 +83,34 @@ const fn side(by: RefusedBy) -> usize {
     }
 }
 
+/// What is counted for a listener that passes TCP or UDP on.
+#[derive(Debug, Default)]
+pub struct StreamCells {
+    /// Octets received from clients.
+    pub received: Single,
+    /// Octets sent to clients.
+    pub sent: Single,
+    /// How long connections or sessions lasted.
+    pub durations: Durations,
+    /// Datagrams received from clients.
+    pub datagrams_received: Single,
+    /// Datagrams sent to clients.
+    pub datagrams_sent: Single,
+    drops: [Single; DatagramDrop::ALL.len()],
+}
+
+impl StreamCells {
+    /// Counts datagrams that were not passed on.
+    pub fn dropped(&self, why: DatagramDrop, datagrams: usize) {
+        self.drops[why as usize].add(datagrams as u64);
+    }
+
+    /// Datagrams that were not passed on so far.
+    pub fn drops(&self, why: DatagramDrop) -> u64 {
+        self.drops[why as usize].get()
+    }
+}
+
 /// What is counted for a route at a listener.
 #[derive(Debug, Default)]
 pub struct RouteCells {
@@ -143,8 +171,14 @@ pub struct BackendCells {
     pub connects: Durations,
     /// Connections that are kept for the next request.
     pub idle: Single,
-    /// Connections that serve one.
+    /// Connections and UDP sessions that serve a client.
     pub active: Single,
+    /// Connections and UDP sessions that were given to it.
+    pub streams: Single,
+    /// Octets of those that were sent to it.
+    pub sent: Single,
+    /// Octets of those that were received from it.
+    pub received: Single,
     connect_failures: [Single; ConnectFailure::ALL.len()],
 }
 
@@ -221,5 +255,31 @@ labels! {
         Local = "local",
         /// Anything else.
         Other = "other",
+    }
+}
+
+labels! {
+    /// Why a datagram was not passed on.
+    DatagramDrop {
+        /// There are as many sessions as the listener may have.
+        TableFull = "table_full",
+        /// The service has no backend that may be used.
+        NoBackend = "no_backend",
+        /// All backends have as many sessions as they may have.
+        Busy = "busy",
+        /// The listener ends, and the datagram is of no session that it has.
+        Draining = "draining",
+        /// This host lacks descriptors, ports or memory.
+        Exhausted = "exhausted",
+        /// It does not fit the way out.
+        TooLarge = "too_large",
+        /// The socket's buffer is full.
+        Congested = "congested",
+        /// Nobody listens at the backend, and there is no other.
+        Refused = "refused",
+        /// There is no way out.
+        Unreachable = "unreachable",
+        /// Anything else.
+        Failed = "failed",
     }
 }

@@ -1,6 +1,6 @@
 //! Which series there are.
 
-use super::{BackendCells, ListenerCells, RouteCells, ServiceCells};
+use super::{BackendCells, ListenerCells, RouteCells, ServiceCells, StreamCells};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -91,6 +91,7 @@ pub struct ProxyMetrics {
 #[derive(Debug, Default)]
 struct Families {
     listeners: Family<ListenerCells>,
+    streams: Family<StreamCells>,
     routes: Family<RouteCells>,
     services: Family<ServiceCells>,
     backends: Family<BackendCells>,
@@ -117,6 +118,12 @@ impl ProxyMetrics {
         families.listeners.series(self.workers, &[name])
     }
 
+    /// The series of what only listeners for TCP and UDP count.
+    pub fn stream(&self, listener: &str) -> Arc<Series<StreamCells>> {
+        let mut families = self.families.lock();
+        families.streams.series(self.workers, &[listener])
+    }
+
     /// The series of a route at a listener; `route` is empty for requests that no route matched.
     pub fn route(&self, listener: &str, route: &str) -> Arc<Series<RouteCells>> {
         let mut families = self.families.lock();
@@ -139,6 +146,11 @@ impl ProxyMetrics {
     /// The listeners in use.
     pub fn listeners(&self) -> Vec<Arc<Series<ListenerCells>>> {
         self.families.lock().listeners.in_use()
+    }
+
+    /// The listeners for TCP and UDP in use.
+    pub fn streams(&self) -> Vec<Arc<Series<StreamCells>>> {
+        self.families.lock().streams.in_use()
     }
 
     /// The routes in use.

@@ -12,18 +12,21 @@
 //! not touched: they look at the new snapshot at their next request.
 
 mod house;
+mod socket;
 mod thread;
 
 use crate::config::model::Config;
 use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
-use crate::net::listen;
+use crate::net::{datagram, listen};
 use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::http::ProxyMetrics;
+use crate::types::Protocol;
 use house::House;
+use socket::{Kind, Socket};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thread::{Order, Thread};
@@ -60,7 +63,7 @@ pub struct Workers {
     house: House,
     kept: Kept,
     snapshot: Arc<Snapshot>,
-    listeners: BTreeMap<ListenerId, SocketAddr>,
+    listeners: BTreeMap<ListenerId, Bound>,
     clock: Clock,
 }
 
@@ -69,9 +72,12 @@ pub struct Workers {
 pub struct Prepared {
     snapshot: Arc<Snapshot>,
     /// Sockets for listeners that are new, one for each worker.
-    opened: Vec<(ListenerId, SocketAddr, Vec<TcpListener>)>,
+    opened: Vec<(ListenerId, Bound, Vec<Socket>)>,
     closed: Vec<ListenerId>,
 }
+
+/// Where a listener is.
+type Bound = (Protocol, SocketAddr);
 
 /// How many workers: as configured, or the CPUs that this process may use (affinity mask and
 /// cgroup quota).
@@ -118,7 +124,7 @@ impl Workers {
 
     /// Where they listen.
     pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listeners.values().copied()
+        self.listeners.values().map(|(_, address)| *address)
     }
 
     /// The snapshot in force.
@@ -150,27 +156,48 @@ impl Workers {
         let now = self.clock.read();
         let old = Some(&*self.snapshot);
         let snapshot = Snapshot::compile(config, &mut self.kept, old, fastrand::u64(..), now)?;
-        let mut opened = Vec::new();
-        for (id, listener) in snapshot.listeners() {
-            if self.listeners.contains_key(&id) {
-                continue;
-            }
-            let address = listener.settings.address;
-            let sockets = open(address, self.threads.len());
-            let sockets = sockets.map_err(|source| WorkersError::Listen {
-                name: listener.settings.name.clone(),
-                address,
-                source,
-            })?;
-            let address = sockets[0].local_addr().unwrap_or(address);
-            opened.push((id, address, sockets));
-        }
-        let gone = |id: &&ListenerId| snapshot.listener(**id).is_none();
+        let opened = self.open(&snapshot)?;
+        let gone =
+            |id: &&ListenerId| snapshot.listener(**id).is_none() && snapshot.stream(**id).is_none();
         Ok(Prepared {
             closed: self.listeners.keys().filter(gone).copied().collect(),
             snapshot: Arc::new(snapshot),
             opened,
         })
+    }
+
+    /// Sockets for the listeners that there are not yet.
+    fn open(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(ListenerId, Bound, Vec<Socket>)>, WorkersError> {
+        let http = snapshot.listeners().map(|(id, listener)| {
+            let settings = &listener.settings;
+            (id, Kind::Http, &settings.name, settings.address)
+        });
+        let streams = snapshot.streams().map(|(id, stream)| {
+            let settings = &stream.settings;
+            let kind = match settings.protocol {
+                Protocol::Tcp => Kind::Tcp,
+                Protocol::Udp => Kind::Udp,
+            };
+            (id, kind, &settings.name, settings.address)
+        });
+        let new = http.chain(streams);
+        new.filter(|(id, ..)| !self.listeners.contains_key(id))
+            .map(|(id, kind, name, address)| {
+                // A listener that gets another name or kind follows itself.
+                let bound = (kind.protocol(), address);
+                let is_ours = self.listeners.values().any(|ours| *ours == bound);
+                let sockets = open(kind, address, self.threads.len(), is_ours);
+                let (address, sockets) = sockets.map_err(|source| WorkersError::Listen {
+                    name: name.clone(),
+                    address,
+                    source,
+                })?;
+                Ok((id, (kind.protocol(), address), sockets))
+            })
+            .collect()
     }
 
     /// Puts what was prepared in force.
@@ -186,8 +213,8 @@ impl Workers {
         for thread in &self.threads {
             thread.order(Order::Swap(Arc::clone(&self.snapshot)));
         }
-        for (id, address, sockets) in opened {
-            self.listeners.insert(id, address);
+        for (id, bound, sockets) in opened {
+            self.listeners.insert(id, bound);
             for (thread, socket) in self.threads.iter().zip(sockets) {
                 thread.order(Order::Listen(id, socket));
             }
@@ -221,9 +248,10 @@ impl Workers {
 
     /// Connections of clients, of all workers.
     pub fn connections(&self) -> usize {
-        let listeners = self.snapshot.listeners();
-        let open =
-            listeners.map(|(_, plan)| plan.cells.sum(|cells| cells.connections_active.get()));
+        let listeners = self.snapshot.listeners().map(|(_, plan)| &plan.cells);
+        let streams = self.snapshot.streams().map(|(_, plan)| &plan.cells);
+        let all = listeners.chain(streams);
+        let open = all.map(|cells| cells.sum(|cells| cells.connections_active.get()));
         usize::try_from(open.sum::<u64>()).unwrap_or(usize::MAX)
     }
 }
@@ -238,14 +266,25 @@ impl Drop for Workers {
     }
 }
 
-/// Binds one socket for each worker.
-fn open(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    listen::check_free(address)?;
-    let first = listen::bind(address)?;
+/// Binds one socket for each worker. `is_ours`: this process has the address already.
+fn open(
+    kind: Kind,
+    address: SocketAddr,
+    count: usize,
+    is_ours: bool,
+) -> io::Result<(SocketAddr, Vec<Socket>)> {
+    if !is_ours {
+        match kind.protocol() {
+            Protocol::Tcp => listen::check_free(address)?,
+            Protocol::Udp => datagram::check_free(address)?,
+        }
+    }
+    let first = Socket::bind(kind, address)?;
     // Port 0 means one that the system chooses, and that is the same for all.
     let address = first.local_addr()?;
-    let others = (1..count).map(|_| listen::bind(address));
-    std::iter::once(Ok(first)).chain(others).collect()
+    let others = (1..count).map(|_| Socket::bind(kind, address));
+    let sockets = std::iter::once(Ok(first)).chain(others);
+    Ok((address, sockets.collect::<io::Result<_>>()?))
 }
 
 #[cfg(test)]

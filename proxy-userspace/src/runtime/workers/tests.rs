@@ -69,7 +69,7 @@ async fn an_idle_connection_ends_when_its_listener_does() {
 
 #[tokio::test]
 async fn an_address_in_use_is_refused_and_changes_nothing() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let mut workers = Workers::start(&config("a", "one!")).expect("starts");
     let mut next = config("b", "two!");
     next.http_listeners[0].address = taken.local_addr().expect("bound");

@@ -1,21 +1,23 @@
 //! A worker's thread.
 
+use super::socket::Socket;
 use crate::http::h1::{self, Accepted};
+use crate::http::listening::connection_number;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{Kept, ListenerId, Snapshot};
 use crate::http::worker::Worker;
 use crate::net::Stream;
 use crate::net::listen::{self, Accepted as Taken};
+use crate::stream;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
@@ -25,13 +27,16 @@ const REAP: Duration = Duration::from_secs(1);
 /// How often is looked whether a draining worker is done.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How often the tasks of a worker get to run at its end, so that they can say how they ended.
+const CUTS: usize = 64;
+
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Serve this snapshot.
     Swap(Arc<Snapshot>),
-    /// Accept connections from this socket.
-    Listen(ListenerId, std::net::TcpListener),
+    /// Serve this socket.
+    Listen(ListenerId, Socket),
     /// Accept no more for this listener.
     Close(ListenerId),
     /// Accept no more, end connections with their requests, then end.
@@ -109,41 +114,89 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(reap(Rc::clone(&worker)));
     let flushing = Rc::clone(&worker);
     spawn_local(async move { flushing.flush_logs_in_time().await });
-    let mut listeners: BTreeMap<ListenerId, (Rc<Notify>, JoinHandle<()>)> = BTreeMap::new();
+    let mut listeners: BTreeMap<ListenerId, Listening> = BTreeMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Swap(snapshot) => worker.swap(snapshot),
-            Order::Listen(id, socket) => match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    let stop: Rc<Notify> = Rc::default();
-                    let accepting = accept(Rc::clone(&worker), id, socket, Rc::clone(&stop));
-                    listeners.insert(id, (stop, spawn_local(accepting)));
+            Order::Listen(id, socket) => match listen(&worker, id, socket) {
+                Ok(listening) => {
+                    listeners.insert(id, listening);
                 }
                 Err(error) => error!(%error, "a worker cannot listen"),
             },
             Order::Close(id) => {
-                if let Some((stop, _)) = listeners.remove(&id) {
-                    stop.notify_one();
+                if let Some(listening) = listeners.remove(&id) {
+                    listening.stop.notify_one();
                 }
             }
             Order::Drain => {
-                for (stop, accepting) in std::mem::take(&mut listeners).into_values() {
-                    stop.notify_one();
-                    let _ = accepting.await;
+                for listening in std::mem::take(&mut listeners).into_values() {
+                    listening.stop.notify_one();
+                    if let Some(accepting) = listening.accepting {
+                        let _ = accepting.await;
+                    }
                 }
                 worker.drain();
                 while worker.connections() > 0 && !orders.is_closed() {
                     sleep(LOOK).await;
                 }
-                return;
+                break;
             }
         }
     }
+    cut_off(&worker).await;
+}
+
+/// Ends connections that are passed on as they are, so that they are counted and logged.
+async fn cut_off(worker: &Worker) {
+    worker.cut_off();
+    for _ in 0..CUTS {
+        if worker.connections() == 0 {
+            break;
+        }
+        yield_now().await;
+    }
+}
+
+/// A listener's socket.
+struct Listening {
+    stop: Rc<Notify>,
+    /// Ends when nothing new is taken any more, for those that then are done with their socket. One
+    /// for datagrams is needed as long as it has sessions.
+    accepting: Option<JoinHandle<()>>,
+}
+
+fn listen(worker: &Rc<Worker>, id: ListenerId, socket: Socket) -> io::Result<Listening> {
+    let stop: Rc<Notify> = Rc::default();
+    let (worker, stopped) = (Rc::clone(worker), Rc::clone(&stop));
+    let (socket, begin): (_, Begin) = match socket {
+        Socket::Http(socket) => (socket, begin_http),
+        Socket::Tcp(socket) => (socket, begin_tcp),
+        Socket::Udp(socket) => {
+            spawn_local(stream::udp::serve(worker, id, socket, stopped));
+            return Ok(Listening {
+                stop,
+                accepting: None,
+            });
+        }
+    };
+    let socket = TcpListener::from_std(socket)?;
+    let accepting = spawn_local(accept(worker, id, socket, begin, stopped));
+    Ok(Listening {
+        stop,
+        accepting: Some(accepting),
+    })
 }
 
 /// Accepts connections, each of which becomes a task, until `stop`; then those that are there
 /// already, for whoever has connected must be served.
-async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener, stop: Rc<Notify>) {
+async fn accept(
+    worker: Rc<Worker>,
+    id: ListenerId,
+    socket: TcpListener,
+    begin: Begin,
+    stop: Rc<Notify>,
+) {
     let mut is_exhausted = false;
     loop {
         let taken = tokio::select! {
@@ -169,20 +222,41 @@ async fn accept(worker: Rc<Worker>, id: ListenerId, socket: TcpListener, stop: R
 }
 
 /// Serves a connection as a task of its own.
-fn begin(worker: &Rc<Worker>, id: ListenerId, stream: TcpStream, client: SocketAddr) {
-    static NUMBERS: AtomicU64 = AtomicU64::new(1);
-    // Fails if the client is gone already.
-    let (Ok(server), Ok(stream)) = (stream.local_addr(), Stream::new(stream)) else {
-        debug!("a connection was gone before it was served");
+type Begin = fn(&Rc<Worker>, ListenerId, TcpStream, SocketAddr);
+
+fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, client: SocketAddr) {
+    let Some((stream, server)) = socket(stream) else {
         return;
     };
-    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let accepted = Accepted {
         stream,
-        peer: Peer::new(client, server, number),
-        listener: id,
+        peer: Peer::new(client, server, connection_number()),
+        listener,
     };
     spawn_local(h1::serve(Rc::clone(worker), accepted));
+}
+
+fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, client: SocketAddr) {
+    let Some((stream, server)) = socket(stream) else {
+        return;
+    };
+    let accepted = stream::Accepted {
+        stream,
+        client,
+        server,
+        number: connection_number(),
+        listener,
+    };
+    spawn_local(stream::serve(Rc::clone(worker), accepted));
+}
+
+/// A connection and our end of it; `None` if the client is gone already.
+fn socket(stream: TcpStream) -> Option<(Stream, SocketAddr)> {
+    if let (Ok(server), Ok(socket)) = (stream.local_addr(), Stream::new(stream)) {
+        return Some((socket, server));
+    }
+    debug!("a connection was gone before it was served");
+    None
 }
 
 /// Closes kept connections that are of no use any more.

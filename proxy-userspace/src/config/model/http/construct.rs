@@ -94,6 +94,7 @@ impl StreamListener {
             proxy_protocol_from: Vec::new(),
             idle_timeout,
             max_connections,
+            responses: None,
             access_log: None,
         }
     }

@@ -4,7 +4,7 @@
 //! there is nothing, and which then say nothing. Where our heads keep less than nginx's, a value
 //! may be missing: the fields of one connection (`$http_connection`) are not in them.
 
-use super::super::{Attempt, End, Record, Side, end};
+use super::super::{Attempt, End, Record, Side, Traffic, end};
 use super::{escape, number};
 use crate::config::log_template::{LogEscape, LogPart, LogTemplate, LogVariable};
 use crate::message::{FieldRef, Fields, Length, Name, RequestHead};
@@ -106,6 +106,10 @@ impl<'r> Line<'_, 'r> {
             V::ServerAddr => number::address(record.server.ip(), self.out),
             V::ServerPort => self.number(record.server.port().into()),
             V::Listener => self.value(Some(record.listener.as_bytes())),
+            V::Protocol => self.plain(match record.traffic {
+                Traffic::Http | Traffic::Tcp => "TCP",
+                Traffic::Udp => "UDP",
+            }),
             V::ServerProtocol => self.of_head(|head| Some(head.version.name().as_bytes())),
             V::Host => self.host(),
             V::Status => number::padded(status(record).into(), 3, self.out),

@@ -1,0 +1,229 @@
+//! Octets from one socket to the other, both ways, until both have ended.
+//!
+//! What comes in small pieces is read and written. A read that fills its buffer says that much
+//! flows, and from then on the kernel moves it from socket to socket through a pipe, until the
+//! sender pauses.
+//!
+//! A direction holds a buffer or a pipe only while octets are in it: what a connection costs on
+//! which nothing moves does not depend on what it has carried. While the receiver takes nothing, nothing
+//! more is read from the sender, so a slow reader holds one of them and slows its sender down.
+
+use crate::net::pipe::Pipe;
+use crate::net::{Buffers, Input, Nanos, Pipes, Stream, Timer};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// The two connections.
+#[derive(Debug)]
+pub(super) struct Pair<'a> {
+    pub(super) client: &'a Stream,
+    pub(super) backend: &'a Stream,
+    pub(super) timer: &'a Timer,
+    /// How long nothing may move.
+    pub(super) idle: Nanos,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Direction {
+    /// What is sent first.
+    pub(super) preamble: Vec<u8>,
+    /// What was read and not yet written.
+    pub(super) input: Input,
+    /// Where octets flow while there are many.
+    pipe: Option<Pipe>,
+    pipes: Pipes,
+    /// Octets of the sender that were written to the receiver.
+    pub(super) octets: u64,
+    /// When the sender's first octet came.
+    pub(super) first_at: Option<Nanos>,
+    /// The sender has ended.
+    is_ended: bool,
+    /// The receiver was told so.
+    is_done: bool,
+}
+
+/// Why it is over before both have ended.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The client's connection failed.
+    Client,
+    /// The backend's did.
+    Backend,
+    /// Nothing has moved for too long.
+    Idle,
+    /// Everything is over.
+    Over,
+}
+
+/// A side of a direction failed.
+enum Failed {
+    From,
+    To,
+}
+
+impl Direction {
+    pub(super) fn new(buffers: &Buffers, pipes: &Pipes) -> Self {
+        Self {
+            preamble: Vec::new(),
+            input: Input::new(buffers.clone()),
+            pipe: None,
+            pipes: pipes.clone(),
+            octets: 0,
+            first_at: None,
+            is_ended: false,
+            is_done: false,
+        }
+    }
+
+    /// Moves what can be moved. Ready once the sender has ended and the receiver knows.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        to: &Stream,
+        moved: &mut bool,
+    ) -> Poll<Result<(), Failed>> {
+        while !self.is_done {
+            if !self.preamble.is_empty() || !self.input.is_empty() {
+                let written = to.poll_write(cx, &self.preamble, self.input.filled());
+                self.took(ready!(written).map_err(|_| Failed::To)?);
+            } else if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
+                let drained = pipe.poll_drain(cx, to);
+                self.octets += ready!(drained).map_err(|_| Failed::To)? as u64;
+            } else if self.is_ended {
+                to.shutdown().map_err(|_| Failed::To)?;
+                self.is_done = true;
+            } else {
+                let read = self.poll_read(cx, from);
+                if read.is_pending() {
+                    self.release();
+                }
+                self.is_ended = ready!(read).map_err(|_| Failed::From)? == 0;
+            }
+            *moved = true;
+        }
+        self.release();
+        Poll::Ready(Ok(()))
+    }
+
+    fn release(&mut self) {
+        self.input.release();
+        self.pipe = None;
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
+        if let Some(pipe) = &mut self.pipe {
+            return pipe.poll_fill(cx, from);
+        }
+        // No buffer before there is something to put into it.
+        ready!(from.poll_readable(cx))?;
+        let room = self.input.room();
+        let whole = room.len();
+        let read = ready!(from.poll_read(cx, room))?;
+        self.input.filled_more(read);
+        if read == whole {
+            // There is more where that came from.
+            self.pipe = self.pipes.take();
+            if self.pipe.is_none() {
+                self.input.grow();
+            }
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    fn took(&mut self, written: usize) {
+        let of_preamble = written.min(self.preamble.len());
+        self.preamble.drain(..of_preamble);
+        if self.preamble.is_empty() {
+            self.preamble = Vec::new();
+        }
+        self.input.consume(written - of_preamble);
+        self.octets += (written - of_preamble) as u64;
+    }
+}
+
+/// Moves octets both ways until both have ended, nothing has moved for too long, or `is_over`,
+/// which is asked whenever the timers wake everybody. `count` is told what has moved, up and down.
+pub(super) async fn both(
+    pair: &Pair<'_>,
+    up: &mut Direction,
+    down: &mut Direction,
+    mut count: impl FnMut(u64, u64),
+    is_over: impl Fn() -> bool,
+) -> Result<(), Broken> {
+    let Pair {
+        client,
+        backend,
+        timer,
+        idle,
+    } = *pair;
+    let (mut client_fails, mut backend_fails) = (Failure::of(client), Failure::of(backend));
+    timer.set(timer.read().saturating_add(idle));
+    poll_fn(|cx| {
+        let mut moved = false;
+        let before = (up.octets, down.octets);
+        let upwards = up.poll(cx, client, backend, &mut moved);
+        let downwards = down.poll(cx, backend, client, &mut moved);
+        if moved {
+            count(up.octets - before.0, down.octets - before.1);
+            let now = timer.read();
+            timer.set(now.saturating_add(idle));
+            if down.octets > 0 && down.first_at.is_none() {
+                down.first_at = Some(now);
+            }
+        }
+        let upwards = upwards.map_err(|failed| match failed {
+            Failed::From => Broken::Client,
+            Failed::To => Broken::Backend,
+        })?;
+        let downwards = downwards.map_err(|failed| match failed {
+            Failed::From => Broken::Backend,
+            Failed::To => Broken::Client,
+        })?;
+        if upwards.is_ready() && downwards.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        // Whoever has ended is not read from any more, and so not heard when it goes altogether.
+        if up.is_ended && client_fails.poll(cx) {
+            return Poll::Ready(Err(Broken::Client));
+        }
+        if down.is_ended && backend_fails.poll(cx) {
+            return Poll::Ready(Err(Broken::Backend));
+        }
+        if is_over() {
+            return Poll::Ready(Err(Broken::Over));
+        }
+        if timer.poll_expired(cx) {
+            return Poll::Ready(Err(Broken::Idle));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits for a connection to fail. Takes memory from the first poll on only: few connections live
+/// long after one side has ended.
+struct Failure<'a> {
+    stream: &'a Stream,
+    waiting: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+}
+
+impl<'a> Failure<'a> {
+    fn of(stream: &'a Stream) -> Self {
+        Self {
+            stream,
+            waiting: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let stream = self.stream;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(stream.failed()));
+        waiting.as_mut().poll(cx).is_ready()
+    }
+}

@@ -1,0 +1,21 @@
+//! TCP and UDP passed on as they are.
+//!
+//! ```text
+//!  accepted ─▶ PROXY header, from trusted senders ─▶ choose ─▶ connect (or choose again)
+//!           ─▶ copy both ways ─▶ count, log                                          [tcp]
+//!
+//!  datagram ─▶ session of its source, or a new one: choose, connect ─▶ send          [udp]
+//!  answer   ─▶ to the source, from the address that it had asked
+//! ```
+//!
+//! A connection or session looks at the snapshot once, when it begins: a reload does not touch
+//! it, not even one that takes its listener away. It ends with its peers, when nothing has moved
+//! for too long, or when a drain's time is over.
+
+mod account;
+mod choose;
+mod copy;
+mod tcp;
+pub mod udp;
+
+pub use tcp::{Accepted, serve};

@@ -1,0 +1,218 @@
+//! A TCP connection, from accepted to ended.
+//!
+//! An end that one side sends is sent on, and the other direction goes on (half-close). A reset is
+//! passed on as a reset, so that nobody takes a part for the whole.
+
+use super::account::{Facts, Outcome, Peers, account};
+use super::choose::{Connected, reach};
+use super::copy::{self, Broken, Direction};
+use crate::config::model::http::ProxyVersion;
+use crate::http::snapshot::{ListenerId, SharedSnapshot};
+use crate::http::streams::StreamPlan;
+use crate::http::worker::Worker;
+use crate::message::{Refusal, RefusedBy};
+use crate::net::proxy_protocol::{self, Origin};
+use crate::net::{Input, Nanos, Stream, Timer};
+use crate::observe::access_log::{End, Phase, Traffic};
+use crate::observe::http::BackendCells;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// How long a trusted sender may take for its PROXY header.
+const HEADER: Nanos = 10_000_000_000;
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub stream: Stream,
+    /// The client's end.
+    pub client: SocketAddr,
+    /// Our end.
+    pub server: SocketAddr,
+    /// Its number, unique in the life of the process.
+    pub number: u64,
+    /// Where it came in.
+    pub listener: ListenerId,
+}
+
+/// Serves a client's connection to its end.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let _counted = worker.count_connection();
+    let snapshot = worker.snapshot();
+    let Some(plan) = snapshot.stream(accepted.listener).cloned() else {
+        return accepted.stream.abort();
+    };
+    let cells = plan.cells.at(worker.index);
+    let Some(_open) = plan.take_place() else {
+        cells.ended(End::QueueFull);
+        return accepted.stream.abort();
+    };
+    cells.connections.add(1);
+    cells.connections_active.add(1);
+    let Accepted { stream, .. } = accepted;
+    let mut peers = Peers {
+        client: accepted.client,
+        server: accepted.server,
+        number: accepted.number,
+        listener: accepted.listener,
+    };
+    let mut facts = Facts::new(worker.clock.read());
+    let begun = begin(&worker, snapshot, &plan, &stream, &mut peers, &mut facts).await;
+    let mut held = None;
+    let (end, phase) = match begun {
+        Ok((connected, directions)) => {
+            let Connected {
+                stream: backend,
+                held: of_backend,
+            } = connected;
+            let cells = held.insert(of_backend).cells.at(worker.index);
+            let pair = (&stream, &backend);
+            let passing = pass_on(&worker, &plan, pair, cells, directions, &mut facts);
+            (passing.await, Phase::Data)
+        }
+        Err(ended) => ended,
+    };
+    if end != End::Complete {
+        stream.abort();
+    }
+    // Its peer learns of the end no later than the log does.
+    drop(stream);
+    cells.connections_active.sub(1);
+    let ended = (end, phase);
+    let service = held.as_ref().map(|held| &**held.lease.service());
+    account(&worker, &plan, &peers, &facts, ended, service, Traffic::Tcp);
+}
+
+/// From the client and to it.
+type Directions = (Direction, Direction);
+
+/// Finds out who the client is, and connects to a backend. The snapshot is given back before
+/// octets are passed on: connections may live long, and it is large.
+async fn begin(
+    worker: &Worker,
+    snapshot: SharedSnapshot,
+    plan: &StreamPlan,
+    client: &Stream,
+    peers: &mut Peers,
+    facts: &mut Facts,
+) -> Result<(Connected, Directions), Outcome> {
+    let timer = worker.timers.timer();
+    let mut up = Direction::new(&worker.buffers, &worker.pipes);
+    let down = Direction::new(&worker.buffers, &worker.pipes);
+    let senders = &plan.settings.proxy_protocol_from;
+    let peer = peers.client.ip().to_canonical();
+    if senders.iter().any(|net| net.contains(&peer))
+        && !read_header(client, peers, &mut up.input, &timer).await
+    {
+        let cells = plan.cells.at(worker.index);
+        cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
+        return Err((End::ClientProtocol, Phase::Request));
+    }
+    let service = snapshot.service(plan.service);
+    let service = service.ok_or((End::NoBackend, Phase::Queue))?;
+    let connected = {
+        let mut reaching = pin!(reach(worker, service, peers.client.ip(), facts, &timer));
+        let mut failed = pin!(client.failed());
+        poll_fn(|cx| match reaching.as_mut().poll(cx) {
+            Poll::Ready(reached) => Poll::Ready(reached),
+            Poll::Pending if failed.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Err((End::ClientClosed, Phase::Connect)))
+            }
+            Poll::Pending if worker.is_over() => Poll::Ready(Err((End::Stopped, Phase::Connect))),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?
+    };
+    let (client, server) = (peers.client, peers.server);
+    match service.settings.send_proxy {
+        None => {}
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, &mut up.preamble),
+        Some(ProxyVersion::V2) => {
+            proxy_protocol::write_v2(client, server, false, &[], false, &mut up.preamble);
+        }
+    }
+    Ok((connected, (up, down)))
+}
+
+/// Passes on until both sides, client and backend, have ended.
+async fn pass_on(
+    worker: &Worker,
+    plan: &StreamPlan,
+    (client, backend): (&Stream, &Stream),
+    cells: &BackendCells,
+    (mut up, mut down): Directions,
+    facts: &mut Facts,
+) -> End {
+    let timer = worker.timers.timer();
+    let flow = plan.flow.at(worker.index);
+    let pair = copy::Pair {
+        client,
+        backend,
+        timer: &timer,
+        idle: plan.idle,
+    };
+    let count = |up: u64, down: u64| {
+        flow.received.add(up);
+        flow.sent.add(down);
+        cells.sent.add(up);
+        cells.received.add(down);
+    };
+    let moved = copy::both(&pair, &mut up, &mut down, count, || worker.is_over()).await;
+    (facts.received, facts.sent) = (up.octets, down.octets);
+    let end = match moved {
+        Ok(()) => End::Complete,
+        Err(Broken::Client) => End::ClientClosed,
+        Err(Broken::Backend) => End::BackendReset,
+        Err(Broken::Idle) => End::ClientTimeout,
+        Err(Broken::Over) => End::Stopped,
+    };
+    if end != End::Complete {
+        backend.abort();
+    }
+    if let Some(last) = facts.attempts.last_mut() {
+        last.total = worker.clock.last().saturating_sub(last.began);
+        last.first = down.first_at.map(|at| at.saturating_sub(last.began));
+        (last.sent, last.received) = (up.octets, down.octets);
+        last.end = end;
+    }
+    end
+}
+
+/// Reads the PROXY header that the sender must send. What follows it stays in `input`.
+async fn read_header(stream: &Stream, peers: &mut Peers, input: &mut Input, timer: &Timer) -> bool {
+    timer.set(timer.read().saturating_add(HEADER));
+    let origin = poll_fn(|cx| {
+        loop {
+            match proxy_protocol::parse(input.filled()) {
+                Ok(Some((header, consumed))) => {
+                    let origin = header.origin;
+                    input.consume(consumed);
+                    return Poll::Ready(Some(origin));
+                }
+                Ok(None) if input.filled().len() < proxy_protocol::MAX_LENGTH => {}
+                Ok(None) | Err(_) => return Poll::Ready(None),
+            }
+            match stream.poll_read(cx, input.room()) {
+                Poll::Ready(Ok(read @ 1..)) => input.filled_more(read),
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(None),
+                Poll::Pending => {
+                    input.release();
+                    return Poll::Pending;
+                }
+            }
+        }
+    });
+    match origin.await {
+        Some(Origin::Client { client, server, .. }) => {
+            (peers.client, peers.server) = (client, server);
+            true
+        }
+        Some(Origin::Local | Origin::Unknown) => true,
+        None => false,
+    }
+}

@@ -1,0 +1,464 @@
+//! One source's datagrams.
+
+use super::{Key, Socket, connection_number};
+use crate::balance::l7::{ServiceState, Tried, Unavailable};
+use crate::config::model::http::ProxyVersion;
+use crate::http::listening::OpenConnection;
+use crate::http::streams::StreamPlan;
+use crate::http::worker::{Counted, Worker};
+use crate::net::datagram::{Datagrams, Inbox, Way};
+use crate::net::{Nanos, Timer, proxy_protocol};
+use crate::observe::access_log::{End, Phase, Traffic};
+use crate::observe::http::{ConnectFailure, DatagramDrop, RetryReason, Series, ServiceCells};
+use crate::stream::account::{Attempted, Facts, Outcome, Peers, account};
+use crate::stream::choose::{self, Held};
+use crate::upstream::pool::Place;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Octets of the longest datagram that is kept until it is answered: questions fit, streams of
+/// media gain nothing by it.
+const LONGEST_KEPT: usize = 1500;
+
+/// One source's datagrams.
+#[derive(Debug)]
+pub(super) struct Session {
+    key: Key,
+    peers: Peers,
+    plan: Arc<StreamPlan>,
+    /// The way of the answers.
+    way: Way,
+    timer: Timer,
+    service: Arc<ServiceState>,
+    service_cells: Arc<Series<ServiceCells>>,
+    send_proxy: Option<ProxyVersion>,
+    link: RefCell<Link>,
+    tried: Cell<Tried>,
+    facts: RefCell<Facts>,
+    /// The first datagram, until there is an answer.
+    kept: RefCell<Option<Box<[u8]>>>,
+    asked: Cell<u64>,
+    answered: Cell<u64>,
+    end: Cell<Option<Outcome>>,
+    waker: RefCell<Option<Waker>>,
+    _open: OpenConnection,
+    _counted: Counted,
+}
+
+/// The backend that a session has.
+#[derive(Debug)]
+struct Link {
+    socket: Datagrams,
+    held: Held,
+    /// The PROXY header that each datagram is sent with: any one of them may be lost.
+    header: Vec<u8>,
+}
+
+impl Session {
+    /// A session of a source that has none, with a backend.
+    pub(super) fn begin(socket: &Socket, key: Key, now: Nanos) -> Result<Self, DatagramDrop> {
+        let worker = &socket.worker;
+        let snapshot = worker.snapshot();
+        let plan = snapshot.stream(socket.listener);
+        let plan = plan.ok_or(DatagramDrop::Draining)?;
+        let open = plan.take_place().ok_or(DatagramDrop::TableFull)?;
+        let service = snapshot.service(plan.service);
+        let service = service.ok_or(DatagramDrop::NoBackend)?;
+        let local = key.local.map_or(socket.address.ip(), |local| local.ip());
+        let peers = Peers {
+            client: key.source,
+            server: SocketAddr::new(local, socket.address.port()),
+            number: connection_number(),
+            listener: socket.listener,
+        };
+        let (mut tried, mut facts) = (Tried::default(), Facts::new(now));
+        let send_proxy = service.settings.send_proxy;
+        let chosen = Choice {
+            worker,
+            service: &service.state,
+            peers: &peers,
+            send_proxy,
+        };
+        let link = chosen.link(&mut tried, &mut facts)?;
+        let cells = plan.cells.at(worker.index);
+        cells.connections.add(1);
+        cells.connections_active.add(1);
+        Ok(Self {
+            key,
+            peers,
+            way: Way::new(key.source, key.local),
+            timer: worker.timers.timer(),
+            service: Arc::clone(&service.state),
+            service_cells: Arc::clone(&service.cells),
+            send_proxy,
+            link: RefCell::new(link),
+            tried: Cell::new(tried),
+            facts: RefCell::new(facts),
+            kept: RefCell::default(),
+            asked: Cell::new(0),
+            answered: Cell::new(0),
+            end: Cell::new(None),
+            waker: RefCell::default(),
+            _open: open,
+            _counted: worker.count_connection(),
+            plan: Arc::clone(plan),
+        })
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.end.get().is_some()
+    }
+
+    /// Passes answers on until the session ends, which is then counted and logged.
+    pub(super) async fn run(self: Rc<Self>, socket: &Socket) {
+        let ended = poll_fn(|cx| self.poll(cx, socket)).await;
+        socket.forget(&self);
+        let worker = &socket.worker;
+        self.plan.cells.at(worker.index).connections_active.sub(1);
+        let facts = &mut *self.facts.borrow_mut();
+        if let Some(last) = facts.attempts.last_mut() {
+            last.total = worker.clock.last().saturating_sub(last.began);
+        }
+        let (plan, peers, service) = (&self.plan, &self.peers, Some(&*self.service));
+        account(worker, plan, peers, facts, ended, service, Traffic::Udp);
+    }
+
+    /// Lets the session end soon, for its listener does.
+    pub(super) fn hurry(&self, socket: &Socket) {
+        self.timer.set_after(socket.idle(self.plan.idle));
+    }
+
+    /// Passes datagrams of the inbox on to the backend.
+    pub(super) fn forward(
+        &self,
+        socket: &Socket,
+        inbox: &Inbox,
+        datagrams: Range<usize>,
+        now: Nanos,
+    ) {
+        self.timer
+            .set(now.saturating_add(socket.idle(self.plan.idle)));
+        self.asked.set(self.asked.get() + datagrams.len() as u64);
+        self.keep(inbox.datagram(datagrams.start));
+        let octets = datagrams.clone().map(|index| inbox.datagram(index).len());
+        self.facts.borrow_mut().received += octets.sum::<usize>() as u64;
+        let Range { mut start, end } = datagrams;
+        while start < end && !self.is_ended() {
+            let sent = {
+                let link = self.link.borrow();
+                let rest = (start..end).map(|index| inbox.datagram(index));
+                let mut outbox = socket.outbox.borrow_mut();
+                outbox.send(&link.socket, None, &link.header, rest)
+            };
+            match sent {
+                Ok(sent) => {
+                    let sent = start..start + sent.max(1);
+                    start = sent.end;
+                    self.count_sent(socket, sent.map(|index| inbox.datagram(index).len()).sum());
+                }
+                Err(error) => match Trouble::of(&error) {
+                    Trouble::Congested => {
+                        return socket.dropped(DatagramDrop::Congested, end - start);
+                    }
+                    Trouble::Backend => self.refused(socket, &error),
+                    Trouble::Datagram(why) => {
+                        socket.dropped(why, 1);
+                        start += 1;
+                    }
+                },
+            }
+        }
+        socket.dropped(DatagramDrop::Refused, end - start);
+    }
+
+    /// Keeps the first datagram for another backend, if there may be one.
+    fn keep(&self, datagram: &[u8]) {
+        let is_first = self.answered.get() == 0 && self.kept.borrow().is_none();
+        if is_first && datagram.len() <= LONGEST_KEPT {
+            *self.kept.borrow_mut() = Some(datagram.into());
+        }
+    }
+
+    fn count_sent(&self, socket: &Socket, octets: usize) {
+        let link = self.link.borrow();
+        let cells = link.held.cells.at(socket.worker.index);
+        cells.sent.add(octets as u64);
+        if let Some(last) = self.facts.borrow_mut().attempts.last_mut() {
+            last.sent += octets as u64;
+        }
+    }
+
+    /// The network says that nobody listens at the backend. It is that backend's failure, and the
+    /// session goes on with another one, if there is one.
+    fn refused(&self, socket: &Socket, error: &io::Error) {
+        let worker = &socket.worker;
+        let failure = choose::failure(error);
+        {
+            let link = self.link.borrow();
+            let backend = link.held.lease.backend();
+            worker.count_backend(self.service.name(), backend, |cells| {
+                cells.connect_failed(failure);
+            });
+            backend.latency().observe_failure(worker.clock.last());
+        }
+        let facts = &mut *self.facts.borrow_mut();
+        if let Some(last) = facts.attempts.last_mut() {
+            last.end = End::ConnectFailed;
+            last.total = worker.clock.last().saturating_sub(last.began);
+        }
+        let chosen = Choice {
+            worker,
+            service: &self.service,
+            peers: &self.peers,
+            send_proxy: self.send_proxy,
+        };
+        let mut tried = self.tried.get();
+        let next = if (tried.count() as usize) < Tried::CAPACITY {
+            chosen.link(&mut tried, facts)
+        } else {
+            Err(DatagramDrop::Refused)
+        };
+        self.tried.set(tried);
+        match next {
+            Ok(link) => {
+                self.service_cells
+                    .at(worker.index)
+                    .retried(RetryReason::Connect);
+                if let Some(kept) = &*self.kept.borrow() {
+                    let mut outbox = socket.outbox.borrow_mut();
+                    let again = std::iter::once(&**kept);
+                    // Should this backend refuse as well, it will be told in the same way.
+                    let _ = outbox.send(&link.socket, None, &link.header, again);
+                }
+                self.link.replace(link);
+            }
+            Err(_) => self.end.set(Some((End::ConnectFailed, Phase::Connect))),
+        }
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>, socket: &Socket) -> Poll<Outcome> {
+        loop {
+            if let Some(end) = self.end.get() {
+                return Poll::Ready(end);
+            }
+            let received = {
+                let link = self.link.borrow();
+                let mut inbox = socket.inbox.borrow_mut();
+                match link.socket.poll_receive(cx, &mut inbox) {
+                    Poll::Ready(received) => received,
+                    Poll::Pending => match link.socket.poll_error(cx) {
+                        Poll::Ready(error) => Err(error),
+                        Poll::Pending => break,
+                    },
+                }
+            };
+            match received {
+                Ok(_) => self.answer(socket),
+                Err(error) => self.refused(socket, &error),
+            }
+        }
+        if socket.worker.is_over() {
+            return Poll::Ready((End::Stopped, Phase::Data));
+        }
+        if self.timer.poll_expired(cx) {
+            return Poll::Ready((End::Complete, Phase::Data));
+        }
+        match &mut *self.waker.borrow_mut() {
+            Some(known) => known.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Passes the datagrams of the inbox on to the source.
+    fn answer(&self, socket: &Socket) {
+        let (worker, inbox) = (&socket.worker, socket.inbox.borrow());
+        let now = worker.clock.read();
+        self.timer
+            .set(now.saturating_add(socket.idle(self.plan.idle)));
+        *self.kept.borrow_mut() = None;
+        let octets = (0..inbox.len()).map(|index| inbox.datagram(index).len());
+        let octets = octets.sum::<usize>() as u64;
+        let mut start = 0;
+        let mut sent_octets = 0;
+        while start < inbox.len() {
+            let rest = (start..inbox.len()).map(|index| inbox.datagram(index));
+            let mut outbox = socket.outbox.borrow_mut();
+            match outbox.send(&socket.datagrams, Some(&self.way), b"", rest) {
+                Ok(sent) => {
+                    let end = start + sent.max(1);
+                    let sent = (start..end).map(|index| inbox.datagram(index).len());
+                    sent_octets += sent.sum::<usize>() as u64;
+                    start = end;
+                }
+                Err(error) => match Trouble::of(&error) {
+                    Trouble::Congested => {
+                        socket.dropped(DatagramDrop::Congested, inbox.len() - start);
+                        break;
+                    }
+                    Trouble::Backend => {
+                        socket.dropped(DatagramDrop::Unreachable, 1);
+                        start += 1;
+                    }
+                    Trouble::Datagram(why) => {
+                        socket.dropped(why, 1);
+                        start += 1;
+                    }
+                },
+            }
+        }
+        self.count_answers(socket, inbox.len(), octets, sent_octets, now);
+    }
+
+    fn count_answers(
+        &self,
+        socket: &Socket,
+        datagrams: usize,
+        received: u64,
+        sent: u64,
+        now: Nanos,
+    ) {
+        let index = socket.worker.index;
+        let cells = socket.flow.at(index);
+        cells.sent.add(sent);
+        cells.datagrams_sent.add(datagrams as u64);
+        self.link
+            .borrow()
+            .held
+            .cells
+            .at(index)
+            .received
+            .add(received);
+        let facts = &mut *self.facts.borrow_mut();
+        facts.sent += sent;
+        if let Some(last) = facts.attempts.last_mut() {
+            last.received += received;
+            last.first.get_or_insert(now.saturating_sub(last.began));
+        }
+        self.answered.set(self.answered.get() + datagrams as u64);
+        let expected = self.plan.settings.responses.map(u64::from);
+        let is_all = |expected| self.answered.get() >= self.asked.get().saturating_mul(expected);
+        if expected.is_some_and(is_all) {
+            self.end.set(Some((End::Complete, Phase::Data)));
+        }
+    }
+}
+
+/// Who is to get a session, and what of.
+struct Choice<'a> {
+    worker: &'a Worker,
+    service: &'a Arc<ServiceState>,
+    peers: &'a Peers,
+    send_proxy: Option<ProxyVersion>,
+}
+
+impl Choice<'_> {
+    /// Chooses a backend that has not been tried, and makes a socket for it.
+    fn link(&self, tried: &mut Tried, facts: &mut Facts) -> Result<Link, DatagramDrop> {
+        let (worker, client) = (self.worker, self.peers.client);
+        let ask = choose::ask(worker, self.service, client.ip(), tried);
+        let lease = self.service.lease(&ask).map_err(|error| match error {
+            Unavailable::Busy => DatagramDrop::Busy,
+            Unavailable::Tried | Unavailable::NoBackend => DatagramDrop::NoBackend,
+        })?;
+        let backend = Arc::clone(lease.backend());
+        tried.add(backend.slot());
+        let limit = match backend.limit() {
+            u32::MAX => 0,
+            limit => limit,
+        };
+        let place = Place::new(&backend, limit).ok_or(DatagramDrop::Busy)?;
+        let began = worker.clock.last();
+        let mut attempted = Attempted::new(&backend, began);
+        let connected = Datagrams::connect(backend.address());
+        let name = self.service.name();
+        let socket = connected.map_err(|error| {
+            let is_ours = is_exhaustion(&error);
+            let reason = if is_ours {
+                ConnectFailure::Local
+            } else {
+                choose::failure(&error)
+            };
+            worker.count_backend(name, &backend, |cells| cells.connect_failed(reason));
+            if is_ours {
+                DatagramDrop::Exhausted
+            } else {
+                DatagramDrop::Unreachable
+            }
+        })?;
+        worker.count_backend(name, &backend, |cells| {
+            cells.connects.observe(Duration::ZERO);
+        });
+        attempted.connect = Some(0);
+        facts.attempts.push(attempted);
+        let mut header = Vec::new();
+        if self.send_proxy.is_some() {
+            let server = self.peers.server;
+            proxy_protocol::write_v2(client, server, true, &[], false, &mut header);
+        }
+        Ok(Link {
+            socket,
+            held: Held::new(worker, lease, place),
+            header,
+        })
+    }
+}
+
+/// What an error of a socket is about.
+enum Trouble {
+    /// There is no room just now.
+    Congested,
+    /// The peer, or the way there.
+    Backend,
+    /// This datagram.
+    Datagram(DatagramDrop),
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Self::Congested,
+            Some(
+                libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EPROTO,
+            ) => Self::Backend,
+            Some(libc::EMSGSIZE) => Self::Datagram(DatagramDrop::TooLarge),
+            _ => Self::Datagram(DatagramDrop::Failed),
+        }
+    }
+}
+
+/// True if this host lacks something: `EAGAIN` is what it says when it has no port left.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EADDRINUSE
+                | libc::EAGAIN
+        )
+    )
+}
