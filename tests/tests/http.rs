@@ -19,6 +19,8 @@ mod h2_clients;
 mod h2_hostile;
 #[path = "http/h2_support.rs"]
 mod h2_support;
+#[path = "http/headers.rs"]
+mod headers;
 #[path = "http/limits.rs"]
 mod limits;
 #[path = "http/messages.rs"]
@@ -27,5 +29,7 @@ mod messages;
 mod peers;
 #[path = "http/services.rs"]
 mod services;
+#[path = "http/traces.rs"]
+mod traces;
 #[path = "http/tunnels.rs"]
 mod tunnels;

@@ -12,9 +12,9 @@ mod fault;
 mod fields;
 mod registry;
 
+pub use fields::secure;
 pub use registry::{AnyFilter, AnyState};
 
-use crate::config::model::Config;
 use crate::config::model::http::Route;
 use crate::message::{RequestHead, ResponseHead};
 use std::net::IpAddr;
@@ -69,12 +69,20 @@ pub struct Chain {
 #[derive(Debug, Default)]
 pub struct States(Vec<AnyState>);
 
+impl States {
+    /// True if a filter held the request back on purpose.
+    pub fn is_held_back(&self) -> bool {
+        let is_fault = |state: &AnyState| matches!(state, AnyState::Fault(met) if met.delay);
+        self.0.iter().any(is_fault)
+    }
+}
+
 impl Chain {
     /// The built-in filters that a route asks for. Those that may end a request come first.
-    pub fn of_route(route: &Route, config: &Config) -> Self {
+    pub fn of_route(route: &Route) -> Self {
         let mut filters = Vec::new();
         filters.extend(fault::Fault::of_route(route).map(AnyFilter::from));
-        filters.extend(fields::FieldEdits::of_route(route, config).map(AnyFilter::from));
+        filters.extend(fields::FieldEdits::of_route(route).map(AnyFilter::from));
         Self { filters }
     }
 

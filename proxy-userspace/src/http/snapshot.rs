@@ -5,25 +5,29 @@
 //! longer than a configuration (counts and health of backends, series, log files) is held by
 //! reference and handed from one snapshot to the next.
 
+mod kept;
+
+pub use kept::{Kept, OpenConnection};
+
 use super::exchange::respond::Fixed;
 use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
 use crate::config::model::Config;
 use crate::config::model::http::{
     AccessLog, Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
 };
+use crate::config::model::tracing::{Propagation, Tracing};
 use crate::files::Site;
 use crate::filter::Chain;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
-use crate::observe::access_log::{Format, Sink, Writer};
-use crate::observe::http::{ListenerCells, ProxyMetrics, RouteCells, Series, ServiceCells};
+use crate::observe::access_log::{Format, Sink};
+use crate::observe::http::{ListenerCells, RouteCells, Series, ServiceCells};
+use crate::observe::trace::{Form, Forms};
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use tokio::sync::Notify;
 
 /// A listener's number: the same in all snapshots of a process that have a listener of this name
 /// at this address.
@@ -42,6 +46,16 @@ pub struct Snapshot {
     routes: Vec<RoutePlan>,
     services: Vec<ServicePlan>,
     registry: Registry,
+    tracing: Option<TracePlan>,
+}
+
+/// Traces, where there are any.
+#[derive(Debug)]
+pub struct TracePlan {
+    /// As configured.
+    pub settings: Arc<Tracing>,
+    /// Forms in which backends are told.
+    pub forms: Forms,
 }
 
 /// A configuration cannot be compiled.
@@ -70,23 +84,6 @@ pub enum CompileError {
     Invalid(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// What outlives a snapshot.
-#[derive(Debug)]
-pub struct Kept {
-    /// The series that are counted in.
-    pub metrics: Arc<ProxyMetrics>,
-    /// Who writes access logs.
-    pub logs: Arc<Writer>,
-    /// See [`crate::upstream::pool::Pools::wanted`].
-    pub wanted: Arc<Notify>,
-    /// Open connections, by [`ListenerId`].
-    open: Vec<Arc<AtomicU32>>,
-    /// Listeners by name and address.
-    ids: HashMap<(String, std::net::SocketAddr), ListenerId>,
-    /// Key of cookies.
-    secret: u64,
-}
-
 /// A listener.
 #[derive(Debug)]
 pub struct ListenerPlan {
@@ -100,21 +97,11 @@ pub struct ListenerPlan {
     pub unrouted: Arc<Series<RouteCells>>,
     /// Where requests are logged.
     pub log: Option<LogPlan>,
-    /// Open connections, of all workers.
-    open: Arc<AtomicU32>,
+    /// Open connections, of all workers: at this listener, and at all.
+    open: kept::Opened,
     router: Router,
     /// Its routes, and what is counted of each at this listener.
     routes: Vec<(usize, Arc<Series<RouteCells>>)>,
-}
-
-/// A connection that is counted as open as long as this lives.
-#[derive(Debug)]
-pub struct OpenConnection(Arc<AtomicU32>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Where and how requests are logged.
@@ -206,31 +193,6 @@ pub struct UpstreamLimits {
     pub keepalive: Nanos,
 }
 
-impl Kept {
-    /// For a process whose workers count in `metrics`. `secret` keys the cookies.
-    pub fn new(metrics: Arc<ProxyMetrics>, logs: Arc<Writer>, secret: u64) -> Self {
-        Self {
-            metrics,
-            logs,
-            wanted: Arc::default(),
-            open: Vec::new(),
-            ids: HashMap::new(),
-            secret,
-        }
-    }
-
-    /// The number of a listener.
-    pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
-        let next = self.ids.len();
-        let key = (listener.name.clone(), listener.address);
-        let id = *self.ids.entry(key).or_insert(next);
-        if self.open.len() <= id {
-            self.open.resize_with(id + 1, Arc::default);
-        }
-        id
-    }
-}
-
 impl Snapshot {
     /// Compiles a configuration. `old` is the snapshot that it replaces; nothing of it changes
     /// until [`Snapshot::activate`].
@@ -264,7 +226,7 @@ impl Snapshot {
             .collect();
         let routes = config.routes.iter();
         let routes: Vec<RoutePlan> = routes
-            .map(|route| RoutePlan::new(route, config, &by_name))
+            .map(|route| RoutePlan::new(route, &by_name))
             .collect::<Result<_, _>>()?;
         let mut listeners = Vec::new();
         for listener in &config.http_listeners {
@@ -279,6 +241,7 @@ impl Snapshot {
             routes,
             services,
             registry,
+            tracing: config.tracing.as_ref().map(TracePlan::new),
         })
     }
 
@@ -297,6 +260,12 @@ impl Snapshot {
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
         let all = self.listeners.iter().enumerate();
         all.filter_map(|(id, listener)| Some((id, listener.as_ref()?)))
+    }
+
+    /// Traces; `None` if nobody collects any.
+    #[inline]
+    pub fn tracing(&self) -> Option<&TracePlan> {
+        self.tracing.as_ref()
     }
 
     /// A route.
@@ -363,6 +332,20 @@ fn invalid(error: impl Error + Send + Sync + 'static) -> CompileError {
     CompileError::Invalid(Box::new(error))
 }
 
+impl TracePlan {
+    fn new(settings: &Tracing) -> Self {
+        let forms = settings.propagation.iter().map(|form| match form {
+            Propagation::W3c => Form::W3c,
+            Propagation::B3 => Form::B3Single,
+            Propagation::B3Multi => Form::B3Multi,
+        });
+        Self {
+            forms: forms.collect(),
+            settings: Arc::new(settings.clone()),
+        }
+    }
+}
+
 impl ListenerPlan {
     fn new(
         listener: &HttpListener,
@@ -387,7 +370,7 @@ impl ListenerPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
-            open: Arc::clone(&kept.open[id]),
+            open: kept.opened(id),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,
             routes: own
                 .map(|(index, route)| (index, kept.metrics.route(&listener.name, &route.name)))
@@ -398,10 +381,14 @@ impl ListenerPlan {
 
     /// A place for one more connection, unless there are as many as may be.
     pub fn take_place(&self) -> Option<OpenConnection> {
-        let place = OpenConnection(Arc::clone(&self.open));
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let (place, before) = self.open.add();
         let most = self.settings.limits.connections;
         (most == 0 || before < most).then_some(place)
+    }
+
+    /// Open connections of this listener, and of all.
+    pub fn open_connections(&self) -> [u32; 2] {
+        self.open.counts()
     }
 
     /// What is counted of a route's requests at this listener.
@@ -423,11 +410,7 @@ impl ListenerPlan {
 }
 
 impl RoutePlan {
-    fn new(
-        route: &Route,
-        config: &Config,
-        services: &HashMap<&str, usize>,
-    ) -> Result<Self, CompileError> {
+    fn new(route: &Route, services: &HashMap<&str, usize>) -> Result<Self, CompileError> {
         let rewrite = |path: &Option<_>| {
             let compiled = path.as_ref().map(CompiledRewrite::new).transpose();
             compiled.map_err(invalid)
@@ -461,7 +444,7 @@ impl RoutePlan {
         };
         Ok(Self {
             action,
-            filters: Chain::of_route(route, config),
+            filters: Chain::of_route(route),
             path: rewrite(&route.rewrite.path)?,
             timeout: route.timeout.map_or(u64::MAX, nanos),
             settings: route.clone(),

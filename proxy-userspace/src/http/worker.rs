@@ -9,6 +9,7 @@ use crate::net::{Buffers, Clock, Nanos, Timers};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
 use crate::observe::http::{BackendCells, ProxyMetrics, Series};
+use crate::observe::trace::SpanQueue;
 use crate::upstream::pool::Pools;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,6 +36,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Its connections to backends.
     pub pools: Pools,
+    /// Who exports spans.
+    pub spans: SpanQueue,
     snapshot: RefCell<SharedSnapshot>,
     #[expect(
         clippy::vec_box,
@@ -70,6 +73,7 @@ impl Worker {
         snapshot: Arc<Snapshot>,
         metrics: Arc<ProxyMetrics>,
         logs: Arc<Writer>,
+        spans: SpanQueue,
         wanted: Arc<Notify>,
         seed: u64,
     ) -> Self {
@@ -81,6 +85,7 @@ impl Worker {
             clock,
             buffers: Buffers::default(),
             pools: Pools::new(wanted),
+            spans,
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: RefCell::default(),
             random: Cell::new(seed),

@@ -77,15 +77,7 @@ fn unserved(config: &Config) -> Vec<String> {
             "listener `{name}`: `kind: {protocol}` is not served yet; remove it, or use `kind: l4`"
         )
     });
-    let traced = config.http_listeners.iter();
-    let traced = traced.filter(|listener| listener.trace_share > 0.0);
-    let traced = traced.map(|listener| {
-        let name = &listener.name;
-        format!(
-            "listener `{name}`: `trace_share` is not 0, and traces are not exported yet; remove it"
-        )
-    });
-    streams.chain(traced).collect()
+    streams.collect()
 }
 
 /// A refusal with every fault on a line of its own.
@@ -138,12 +130,11 @@ mod tests {
 listeners:
   - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app}
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app}
-  - {name: web, kind: http, address: 0.0.0.0, port: 80, service: app, trace_share: 1%}
 services: [{name: app, backends: [10.0.0.1:5432]}]";
         std::fs::write(&path, text).expect("writes");
-        let refusal = FileSource::new(&path).load().expect_err("three of them");
-        assert_eq!(refusal.details.len(), 3, "{refusal}");
-        for (detail, word) in refusal.details.iter().zip(["`db`", "`dns`", "trace_share"]) {
+        let refusal = FileSource::new(&path).load().expect_err("two of them");
+        assert_eq!(refusal.details.len(), 2, "{refusal}");
+        for (detail, word) in refusal.details.iter().zip(["`db`", "`dns`"]) {
             assert!(detail.contains(word), "{detail}");
         }
     }
