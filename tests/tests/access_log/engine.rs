@@ -100,7 +100,7 @@ impl Origin {
 
 /// The engine, logging to a file.
 struct Engine {
-    _workers: Workers,
+    workers: Workers,
     address: SocketAddr,
 }
 
@@ -108,6 +108,16 @@ impl Engine {
     /// Listener `in`, service `web` with the backend `w1`; `/dead` and `/empty` are services of
     /// these names, `/sticky` keeps clients by a cookie.
     fn start(origin: u16, log: &Path, format: LogFormat) -> Result<Self> {
+        Self::with(origin, log, format, |_| {})
+    }
+
+    /// As [`Engine::start`], after a change of each service.
+    fn with(
+        origin: u16,
+        log: &Path,
+        format: LogFormat,
+        edit: impl Fn(&mut Service),
+    ) -> Result<Self> {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut listener = HttpListener::new("in", listen);
         listener.timeouts.head = LIMIT;
@@ -139,6 +149,7 @@ impl Engine {
             if name == "sticky" {
                 service.upstream.sticky_cookie = Some(StickyCookie::new("SRV"));
             }
+            edit(&mut service);
             config.services.push(service);
             if name != "web" {
                 let mut route = Route::catch_all(name, "in", Action::service(name));
@@ -148,10 +159,7 @@ impl Engine {
         }
         let workers = Workers::start(&config)?;
         let address = workers.listeners().next().context("it listens")?;
-        Ok(Self {
-            _workers: workers,
-            address,
-        })
+        Ok(Self { workers, address })
     }
 }
 
@@ -264,8 +272,106 @@ fn story(line: &[u8]) -> Result<String> {
     let timers = timers.join("/");
     story.push(&timers);
     story.push(words[5]);
-    story.extend(&words[7..]);
+    story.extend(&words[7..10]);
+    // How many connections there are besides depends on how soon the last ones were taken down.
+    let (_, counts) = words[10].split_once('/').context("counts")?;
+    let (_, counts) = counts.split_once('/').context("counts")?;
+    story.push(counts);
+    story.extend(&words[11..]);
     Ok(story.join(" "))
+}
+
+#[test]
+fn connections_that_are_open_are_counted_as_haproxy_counts_them() -> Result<()> {
+    let Some(program) = program("haproxy", "haproxy")? else {
+        return Ok(());
+    };
+    let folder = TempDir::new()?;
+    let (origin, port) = (Origin::start()?, free_port()?);
+    let _process = haproxy(&program, folder.path(), [port, free_port()?], origin.port)?;
+    let log = folder.path().join("ours");
+    let engine = Engine::start(origin.port, &log, LogFormat::Haproxy)?;
+    let theirs = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    for (address, log) in [
+        (theirs, &folder.path().join("stdout")),
+        (engine.address, &log),
+    ] {
+        let mut open = Vec::new();
+        for index in 0..3 {
+            let mut stream = connect(address)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+            read_answer(&mut stream, &mut Vec::new())?;
+            open.push(stream);
+            let line = String::from_utf8(line_of(log, index)?)?;
+            let expected = format!(" ---- {n}/{n}/0/0/0 0/0 \"GET / ", n = index + 1);
+            ensure!(line.contains(&expected), "not {expected}: {line}");
+        }
+    }
+    Ok(())
+}
+
+/// HAProxy's `srv_queue/backend_queue`: how many were before this one, for a backend that it must
+/// have, and for any.
+#[test]
+fn places_in_the_queue_are_told() -> Result<()> {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Arc::new(std::sync::Mutex::new(gone));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let gone = std::sync::Arc::clone(&gone);
+            thread::spawn(move || {
+                while matches!(stream.read(&mut [0; 8192]), Ok(1..)) {
+                    let _ = gone.lock().map(|gone| gone.recv());
+                    let _ = stream.write_all(ANSWER);
+                }
+            });
+        }
+    });
+    let folder = TempDir::new()?;
+    let log = folder.path().join("log");
+    let engine = Engine::with(port, &log, LogFormat::Haproxy, |service| {
+        service.upstream.max_connections = 1;
+        service.upstream.queue = 10;
+    })?;
+    let waiting = || {
+        let snapshot = engine.workers.snapshot();
+        let services = snapshot.services().iter();
+        services.map(|service| service.state.waiting()).sum::<u32>()
+    };
+    let mut clients = Vec::new();
+    for ahead in 0..3_u32 {
+        let mut stream = connect(engine.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&get("/", ""))?;
+        clients.push(stream);
+        match ahead {
+            0 => until("it is with the backend", || {
+                let snapshot = engine.workers.snapshot();
+                Ok(snapshot
+                    .services()
+                    .iter()
+                    .any(|it| it.state.selection().in_flight() == 1))
+            })?,
+            _ => until("it waits", || Ok(waiting() == ahead))?,
+        }
+    }
+    for _ in 0..3 {
+        go.send(())?;
+    }
+    for (index, (mut stream, queues)) in clients.into_iter().zip(["0/0", "0/0", "0/1"]).enumerate()
+    {
+        stream.read_to_end(&mut Vec::new())?;
+        let line = String::from_utf8(line_of(&log, index)?)?;
+        ensure!(
+            line.contains(&format!(" {queues} \"GET / ")),
+            "not {queues}: {line}"
+        );
+    }
+    Ok(())
 }
 
 #[test]
@@ -517,7 +623,7 @@ fn a_log_that_cannot_be_written_costs_no_request() -> Result<()> {
     let held = fs::OpenOptions::new().read(true).write(true).open(&pipe)?;
     for (path, is_slow) in [(&*pipe, true), (Path::new("/dev/full"), false)] {
         let engine = Engine::start(origin.port, path, LogFormat::Json)?;
-        let counters = std::sync::Arc::clone(engine._workers.log_counters());
+        let counters = std::sync::Arc::clone(engine.workers.log_counters());
         // Refused at once, and logged with a long line each.
         let line = "x".repeat(1000);
         let request = format!("GET /empty HTTP/1.1\r\nHost: a\r\nUser-Agent: {line}\r\n\r\n");

@@ -3,6 +3,7 @@
 use super::fields::{field_value, is_token, not_empty};
 use super::{Judged, elements, need, time};
 use crate::config::decode::{Field, Pairs};
+use crate::config::defaults::http as defaults;
 use crate::config::fault::Code;
 use crate::config::file::listener::Listener;
 use crate::config::file::scalar::Text;
@@ -26,8 +27,9 @@ pub(super) fn tracing(report: &Report<'_>, field: &Field<file::Tracing>) -> Opti
     let service_name = not_empty(report, &keys.service_name, "a name");
     let attributes = attributes(report, &keys.attributes);
     let headers = headers(report, &keys.headers);
+    let timeout = time(report, &keys.timeout, defaults::TRACE_TIMEOUT);
     let mut tracing = Tracing::to(endpoint?.value.0.clone());
-    tracing.timeout = time(report, &keys.timeout, tracing.timeout);
+    tracing.timeout = timeout;
     tracing.attributes = attributes;
     tracing.headers = headers;
     if let Some(name) = service_name {
