@@ -4,6 +4,8 @@
 //! What a client cannot know (when the peer logged, how long it thought that things took) is taken
 //! from the peer's own log; everything else comes from what was sent and received.
 
+#[path = "access_log/engine.rs"]
+mod engine;
 #[path = "access_log/haproxy.rs"]
 mod haproxy;
 #[path = "access_log/nginx.rs"]

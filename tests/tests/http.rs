@@ -23,6 +23,8 @@ mod h2_clients;
 mod h2_hostile;
 #[path = "http/h2_support.rs"]
 mod h2_support;
+#[path = "http/headers.rs"]
+mod headers;
 #[path = "http/limits.rs"]
 mod limits;
 #[path = "http/messages.rs"]
@@ -35,5 +37,7 @@ mod services;
 mod stream_peers;
 #[path = "http/streams.rs"]
 mod streams;
+#[path = "http/traces.rs"]
+mod traces;
 #[path = "http/tunnels.rs"]
 mod tunnels;

@@ -32,7 +32,7 @@ pub enum Change {
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The section `l4`, `workers`, `admin` or `guard`.
+    /// The section `l4`, `workers`, `admin`, `guard` or `tracing`.
     Section(&'static str),
     /// An interface.
     Interface(String),
@@ -120,7 +120,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     let (old, new) = (effective(old), effective(new));
     let mut changes = Vec::new();
-    for section in ["l4", "workers", "admin", "guard"] {
+    for section in ["l4", "workers", "admin", "guard", "tracing"] {
         settings(
             &Subject::Section(section),
             &old[section],
@@ -217,6 +217,10 @@ fn settings(
     for key in new.keys().chain(gone) {
         let (from, to) = (old.get(key), new.get(key));
         if from != to {
+            let shown = |value| match is_secret(subject, key) {
+                true => "(secret)".to_owned(),
+                false => shown(value),
+            };
             changes.push(Change::Setting {
                 subject: subject.clone(),
                 key: key.clone(),
@@ -225,6 +229,11 @@ fn settings(
             });
         }
     }
+}
+
+/// True for what must not stand in the daemon's log: credentials for a collector.
+fn is_secret(subject: &Subject, key: &str) -> bool {
+    *subject == Subject::Section("tracing") && key.starts_with("headers")
 }
 
 /// The settings of a map with their paths as keys.

@@ -4,6 +4,7 @@
 
 mod http;
 mod routes;
+mod tracing;
 mod upstream;
 
 use super::defaults::{percent, status_text, text};
@@ -41,6 +42,7 @@ pub fn effective(config: &Config) -> Value {
         ("workers", Some(http::workers(&config.workers))),
         ("admin", Some(admin(&config.admin))),
         ("guard", Some(guard(&config.guard))),
+        ("tracing", config.tracing.as_ref().map(tracing::tracing)),
         (
             "listeners",
             Some(l4_listeners.chain(http).chain(streams).collect()),

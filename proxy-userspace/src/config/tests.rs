@@ -148,6 +148,7 @@ services:
 /// The keys of the proxy paths, each with a value that is not its default.
 const PROXIES: &str = r#"
 workers: {count: 3, drain_timeout: 5s}
+tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, propagation: [b3-multi, b3], timeout: 3s}
 listeners:
   - name: web
     kind: http
@@ -217,6 +218,7 @@ fn every_key_of_the_proxies_reaches_the_model() {
     assert_eq!(config.l4, None);
     insta::assert_debug_snapshot!((
         &config.workers,
+        &config.tracing,
         &config.http_listeners,
         &config.stream_listeners,
         &config.routes

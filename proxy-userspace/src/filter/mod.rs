@@ -19,9 +19,9 @@ mod fault;
 mod fields;
 mod registry;
 
+pub use fields::secure;
 pub use registry::{AnyFilter, AnyState};
 
-use crate::config::model::Config;
 use crate::config::model::http::Route;
 use crate::message::{RequestHead, ResponseHead};
 use std::net::IpAddr;
@@ -30,7 +30,9 @@ use std::time::Duration;
 
 /// What a filter may know about a request besides its head.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestContext {
+pub struct RequestContext<'r> {
+    /// Name of the listener.
+    pub listener: &'r str,
     /// The client, behind trusted proxies.
     pub client: IpAddr,
     /// 64 random bits, the same for all filters of a request.
@@ -57,7 +59,7 @@ pub trait Filter {
         &self,
         _state: &mut Self::State,
         _head: &mut RequestHead,
-        _context: &RequestContext,
+        _context: &RequestContext<'_>,
     ) -> Flow {
         Flow::Continue
     }
@@ -110,6 +112,14 @@ pub struct States {
     between: Vec<u8>,
 }
 
+impl States {
+    /// True if a filter held the request back on purpose.
+    pub fn is_held_back(&self) -> bool {
+        let is_fault = |state: &AnyState| matches!(state, AnyState::Fault(met) if met.delay);
+        self.states.iter().any(is_fault)
+    }
+}
+
 impl Chain {
     /// The built-in filters that a route asks for. Those that may end a request come first.
     pub fn of_route(route: &Route, config: &Config) -> Self {
@@ -117,7 +127,7 @@ impl Chain {
         filters.extend(fault::Fault::of_route(route).map(AnyFilter::from));
         // Before the edits, which thus see a response first and have a say in what is compressed.
         filters.extend(compress::Compress::of_route(route, config).map(AnyFilter::from));
-        filters.extend(fields::FieldEdits::of_route(route, config).map(AnyFilter::from));
+        filters.extend(fields::FieldEdits::of_route(route).map(AnyFilter::from));
         Self { filters }
     }
 
@@ -132,7 +142,7 @@ impl Chain {
         &self,
         states: &mut States,
         head: &mut RequestHead,
-        context: &RequestContext,
+        context: &RequestContext<'_>,
     ) -> Option<u16> {
         states.content.clear();
         states.states.clear();

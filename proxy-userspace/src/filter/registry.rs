@@ -32,7 +32,7 @@ macro_rules! filters {
                 &self,
                 state: &mut AnyState,
                 head: &mut RequestHead,
-                context: &RequestContext,
+                context: &RequestContext<'_>,
             ) -> Flow {
                 match (self, state) {
                     $((Self::$name(filter), AnyState::$name(state)) => {

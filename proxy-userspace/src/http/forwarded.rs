@@ -41,14 +41,30 @@ pub fn real_client(head: &RequestHead, settings: &Forwarded, peer: &Peer) -> IpA
     client
 }
 
-/// Writes the fields that tell the backend about the client. `random` gives 64 bits that are
-/// drawn anew each time; `scratch` is overwritten.
+/// Gives the request an id: that of a trusted proxy, or a new one, for which `random` gives 64 bits
+/// that are drawn anew each time.
+pub fn identify(
+    head: &mut RequestHead,
+    settings: &Forwarded,
+    peer: &Peer,
+    random: impl Fn() -> u64,
+) {
+    let is_told = || {
+        head.fields
+            .get(Name::XRequestId)
+            .is_some_and(|id| !id.is_empty())
+    };
+    if !(is_told() && is_trusted(settings, peer.ip())) {
+        head.fields.set(Name::XRequestId, &hex(random(), random()));
+    }
+}
+
+/// Writes the fields that tell the backend about the client. `scratch` is overwritten.
 pub fn tell(
     head: &mut RequestHead,
     settings: &Forwarded,
     peer: &Peer,
     client: IpAddr,
-    random: impl Fn() -> u64,
     scratch: &mut Vec<u8>,
 ) {
     let trusted = !settings.trusted.is_empty() && is_trusted(settings, peer.ip());
@@ -78,13 +94,10 @@ pub fn tell(
     if let Some(name) = &settings.via {
         via(&mut head.fields, head.version, name, scratch);
     }
-    if settings.request_id && !(trusted && head.fields.contains(Name::XRequestId)) {
-        head.fields.set(Name::XRequestId, &hex(random(), random()));
-    }
 }
 
 /// 128 bits as text.
-fn hex(high: u64, low: u64) -> [u8; 32] {
+pub(super) fn hex(high: u64, low: u64) -> [u8; 32] {
     let bits = u128::from(high) << 64 | u128::from(low);
     std::array::from_fn(|at| b"0123456789abcdef"[(bits >> (124 - 4 * at)) as usize & 15])
 }
@@ -199,7 +212,8 @@ mod tests {
         }
         let peer = peer(from);
         let client = real_client(&head, settings, &peer);
-        tell(&mut head, settings, &peer, client, || 0x1f, &mut Vec::new());
+        identify(&mut head, settings, &peer, || 0x1f);
+        tell(&mut head, settings, &peer, client, &mut Vec::new());
         head
     }
 

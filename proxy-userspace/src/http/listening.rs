@@ -6,7 +6,7 @@ use crate::observe::access_log::{Format, Sink};
 use crate::types::Protocol;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is spoken at a listener. One that changes its kind is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,25 +15,6 @@ pub(super) enum ListenerKind {
     Http,
     /// What is not looked at.
     Stream(Protocol),
-}
-
-/// A connection that is counted as open as long as this lives.
-#[derive(Debug)]
-pub struct OpenConnection(Arc<AtomicU32>);
-
-impl OpenConnection {
-    /// One more, unless there are `most` (0: no limit).
-    pub(super) fn among(open: &Arc<AtomicU32>, most: u32) -> Option<Self> {
-        let place = Self(Arc::clone(open));
-        let before = open.fetch_add(1, Ordering::Relaxed);
-        (most == 0 || before < most).then_some(place)
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A number for a connection or session, unique in the life of the process.

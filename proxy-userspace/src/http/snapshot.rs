@@ -5,27 +5,31 @@
 //! longer than a configuration (counts and health of backends, series, log files) is held by
 //! reference and handed from one snapshot to the next.
 
+mod kept;
+
+pub(super) use kept::Opened;
+pub use kept::{Kept, OpenConnection};
+
 use super::exchange::respond::Fixed;
-use super::listening::{ListenerKind, LogPlan, OpenConnection, invalid};
+use super::listening::{ListenerKind, LogPlan, invalid};
 use super::streams::StreamPlan;
 use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
 use crate::config::model::Config;
 use crate::config::model::http::{
     Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
 };
+use crate::config::model::tracing::{Propagation, Tracing};
 use crate::files::Site;
 use crate::filter::Chain;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
-use crate::observe::access_log::Writer;
-use crate::observe::http::{ListenerCells, ProxyMetrics, RouteCells, Series, ServiceCells};
+use crate::observe::http::{ListenerCells, RouteCells, Series, ServiceCells};
+use crate::observe::trace::{Form, Forms};
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use tokio::sync::Notify;
 
 /// A listener's number: the same in all snapshots of a process that have a listener of this name
 /// at this address.
@@ -46,6 +50,16 @@ pub struct Snapshot {
     routes: Vec<RoutePlan>,
     services: Vec<ServicePlan>,
     registry: Registry,
+    tracing: Option<TracePlan>,
+}
+
+/// Traces, where there are any.
+#[derive(Debug)]
+pub struct TracePlan {
+    /// As configured.
+    pub settings: Arc<Tracing>,
+    /// Forms in which backends are told.
+    pub forms: Forms,
 }
 
 /// A configuration cannot be compiled.
@@ -74,23 +88,6 @@ pub enum CompileError {
     Invalid(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// What outlives a snapshot.
-#[derive(Debug)]
-pub struct Kept {
-    /// The series that are counted in.
-    pub metrics: Arc<ProxyMetrics>,
-    /// Who writes access logs.
-    pub logs: Arc<Writer>,
-    /// See [`crate::upstream::pool::Pools::wanted`].
-    pub wanted: Arc<Notify>,
-    /// Open connections, by [`ListenerId`].
-    open: Vec<Arc<AtomicU32>>,
-    /// Listeners by kind, name and address.
-    ids: HashMap<(ListenerKind, String, std::net::SocketAddr), ListenerId>,
-    /// Key of cookies.
-    secret: u64,
-}
-
 /// A listener.
 #[derive(Debug)]
 pub struct ListenerPlan {
@@ -104,8 +101,8 @@ pub struct ListenerPlan {
     pub unrouted: Arc<Series<RouteCells>>,
     /// Where requests are logged.
     pub log: Option<LogPlan>,
-    /// Open connections, of all workers.
-    open: Arc<AtomicU32>,
+    /// Open connections, of all workers: at this listener, and at all.
+    open: kept::Opened,
     router: Router,
     /// Its routes, and what is counted of each at this listener.
     routes: Vec<(usize, Arc<Series<RouteCells>>)>,
@@ -189,45 +186,6 @@ pub struct UpstreamLimits {
     pub keepalive: Nanos,
 }
 
-impl Kept {
-    /// For a process whose workers count in `metrics`. `secret` keys the cookies.
-    pub fn new(metrics: Arc<ProxyMetrics>, logs: Arc<Writer>, secret: u64) -> Self {
-        Self {
-            metrics,
-            logs,
-            wanted: Arc::default(),
-            open: Vec::new(),
-            ids: HashMap::new(),
-            secret,
-        }
-    }
-
-    /// The number of a listener.
-    pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
-        self.number(ListenerKind::Http, &listener.name, listener.address)
-    }
-
-    /// What is counted as open at a listener.
-    pub(super) fn open(&self, id: ListenerId) -> Arc<AtomicU32> {
-        Arc::clone(&self.open[id])
-    }
-
-    fn number(
-        &mut self,
-        kind: ListenerKind,
-        name: &str,
-        address: std::net::SocketAddr,
-    ) -> ListenerId {
-        let next = self.ids.len();
-        let key = (kind, name.to_owned(), address);
-        let id = *self.ids.entry(key).or_insert(next);
-        if self.open.len() <= id {
-            self.open.resize_with(id + 1, Arc::default);
-        }
-        id
-    }
-}
-
 impl Snapshot {
     /// Compiles a configuration. `old` is the snapshot that it replaces; nothing of it changes
     /// until [`Snapshot::activate`].
@@ -261,7 +219,7 @@ impl Snapshot {
             .collect();
         let routes = config.routes.iter();
         let routes: Vec<RoutePlan> = routes
-            .map(|route| RoutePlan::new(route, config, &by_name))
+            .map(|route| RoutePlan::new(route, &by_name))
             .collect::<Result<_, _>>()?;
         let mut listeners = Vec::new();
         for listener in &config.http_listeners {
@@ -288,6 +246,7 @@ impl Snapshot {
             routes,
             services,
             registry,
+            tracing: config.tracing.as_ref().map(TracePlan::new),
         })
     }
 
@@ -317,6 +276,12 @@ impl Snapshot {
     pub fn streams(&self) -> impl Iterator<Item = (ListenerId, &Arc<StreamPlan>)> {
         let all = self.streams.iter().enumerate();
         all.filter_map(|(id, stream)| Some((id, stream.as_ref()?)))
+    }
+
+    /// Traces; `None` if nobody collects any.
+    #[inline]
+    pub fn tracing(&self) -> Option<&TracePlan> {
+        self.tracing.as_ref()
     }
 
     /// A route.
@@ -369,6 +334,20 @@ fn used_services(config: &Config) -> Vec<String> {
     used
 }
 
+impl TracePlan {
+    fn new(settings: &Tracing) -> Self {
+        let forms = settings.propagation.iter().map(|form| match form {
+            Propagation::W3c => Form::W3c,
+            Propagation::B3 => Form::B3Single,
+            Propagation::B3Multi => Form::B3Multi,
+        });
+        Self {
+            forms: forms.collect(),
+            settings: Arc::new(settings.clone()),
+        }
+    }
+}
+
 impl ListenerPlan {
     fn new(
         listener: &HttpListener,
@@ -393,7 +372,7 @@ impl ListenerPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
-            open: Arc::clone(&kept.open[id]),
+            open: kept.opened(id),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,
             routes: own
                 .map(|(index, route)| (index, kept.metrics.route(&listener.name, &route.name)))
@@ -404,7 +383,12 @@ impl ListenerPlan {
 
     /// A place for one more connection, unless there are as many as may be.
     pub fn take_place(&self) -> Option<OpenConnection> {
-        OpenConnection::among(&self.open, self.settings.limits.connections)
+        self.open.among(self.settings.limits.connections)
+    }
+
+    /// Open connections of this listener, and of all.
+    pub fn open_connections(&self) -> [u32; 2] {
+        self.open.counts()
     }
 
     /// What is counted of a route's requests at this listener.
@@ -426,11 +410,7 @@ impl ListenerPlan {
 }
 
 impl RoutePlan {
-    fn new(
-        route: &Route,
-        config: &Config,
-        services: &HashMap<&str, usize>,
-    ) -> Result<Self, CompileError> {
+    fn new(route: &Route, services: &HashMap<&str, usize>) -> Result<Self, CompileError> {
         let rewrite = |path: &Option<_>| {
             let compiled = path.as_ref().map(CompiledRewrite::new).transpose();
             compiled.map_err(invalid)
@@ -464,7 +444,7 @@ impl RoutePlan {
         };
         Ok(Self {
             action,
-            filters: Chain::of_route(route, config),
+            filters: Chain::of_route(route),
             path: rewrite(&route.rewrite.path)?,
             timeout: route.timeout.map_or(u64::MAX, nanos),
             settings: route.clone(),

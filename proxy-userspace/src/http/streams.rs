@@ -1,13 +1,12 @@
 //! Listeners that pass TCP or UDP on as it is, compiled.
 
-use super::listening::{LogPlan, OpenConnection};
-use super::snapshot::{CompileError, Kept, ListenerId};
+use super::listening::LogPlan;
+use super::snapshot::{CompileError, Kept, ListenerId, OpenConnection, Opened};
 use crate::config::model::http::StreamListener;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{ListenerCells, Series, StreamCells};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A listener that passes TCP or UDP on. Its connections hold it to their end, over reloads.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct StreamPlan {
     pub log: Option<LogPlan>,
     /// The service's number in the snapshot.
     pub service: usize,
-    open: Arc<AtomicU32>,
+    open: Opened,
 }
 
 impl StreamPlan {
@@ -43,18 +42,18 @@ impl StreamPlan {
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
             service,
-            open: kept.open(id),
+            open: kept.opened(id),
             settings: listener.clone(),
         })
     }
 
     /// A place for one more connection or session, unless there are as many as may be.
     pub fn take_place(&self) -> Option<OpenConnection> {
-        OpenConnection::among(&self.open, self.settings.max_connections)
+        self.open.among(self.settings.max_connections)
     }
 
-    /// Connections or sessions that are open.
-    pub fn open(&self) -> u32 {
-        self.open.load(Ordering::Relaxed)
+    /// Connections and sessions that are open: at this listener, and at all.
+    pub fn open(&self) -> [u32; 2] {
+        self.open.counts()
     }
 }

@@ -10,6 +10,7 @@ use crate::net::{Buffers, Clock, Nanos, Pipes, Timers};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
 use crate::observe::http::{BackendCells, ProxyMetrics, Series};
+use crate::observe::trace::SpanQueue;
 use crate::upstream::pool::{Place, Pools};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -41,6 +42,8 @@ pub struct Worker {
     pub pipes: Pipes,
     /// Its connections to backends.
     pub pools: Pools,
+    /// Who exports spans.
+    pub spans: SpanQueue,
     snapshot: RefCell<SharedSnapshot>,
     #[expect(
         clippy::vec_box,
@@ -78,6 +81,7 @@ impl Worker {
         snapshot: Arc<Snapshot>,
         metrics: Arc<ProxyMetrics>,
         logs: Arc<Writer>,
+        spans: SpanQueue,
         wanted: Arc<Notify>,
         seed: u64,
     ) -> Self {
@@ -90,6 +94,7 @@ impl Worker {
             buffers: Buffers::default(),
             pipes: Pipes::default(),
             pools: Pools::new(wanted),
+            spans,
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: RefCell::default(),
             random: Cell::new(seed),

@@ -347,6 +347,8 @@ mod tests {
             r#"sluice_request_duration_seconds_bucket{le="0.0025",listener="in",route="all"} 1"#,
             r#"sluice_refusals_total{listener="in",side="client",reason="obs_fold"} 1"#,
             r#"sluice_upstream_requests_total{service="web",backend="a",code="none"} 1"#,
+            r#"sluice_upstream_response_bytes_total{service="web",backend="a"} 2"#,
+            r#"sluice_upstream_response_duration_seconds_count{service="web",backend="a"} 1"#,
             r#"sluice_log_dropped_total{reason="behind"} 0"#,
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");

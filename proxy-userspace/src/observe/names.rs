@@ -144,8 +144,14 @@ metrics! {
         "Octets of requests received from clients.";
     RESPONSE_BYTES = "sluice_response_bytes_total", Counter, ["listener", "route"],
         "Octets of responses sent to clients.";
+    ROUTE_UPSTREAM_REQUEST_BYTES = "sluice_route_upstream_request_bytes_total", Counter, ["listener", "route"],
+        "Octets of requests sent to backends.";
+    ROUTE_UPSTREAM_RESPONSE_BYTES = "sluice_route_upstream_response_bytes_total", Counter, ["listener", "route"],
+        "Octets of responses received from backends.";
     UPSTREAM_REQUESTS = "sluice_upstream_requests_total", Counter, ["service", "backend", "code"],
         "Requests sent to the backend, by its status.";
+    UPSTREAM_RESPONSE_DURATION = "sluice_upstream_response_duration_seconds", Histogram, ["service", "backend"],
+        "Time from an attempt's begin to the head of the backend's response.";
     UPSTREAM_CONNECT_DURATION = "sluice_upstream_connect_duration_seconds", Histogram, ["service", "backend"],
         "Time that opening connections to the backend took.";
     UPSTREAM_CONNECT_FAILURES = "sluice_upstream_connect_failures_total", Counter, ["service", "backend", "reason"],
@@ -156,6 +162,10 @@ metrics! {
         "Octets of those that were sent to the backend.";
     UPSTREAM_STREAM_RECEIVED = "sluice_upstream_stream_received_bytes_total", Counter, ["service", "backend"],
         "Octets of those that were received from the backend.";
+    UPSTREAM_REQUEST_BYTES = "sluice_upstream_request_bytes_total", Counter, ["service", "backend"],
+        "Octets of requests sent to the backend.";
+    UPSTREAM_RESPONSE_BYTES = "sluice_upstream_response_bytes_total", Counter, ["service", "backend"],
+        "Octets of responses received from the backend.";
     UPSTREAM_CONNECTIONS_ACTIVE = "sluice_upstream_connections_active", Gauge, ["service", "backend"],
         "Connections to the backend that serve a request.";
     UPSTREAM_CONNECTIONS_IDLE = "sluice_upstream_connections_idle", Gauge, ["service", "backend"],

@@ -51,35 +51,12 @@ impl Source for FileSource {
         }
         self.exhausted = self.path == Path::new(STANDARD_INPUT);
         let loaded = config::load(&self.path).map_err(|errors| refusal(&self.path, &errors))?;
-        let unserved = unserved(&loaded.config);
-        if !unserved.is_empty() {
-            let file = self.path.display();
-            return Err(Refusal {
-                kind: RefusalKind::Invalid,
-                message: format!("{file} asks for what this version cannot do"),
-                details: unserved,
-            });
-        }
         Ok((loaded.config, sentences(&loaded.warnings)))
     }
 
     fn name(&self) -> String {
         self.path.display().to_string()
     }
-}
-
-/// What a configuration may describe and this version does not do yet. A daemon that took it and
-/// reported itself ready would lose the traffic in silence, so it is refused instead.
-fn unserved(config: &Config) -> Vec<String> {
-    let traced = config.http_listeners.iter();
-    let traced = traced.filter(|listener| listener.trace_share > 0.0);
-    let traced = traced.map(|listener| {
-        let name = &listener.name;
-        format!(
-            "listener `{name}`: `trace_share` is not 0, and traces are not exported yet; remove it"
-        )
-    });
-    traced.collect()
 }
 
 /// A refusal with every fault on a line of its own.
@@ -122,21 +99,6 @@ mod tests {
         let refusal = source.load().expect_err("two typing errors");
         assert_eq!(refusal.details.len(), 2, "{refusal}");
         assert!(refusal.details[0].contains("sluice.yaml:1:"), "{refusal}");
-    }
-
-    #[test]
-    fn what_would_be_lost_in_silence_is_refused() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("sluice.yaml");
-        let text = "
-listeners:
-  - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app}
-  - {name: web, kind: http, address: 0.0.0.0, port: 80, service: app, trace_share: 1%}
-services: [{name: app, backends: [10.0.0.1:5432]}]";
-        std::fs::write(&path, text).expect("writes");
-        let refusal = FileSource::new(&path).load().expect_err("one of them");
-        assert_eq!(refusal.details.len(), 1, "{refusal}");
-        assert!(refusal.details[0].contains("trace_share"), "{refusal}");
     }
 
     #[test]

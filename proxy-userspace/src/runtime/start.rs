@@ -142,7 +142,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         let _ = counters.proxy.set(ProxySources {
             metrics: Arc::clone(workers.metrics()),
             logs: Arc::clone(workers.log_counters()),
-            spans: Arc::default(),
+            spans: Arc::clone(workers.span_counters()),
         });
     }
     let (parts, readers) = parts(&config, monitor, &counters, &readiness, &mut tasks);

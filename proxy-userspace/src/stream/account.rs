@@ -167,9 +167,10 @@ fn counts(
 ) -> Counts {
     let narrow = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let of_service = service.map(ServiceState::backends).unwrap_or_default();
+    let [listener, process] = plan.open();
     Counts {
-        process: narrow(worker.connections()),
-        listener: plan.open(),
+        process,
+        listener,
         service: of_service.iter().map(|backend| backend.in_flight()).sum(),
         backend: last.map_or(0, |last| last.backend.in_flight()),
         backend_queue: 0,

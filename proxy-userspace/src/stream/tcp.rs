@@ -158,8 +158,8 @@ async fn pass_on(
     let count = |up: u64, down: u64| {
         flow.received.add(up);
         flow.sent.add(down);
-        cells.sent.add(up);
-        cells.received.add(down);
+        cells.stream_sent.add(up);
+        cells.stream_received.add(down);
     };
     let moved = copy::both(&pair, &mut up, &mut down, count, || worker.is_over()).await;
     (facts.received, facts.sent) = (up.octets, down.octets);

@@ -10,6 +10,7 @@ use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::net::body::{BodyError, Filled, Source};
 use crate::net::h1::{Delimited, Reader, Writer};
 use crate::net::{Buffers, Nanos, Stream};
+use crate::observe::access_log::Octets;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -45,6 +46,8 @@ pub struct Response {
     keep_alive: bool,
     /// The final head has come.
     has_head: bool,
+    /// Octets of the heads that have come.
+    heads: u64,
 }
 
 impl Connection {
@@ -59,6 +62,7 @@ impl Connection {
                 kind: RequestKind::Plain,
                 keep_alive: true,
                 has_head: false,
+                heads: 0,
             },
             served: 0,
             before: (0, 0),
@@ -109,6 +113,7 @@ impl Backend for Connection {
         response.kind = RequestKind::of(head);
         response.keep_alive = false;
         response.has_head = false;
+        response.heads = 0;
         self.request
             .head(|output| write_request(head, &RequestOptions { close: false }, output));
         self.request.begin(Delimited::of(head.length));
@@ -126,10 +131,16 @@ impl Backend for Connection {
         self.served > 1
     }
 
-    fn octets(&self) -> (u64, u64) {
+    fn octets(&self) -> (u64, Octets) {
+        let received = self.response.reader.received() - self.before.1;
+        let head = self.response.heads.min(received);
+        let received = Octets {
+            head,
+            body: received - head,
+        };
         (
             self.request.written().saturating_sub(self.before.0),
-            self.response.reader.received() - self.before.1,
+            received,
         )
     }
 }
@@ -146,6 +157,7 @@ impl Answer for Response {
                 let parsed = self.parser.parse(octets, &LIMITS, self.kind, head);
                 if let Some(meta) = parsed.map_err(AnswerError::Refused)? {
                     self.reader.consume_head(meta.consumed);
+                    self.heads += meta.consumed as u64;
                     if !head.is_informational() {
                         self.has_head = true;
                         self.keep_alive =

@@ -19,6 +19,7 @@ pub mod pool;
 
 use crate::message::{Refusal, RequestHead, ResponseHead};
 use crate::net::body::{Sink, Source};
+use crate::observe::access_log::Octets;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -49,8 +50,9 @@ pub trait Backend {
     /// that the backend had closed it.
     fn is_reused(&self) -> bool;
 
-    /// Octets sent and received since [`Backend::start`].
-    fn octets(&self) -> (u64, u64);
+    /// Octets sent and received since [`Backend::start`]. Of requests that share a connection those
+    /// of the content.
+    fn octets(&self) -> (u64, Octets);
 }
 
 /// The response of a backend.

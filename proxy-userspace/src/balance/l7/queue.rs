@@ -81,13 +81,14 @@ impl Queue {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Takes a place at the end, if fewer than `limit` wait.
+    /// Takes a place at the end, if fewer than `limit` wait; tells how many do.
     ///
     /// # Errors
     ///
     /// [`QueueFull`].
-    pub(super) fn join(&self, limit: u32, entry: Entry) -> Result<Ticket, QueueFull> {
-        self.waiting
+    pub(super) fn join(&self, limit: u32, entry: Entry) -> Result<(Ticket, u32), QueueFull> {
+        let ahead = self
+            .waiting
             .try_update(Ordering::SeqCst, Ordering::Relaxed, |n| {
                 (n < limit).then_some(n + 1)
             })
@@ -105,7 +106,7 @@ impl Queue {
         drop(list);
         // Before the second look at the backends' counters, which are read without an order.
         fence(Ordering::SeqCst);
-        Ok(ticket)
+        Ok((ticket, ahead))
     }
 
     /// Asks how the waiter stands, and has `waker` woken when that changes.

@@ -105,6 +105,12 @@ impl Selection {
         self.named(sticky).map(|named| &named.backend)
     }
 
+    /// Requests in progress at those that may be had.
+    pub fn in_flight(&self) -> u32 {
+        let counts = self.named.iter().map(|named| named.backend.in_flight());
+        counts.fold(0, u32::saturating_add)
+    }
+
     /// True if so few are healthy that health is ignored.
     pub fn is_panic(&self) -> bool {
         self.is_panic

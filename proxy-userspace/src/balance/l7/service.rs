@@ -139,9 +139,14 @@ impl ServiceState {
     ///
     /// [`QueueFull`] if as many wait as may.
     pub fn wait(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Waiting, QueueFull> {
-        let ticket = self.queue.join(self.spec.queue, self.entry(ask))?;
+        let entry = self.entry(ask);
+        let (ticket, ahead) = self.queue.join(self.spec.queue, entry)?;
+        let ahead = match entry.only {
+            None => (ahead, 0),
+            Some(_) => (0, ahead),
+        };
         let deadline = ask.now.saturating_add(self.spec.queue_timeout);
-        Ok(Waiting::new(Arc::clone(self), ticket, ask, deadline))
+        Ok(Waiting::new(Arc::clone(self), ticket, ahead, ask, deadline))
     }
 
     /// What a request can use, as things are now.

@@ -18,6 +18,7 @@ pub struct Waiting {
     sticky: Option<u64>,
     random: u64,
     tried: Tried,
+    ahead: (u32, u32),
     deadline: Nanos,
 }
 
@@ -36,6 +37,7 @@ impl Waiting {
     pub(super) fn new(
         service: Arc<ServiceState>,
         ticket: Ticket,
+        ahead: (u32, u32),
         ask: &Ask<'_>,
         deadline: Nanos,
     ) -> Self {
@@ -46,8 +48,15 @@ impl Waiting {
             sticky: ask.sticky,
             random: ask.random,
             tried: *ask.tried,
+            ahead,
             deadline,
         }
+    }
+
+    /// How many waited already when this wait began: for whatever backend of the service, or, of a
+    /// request that must have one backend, before that.
+    pub fn ahead(&self) -> (u32, u32) {
+        self.ahead
     }
 
     /// When the wait is too long. Nothing wakes the task then: the caller's own timer must, and

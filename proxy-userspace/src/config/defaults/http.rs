@@ -48,6 +48,10 @@ pub(crate) const HTTP2: Http2 = Http2 {
 pub(crate) const MAX_REQUESTS: u32 = 0;
 /// Share of requests that are traced.
 pub(crate) const TRACE_SHARE: f64 = 0.0;
+/// What spans call this proxy.
+pub(crate) const TRACE_SERVICE: &str = "sluice";
+/// One request to a collector; the default of OpenTelemetry.
+pub(crate) const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Share of requests that are logged.
 pub(crate) const LOG_SHARE: f64 = 1.0;
 

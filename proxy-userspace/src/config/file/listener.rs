@@ -60,8 +60,8 @@ pub(crate) struct Listener {
     /// nowhere. Not with `kind: l4`.
     #[serde(default)]
     pub(crate) access_log: Field<http::AccessLog>,
-    /// Share of requests that are traced, where the client's trace context does not decide. Only
-    /// with `kind: http`.
+    /// Share of requests that are traced, where the client's trace context does not decide. Needs
+    /// `tracing`. Only with `kind: http`.
     #[serde(default)]
     #[schemars(extend("default" = defaults::percent(defaults::http::TRACE_SHARE)))]
     pub(crate) trace_share: Field<Percent>,

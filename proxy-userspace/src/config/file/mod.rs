@@ -15,6 +15,7 @@ pub(crate) mod listener;
 pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod service;
+pub(crate) mod tracing;
 pub(crate) mod upstream;
 
 use super::decode::Field;
@@ -40,6 +41,10 @@ pub(crate) struct File {
     /// have none for a source do these decide.
     #[serde(default)]
     pub(crate) guard: Field<l4::GlobalGuard>,
+    /// Where traces of requests are sent. Without it there are none, and trace contexts pass through
+    /// as they came.
+    #[serde(default)]
+    pub(crate) tracing: Field<tracing::Tracing>,
     /// The addresses that clients use, and which service answers there.
     #[serde(default)]
     pub(crate) listeners: Field<Vec<Field<listener::Listener>>>,
@@ -94,6 +99,9 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("members", "backends"),
     ("methods", "method"),
     ("nodes", "backends"),
+    ("opentelemetry", "tracing"),
+    ("otel", "tracing"),
+    ("otlp", "tracing"),
     ("p2c", "two-choices"),
     ("path_prefix", "path"),
     ("policy", "selection"),
@@ -104,6 +112,7 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("return", "respond"),
     ("ring_hash", "ring"),
     ("rules", "routes"),
+    ("sampling", "trace_share"),
     ("scheduler", "selection"),
     ("server_names", "hosts"),
     ("servers", "backends"),

@@ -6,6 +6,7 @@
 use crate::config::decode::{RAW, TEXT};
 use crate::config::defaults;
 use crate::config::model::http::{self as model, HostMatch};
+use crate::config::model::tracing::Collector;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -371,6 +372,20 @@ fn is_domain(text: &str) -> bool {
     };
     text.len() <= 253 && text.split('.').all(label)
 }
+
+scalar!(
+    /// Where spans are sent.
+    CollectorUrl(Collector),
+    TEXT,
+    "a URL such as `http://127.0.0.1:4318`: `http` only, without user, query and fragment",
+    |text| Collector::parse(text),
+    {
+        "title": "URL of a collector",
+        "type": "string",
+        "description": "A URL such as `http://127.0.0.1:4318`. Only `http`.",
+        "pattern": "^http://[^/?#@\\s]+(/[^?#\\s]*)?$"
+    }
+);
 
 /// True for a name of DNS, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(text: &str) -> bool {

@@ -5,6 +5,7 @@
 //! unique, references exist, modes fit their listeners.
 
 pub mod http;
+pub mod tracing;
 
 use super::defaults;
 use crate::types::{PortMatch, Protocol};
@@ -24,6 +25,8 @@ pub struct Config {
     pub workers: http::Workers,
     /// The admin endpoints.
     pub admin: Admin,
+    /// Where traces go; `None` for nowhere.
+    pub tracing: Option<tracing::Tracing>,
     /// Listeners of the kernel data plane, in file order.
     pub listeners: Vec<Listener>,
     /// Listeners that speak HTTP, in file order.
@@ -45,6 +48,7 @@ impl Default for Config {
             l4: None,
             workers: http::Workers::default(),
             admin: Admin::default(),
+            tracing: None,
             listeners: Vec::new(),
             http_listeners: Vec::new(),
             stream_listeners: Vec::new(),

@@ -29,6 +29,13 @@ l4:
 workers: {count: 4, drain_timeout: 30s}
 admin: {socket: /run/sluice/admin.sock, listen: 127.0.0.1:9180}
 guard: {allow: [198.51.100.7], deny: [198.51.100.0/24]}
+tracing:
+  endpoint: http://127.0.0.1:4318/v1/traces
+  service_name: edge
+  attributes: {deployment.environment.name: test}
+  headers: {Authorization: Bearer x}
+  propagation: [w3c, b3, b3-multi]
+  timeout: 10s
 listeners:
   - name: web
     kind: l4
@@ -85,7 +92,7 @@ listeners:
       via: sluice
       request_id: true
     access_log: {to: /var/log/sluice/access.log, format: "$remote_addr $status", share: 50%}
-    trace_share: 1%
+    trace_share: 0%
     security_headers: basic
   - name: plain
     kind: tcp
@@ -402,6 +409,7 @@ l4: {interfaces: [{name: eth0}], tunnel: {}}
 admin: {}
 guard: {}
 workers: {}
+tracing: {endpoint: "http://127.0.0.1:4318"}
 listeners:
   - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}
   - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}}
@@ -436,6 +444,7 @@ services:
         ("/admin", "Admin"),
         ("/guard", "GlobalGuard"),
         ("/workers", "Workers"),
+        ("/tracing", "Tracing"),
         ("/listeners/0", "Listener"),
         ("/listeners/0/guard", "ListenerGuard"),
         ("/listeners/1", "Listener"),

@@ -21,6 +21,7 @@ mod proxies;
 mod routes;
 mod services;
 mod together;
+mod tracing;
 mod upstream;
 mod uses;
 
@@ -72,6 +73,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let workers = http::workers(report, &file.workers);
     let admin = l4::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
+    let tracing = tracing::tracing(report, &file.tracing);
     let uses = uses::Uses::of(file);
     let services = services::services(report, &file.services, &uses);
     let listeners = listeners::listeners(report, &file.listeners);
@@ -87,11 +89,13 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         routes: &routes,
     };
     together::check(report, &sections);
+    tracing::check(report, &file.tracing, &listeners.http);
     let shorthands = routes::shorthands(&listeners);
     Config {
         l4,
         workers,
         admin,
+        tracing,
         listeners: models(listeners.l4),
         http_listeners: models(listeners.http),
         stream_listeners: models(listeners.stream),

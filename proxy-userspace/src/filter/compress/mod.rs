@@ -18,15 +18,17 @@ use crate::files::acceptable_codings;
 use crate::message::{Fields, Length, Method, Name, RequestHead, ResponseHead};
 use encoder::Encoder;
 
-/// Compression as a route asks for it.
+/// Compression as a route, or each of its listeners, asks for it.
 #[derive(Debug)]
 pub struct Compress {
-    settings: Compression,
+    by_listener: Vec<(String, Compression)>,
 }
 
 /// What is remembered of an exchange.
 #[derive(Debug, Default)]
 pub struct Chosen {
+    /// Which settings hold.
+    settings: Option<usize>,
     /// The coding that the client likes best.
     coding: Option<Coding>,
     to_head: bool,
@@ -34,54 +36,60 @@ pub struct Chosen {
 }
 
 impl Compress {
-    /// The compression that a route, or its listener, asks for, if any.
+    /// The compression that a route, or one of its listeners, asks for, if any.
     pub(super) fn of_route(route: &Route, config: &Config) -> Option<Self> {
-        let of_listener = || {
-            let mut listeners = config.http_listeners.iter();
-            let first = listeners.find(|listener| route.listeners.contains(&listener.name));
-            first.and_then(|listener| listener.compression.as_ref())
-        };
-        let settings = route.compression.as_ref().or_else(of_listener)?;
-        (!settings.codings.is_empty()).then(|| Self {
-            settings: settings.clone(),
-        })
+        let own = config.http_listeners.iter();
+        let own = own.filter(|listener| route.listeners.contains(&listener.name));
+        let by_listener: Vec<_> = own
+            .filter_map(|listener| {
+                let settings = route.compression.as_ref();
+                let settings = settings.or(listener.compression.as_ref())?;
+                let is_used = !settings.codings.is_empty();
+                is_used.then(|| (listener.name.clone(), settings.clone()))
+            })
+            .collect();
+        (!by_listener.is_empty()).then_some(Self { by_listener })
     }
 
-    /// True if a response would be compressed for a client that takes it.
-    fn is_eligible(&self, head: &ResponseHead, to_head: bool) -> bool {
-        let fields = &head.fields;
-        let length = match head.length {
-            Length::Exact(length) => Some(length),
-            Length::None => head.described_length,
-            Length::Unknown => None,
-        };
-        let is_there = to_head || head.length != Length::None;
-        is_there
-            && head.status >= 200
-            && !matches!(head.status, 204 | 206 | 304)
-            && length.is_none_or(|length| length >= self.settings.min_bytes.max(1))
-            && !fields.contains(Name::ContentEncoding)
-            && !fields.contains(Name::ContentRange)
-            && !has_token(fields, Name::CacheControl, b"no-transform")
-            && fields
-                .get(Name::ContentType)
-                .is_some_and(|value| self.is_type(value))
+    fn settings(&self, chosen: &Chosen) -> Option<&Compression> {
+        self.by_listener.get(chosen.settings?).map(|(_, it)| it)
     }
+}
 
-    /// True if content of this type is compressed.
-    fn is_type(&self, value: &[u8]) -> bool {
-        let end = value.iter().position(|&octet| octet == b';');
-        let name = value[..end.unwrap_or(value.len())].trim_ascii();
-        self.settings.types.iter().any(|wanted| {
-            let wanted = wanted.as_bytes();
-            match wanted.strip_suffix(b"*") {
-                Some(kind) => name
-                    .get(..kind.len())
-                    .is_some_and(|begin| begin.eq_ignore_ascii_case(kind)),
-                None => name.eq_ignore_ascii_case(wanted),
-            }
-        })
-    }
+/// True if a response would be compressed for a client that takes it.
+fn is_eligible(settings: &Compression, head: &ResponseHead, to_head: bool) -> bool {
+    let fields = &head.fields;
+    let length = match head.length {
+        Length::Exact(length) => Some(length),
+        Length::None => head.described_length,
+        Length::Unknown => None,
+    };
+    let is_there = to_head || head.length != Length::None;
+    is_there
+        && head.status >= 200
+        && !matches!(head.status, 204 | 206 | 304)
+        && length.is_none_or(|length| length >= settings.min_bytes.max(1))
+        && !fields.contains(Name::ContentEncoding)
+        && !fields.contains(Name::ContentRange)
+        && !has_token(fields, Name::CacheControl, b"no-transform")
+        && fields
+            .get(Name::ContentType)
+            .is_some_and(|value| is_type(settings, value))
+}
+
+/// True if content of this type is compressed.
+fn is_type(settings: &Compression, value: &[u8]) -> bool {
+    let end = value.iter().position(|&octet| octet == b';');
+    let name = value[..end.unwrap_or(value.len())].trim_ascii();
+    settings.types.iter().any(|wanted| {
+        let wanted = wanted.as_bytes();
+        match wanted.strip_suffix(b"*") {
+            Some(kind) => name
+                .get(..kind.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(kind)),
+            None => name.eq_ignore_ascii_case(wanted),
+        }
+    })
 }
 
 impl Filter for Compress {
@@ -91,16 +99,23 @@ impl Filter for Compress {
         &self,
         chosen: &mut Chosen,
         head: &mut RequestHead,
-        _: &RequestContext,
+        context: &RequestContext<'_>,
     ) -> Flow {
+        let mut own = self.by_listener.iter();
+        chosen.settings = own.position(|(listener, _)| listener == context.listener);
         chosen.to_head = head.method == Method::Head;
-        let codings = acceptable_codings(&head.fields, &self.settings.codings);
-        chosen.coding = codings.first().copied();
+        if let Some(settings) = self.settings(chosen) {
+            let codings = acceptable_codings(&head.fields, &settings.codings);
+            chosen.coding = codings.first().copied();
+        }
         Flow::Continue
     }
 
     fn response_head(&self, chosen: &mut Chosen, head: &mut ResponseHead) -> Content {
-        if !self.is_eligible(head, chosen.to_head) {
+        let Some(settings) = self.settings(chosen) else {
+            return Content::Pass;
+        };
+        if !is_eligible(settings, head, chosen.to_head) {
             return Content::Pass;
         }
         if !has_token(&head.fields, Name::Vary, b"accept-encoding")
@@ -115,7 +130,7 @@ impl Filter for Compress {
         if chosen.to_head {
             return Content::Pass;
         }
-        let Some(encoder) = Encoder::new(coding, self.settings.level) else {
+        let Some(encoder) = Encoder::new(coding, settings.level) else {
             return Content::Pass;
         };
         chosen.encoder = Some(encoder);

@@ -4,12 +4,13 @@ use std::io::Read as _;
 
 fn filter() -> Compress {
     Compress {
-        settings: Compression::default(),
+        by_listener: vec![("web".to_owned(), Compression::default())],
     }
 }
 
-fn context() -> RequestContext {
+fn context() -> RequestContext<'static> {
     RequestContext {
+        listener: "web",
         client: std::net::Ipv4Addr::LOCALHOST.into(),
         random: 0,
     }
@@ -235,8 +236,10 @@ fn a_pause_brings_out_what_was_taken() {
 
 #[test]
 fn types_are_compared_without_case_and_parameters() {
-    let mut filter = filter();
-    filter.settings.types = vec!["text/*".to_owned(), "application/json".to_owned()];
+    let settings = Compression {
+        types: vec!["text/*".to_owned(), "application/json".to_owned()],
+        ..Compression::default()
+    };
     for (value, is_type) in [
         ("text/html", true),
         ("TEXT/plain;charset=x", true),
@@ -245,6 +248,40 @@ fn types_are_compared_without_case_and_parameters() {
         ("text", false),
         ("", false),
     ] {
-        assert_eq!(filter.is_type(value.as_bytes()), is_type, "{value}");
+        assert_eq!(super::is_type(&settings, value.as_bytes()), is_type, "{value}");
     }
+}
+
+#[test]
+fn each_listener_of_a_route_has_its_own_settings() {
+    use crate::config::model::http::{Action, HttpListener};
+    let listener = |name: &str, compression| {
+        let mut listener = HttpListener::new(name, (std::net::Ipv4Addr::LOCALHOST, 0).into());
+        listener.compression = compression;
+        listener
+    };
+    let config = Config {
+        http_listeners: vec![listener("plain", None), listener("web", Some(Compression::default()))],
+        ..Config::default()
+    };
+    let mut route = Route::catch_all("all", "web", Action::service("app"));
+    route.listeners.push("plain".to_owned());
+    let filter = Compress::of_route(&route, &config).expect("one of them asks for it");
+    for (name, is_compressed) in [("plain", false), ("web", true)] {
+        let mut request = RequestHead::default();
+        request.fields.append(Name::AcceptEncoding, b"gzip");
+        let context = RequestContext {
+            listener: name,
+            ..context()
+        };
+        let mut chosen = Chosen::default();
+        filter.request_head(&mut chosen, &mut request, &context);
+        let content = filter.response_head(&mut chosen, &mut text(Length::Unknown));
+        assert_eq!(content == Content::Filter, is_compressed, "{name}");
+    }
+    route.compression = Some(Compression {
+        codings: Vec::new(),
+        ..Compression::default()
+    });
+    assert!(Compress::of_route(&route, &config).is_none(), "the route has the last word");
 }

@@ -17,7 +17,10 @@ pub struct Fault {
 
 /// What a request has met.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Met;
+pub struct Met {
+    /// It was held back.
+    pub delay: bool,
+}
 
 impl Fault {
     /// The faults that a route asks for, if any.
@@ -33,13 +36,14 @@ impl Fault {
 impl Filter for Fault {
     type State = Met;
 
-    fn request_head(&self, _: &mut Met, _: &mut RequestHead, context: &RequestContext) -> Flow {
+    fn request_head(&self, met: &mut Met, _: &mut RequestHead, context: &RequestContext<'_>) -> Flow {
         let abort = self.abort.and_then(|(status, share)| {
             is_drawn(share, (context.random >> 32) as u32).then_some(status)
         });
         let held = self
             .delay
             .filter(|(_, share)| is_drawn(*share, context.random as u32));
+        met.delay = held.is_some();
         match (held, abort) {
             (None, None) => Flow::Continue,
             (None, Some(status)) => Flow::Respond(status),
@@ -68,10 +72,11 @@ mod tests {
 
     fn met(fault: &Fault, random: u64) -> Flow {
         let context = RequestContext {
+            listener: "web",
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             random,
         };
-        fault.request_head(&mut Met, &mut RequestHead::default(), &context)
+        fault.request_head(&mut Met::default(), &mut RequestHead::default(), &context)
     }
 
     #[test]

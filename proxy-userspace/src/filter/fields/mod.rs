@@ -1,10 +1,11 @@
 //! Edits of fields, and the presets of security fields.
 //!
 //! Removals come first, then fields that replace, then fields that are added. Names are compared
-//! without regard to case. A security field is added only where the response says nothing itself.
+//! without regard to case. A security field is added only where the response says nothing itself;
+//! that is no filter, because it concerns every response of a listener, also those that no route
+//! serves.
 
 use super::{Content, Filter, Flow, RequestContext};
-use crate::config::model::Config;
 use crate::config::model::http::{FieldEdits as Edits, Route, SecurityHeaders};
 use crate::message::{Fields, RequestHead, ResponseHead};
 
@@ -13,27 +14,17 @@ use crate::message::{Fields, RequestHead, ResponseHead};
 pub struct FieldEdits {
     request: Edits,
     response: Edits,
-    security: SecurityHeaders,
 }
 
 impl FieldEdits {
     /// The edits that a route asks for, if any.
-    pub(super) fn of_route(route: &Route, config: &Config) -> Option<Self> {
-        let of_listener = || {
-            let mut listeners = config.http_listeners.iter();
-            let first = listeners.find(|listener| route.listeners.contains(&listener.name));
-            first.map(|listener| listener.security_headers)
-        };
-        let security = route.security_headers.or_else(of_listener);
+    pub(super) fn of_route(route: &Route) -> Option<Self> {
         let edits = Self {
             request: route.request_fields.clone(),
             response: route.response_fields.clone(),
-            security: security.unwrap_or_default(),
         };
         let nothing = Edits::default();
-        let is_empty = edits.request == nothing
-            && edits.response == nothing
-            && edits.security == SecurityHeaders::Off;
+        let is_empty = edits.request == nothing && edits.response == nothing;
         (!is_empty).then_some(edits)
     }
 }
@@ -41,19 +32,23 @@ impl FieldEdits {
 impl Filter for FieldEdits {
     type State = ();
 
-    fn request_head(&self, (): &mut (), head: &mut RequestHead, _: &RequestContext) -> Flow {
+    fn request_head(&self, (): &mut (), head: &mut RequestHead, _: &RequestContext<'_>) -> Flow {
         edit(&mut head.fields, &self.request);
         Flow::Continue
     }
 
     fn response_head(&self, (): &mut (), head: &mut ResponseHead) -> Content {
-        for (name, value) in self.security.fields() {
-            if head.fields.get_named(name.as_bytes()).is_none() {
-                head.fields.append_named(name.as_bytes(), value.as_bytes());
-            }
-        }
         edit(&mut head.fields, &self.response);
         Content::Pass
+    }
+}
+
+/// Adds the fields of a preset that a response lacks.
+pub fn secure(preset: SecurityHeaders, fields: &mut Fields) {
+    for (name, value) in preset.fields() {
+        if fields.get_named(name.as_bytes()).is_none() {
+            fields.append_named(name.as_bytes(), value.as_bytes());
+        }
     }
 }
 
@@ -92,14 +87,9 @@ mod tests {
 
     #[test]
     fn a_security_field_gives_way_to_the_backends() {
-        let filter = FieldEdits {
-            request: Edits::default(),
-            response: Edits::default(),
-            security: SecurityHeaders::Basic,
-        };
         let mut head = ResponseHead::default();
         head.fields.append_named(b"x-frame-options", b"ALLOW");
-        filter.response_head(&mut (), &mut head);
+        secure(SecurityHeaders::Basic, &mut head.fields);
         assert_eq!(head.fields.all_named(b"X-Frame-Options").count(), 1);
         assert_eq!(
             head.fields.get_named(b"X-Content-Type-Options"),

@@ -1,24 +1,34 @@
-//! What an exchange was, told to the metrics and to the access log.
+//! What an exchange was, told to the metrics, to the trace and to the access log.
 
-use super::Client;
 use super::failure::Failure;
-use super::run::Around;
+use super::run::{Around, request_id};
 use super::scratch::{Attempted, Facts, Scratch};
+use super::{Client, trace};
+use crate::http::forwarded;
 use crate::net::Nanos;
-use crate::observe::access_log::{Attempt, Octets, Record, Times};
+use crate::observe::access_log::{Attempt, Counts, Octets, Record, Times};
+use crate::observe::http::RouteCells;
 use std::time::Duration;
 
-/// Counts and logs an exchange. `failure` says how it ended, well or not; `understood`: the
+/// Counts, records and logs an exchange. `failure` says how it ended, well or not; `understood`: the
 /// request's head was.
 pub(super) fn account<C: Client>(
     around: &Around<'_>,
-    scratch: &Scratch,
+    scratch: &mut Scratch,
     client: &C,
     failure: &Failure,
     understood: bool,
 ) {
-    let (worker, facts) = (around.worker, &scratch.facts);
+    let worker = around.worker;
     let now = worker.clock.read();
+    if let Some(last) = scratch.facts.attempts.last_mut()
+        && last.total == 0
+    {
+        // It did not end before the exchange did.
+        last.total = now.saturating_sub(last.began);
+    }
+    let scratch = &*scratch;
+    let facts = &scratch.facts;
     let took = span(facts.began, now);
     let (received, sent) = client.octets();
     let received = Octets {
@@ -32,14 +42,8 @@ pub(super) fn account<C: Client>(
     around.listener.cells.at(worker.index).ended(failure.end);
     let cells = around.listener.cells_of(facts.route).at(worker.index);
     cells.exchange(&scratch.request.method, facts.status, took, received, sent);
-    if let Some(service) = facts.service {
-        let service = around.snapshot.service(service);
-        let name = service.map_or("", |service| service.state.name());
-        for attempt in &facts.attempts {
-            let status = attempt.status;
-            worker.count_backend(name, &attempt.backend, |cells| cells.request(status));
-        }
-    }
+    count_attempts(around, facts, cells);
+    trace::record(around, scratch, failure, (received, sent), now);
     if around.listener.log.is_some() {
         let mut times = times(facts, now);
         times.ended_at = worker.wall(now);
@@ -51,6 +55,23 @@ pub(super) fn account<C: Client>(
             (received, sent),
             times,
         );
+    }
+}
+
+/// Counts what backends were asked and have answered.
+fn count_attempts(around: &Around<'_>, facts: &Facts, cells: &RouteCells) {
+    let Some(service) = facts.service else { return };
+    let service = around.snapshot.service(service);
+    let name = service.map_or("", |service| service.state.name());
+    for attempt in &facts.attempts {
+        let (sent, received) = (attempt.sent, attempt.received.all());
+        cells.attempt(sent, received);
+        let head = attempt.head.map(Duration::from_nanos);
+        around
+            .worker
+            .count_backend(name, &attempt.backend, |cells| {
+                cells.request(attempt.status, head, sent, received);
+            });
     }
 }
 
@@ -102,7 +123,42 @@ fn log(
     record.end = failure.end;
     record.phase = failure.phase;
     record.refusal = failure.refusal;
+    (record.sticky_request, record.sticky_response) = facts.sticky;
+    record.fault_delayed = facts.fault_delayed;
+    record.trace = facts.span.map(|span| span.ids());
+    record.request_id = request_id(around, &scratch.request);
+    let made_for_the_log;
+    if let Some(plan) = &around.listener.log {
+        if plan.format.wants_counts() {
+            record.counts = counts(around, facts);
+        }
+        if record.request_id.is_empty() && plan.format.wants_request_id() {
+            made_for_the_log = forwarded::hex(around.worker.random(), around.worker.random());
+            record.request_id = &made_for_the_log;
+        }
+    }
     around.worker.log(around.listener_id, &record);
+}
+
+/// How busy the proxy is.
+fn counts(around: &Around<'_>, facts: &Facts) -> Counts {
+    let [listener, process] = around.listener.open_connections();
+    let service = facts.service.and_then(|it| around.snapshot.service(it));
+    let (service_queue, backend_queue) = facts.ahead;
+    Counts {
+        process,
+        listener,
+        service: service.map_or(0, |service| {
+            let in_flight = service.state.selection().in_flight();
+            in_flight.saturating_add(service.state.waiting())
+        }),
+        backend: facts
+            .attempts
+            .last()
+            .map_or(0, |last| last.backend.in_flight()),
+        backend_queue,
+        service_queue,
+    }
 }
 
 fn times(facts: &Facts, now: Nanos) -> Times {

@@ -11,7 +11,7 @@ use super::frames::Frames;
 use super::mirror::Kept;
 use super::pump::{Pump, PumpError, Stalled};
 use super::{Client, Reply};
-use crate::message::{Refusal, ResponseHead};
+use crate::message::{Fields, Refusal, ResponseHead};
 use crate::net::body::{Sink as _, Source};
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
@@ -113,6 +113,11 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     /// The client's side.
     pub(super) fn client(&mut self) -> &mut C {
         self.client
+    }
+
+    /// What followed the response's content.
+    pub(super) fn trailers(&mut self) -> &Fields {
+        self.backend.parts().1.trailers()
     }
 
     /// Waits for the next head of the response; the request's content moves meanwhile.

@@ -46,6 +46,8 @@ impl Failure {
     pub const fn refused(refusal: Refusal) -> Self {
         let end = match refusal {
             Refusal::HeadTimeout | Refusal::BodyTimeout => End::ClientTimeout,
+            // It has ended its sending, and may still read an answer.
+            Refusal::Truncated => End::ClientClosed,
             _ => End::ClientProtocol,
         };
         Self {

@@ -1,26 +1,25 @@
 //! A backend answers: choose one, speak with it, and try another if that may help.
 
+use super::choose::{keep_client, lease};
 use super::drive::{Drive, Limits};
 use super::failure::{Failure, Retry};
 use super::frames::Frames;
-use super::run::{Around, query, whole_by};
+use super::run::{Around, secure, whole_by};
 use super::scratch::{Attempted, Scratch};
-use super::{Client, Reply as _, mirror, reach};
-use crate::balance::l7::{Ask, BackendState, Lease, Tried, Unavailable, WaitError, sticky};
-use crate::config::model::http::{ProxyVersion, StickyCookie};
+use super::{Client, Reply as _, mirror, reach, trace};
+use crate::balance::l7::{BackendState, Lease, Tried};
+use crate::config::model::http::ProxyVersion;
 use crate::filter::Content;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
-use crate::message::{Fields, Method, Name, Refusal, RefusedBy, RequestHead};
+use crate::message::{Method, Name, Refusal, RefusedBy, Version};
 use crate::net::proxy_protocol;
-use crate::observe::access_log::{End, Octets, Phase};
+use crate::observe::access_log::{End, Octets, Phase, StickyResponse};
 use crate::observe::http::{ConnectFailure, RetryReason};
-use crate::routing::hash_key;
 use crate::upstream::Backend;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::{h1, h2};
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ pub(super) async fn forward<C: Client>(
     service: &ServicePlan,
 ) -> Result<(), Failure> {
     prepare(around, scratch, route);
+    trace::tell(scratch);
     let mirror = route.settings.mirror.as_ref();
     let mut copy = mirror.and_then(|mirror| {
         let copy = mirror::begin(around, mirror, scratch)?;
@@ -60,6 +60,7 @@ pub(super) async fn forward<C: Client>(
         };
         if let Some(attempt) = scratch.facts.attempts.last_mut() {
             attempt.end = failure.end;
+            attempt.total = around.worker.clock.read().saturating_sub(attempt.began);
         }
         let Some(reason) = reason_to_retry(&failure, scratch) else {
             return Err(failure);
@@ -75,6 +76,7 @@ pub(super) async fn forward<C: Client>(
             }
         }
         service.cells.at(around.worker.index).retried(reason);
+        scratch.facts.retry = Some(reason);
         last = Some(failure);
     }
 }
@@ -96,15 +98,7 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     let settings = &around.listener.settings.forwarded;
     let client = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
     let request = &mut scratch.request;
-    let random = || around.worker.random();
-    forwarded::tell(
-        request,
-        settings,
-        around.peer,
-        client,
-        random,
-        &mut scratch.text,
-    );
+    forwarded::tell(request, settings, around.peer, client, &mut scratch.text);
     if let Some(host) = &route.settings.rewrite.host {
         request.set_authority(host.as_bytes());
     }
@@ -114,96 +108,6 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
         path.apply(request.path(), scratch.facts.prefix_len, &mut scratch.text);
         request.set_path(&scratch.text);
     }
-}
-
-/// Gives the client a cookie that names its backend, unless it has that one already.
-fn keep_client(
-    settings: &StickyCookie,
-    request: &RequestHead,
-    backend: &BackendState,
-    fields: &mut Fields,
-) {
-    let value = sticky::encode(backend.sticky());
-    if cookie(request, settings.name.as_bytes()) == Some(&value[..]) {
-        return;
-    }
-    let value = String::from_utf8_lossy(&value);
-    let mut text = format!("{}={value}; Path={}", settings.name, settings.path);
-    if let Some(age) = settings.max_age {
-        text.push_str(&format!("; Max-Age={}", age.as_secs()));
-    }
-    if settings.secure {
-        text.push_str("; Secure");
-    }
-    if settings.http_only {
-        text.push_str("; HttpOnly");
-    }
-    if let Some(same_site) = &settings.same_site {
-        text.push_str("; SameSite=");
-        text.push_str(same_site);
-    }
-    fields.append(Name::SetCookie, text.as_bytes());
-}
-
-/// The value of a cookie.
-fn cookie<'h>(request: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
-    let cookies = request.fields.all(Name::Cookie);
-    cookies
-        .flat_map(|value| value.split(|&c| c == b';'))
-        .find_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="))
-}
-
-/// Chooses a backend; waits for one if all are busy and that is allowed.
-pub(super) async fn lease(
-    around: &Around<'_>,
-    scratch: &mut Scratch,
-    service: &ServicePlan,
-    tried: &Tried,
-) -> Result<Lease, Failure> {
-    use crate::config::model::http::BalancePolicy::{Maglev, Ring};
-    let (worker, timer) = (around.worker, around.timer);
-    let key = match &service.settings.balance.policy {
-        Maglev(on) | Ring(on) => {
-            let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
-            hash_key(on, &query(&scratch.request, source))
-        }
-        _ => None,
-    };
-    let cookie = service.settings.sticky_cookie.as_ref();
-    let named = cookie.and_then(|settings| {
-        let value = self::cookie(&scratch.request, settings.name.as_bytes())?;
-        sticky::decode(value)
-    });
-    let ask = Ask {
-        key,
-        sticky: named,
-        random: worker.random(),
-        now: worker.clock.last(),
-        tried,
-    };
-    match service.state.lease(&ask) {
-        Ok(lease) => return Ok(lease),
-        Err(Unavailable::Busy) => {}
-        Err(_) => return Err(Failure::new(End::NoBackend, Phase::Queue)),
-    }
-    let began = worker.clock.read();
-    let waiting = service.state.wait(&ask);
-    let mut waiting = waiting.map_err(|_| Failure::new(End::QueueFull, Phase::Queue))?;
-    timer.set(waiting.deadline());
-    let waited = poll_fn(|cx| {
-        // Sets the waker; when time is over the balancer is the one to say so.
-        timer.poll_expired(cx);
-        waiting.poll(cx, timer.now())
-    });
-    let waited = waited.await;
-    let took = worker.clock.read() - began;
-    scratch.facts.queued = Some(took);
-    let cells = service.cells.at(worker.index);
-    cells.queue_waits.observe(Duration::from_nanos(took));
-    waited.map_err(|error| match error {
-        WaitError::Timeout => Failure::new(End::QueueTimeout, Phase::Queue),
-        WaitError::Unavailable(_) => Failure::new(End::NoBackend, Phase::Queue),
-    })
 }
 
 /// Speaks with one backend. `fresh`: over a new connection.
@@ -234,12 +138,19 @@ pub(super) async fn attempt<C: Client>(
         end: End::Complete,
         sent: 0,
         received: Octets::default(),
+        version: Version::Http11,
+        retry: scratch.facts.retry,
+        span: [0; 8],
     });
+    trace::begin_attempt(around, scratch);
     if reach::speaks_h2(around, scratch, service, &lease).await? {
+        if let Some(attempt) = scratch.facts.attempts.last_mut() {
+            attempt.version = Version::Http2;
+        }
         let claim = reach::claim(around, scratch, service, &lease, fresh).await?;
         let mut stream = h2::Exchange::new(claim, fresh);
         let spoken = converse(around, scratch, client, route, service, &mut stream, copy).await;
-        note_octets(around, scratch, stream.octets());
+        note_octets(scratch, stream.octets());
         return spoken;
     }
     reach::prepare_h1(around, &mut scratch.request);
@@ -264,7 +175,7 @@ pub(super) async fn attempt<C: Client>(
         copy,
     )
     .await;
-    note_octets(around, scratch, connection.octets());
+    note_octets(scratch, connection.octets());
     if spoken.is_ok() && is_shared && connection.is_reusable() {
         let keepalive = service.limits.keepalive;
         let now = worker.clock.last();
@@ -276,11 +187,10 @@ pub(super) async fn attempt<C: Client>(
 }
 
 /// Notes what an attempt has moved.
-fn note_octets(around: &Around<'_>, scratch: &mut Scratch, octets: (u64, u64)) {
+fn note_octets(scratch: &mut Scratch, (sent, received): (u64, Octets)) {
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
-        attempt.total = around.worker.clock.last().saturating_sub(attempt.began);
-        attempt.sent = octets.0;
-        attempt.received.body = octets.1;
+        attempt.sent = sent;
+        attempt.received = received;
     }
 }
 
@@ -389,7 +299,7 @@ async fn converse<C: Client, B: Backend>(
     let head = &mut scratch.response;
     let took = worker.clock.read() - now;
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
-        attempt.head = Some(took);
+        attempt.head = Some(worker.clock.last().saturating_sub(attempt.began));
         attempt.status = head.status;
         attempt.backend.latency().observe(took, worker.clock.last());
     }
@@ -413,8 +323,12 @@ async fn converse<C: Client, B: Backend>(
     if let Some(cookie) = &service.settings.sticky_cookie
         && let Some(attempt) = scratch.facts.attempts.last()
     {
-        keep_client(cookie, &scratch.request, &attempt.backend, &mut head.fields);
+        let is_new = keep_client(cookie, &scratch.request, &attempt.backend, &mut head.fields);
+        if is_new {
+            scratch.facts.sticky.1 = StickyResponse::Inserted;
+        }
     }
+    secure(around, scratch.facts.route, head);
     let mut content = Content::Pass;
     if !route.filters.is_empty() {
         content = route.filters.response_head(&mut scratch.states, head);
@@ -429,7 +343,15 @@ async fn converse<C: Client, B: Backend>(
     } else if content == Content::Filter {
         drive.filter(Frames::new(&route.filters, &mut scratch.states));
     }
+    let is_grpc = scratch.facts.span.is_some_and(|span| span.sampled)
+        && trace::is_grpc(&scratch.response.fields);
+    if is_grpc {
+        scratch.facts.grpc_status = trace::grpc_status(&scratch.response.fields);
+    }
     let moved = drive.content().await;
+    if is_grpc && scratch.facts.grpc_status.is_none() {
+        scratch.facts.grpc_status = trace::grpc_status(drive.trailers());
+    }
     if let (Some((copy, _)), Some(kept)) = (copy, drive.take_kept()) {
         mirror::send(around, copy, kept);
     }

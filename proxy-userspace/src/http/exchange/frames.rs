@@ -162,6 +162,7 @@ mod tests {
         let mut request = RequestHead::default();
         request.fields.append(Name::AcceptEncoding, b"gzip");
         let context = RequestContext {
+            listener: "web",
             client: Ipv4Addr::LOCALHOST.into(),
             random: 0,
         };

@@ -4,7 +4,8 @@
 //! its own, from what was kept of the request's content on its way. What is too long is not
 //! copied, and when too many copies are under way, later ones are left out.
 
-use super::forward::{attempt, lease};
+use super::choose::lease;
+use super::forward::attempt;
 use super::memory::Octets;
 use super::run::Around;
 use super::scratch::Scratch;

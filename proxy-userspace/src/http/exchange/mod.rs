@@ -32,6 +32,7 @@
 //! it into an answer, if one can still be given.
 
 mod account;
+mod choose;
 mod drive;
 mod failure;
 mod forward;
@@ -43,6 +44,7 @@ mod reach;
 pub mod respond;
 mod run;
 mod scratch;
+mod trace;
 
 pub use failure::{Failure, Retry};
 pub use run::{Around, Outcome, refuse, run};

@@ -6,14 +6,15 @@ use super::frames::Frames;
 use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
-use super::{Client, Reply as _, account, drive};
+use super::{Client, Reply as _, account, drive, trace};
+use crate::config::model::http::SecurityHeaders;
 use crate::files::{Body, Site};
 use crate::filter::{Content, RequestContext};
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot};
 use crate::http::worker::Worker;
-use crate::message::{Length, Method, Refusal, RefusedBy, RequestHead};
+use crate::message::{Length, Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
 use crate::net::body::Source;
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
@@ -53,6 +54,7 @@ pub struct Around<'x> {
 pub async fn run<C: Client>(around: &Around<'_>, scratch: &mut Scratch, client: &mut C) -> Outcome {
     let cells = around.listener.cells.at(around.worker.index);
     cells.requests_active.add(1);
+    trace::begin(around, scratch);
     let (outcome, failure) = match serve(around, scratch, client).await {
         Ok(end) => (Outcome::Complete, Failure::new(end, Phase::Request)),
         Err(failure) => (fail(around, scratch, client, &failure).await, failure),
@@ -85,15 +87,26 @@ async fn serve<C: Client>(
     check(scratch, settings.limits.body_bytes)?;
     let from = forwarded::real_client(&scratch.request, &settings.forwarded, around.peer);
     scratch.facts.client = Some(from);
+    if settings.forwarded.request_id {
+        let random = || around.worker.random();
+        forwarded::identify(
+            &mut scratch.request,
+            &settings.forwarded,
+            around.peer,
+            random,
+        );
+    }
     normalise(scratch)?;
     let Some(found) = around.listener.find(&query(&scratch.request, from)) else {
         return Err(Failure::new(End::NoRoute, Phase::Request));
     };
     scratch.facts.route = Some(found.route);
+    scratch.facts.rule = found.rule;
     scratch.facts.prefix_len = found.prefix_len;
     let route = around.snapshot.route(found.route);
     if !route.filters.is_empty() {
         let context = RequestContext {
+            listener: &around.listener.settings.name,
             client: from,
             random: around.worker.random(),
         };
@@ -101,7 +114,9 @@ async fn serve<C: Client>(
         let ended = route
             .filters
             .request_head(&mut scratch.states, head, &context);
-        if let Some(status) = ended.await {
+        let ended = ended.await;
+        scratch.facts.fault_delayed = scratch.states.is_held_back();
+        if let Some(status) = ended {
             let fixed = Fixed::of_status(status);
             answer(around, scratch, client, Some(route), &fixed, false).await?;
             return Ok(End::FaultInjected);
@@ -124,6 +139,13 @@ fn normalise(scratch: &mut Scratch) -> Result<(), Failure> {
         scratch.request.set_path(&plain);
     }
     Ok(())
+}
+
+/// The request's id, if requests have ids here.
+pub(super) fn request_id<'r>(around: &Around<'_>, request: &'r RequestHead) -> &'r [u8] {
+    let id = around.listener.settings.forwarded.request_id;
+    let id = id.then(|| request.fields.get(Name::XRequestId)).flatten();
+    id.unwrap_or_default()
 }
 
 /// What a request is routed and balanced by.
@@ -269,7 +291,8 @@ async fn fail<C: Client>(
             .at(around.worker.index)
             .refused(by, refusal);
     }
-    if scratch.facts.status != 0 || failure.end == End::ClientClosed {
+    let is_gone = failure.end == End::ClientClosed && failure.refusal.is_none();
+    if scratch.facts.status != 0 || is_gone {
         return Outcome::Cut;
     }
     around.worker.clock.read();
@@ -308,7 +331,8 @@ async fn send<C: Client>(
     let head = &mut scratch.response;
     around
         .worker
-        .date(|date| head.fields.append(crate::message::Name::Date, date));
+        .date(|date| head.fields.append(Name::Date, date));
+    secure(around, scratch.facts.route, head);
     let filters = route.map(|route| &route.filters);
     let filters = filters.filter(|filters| {
         !filters.is_empty() && filters.response_head(&mut scratch.states, head) == Content::Filter
@@ -323,6 +347,15 @@ async fn send<C: Client>(
     };
     let mut frames = Frames::new(filters, &mut scratch.states);
     drive::reply(client, frames.of(&mut content), around.timer, write).await
+}
+
+/// Adds what tells browsers to be careful.
+pub(super) fn secure(around: &Around<'_>, route: Option<usize>, head: &mut ResponseHead) {
+    let of_route = route.and_then(|route| around.snapshot.route(route).settings.security_headers);
+    let preset = of_route.unwrap_or(around.listener.settings.security_headers);
+    if preset != SecurityHeaders::Off {
+        crate::filter::secure(preset, &mut head.fields);
+    }
 }
 
 /// The moment at which an exchange that began now must be over.

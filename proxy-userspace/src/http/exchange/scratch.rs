@@ -2,9 +2,11 @@
 
 use crate::balance::l7::BackendState;
 use crate::filter::States;
-use crate::message::{RequestHead, ResponseHead};
+use crate::message::{RequestHead, ResponseHead, Version};
 use crate::net::Nanos;
-use crate::observe::access_log::{End, Octets};
+use crate::observe::access_log::{End, Octets, StickyRequest, StickyResponse};
+use crate::observe::http::RetryReason;
+use crate::observe::trace::Span;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -56,6 +58,21 @@ pub struct Facts {
     pub target: Vec<u8>,
     /// The first line of a request that was not understood.
     pub first_line: Vec<u8>,
+    /// Number of the rule in the route.
+    pub rule: usize,
+    /// Our part of the trace, where there are traces.
+    pub span: Option<Span>,
+    /// The status of gRPC that the backend gave; noted only where the exchange is sampled.
+    pub grpc_status: Option<u16>,
+    /// Why the next attempt is made, if it is not the first.
+    pub retry: Option<RetryReason>,
+    /// A filter held the request back on purpose.
+    pub fault_delayed: bool,
+    /// What the client's cookie said of its backend, and what it was told.
+    pub sticky: (StickyRequest, StickyResponse),
+    /// Requests that waited before this one for the service, and for the backend that this one must
+    /// have.
+    pub ahead: (u32, u32),
 }
 
 /// A backend that was tried.
@@ -81,6 +98,12 @@ pub struct Attempted {
     pub sent: u64,
     /// Octets received from it.
     pub received: Octets,
+    /// What it was spoken to in.
+    pub version: Version,
+    /// Why the attempt was made, if it is not the first.
+    pub retry: Option<RetryReason>,
+    /// Id of its span; zeros for none.
+    pub span: [u8; 8],
 }
 
 /// Memory that a set of heads may keep. A client with long heads must not make it grow for ever.

@@ -131,9 +131,15 @@ fn routes(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
         out,
     )?;
     type Field = fn(&RouteCells) -> u64;
-    let fields: [(Metric, Field); 2] = [
+    let fields: [(Metric, Field); 4] = [
         (names::REQUEST_BYTES, |cells| cells.received.get()),
         (names::RESPONSE_BYTES, |cells| cells.sent.get()),
+        (names::ROUTE_UPSTREAM_REQUEST_BYTES, |cells| {
+            cells.upstream_sent.get()
+        }),
+        (names::ROUTE_UPSTREAM_RESPONSE_BYTES, |cells| {
+            cells.upstream_received.get()
+        }),
     ];
     for (metric, field) in fields {
         let rows = routes
@@ -160,6 +166,12 @@ fn backends(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
     });
     out.many(names::UPSTREAM_REQUESTS, codes)?;
     durations::<_, 2>(
+        names::UPSTREAM_RESPONSE_DURATION,
+        &backends,
+        |cells| &cells.heads,
+        out,
+    )?;
+    durations::<_, 2>(
         names::UPSTREAM_CONNECT_DURATION,
         &backends,
         |cells| &cells.connects,
@@ -174,12 +186,14 @@ fn backends(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
     });
     out.many(names::UPSTREAM_CONNECT_FAILURES, failures)?;
     type Field = fn(&BackendCells) -> u64;
-    let fields: [(Metric, Field); 5] = [
+    let fields: [(Metric, Field); 7] = [
         (names::UPSTREAM_STREAMS, |cells| cells.streams.get()),
-        (names::UPSTREAM_STREAM_SENT, |cells| cells.sent.get()),
+        (names::UPSTREAM_STREAM_SENT, |cells| cells.stream_sent.get()),
         (names::UPSTREAM_STREAM_RECEIVED, |cells| {
-            cells.received.get()
+            cells.stream_received.get()
         }),
+        (names::UPSTREAM_REQUEST_BYTES, |cells| cells.sent.get()),
+        (names::UPSTREAM_RESPONSE_BYTES, |cells| cells.received.get()),
         (names::UPSTREAM_CONNECTIONS_ACTIVE, |cells| {
             cells.active.get()
         }),
@@ -294,7 +308,7 @@ pub(in crate::observe) mod testing {
         service.at(0).retried(RetryReason::Connect);
         service.at(0).queue_waits.observe(took);
         let backend = metrics.backend("web", "a");
-        backend.at(0).request(0);
+        backend.at(0).request(0, Some(took), 1, 2);
         backend.at(0).connects.observe(took);
         backend.at(0).connect_failed(ConnectFailure::Refused);
         let _ = counters.proxy.set(ProxySources {

@@ -122,9 +122,20 @@ pub struct RouteCells {
     pub received: Single,
     /// Octets sent to clients.
     pub sent: Single,
+    /// Octets sent to backends.
+    pub upstream_sent: Single,
+    /// Octets received from backends.
+    pub upstream_received: Single,
 }
 
 impl RouteCells {
+    /// Counts what was sent to a backend and received from it.
+    #[inline]
+    pub fn attempt(&self, sent: u64, received: u64) {
+        self.upstream_sent.add(sent);
+        self.upstream_received.add(received);
+    }
+
     /// Counts an exchange; `status` 0 if the client got none.
     #[inline]
     pub fn exchange(
@@ -169,6 +180,12 @@ pub struct BackendCells {
     codes: Codes,
     /// How long connections took to open.
     pub connects: Durations,
+    /// How long the heads of responses took.
+    pub heads: Durations,
+    /// Octets sent to it.
+    pub sent: Single,
+    /// Octets received from it.
+    pub received: Single,
     /// Connections that are kept for the next request.
     pub idle: Single,
     /// Connections and UDP sessions that serve a client.
@@ -176,17 +193,22 @@ pub struct BackendCells {
     /// Connections and UDP sessions that were given to it.
     pub streams: Single,
     /// Octets of those that were sent to it.
-    pub sent: Single,
+    pub stream_sent: Single,
     /// Octets of those that were received from it.
-    pub received: Single,
+    pub stream_received: Single,
     connect_failures: [Single; ConnectFailure::ALL.len()],
 }
 
 impl BackendCells {
-    /// Counts a request; `status` 0 if there was no answer.
+    /// Counts a request; `status` 0 if there was no answer, `head` the time to the head of one.
     #[inline]
-    pub fn request(&self, status: u16) {
+    pub fn request(&self, status: u16, head: Option<Duration>, sent: u64, received: u64) {
         self.codes.count(&Method::Get, status);
+        if let Some(head) = head {
+            self.heads.observe(head);
+        }
+        self.sent.add(sent);
+        self.received.add(received);
     }
 
     /// Counts a connection that could not be opened.

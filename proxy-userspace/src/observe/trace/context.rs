@@ -15,6 +15,7 @@ pub struct Incoming {
 
 /// How a context is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Form {
     /// `traceparent`.
     W3c,
@@ -149,6 +150,31 @@ fn nonzero<const N: usize>(id: [u8; N]) -> Option<[u8; N]> {
     (id != [0; N]).then_some(id)
 }
 
+/// A set of forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms(u8);
+
+impl Forms {
+    /// `traceparent` alone.
+    pub const W3C: Self = Self(1 << Form::W3c as u8);
+
+    /// With one more.
+    #[must_use]
+    pub const fn with(self, form: Form) -> Self {
+        Self(self.0 | 1 << form as u8)
+    }
+
+    const fn has(self, form: Form) -> bool {
+        self.0 & (1 << form as u8) != 0
+    }
+}
+
+impl FromIterator<Form> for Forms {
+    fn from_iter<I: IntoIterator<Item = Form>>(forms: I) -> Self {
+        forms.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
 /// Our part of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -160,14 +186,25 @@ pub struct Span {
     pub parent: Option<[u8; 8]>,
     /// True if it is to be recorded.
     pub sampled: bool,
-    /// The form besides `traceparent` in which backends are told.
-    form: Form,
+    /// Forms in which backends are told.
+    forms: Forms,
+    /// The client's `tracestate` belongs to this trace.
+    keeps_state: bool,
+    /// The client's fields say all that there is to say.
+    passes: bool,
 }
 
 impl Span {
     /// Begins a span. Without a decision of the client, `share` of the requests are sampled: those
-    /// with a `draw`, which is even in 0..1, below it. `random` makes ids.
-    pub fn begin(incoming: Option<Incoming>, share: f64, draw: f64, random: [u64; 3]) -> Self {
+    /// with a `draw`, which is even in 0..1, below it. `random` makes ids. Backends are told in
+    /// `forms`, and in those that the client has used.
+    pub fn begin(
+        incoming: Option<Incoming>,
+        forms: Forms,
+        share: f64,
+        draw: f64,
+        random: [u64; 3],
+    ) -> Self {
         let decided = incoming.and_then(|incoming| incoming.sampled);
         let parent = incoming.and_then(|incoming| incoming.parent);
         let mut trace = [0; 16];
@@ -176,46 +213,65 @@ impl Span {
         trace[8..].copy_from_slice(&random[1].max(1).to_be_bytes());
         Self {
             trace: parent.map_or(trace, |(trace, _)| trace),
-            id: random[2].max(1).to_be_bytes(),
+            id: id(random[2]),
             parent: parent.map(|(_, span)| span),
             sampled: decided.unwrap_or(draw < share),
-            form: incoming.map_or(Form::W3c, |incoming| incoming.form),
+            forms,
+            keeps_state: incoming
+                .is_some_and(|incoming| incoming.form == Form::W3c && incoming.parent.is_some()),
+            passes: decided == Some(false),
         }
     }
 
-    /// Puts the context into the fields of a request to a backend, in place of the client's.
+    /// A span that this one causes. `random` makes its id.
+    #[must_use]
+    pub fn child(&self, random: u64) -> Self {
+        Self {
+            id: id(random),
+            parent: Some(self.id),
+            ..*self
+        }
+    }
+
+    /// Puts the context into the fields of a request to a backend, in place of the client's. Where
+    /// the client has decided against recording, its fields stay: our span would be a parent that
+    /// nobody ever sees.
     pub fn propagate(&self, fields: &mut Fields) {
-        let mut text = Text::default();
-        text.push(b"00-").hex(&self.trace).push(b"-").hex(&self.id);
-        text.push(if self.sampled { b"-01" } else { b"-00" });
-        fields.set(Name::Traceparent, text.octets());
-        if self.parent.is_none() || self.form != Form::W3c {
+        if self.passes {
+            return;
+        }
+        // Also what was not valid: else it would contradict the others.
+        if self.forms.has(Form::W3c) || fields.contains(Name::Traceparent) {
+            let mut text = Text::default();
+            text.push(b"00-").hex(&self.trace).push(b"-").hex(&self.id);
+            text.push(if self.sampled { b"-01" } else { b"-00" });
+            fields.set(Name::Traceparent, text.octets());
+        }
+        if !self.keeps_state {
             // It belongs to a context that is no more.
             fields.remove(Name::Tracestate);
         }
         let sampled: &[u8] = if self.sampled { b"1" } else { b"0" };
-        match self.form {
-            Form::W3c => {}
-            Form::B3Single => {
-                let mut text = Text::default();
-                text.hex(&self.trace).push(b"-").hex(&self.id).push(b"-");
-                text.push(sampled);
-                if let Some(parent) = &self.parent {
-                    text.push(b"-").hex(parent);
-                }
-                fields.set(Name::B3, text.octets());
+        if self.forms.has(Form::B3Single) || fields.contains(Name::B3) {
+            let mut text = Text::default();
+            text.hex(&self.trace).push(b"-").hex(&self.id).push(b"-");
+            text.push(sampled);
+            if let Some(parent) = &self.parent {
+                text.push(b"-").hex(parent);
             }
-            Form::B3Multi => {
-                let mut one = |name, id: &[u8]| {
-                    fields.set(name, Text::default().hex(id).octets());
-                };
-                one(Name::XB3TraceId, &self.trace);
-                one(Name::XB3SpanId, &self.id);
-                if let Some(parent) = &self.parent {
-                    one(Name::XB3ParentSpanId, parent);
-                }
-                fields.set(Name::XB3Sampled, sampled);
+            fields.set(Name::B3, text.octets());
+        }
+        let multi = [Name::XB3TraceId, Name::XB3Sampled];
+        if self.forms.has(Form::B3Multi) || multi.iter().any(|name| fields.contains(*name)) {
+            let mut one = |name, id: &[u8]| {
+                fields.set(name, Text::default().hex(id).octets());
+            };
+            one(Name::XB3TraceId, &self.trace);
+            one(Name::XB3SpanId, &self.id);
+            if let Some(parent) = &self.parent {
+                one(Name::XB3ParentSpanId, parent);
             }
+            fields.set(Name::XB3Sampled, sampled);
         }
     }
 
@@ -223,6 +279,11 @@ impl Span {
     pub fn ids(&self) -> ([u8; 16], [u8; 8]) {
         (self.trace, self.id)
     }
+}
+
+/// A span's id: zero is none.
+fn id(random: u64) -> [u8; 8] {
+    random.max(1).to_be_bytes()
 }
 
 /// Room for the longest context: no allocation on the request's path.

@@ -3,11 +3,11 @@ use crate::message::{Fields, Name};
 use crate::observe::access_log::End;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 const RANDOM: [u64; 3] = [1, 2, 3];
+const W3C: Forms = Forms::W3C;
 
 fn fields(all: &[(&str, &str)]) -> Fields {
     let mut fields = Fields::new();
@@ -119,12 +119,12 @@ fn b3_is_read_in_both_forms() {
 #[test]
 fn the_client_decides_and_else_the_draw() {
     let incoming = traceparent(&format!("00-{TRACE}-{PARENT}-00"));
-    assert!(!Span::begin(incoming, 1.0, 0.0, RANDOM).sampled);
+    assert!(!Span::begin(incoming, W3C, 1.0, 0.0, RANDOM).sampled);
     let undecided = read(&[("b3", &format!("{TRACE}-{PARENT}"))]);
-    assert!(Span::begin(undecided, 0.5, 0.4, RANDOM).sampled);
-    assert!(!Span::begin(None, 0.5, 0.5, RANDOM).sampled);
-    assert!(!Span::begin(None, 0.0, 0.0, RANDOM).sampled);
-    let unlucky = Span::begin(None, 1.0, 0.0, [0, 0, 0]);
+    assert!(Span::begin(undecided, W3C, 0.5, 0.4, RANDOM).sampled);
+    assert!(!Span::begin(None, W3C, 0.5, 0.5, RANDOM).sampled);
+    assert!(!Span::begin(None, W3C, 0.0, 0.0, RANDOM).sampled);
+    let unlucky = Span::begin(None, W3C, 1.0, 0.0, [0, 0, 0]);
     assert!(unlucky.trace != [0; 16] && unlucky.id != [0; 8]);
 }
 
@@ -132,7 +132,7 @@ fn the_client_decides_and_else_the_draw() {
 fn backends_are_told_in_the_clients_form() {
     let before = format!("00-{TRACE}-{PARENT}-01");
     let before = [("traceparent", before.as_str()), ("tracestate", "a=b")];
-    let span = Span::begin(read(&before), 0.0, 0.0, RANDOM);
+    let span = Span::begin(read(&before), W3C, 0.0, 0.0, RANDOM);
     assert_eq!(span.parent.map(|parent| parent[1]), Some(0xf0));
     let after = told(span, &before);
     assert!(after.contains(&("tracestate".into(), "a=b".into())));
@@ -142,15 +142,15 @@ fn backends_are_told_in_the_clients_form() {
         "{after:?}"
     );
 
-    let single = format!("{TRACE}-{PARENT}-0");
+    let single = format!("{TRACE}-{PARENT}-1");
     let before = [("b3", single.as_str()), ("tracestate", "stale=1")];
-    let after = told(Span::begin(read(&before), 1.0, 0.0, RANDOM), &before);
-    let expected = format!("{TRACE}-0000000000000003-0-{PARENT}");
+    let after = told(Span::begin(read(&before), W3C, 1.0, 0.0, RANDOM), &before);
+    let expected = format!("{TRACE}-0000000000000003-1-{PARENT}");
     assert!(after.contains(&("b3".into(), expected)), "{after:?}");
     assert!(!after.iter().any(|(name, _)| name == "tracestate"));
 
     let before = [("X-B3-TraceId", TRACE), ("X-B3-SpanId", PARENT)];
-    let after = told(Span::begin(read(&before), 1.0, 0.0, RANDOM), &before);
+    let after = told(Span::begin(read(&before), W3C, 1.0, 0.0, RANDOM), &before);
     for (name, value) in [
         ("x-b3-traceid", TRACE),
         ("x-b3-spanid", "0000000000000003"),
@@ -164,56 +164,106 @@ fn backends_are_told_in_the_clients_form() {
 #[test]
 fn a_new_trace_drops_the_state_of_an_invalid_one() {
     let before = [("traceparent", "garbage"), ("tracestate", "a=b")];
-    let after = told(Span::begin(read(&before), 0.0, 0.0, RANDOM), &before);
+    let after = told(Span::begin(read(&before), W3C, 0.0, 0.0, RANDOM), &before);
     let expected = "00-00000000000000010000000000000002-0000000000000003-00";
     assert_eq!(after, [("traceparent".to_owned(), expected.to_owned())]);
     let mut fields = Fields::new();
-    Span::begin(None, 0.0, 0.0, RANDOM).propagate(&mut fields);
+    Span::begin(None, W3C, 0.0, 0.0, RANDOM).propagate(&mut fields);
     let written = Incoming::read(&fields).expect("what we write, we read");
     assert_eq!(written.sampled, Some(false));
     assert!(!fields.contains(Name::B3));
 }
 
+#[test]
+fn what_the_client_does_not_want_recorded_passes_as_it_came() {
+    for before in [
+        vec![("traceparent", format!("00-{TRACE}-{PARENT}-00"))],
+        vec![("b3", "0".to_owned())],
+        vec![
+            ("x-b3-sampled", "0".to_owned()),
+            ("tracestate", "a=b".to_owned()),
+        ],
+    ] {
+        let before: Vec<_> = before.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let span = Span::begin(read(&before), W3C, 1.0, 0.0, RANDOM);
+        let as_it_came = before.iter().map(|(n, v)| (n.to_string(), v.to_string()));
+        assert_eq!(told(span, &before), as_it_came.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn backends_are_told_in_the_forms_that_are_configured() {
+    let all = [Form::W3c, Form::B3Single, Form::B3Multi]
+        .into_iter()
+        .collect();
+    let after = told(Span::begin(None, all, 1.0, 0.0, RANDOM), &[]);
+    let names: Vec<_> = after.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = [
+        "traceparent",
+        "b3",
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-sampled",
+    ];
+    assert_eq!(names, expected);
+    let b3 = Forms::default().with(Form::B3Single);
+    let after = told(Span::begin(None, b3, 1.0, 0.0, RANDOM), &[]);
+    assert_eq!(after.len(), 1, "{after:?}");
+    // A client that speaks two forms is not contradicted in one of them.
+    let (w3c, single) = (
+        format!("00-{TRACE}-{PARENT}-01"),
+        format!("{TRACE}-{PARENT}-1"),
+    );
+    let before = [("traceparent", w3c.as_str()), ("b3", single.as_str())];
+    let span = Span::begin(read(&before), Forms::default(), 0.0, 0.0, RANDOM);
+    for (name, value) in told(span.child(9), &before) {
+        assert!(value.contains("0000000000000009"), "{name}: {value}");
+    }
+}
+
 fn record(status: u16, end: End) -> SpanRecord {
     SpanRecord {
-        span: Span::begin(None, 1.0, 0.0, RANDOM),
-        listener: "in".into(),
-        route: Some("all".into()),
-        service: None,
-        method: "GET".to_owned(),
-        scheme: "http",
-        host: "a".to_owned(),
-        path: "/".to_owned(),
-        version: "1.1",
         status,
-        client: std::net::Ipv4Addr::LOCALHOST.into(),
-        backend: None,
-        retries: 0,
-        began_at: Duration::ZERO,
-        ended_at: Duration::ZERO,
         end,
+        ..super::span::testing::record()
     }
 }
 
 #[test]
 fn only_the_servers_faults_are_errors() {
-    assert!(!record(200, End::Complete).is_error());
-    assert!(!record(404, End::NoRoute).is_error());
-    assert!(!record(302, End::Local).is_error());
-    assert!(!record(200, End::ClientClosed).is_error());
-    assert!(record(503, End::NoBackend).is_error());
-    assert!(record(200, End::BackendClosed).is_error());
-    assert_eq!(record(200, End::Complete).name(), "GET all");
+    for (status, end, error) in [
+        (200, End::Complete, None),
+        (404, End::NoRoute, None),
+        (302, End::Local, None),
+        (200, End::ClientClosed, None),
+        (503, End::NoBackend, Some("503")),
+        (502, End::ConnectFailed, Some("502")),
+        (200, End::BackendClosed, Some("backend_closed")),
+        (0, End::RouteTimeout, Some("route_timeout")),
+    ] {
+        assert_eq!(
+            record(status, end).error().as_deref(),
+            error,
+            "{status} {end:?}"
+        );
+    }
+    let mut failed = record(200, End::Complete);
+    failed.grpc_status = Some(14);
+    assert_eq!(failed.error().as_deref(), Some("14"));
+    failed.grpc_status = Some(5);
+    assert_eq!(failed.error(), None, "not found is the client's matter");
+    assert_eq!(record(200, End::Complete).name(), "GET /items");
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_and_counts() {
+async fn a_full_queue_drops_and_counts_every_span() {
     let counters = Arc::new(SpanCounters::default());
     let (queue, mut receiver) = SpanQueue::new(2, Arc::clone(&counters));
     for status in [200, 201, 202] {
         queue.push(record(status, End::Complete));
     }
-    assert_eq!(counters.dropped.load(Relaxed), 1);
+    let spans = record(200, End::Complete).spans();
+    assert_eq!(counters.dropped.load(Relaxed), spans);
     let mut batch = Vec::new();
     assert!(receiver.receive(&mut batch, 10).await);
     assert_eq!(

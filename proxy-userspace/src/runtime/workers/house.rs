@@ -1,21 +1,28 @@
-//! What goes on beside the requests: names are resolved, weights of slow starts grow.
+//! What goes on beside the requests: names are resolved, weights of slow starts grow, spans are
+//! exported.
 //!
 //! One thread for all workers. It changes what balancers choose from, which the workers read.
 
+use super::spans::{Exporter, Settings};
 use crate::balance::l7::Registry;
+use crate::config::model::tracing::Tracing;
 use crate::http::snapshot::Snapshot;
 use crate::net::clock::Clock;
 use crate::net::dns::{self, Bounds, News, SystemResolver, Target, Update};
+use crate::observe::trace::{SpanCounters, SpanReceiver};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 /// How often weights grow.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long spans may take to be exported at the end.
+const SPANS_END: Duration = Duration::from_secs(2);
 
 /// Updates of names that may wait.
 const WAITING: usize = 64;
@@ -28,12 +35,12 @@ pub(super) struct House {
 }
 
 impl House {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(spans: SpanReceiver, counters: Arc<SpanCounters>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let (snapshots, received) = mpsc::unbounded_channel();
         let handle = std::thread::Builder::new()
             .name("house".to_owned())
-            .spawn(move || main(runtime, received))?;
+            .spawn(move || main(runtime, received, spans, counters))?;
         Ok(Self {
             snapshots: Some(snapshots),
             handle: Some(handle),
@@ -57,17 +64,56 @@ impl Drop for House {
     }
 }
 
-fn main(mut runtime: tokio::runtime::Builder, snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>) {
+fn main(
+    mut runtime: tokio::runtime::Builder,
+    snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
+    spans: SpanReceiver,
+    counters: Arc<SpanCounters>,
+) {
+    let (tracing, settings) = watch::channel(None);
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(snapshots)),
-        Err(error) => warn!(%error, "names are not resolved, and slow starts do not end"),
+        Ok(runtime) => runtime.block_on(async {
+            let exporting = export(spans, settings, counters, run(snapshots, tracing));
+            exporting.await;
+        }),
+        Err(error) => {
+            warn!(%error, "names are not resolved, slow starts do not end, spans are lost");
+        }
     }
 }
 
-async fn run(mut snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>) {
+/// Exports spans as long as `rest` goes on, then those that are left.
+async fn export(
+    spans: SpanReceiver,
+    settings: Settings,
+    counters: Arc<SpanCounters>,
+    rest: impl Future<Output = ()>,
+) {
+    let mut exporter = Exporter::new(spans, settings, counters);
+    {
+        let mut exporting = pin!(exporter.run());
+        let mut rest = pin!(rest);
+        tokio::select! {
+            () = &mut rest => {}
+            // All workers have ended; the rest goes on until it is told to end, too.
+            () = &mut exporting => rest.await,
+        }
+    }
+    exporter.finish(SPANS_END).await;
+}
+
+async fn run(
+    mut snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
+    tracing: watch::Sender<Option<Arc<Tracing>>>,
+) {
+    let settings = |snapshot: &Snapshot| {
+        let settings = snapshot.tracing().map(|plan| Arc::clone(&plan.settings));
+        tracing.send_replace(settings);
+    };
     let Some(mut current) = snapshots.recv().await else {
         return;
     };
+    settings(&current);
     let clock = Clock::new();
     let (news, mut updates) = mpsc::channel(WAITING);
     let mut asked = Vec::new();
@@ -79,6 +125,7 @@ async fn run(mut snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>) {
             snapshot = snapshots.recv() => match snapshot {
                 Some(snapshot) => {
                     current = snapshot;
+                    settings(&current);
                     if dns::targets(current.registry()) != asked {
                         watching = watch(&current, &mut asked, &news);
                     }

@@ -13,6 +13,7 @@
 
 mod house;
 mod socket;
+mod spans;
 mod thread;
 
 use crate::config::model::Config;
@@ -21,6 +22,7 @@ use crate::net::clock::Clock;
 use crate::net::{datagram, listen};
 use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::http::ProxyMetrics;
+use crate::observe::trace::{SpanCounters, SpanQueue};
 use crate::types::Protocol;
 use house::House;
 use socket::{Kind, Socket};
@@ -101,7 +103,9 @@ impl Workers {
         let metrics = Arc::new(ProxyMetrics::new(count, true));
         let clock = Clock::new();
         let logs = Writer::start(Arc::new(LogCounters::default())).map_err(WorkersError::Thread)?;
-        let mut kept = Kept::new(metrics, Arc::new(logs), fastrand::u64(..));
+        let counters: Arc<SpanCounters> = Arc::default();
+        let (queue, spans) = SpanQueue::new(spans::WAITING, Arc::clone(&counters));
+        let mut kept = Kept::new(metrics, Arc::new(logs), queue, fastrand::u64(..));
         let (nothing, seed) = (Config::default(), fastrand::u64(..));
         let snapshot = Snapshot::compile(&nothing, &mut kept, None, seed, clock.read())?;
         let snapshot = Arc::new(snapshot);
@@ -111,7 +115,7 @@ impl Workers {
             .map_err(WorkersError::Thread)?;
         let mut workers = Self {
             threads,
-            house: House::start().map_err(WorkersError::Thread)?,
+            house: House::start(spans, counters).map_err(WorkersError::Thread)?,
             kept,
             snapshot,
             listeners: BTreeMap::new(),
@@ -145,6 +149,11 @@ impl Workers {
     /// What becomes of access logs.
     pub fn log_counters(&self) -> &Arc<LogCounters> {
         self.kept.logs.counters()
+    }
+
+    /// What becomes of spans.
+    pub fn span_counters(&self) -> &Arc<SpanCounters> {
+        self.kept.spans.counters()
     }
 
     /// Makes a configuration ready. What it needs is had from now on, and nothing has changed.

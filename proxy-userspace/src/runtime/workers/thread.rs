@@ -56,7 +56,8 @@ impl Thread {
     pub(super) fn start(index: usize, snapshot: Arc<Snapshot>, kept: &Kept) -> io::Result<Self> {
         let (metrics, logs) = (Arc::clone(&kept.metrics), Arc::clone(&kept.logs));
         let (wanted, seed) = (Arc::clone(&kept.wanted), fastrand::u64(..));
-        let worker = move || Worker::new(index, snapshot, metrics, logs, wanted, seed);
+        let spans = kept.spans.clone();
+        let worker = move || Worker::new(index, snapshot, metrics, logs, spans, wanted, seed);
         let (orders, received) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()

@@ -193,7 +193,7 @@ impl Session {
     fn count_sent(&self, socket: &Socket, octets: usize) {
         let link = self.link.borrow();
         let cells = link.held.cells.at(socket.worker.index);
-        cells.sent.add(octets as u64);
+        cells.stream_sent.add(octets as u64);
         if let Some(last) = self.facts.borrow_mut().attempts.last_mut() {
             last.sent += octets as u64;
         }
@@ -341,7 +341,7 @@ impl Session {
             .held
             .cells
             .at(index)
-            .received
+            .stream_received
             .add(received);
         let facts = &mut *self.facts.borrow_mut();
         facts.sent += sent;

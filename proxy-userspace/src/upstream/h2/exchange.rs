@@ -6,6 +6,7 @@ use crate::message::h2::{read_response, write_request};
 use crate::message::{Fields, Length, Name, Refusal, RequestHead, ResponseHead};
 use crate::net::body::{BodyError, Filled, Source};
 use crate::net::h2::{Body, Sender};
+use crate::observe::access_log::Octets;
 use crate::upstream::h1::LIMITS;
 use crate::upstream::{Answer, AnswerError, Backend};
 use base64::Engine as _;
@@ -120,8 +121,9 @@ impl Backend for Exchange {
         self.is_reused
     }
 
-    fn octets(&self) -> (u64, u64) {
-        (self.request.sent(), self.response.body.received())
+    fn octets(&self) -> (u64, Octets) {
+        let body = self.response.body.received();
+        (self.request.sent(), Octets { head: 0, body })
     }
 }
 

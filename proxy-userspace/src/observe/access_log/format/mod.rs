@@ -9,7 +9,7 @@ mod template;
 mod tests;
 
 use super::Record;
-use crate::config::log_template::{self, LogTemplate, LogTemplateFault};
+use crate::config::log_template::{self, LogPart, LogTemplate, LogTemplateFault, LogVariable};
 use crate::config::model::http::LogFormat;
 use crate::observe::calendar::Calendar;
 
@@ -29,7 +29,8 @@ pub struct Format(Kind);
 enum Kind {
     Json,
     Haproxy,
-    Template(LogTemplate),
+    /// And whether it has a request's id.
+    Template(LogTemplate, bool),
 }
 
 impl Format {
@@ -42,10 +43,23 @@ impl Format {
         Ok(Self(match format {
             LogFormat::Json => Kind::Json,
             LogFormat::Haproxy => Kind::Haproxy,
-            LogFormat::Combined => Kind::Template(log_template::parse(COMBINED)?),
-            LogFormat::Common => Kind::Template(log_template::parse(COMMON)?),
-            LogFormat::Template(text) => Kind::Template(log_template::parse(text)?),
+            LogFormat::Combined => compiled(COMBINED)?,
+            LogFormat::Common => compiled(COMMON)?,
+            LogFormat::Template(text) => compiled(text)?,
         }))
+    }
+
+    /// True if lines tell how busy the proxy is.
+    pub fn wants_counts(&self) -> bool {
+        matches!(self.0, Kind::Haproxy)
+    }
+
+    /// True if lines have an id even where requests have none.
+    pub fn wants_request_id(&self) -> bool {
+        match &self.0 {
+            Kind::Json | Kind::Haproxy => false,
+            Kind::Template(_, has_id) => *has_id,
+        }
     }
 
     /// Appends the line, its end included.
@@ -53,8 +67,15 @@ impl Format {
         match &self.0 {
             Kind::Json => json::line(record, calendar, out),
             Kind::Haproxy => haproxy::line(record, calendar, out),
-            Kind::Template(compiled) => template::line(compiled, record, calendar, out),
+            Kind::Template(compiled, _) => template::line(compiled, record, calendar, out),
         }
         out.push(b'\n');
     }
+}
+
+fn compiled(text: &str) -> Result<Kind, LogTemplateFault> {
+    let template = log_template::parse(text)?;
+    let id = LogPart::Variable(LogVariable::RequestId);
+    let has_id = template.parts.contains(&id);
+    Ok(Kind::Template(template, has_id))
 }

@@ -94,7 +94,9 @@ impl<'r> Line<'_, 'r> {
             V::RequestLength => self.number(record.received.all()),
             V::RequestTime => number::seconds_millis(times.total, self.out),
             V::RequestCompletion => {
-                let whole = matches!(record.end, End::Complete | End::Local);
+                // Of a response, also one that tells of a failure.
+                let left = matches!(record.end, End::ClientClosed | End::ClientTimeout);
+                let whole = record.status != 0 && !left;
                 self.plain(if whole { "OK" } else { "" });
             }
             V::RequestId => self.nonempty(record.request_id),

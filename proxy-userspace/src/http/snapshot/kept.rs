@@ -1,0 +1,114 @@
+//! What outlives a snapshot, and is handed from one to the next.
+
+use super::ListenerId;
+use crate::http::listening::ListenerKind;
+use crate::config::model::http::HttpListener;
+use crate::observe::access_log::Writer;
+use crate::observe::http::ProxyMetrics;
+use crate::observe::trace::SpanQueue;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::Notify;
+
+/// What outlives a snapshot.
+#[derive(Debug)]
+pub struct Kept {
+    /// The series that are counted in.
+    pub metrics: Arc<ProxyMetrics>,
+    /// Who writes access logs.
+    pub logs: Arc<Writer>,
+    /// Who exports spans.
+    pub spans: SpanQueue,
+    /// See [`crate::upstream::pool::Pools::wanted`].
+    pub wanted: Arc<Notify>,
+    /// Open connections, by [`ListenerId`].
+    open: Vec<Arc<AtomicU32>>,
+    /// Those of all listeners.
+    open_all: Arc<AtomicU32>,
+    /// Listeners by kind, name and address.
+    ids: HashMap<(ListenerKind, String, SocketAddr), ListenerId>,
+    /// Key of cookies.
+    pub(super) secret: u64,
+}
+
+impl Kept {
+    /// For a process whose workers count in `metrics`. `secret` keys the cookies.
+    pub fn new(
+        metrics: Arc<ProxyMetrics>,
+        logs: Arc<Writer>,
+        spans: SpanQueue,
+        secret: u64,
+    ) -> Self {
+        Self {
+            metrics,
+            logs,
+            spans,
+            wanted: Arc::default(),
+            open: Vec::new(),
+            open_all: Arc::default(),
+            ids: HashMap::new(),
+            secret,
+        }
+    }
+
+    /// The number of a listener.
+    pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
+        self.number(ListenerKind::Http, &listener.name, listener.address)
+    }
+
+    /// The number of a listener of any kind.
+    pub(super) fn number(
+        &mut self,
+        kind: ListenerKind,
+        name: &str,
+        address: SocketAddr,
+    ) -> ListenerId {
+        let next = self.ids.len();
+        let key = (kind, name.to_owned(), address);
+        let id = *self.ids.entry(key).or_insert(next);
+        if self.open.len() <= id {
+            self.open.resize_with(id + 1, Arc::default);
+        }
+        id
+    }
+
+    /// Open connections of a listener, which has its number by [`Kept::number`].
+    pub(in crate::http) fn opened(&self, id: ListenerId) -> Opened {
+        Opened([Arc::clone(&self.open[id]), Arc::clone(&self.open_all)])
+    }
+}
+
+/// Open connections: at a listener, and at all of them.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Opened([Arc<AtomicU32>; 2]);
+
+impl Opened {
+    /// How many there are.
+    pub(in crate::http) fn counts(&self) -> [u32; 2] {
+        self.0.each_ref().map(|it| it.load(Ordering::Relaxed))
+    }
+
+    /// One more, unless there are `most` at the listener (0: no limit).
+    pub(in crate::http) fn among(&self, most: u32) -> Option<OpenConnection> {
+        let before = self
+            .0
+            .each_ref()
+            .map(|it| it.fetch_add(1, Ordering::Relaxed));
+        let place = OpenConnection(self.clone());
+        (most == 0 || before[0] < most).then_some(place)
+    }
+}
+
+/// A connection that is counted as open as long as this lives.
+#[derive(Debug)]
+pub struct OpenConnection(Opened);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        for count in &self.0.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
