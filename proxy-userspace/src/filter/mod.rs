@@ -22,6 +22,7 @@ mod registry;
 pub use fields::secure;
 pub use registry::{AnyFilter, AnyState};
 
+use crate::config::model::Config;
 use crate::config::model::http::Route;
 use crate::message::{RequestHead, ResponseHead};
 use std::net::IpAddr;

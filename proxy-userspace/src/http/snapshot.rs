@@ -219,7 +219,7 @@ impl Snapshot {
             .collect();
         let routes = config.routes.iter();
         let routes: Vec<RoutePlan> = routes
-            .map(|route| RoutePlan::new(route, &by_name))
+            .map(|route| RoutePlan::new(route, config, &by_name))
             .collect::<Result<_, _>>()?;
         let mut listeners = Vec::new();
         for listener in &config.http_listeners {
@@ -410,7 +410,11 @@ impl ListenerPlan {
 }
 
 impl RoutePlan {
-    fn new(route: &Route, services: &HashMap<&str, usize>) -> Result<Self, CompileError> {
+    fn new(
+        route: &Route,
+        config: &Config,
+        services: &HashMap<&str, usize>,
+    ) -> Result<Self, CompileError> {
         let rewrite = |path: &Option<_>| {
             let compiled = path.as_ref().map(CompiledRewrite::new).transpose();
             compiled.map_err(invalid)
@@ -444,7 +448,7 @@ impl RoutePlan {
         };
         Ok(Self {
             action,
-            filters: Chain::of_route(route),
+            filters: Chain::of_route(route, config),
             path: rewrite(&route.rewrite.path)?,
             timeout: route.timeout.map_or(u64::MAX, nanos),
             settings: route.clone(),

@@ -121,7 +121,7 @@ pub(super) fn account(
         connect: last.and_then(|last| last.connect.map(Duration::from_nanos)),
         ..Times::default()
     };
-    record.counts = counts(worker, plan, last, service);
+    record.counts = counts(plan, last, service);
     (record.end, record.phase) = (end, phase);
     worker.log_as(peers.listener, log, &record);
 }
@@ -159,13 +159,7 @@ fn status(end: End, last: Option<&Attempted>) -> u16 {
     }
 }
 
-fn counts(
-    worker: &Worker,
-    plan: &StreamPlan,
-    last: Option<&Attempted>,
-    service: Option<&ServiceState>,
-) -> Counts {
-    let narrow = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+fn counts(plan: &StreamPlan, last: Option<&Attempted>, service: Option<&ServiceState>) -> Counts {
     let of_service = service.map(ServiceState::backends).unwrap_or_default();
     let [listener, process] = plan.open();
     Counts {

@@ -7,7 +7,7 @@ use super::frames::Frames;
 use super::run::{Around, secure, whole_by};
 use super::scratch::{Attempted, Scratch};
 use super::{Client, Reply as _, mirror, reach, trace};
-use crate::balance::l7::{BackendState, Lease, Tried};
+use crate::balance::l7::{Lease, Tried};
 use crate::config::model::http::ProxyVersion;
 use crate::filter::Content;
 use crate::http::forwarded;

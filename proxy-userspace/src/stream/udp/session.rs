@@ -3,7 +3,7 @@
 use super::{Key, Socket, connection_number};
 use crate::balance::l7::{ServiceState, Tried, Unavailable};
 use crate::config::model::http::ProxyVersion;
-use crate::http::listening::OpenConnection;
+use crate::http::snapshot::OpenConnection;
 use crate::http::streams::StreamPlan;
 use crate::http::worker::{Counted, Worker};
 use crate::net::datagram::{Datagrams, Inbox, Way};
