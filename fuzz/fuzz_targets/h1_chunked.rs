@@ -2,10 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use proxy_fuzz::message::h1::{ChunkDecoder, write_chunk_end, write_chunk_head, write_last_chunk};
 use proxy_fuzz::{LIMITS, WIDE, decode, pairs, sum};
-use proxy_userspace::message::h1::{
-    ChunkDecoder, write_chunk_end, write_chunk_head, write_last_chunk,
-};
 
 fuzz_target!(|input: &[u8]| {
     let mut decoder = ChunkDecoder::new();

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use proxy_fuzz::message::RequestHead;
+use proxy_fuzz::message::h1::{RequestOptions, RequestParser, parse_request, write_request};
 use proxy_fuzz::{LIMITS, WIDE, assert_one_head, assert_same_request, by_pieces};
-use proxy_userspace::message::RequestHead;
-use proxy_userspace::message::h1::{RequestOptions, RequestParser, parse_request, write_request};
 
 fuzz_target!(|input: &[u8]| {
     let mut head = RequestHead::default();

@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxy_fuzz::{LIMITS, WIDE, assert_one_head, assert_same_response, by_pieces, sum};
-use proxy_userspace::message::h1::{
+use proxy_fuzz::message::h1::{
     RequestKind, ResponseFraming, ResponseOptions, ResponseParser, parse_response, write_response,
 };
-use proxy_userspace::message::{Length, ResponseHead, Version};
+use proxy_fuzz::message::{Length, ResponseHead, Version};
+use proxy_fuzz::{LIMITS, WIDE, assert_one_head, assert_same_response, by_pieces, sum};
 
 fuzz_target!(|input: &[u8]| {
     let to = match sum(input) % 4 {

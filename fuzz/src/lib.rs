@@ -1,11 +1,53 @@
-//! What the fuzz targets share.
+//! What the fuzz targets share, and the code that they are about.
 //!
 //! A target's input is what a peer would send, and nothing else, so that a seed is a plain message
 //! and a find can be replayed with `nc`. What else a target needs is taken from the octets' sum.
+//!
+//! **The code.** All that reads octets of a network stands in the lowest layers of
+//! `proxy-userspace`, which use nothing above them. So they are compiled here by themselves, from
+//! the same files and under the same paths: without the kernel, the runtime and the command line,
+//! which no target reaches and which would take minutes to instrument.
 
-use proxy_userspace::message::Fields;
-use proxy_userspace::message::h1::{ChunkDecoder, ChunkStep, HeadLimits};
-use proxy_userspace::message::{Refusal, RequestHead, ResponseHead};
+#[path = "../../proxy-userspace/src/types/mod.rs"]
+pub mod types;
+
+#[path = "../../proxy-userspace/src/message/mod.rs"]
+pub mod message;
+
+#[allow(dead_code, missing_docs)]
+#[path = "."]
+pub mod config {
+    #[path = "../../proxy-userspace/src/config/defaults/mod.rs"]
+    mod defaults;
+    #[path = "../../proxy-userspace/src/config/model/mod.rs"]
+    pub mod model;
+}
+
+#[path = "../../proxy-userspace/src/files/mod.rs"]
+pub mod files;
+
+#[path = "../../proxy-userspace/src/routing/mod.rs"]
+pub mod routing;
+
+#[allow(missing_docs)]
+#[path = "."]
+pub mod net {
+    #[path = "../../proxy-userspace/src/net/proxy_protocol/mod.rs"]
+    pub mod proxy_protocol;
+}
+
+#[allow(missing_docs)]
+#[path = "."]
+pub mod http {
+    #[path = "../../proxy-userspace/src/http/forwarded.rs"]
+    pub mod forwarded;
+    #[path = "../../proxy-userspace/src/http/peer.rs"]
+    pub mod peer;
+}
+
+use crate::message::Fields;
+use crate::message::h1::{ChunkDecoder, ChunkStep, HeadLimits};
+use crate::message::{Refusal, RequestHead, ResponseHead};
 
 /// Limits that inputs of a few hundred octets reach.
 pub const LIMITS: HeadLimits = HeadLimits {
@@ -119,4 +161,26 @@ pub fn decode(
         }
     }
     Ok(None)
+}
+
+/// The lines of an input that are `name: value`, as a peer's library would hand them over.
+pub fn lines(input: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    input.split(|&octet| octet == b'\n').filter_map(|line| {
+        // The name of a pseudo-field begins with the mark that ends other names.
+        let mark = line.iter().skip(1).position(|&octet| octet == b':')? + 1;
+        let value = &line[mark + 1..];
+        Some((&line[..mark], value.strip_prefix(b" ").unwrap_or(value)))
+    })
+}
+
+/// Fields as `h2` hands them over; what it would refuse is left out.
+pub fn header_map(input: &[u8]) -> ::http::HeaderMap {
+    let mut map = ::http::HeaderMap::new();
+    for (name, value) in lines(input) {
+        let name = ::http::HeaderName::from_lowercase(name);
+        if let (Ok(name), Ok(value)) = (name, ::http::HeaderValue::from_bytes(value)) {
+            map.append(name, value);
+        }
+    }
+    map
 }

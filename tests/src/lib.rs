@@ -24,6 +24,7 @@
 //! Suites need root. Without it they skip and say so, or fail when `SLUICE_REQUIRE_PRIVILEGED=1`
 //! ([`privilege`]).
 
+pub mod alone;
 pub mod bench;
 pub mod bpf;
 pub mod client;
@@ -41,6 +42,7 @@ pub mod packet;
 pub mod path;
 pub mod pattern;
 pub mod privilege;
+pub mod python;
 pub mod stage;
 pub mod topology;
 pub mod turns;

@@ -25,12 +25,16 @@ mod h2_hostile;
 mod h2_support;
 #[path = "http/headers.rs"]
 mod headers;
+#[path = "http/hostile_origins.rs"]
+mod hostile_origins;
 #[path = "http/limits.rs"]
 mod limits;
 #[path = "http/messages.rs"]
 mod messages;
 #[path = "http/peers.rs"]
 mod peers;
+#[path = "http/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "http/services.rs"]
 mod services;
 #[path = "http/stream_peers.rs"]

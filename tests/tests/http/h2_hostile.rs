@@ -96,6 +96,7 @@ fn malformed() -> Vec<(&'static str, Vec<Field<'static>>)> {
     with("upper case", &[(b"X-A", b"x")]);
     with("a name with a colon", &[(b"a: b\r\nx", b"x")]);
     with("a name with a blank", &[(b"a b", b"x")]);
+    with("a name with quotation marks", &[(b"\"a\"", b"x")]);
     with("an empty name", &[(b"", b"x")]);
     with("a value with CRLF", &[(b"a", b"x\r\nb: c")]);
     with("a value with LF", &[(b"a", b"x\nb: c")]);
@@ -389,4 +390,40 @@ fn many_requests_and_their_updates_are_no_flood() {
         assert_eq!(end.expect("an answer").stream, stream);
         client.send(frame(WINDOW_UPDATE, 0, 0, &4000_u32.to_be_bytes()));
     }
+}
+
+/// One field in the table of HPACK, and references to it of one octet each.
+#[test]
+fn a_head_that_grows_when_it_is_decoded_is_refused() {
+    let (origin, requests) = counting();
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = proxy.client();
+    client.greet();
+    let mut head = block(&PLAIN);
+    // Literal with incremental indexing: 4000 octets stay in the table, as its entry 62.
+    let kept = block(&[(b"x-bomb", &[b'x'; 4000])]);
+    head.push(0x40);
+    head.extend(&kept[1..]);
+    head.extend(vec![0x80 | 62; 10_000]);
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head));
+    let refused = client.frame_where(|frame| {
+        matches!(frame.kind, RST_STREAM | GOAWAY) || (frame.kind == HEADERS && frame.stream == 1)
+    });
+    let refused = refused.expect("an answer");
+    // 431 without or with the rest of the fields, or an error.
+    assert!(
+        refused.kind != HEADERS || !refused.payload.starts_with(&[0x88]),
+        "{refused:?}"
+    );
+    drop(client);
+    assert_eq!(
+        send(&proxy, &PLAIN, None),
+        Refused::Passed,
+        "others are served"
+    );
+    assert_eq!(
+        requests.load(Ordering::SeqCst),
+        1,
+        "and nobody saw the first"
+    );
 }

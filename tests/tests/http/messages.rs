@@ -195,3 +195,67 @@ fn a_client_that_has_ended_its_sending_is_still_answered() {
     assert!(client.answer().text().starts_with("GET /x"));
     assert!(client.is_ended());
 }
+
+#[test]
+fn pipelined_content_is_answered_in_order_also_behind_an_end() {
+    let origin = Origin::new(|mut client, _| {
+        while let Some(head) = client.head() {
+            let body = match field(&head, "content-length") {
+                Some(length) => client.exactly(length.parse().expect("a length")),
+                None if field(&head, "transfer-encoding").is_some() => {
+                    client.chunked().expect("whole").0
+                }
+                None => head.lines().next().expect("a line").as_bytes().to_vec(),
+            };
+            client.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            ));
+            client.send(body);
+        }
+    });
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = Client::to(proxy.address);
+    client.send(
+        "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\none\
+         GET /2 HTTP/1.1\r\nHost: a\r\n\r\n\
+         POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5\r\nthree\r\n0\r\nX-T: v\r\n\r\n\
+         POST /4 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n\
+         \r\nGET /5 HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    client.end();
+    for expected in ["one", "GET /2 HTTP/1.1", "three", "", "GET /5 HTTP/1.1"] {
+        assert_eq!(client.answer().text(), expected);
+    }
+    assert!(client.is_ended());
+}
+
+#[test]
+fn an_expectation_that_is_not_waited_for_is_no_fault() {
+    // The client sends its content at once, and the backend answers without 100.
+    let origin = Origin::new(|mut client, _| {
+        while client.head().is_some() {
+            let body = client.exactly(5);
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+            client.send(body);
+        }
+    });
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        client.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\nhello",
+        );
+        assert_eq!(client.answer().text(), "hello");
+    }
+    for expectation in ["100-continue, x", "200-ok", "100-continue;q=1"] {
+        let answer = proxy.ask(&format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n"
+        ));
+        assert_eq!(answer.status, 417, "{expectation}");
+    }
+    // HTTP/1.0 has no expectations (RFC 9110 §10.1.1).
+    let old = "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello";
+    assert_eq!(proxy.ask(old).text(), "hello");
+}

@@ -2,58 +2,15 @@
 
 use crate::support::{Client, Origin, PATIENCE, eventually, pattern};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use proxy_tests::alone::{Process, proxy, unused_address};
 use proxy_tests::daemon::sluice;
-use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A process that ends with this value.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `sluice proxy` in front of an address.
-fn proxy(to: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
-    let mut child = Command::new(sluice().expect("built"))
-        .args(["proxy", "--from", "127.0.0.1:0", "--to", &to.to_string()])
-        .args(more)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let log = BufReader::new(child.stderr.take().expect("piped"));
-    let process = Process(child);
-    let mut lines = log.lines().map_while(Result::ok);
-    let listening = lines
-        .find_map(|line| {
-            Some(
-                line.split("listening")
-                    .nth(1)?
-                    .split("address=")
-                    .nth(1)?
-                    .to_owned(),
-            )
-        })
-        .expect("says where it listens");
-    std::thread::spawn(move || lines.for_each(drop));
-    let address: String = listening
-        .chars()
-        .take_while(|c| !c.is_whitespace())
-        .collect();
-    (process, address.parse().expect("an address"))
-}
 
 /// nginx with a folder; `None` where it is not installed.
 fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
-    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let address = reserved.local_addr().expect("bound");
-    drop(reserved);
+    let address = unused_address();
     let folder = folder.display();
     let config = format!(
         "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;\n\
@@ -151,7 +108,7 @@ fn a_stop_lets_the_request_under_way_end() {
     let mut client = Client::to(address);
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the request is there", || origin.connections() == 1);
-    kill(Pid::from_raw(proxy.0.id().cast_signed()), Signal::SIGTERM).expect("told");
+    kill(proxy.id(), Signal::SIGTERM).expect("told");
     let answer = client.answer();
     assert_eq!(
         (answer.text().as_str(), answer.field("connection")),
@@ -184,9 +141,7 @@ fn a_daemon_without_kernel_part_needs_no_root_and_reloads() {
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{word}"
         ))
     });
-    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let address = reserved.local_addr().expect("bound");
-    drop(reserved);
+    let address = unused_address();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sluice.yaml");
     let socket = folder.path().join("admin.sock");
@@ -230,7 +185,7 @@ fn a_daemon_without_kernel_part_needs_no_root_and_reloads() {
     });
     assert!(ask("status").contains("app"));
     drop(client);
-    kill(Pid::from_raw(daemon.0.id().cast_signed()), Signal::SIGTERM).expect("told");
+    kill(daemon.id(), Signal::SIGTERM).expect("told");
     eventually("it has ended", || {
         daemon.0.try_wait().expect("asked").is_some()
     });

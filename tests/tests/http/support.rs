@@ -158,6 +158,23 @@ impl Client {
         Self::of(TcpStream::connect(address).expect("connects"))
     }
 
+    /// From this local address.
+    pub(crate) fn from(source: &str, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let source: std::net::IpAddr = source.parse().expect("an address");
+        socket
+            .bind(&SocketAddr::new(source, 0).into())
+            .expect("binds");
+        socket.connect(&address.into()).expect("connects");
+        Self::of(socket.into())
+    }
+
+    /// This end.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("bound")
+    }
+
     pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");

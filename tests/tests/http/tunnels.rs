@@ -1,7 +1,9 @@
 //! Connections that become something else.
 
+use crate::h2_support::{self, begin, connect, post};
 use crate::support::{Origin, Proxy, field, pattern};
 use std::thread;
+use std::time::Duration;
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -92,4 +94,58 @@ fn an_upgrade_to_http_2_is_not_passed_on() {
     for gone in ["upgrade", "http2-settings", "connection"] {
         assert_eq!(field(&seen, gone), None, "{gone}");
     }
+}
+
+/// So long may a tunnel be silent in the tests below.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// In all longer than that, with pauses that are much shorter.
+fn for_a_while(mut say: impl FnMut()) {
+    for _ in 0..15 {
+        say();
+        thread::sleep(IDLE / 6);
+    }
+}
+
+#[test]
+fn one_side_of_a_tunnel_may_be_silent_while_the_other_speaks() {
+    // First the backend speaks, then the client.
+    let origin = Origin::new(|mut client, _| {
+        client.head();
+        client.send(SWITCH);
+        for_a_while(|| client.send("s"));
+        let echo = client.exactly(15);
+        client.send(echo);
+        client.rest();
+    });
+    let proxy = Proxy::with(&[origin.address], |config| {
+        config.services[0].upstream.idle_timeout = IDLE;
+        config.http_listeners[0].timeouts.body_idle = IDLE;
+    });
+    let mut client = proxy.client();
+    client.send(UPGRADE);
+    assert_eq!(client.answer().status, 101);
+    assert_eq!(client.exactly(15), [b's'; 15]);
+    for_a_while(|| client.send("c"));
+    assert_eq!(client.exactly(15), [b'c'; 15]);
+    // And when nobody speaks any more it is over.
+    assert!(client.is_ended());
+}
+
+#[tokio::test]
+async fn a_stream_of_answers_does_not_wait_for_more_of_the_request() {
+    let origin = Origin::new(|mut client, _| {
+        client.head();
+        client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for_a_while(|| client.send("1\r\ns\r\n"));
+        client.send("0\r\n\r\n");
+        client.rest();
+    });
+    let proxy = Proxy::with(&[origin.address], |config| {
+        config.http_listeners[0].timeouts.body_idle = IDLE;
+    });
+    let client = connect(proxy.address).await;
+    let (response, _open) = begin(&client, post("/")).await;
+    let answer = h2_support::whole(response).await.expect("whole");
+    assert_eq!(answer.body, [b's'; 15]);
 }

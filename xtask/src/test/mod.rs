@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Let the abuse stage take minutes: more slow clients, reloads for a minute.
+    #[arg(long)]
+    long: bool,
     /// List the stages and end.
     #[arg(long)]
     list: bool,
@@ -50,7 +53,11 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     }
     let chosen = choose(&stages, &options.only)?;
     let (chosen, left_out) = drop_privileged(chosen, options.unprivileged)?;
-    let report = run(workspace, &chosen, options.filter.as_deref());
+    let how = stages::How {
+        filter: options.filter.as_deref(),
+        long: options.long,
+    };
+    let report = run(workspace, &chosen, how);
     report.print(&left_out);
     Ok(if report.failed() == 0 {
         ExitCode::SUCCESS
@@ -101,7 +108,7 @@ fn refuse_without_privileges() -> Result<()> {
     Err(HostLacks(message).into())
 }
 
-fn run(workspace: &Workspace, stages: &[&Stage], filter: Option<&str>) -> Report {
+fn run(workspace: &Workspace, stages: &[&Stage], how: stages::How<'_>) -> Report {
     let mut report = Report::new();
     let total = stages.len() + 1;
     let traffic = stages.iter().any(|stage| stage.is_privileged());
@@ -121,7 +128,7 @@ fn run(workspace: &Workspace, stages: &[&Stage], filter: Option<&str>) -> Report
     for (index, stage) in stages.iter().enumerate() {
         report::announce(index + 2, total, &stage.name, stage.about());
         let start = Instant::now();
-        let outcome = stage.run(workspace, filter);
+        let outcome = stage.run(workspace, how);
         report.add(&stage.name, start.elapsed(), outcome);
     }
     report

@@ -2,7 +2,7 @@
 
 use super::tally::{self, Tally};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_ebpf, fuzz, shell, tidy};
+use crate::{build_ebpf, fuzz, pypi, shell, tidy};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -32,6 +32,15 @@ enum Kind {
     Suite,
 }
 
+/// How stages are run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How<'h> {
+    /// Only tests whose name contains this.
+    pub(crate) filter: Option<&'h str>,
+    /// What may take longer does.
+    pub(crate) long: bool,
+}
+
 /// What a stage found, if it did not fail.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -46,10 +55,16 @@ const SUITES: &str = "proxy-tests";
 
 /// Targets of that package that come first, in this order: what is simpler to understand when it
 /// fails comes before what builds on it.
-const ORDER: &[&str] = &["http", "packets", "loader", "netns"];
+const ORDER: &[&str] = &["http", CONFORMANCE, ABUSE, "packets", "loader", "netns"];
 
 /// Targets of that package that need no privileges: what they test runs in user space alone.
-const UNPRIVILEGED: [&str; 1] = ["http"];
+const UNPRIVILEGED: [&str; 4] = ["http", CONFORMANCE, ABUSE, DESYNC];
+
+/// The target that runs suites of other projects, which come from PyPI.
+const CONFORMANCE: &str = "conformance";
+
+/// The target whose tests take all that there is of something, one after the other.
+const ABUSE: &str = "abuse";
 
 /// How long each fuzz target runs here: the seeds, and a little more. `cargo xtask fuzz` runs longer.
 const FUZZ_SECONDS: u64 = 5;
@@ -64,9 +79,10 @@ const WAITING: &str = "netns";
 const WAITING_AT_ONCE: usize = 16;
 
 /// The targets that replay test vectors of other projects, where these are at hand.
-const PEER_VECTORS: [&str; 2] = [PACKET_VECTORS, H1_VECTORS];
+const PEER_VECTORS: [&str; 3] = [PACKET_VECTORS, H1_VECTORS, DESYNC];
 const PACKET_VECTORS: &str = "peer_vectors";
 const H1_VECTORS: &str = "h1_vectors";
+const DESYNC: &str = "desync";
 
 /// Where they may be: this variable, or that folder beside the workspace.
 const PEER_VECTORS_VARIABLE: &str = "SLUICE_PEER_VECTORS";
@@ -126,6 +142,9 @@ impl Stage {
                 "netns" => "real traffic in network namespaces",
                 PACKET_VECTORS => "another balancer's packet cases, replayed",
                 H1_VECTORS => "shapes of HTTP/1 desync and smuggling, replayed",
+                DESYNC => "the same through a running proxy, judged at the origin",
+                CONFORMANCE => "WebSocket and gRPC suites of other projects through a proxy",
+                ABUSE => "slow clients, too many connections, reloads without end",
                 _ => "a suite that needs privileges",
             },
         }
@@ -151,7 +170,7 @@ impl Stage {
     /// # Errors
     ///
     /// If a check fails or tests could not be run; tests that failed are in the outcome.
-    pub(crate) fn run(&self, workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
+    pub(crate) fn run(&self, workspace: &Workspace, how: How<'_>) -> Result<Outcome> {
         match &self.kind {
             Kind::Format => format(workspace),
             Kind::Tidy => tidy::check(workspace),
@@ -159,8 +178,8 @@ impl Stage {
             Kind::Clippy => clippy(workspace),
             Kind::Build => build(workspace),
             Kind::Fuzz => fuzz::run(workspace, &[], FUZZ_SECONDS, &[]),
-            Kind::Unit(targets) => return unit(workspace, targets, filter),
-            Kind::Suite => return suite(workspace, &self.name, filter),
+            Kind::Unit(targets) => return unit(workspace, targets, how.filter),
+            Kind::Suite => return suite(workspace, &self.name, how),
         }?;
         Ok(Outcome::Check)
     }
@@ -214,11 +233,17 @@ fn unit(workspace: &Workspace, targets: &[String], filter: Option<&str>) -> Resu
     Ok(Outcome::Tests(tally))
 }
 
-fn suite(workspace: &Workspace, target: &str, filter: Option<&str>) -> Result<Outcome> {
+fn suite(workspace: &Workspace, target: &str, how: How<'_>) -> Result<Outcome> {
     let mut cargo = test_command(workspace);
     cargo.args(["--test", target]);
     cargo.env("SLUICE_REQUIRE_PRIVILEGED", "1");
     cargo.env("SLUICE_BIN", workspace.binary(Profile::Dev, "sluice"));
+    if target == CONFORMANCE {
+        cargo.env("SLUICE_TEST_PYTHON", pypi::ensure_conformance(workspace)?);
+    }
+    if target == ABUSE && env::var_os("RUST_TEST_THREADS").is_none() {
+        cargo.env("RUST_TEST_THREADS", "1");
+    }
     if target == WAITING && env::var_os("RUST_TEST_THREADS").is_none() {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let tests = (2 * cpus).min(WAITING_AT_ONCE);
@@ -227,7 +252,10 @@ fn suite(workspace: &Workspace, target: &str, filter: Option<&str>) -> Result<Ou
     if let Some(folder) = peer_vectors(workspace) {
         cargo.env(PEER_VECTORS_VARIABLE, folder);
     }
-    Ok(Outcome::Tests(tests(&mut cargo, filter)?))
+    if how.long {
+        cargo.env("SLUICE_LONG", "1");
+    }
+    Ok(Outcome::Tests(tests(&mut cargo, how.filter)?))
 }
 
 /// `cargo test` of the whole workspace: a smaller selection would resolve other features and
@@ -341,7 +369,7 @@ mod tests {
     fn peer_vectors_run_only_where_the_data_is() {
         let suites = PEER_VECTORS.map(str::to_owned);
         assert_eq!(plan(&suites, &[], false).len(), 7);
-        assert_eq!(plan(&suites, &[], true).len(), 9);
+        assert_eq!(plan(&suites, &[], true).len(), 10);
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub(crate) struct Timeouts {
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(http_defaults::HTTP_TIMEOUTS.head)))]
     pub(crate) head: Field<Time>,
-    /// Between two pieces of a request's content; then 408.
+    /// Between two pieces of a request's content; then 408. Once the response has begun, the
+    /// service's `idle` holds, and what moves in either direction begins it anew.
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(http_defaults::HTTP_TIMEOUTS.body_idle)))]
     pub(crate) body_idle: Field<Time>,

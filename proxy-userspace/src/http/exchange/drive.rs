@@ -5,6 +5,12 @@
 //!       └────────▶ final ──▶ content both ways ──▶ over
 //!       └────────▶ 101   ──▶ tunnel both ways  ──▶ over
 //! ```
+//!
+//! **Deadlines.** Until the response begins, the client has to send its content and then the backend
+//! to answer, each in its own time. From then on the two may be in talks (a gRPC stream, a
+//! WebSocket), in which one side is often silent for as long as the other speaks. So what moves in
+//! one direction gives the other one time as well, unless that one waits for room: an end that
+//! takes nothing is given up however much it says.
 
 use super::failure::Failure;
 use super::frames::Frames;
@@ -142,6 +148,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     /// Moves the response's content to its end, and the request's as far as it goes.
     pub(super) async fn content(&mut self) -> Result<(), Failure> {
         self.phase = Phase::Data;
+        self.spare_request();
         std::future::poll_fn(|cx| self.poll_content(cx)).await
     }
 
@@ -189,9 +196,14 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
                 Poll::Ready(Ok(())) => self.response_by = NEVER,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.response_failed(&error))),
                 Poll::Pending => {
-                    if self.response.take_progress() || self.response_by == NEVER {
+                    let moved = self.response.take_moved();
+                    let turned = self.response.take_progress();
+                    if moved || turned || self.response_by == NEVER {
                         self.timer.read();
                         self.response_by = self.timer.after(self.response_span());
+                        if moved {
+                            self.spare_request();
+                        }
                         self.arm();
                     }
                 }
@@ -230,10 +242,14 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             }
             Poll::Pending => {
                 let moved = self.request.take_moved();
-                if moved || self.request.take_progress() || self.request_by == NEVER {
+                let turned = self.request.take_progress();
+                if moved || turned || self.request_by == NEVER {
                     self.timer.read();
                     self.check_rate(moved)?;
                     self.request_by = self.timer.after(self.request_span());
+                    if moved {
+                        self.spare_response();
+                    }
                     self.arm();
                 }
             }
@@ -255,8 +271,23 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 
     fn request_span(&self) -> Nanos {
         match self.request.stalled() {
-            Stalled::Source if !self.tunnel => self.limits.body_idle,
+            Stalled::Source if self.phase == Phase::ResponseHead => self.limits.body_idle,
             Stalled::Source | Stalled::Sink => self.limits.backend_idle,
+        }
+    }
+
+    /// The response has begun or has moved: a client that says nothing meanwhile has time.
+    fn spare_request(&mut self) {
+        if self.request_by != NEVER && self.request.stalled() == Stalled::Source {
+            self.request_by = self.timer.after(self.request_span());
+        }
+    }
+
+    /// The request has moved: a backend that has begun to answer and says nothing has time.
+    fn spare_response(&mut self) {
+        let is_heard = self.phase == Phase::Data && self.response_by != NEVER;
+        if is_heard && self.response.stalled() == Stalled::Source {
+            self.response_by = self.timer.after(self.limits.backend_idle);
         }
     }
 

@@ -26,6 +26,13 @@ use std::time::Duration;
 /// Attempts at most, stale connections not counted.
 const ATTEMPTS: u32 = 3;
 
+/// Octets of informational heads that one request may be answered with before its answer. They are
+/// kept until the client takes them.
+const INFORMED: usize = h1::LIMITS.head_bytes as usize;
+
+/// What one of them costs besides its fields: so many short ones come to a few hundred.
+const INFORMATIONAL: usize = 128;
+
 /// Passes the request on and the response back.
 pub(super) async fn forward<C: Client>(
     around: &Around<'_>,
@@ -163,7 +170,7 @@ pub(super) async fn attempt<C: Client>(
     };
     let mut connection = match kept {
         Some(connection) => connection,
-        None => Box::new(open(around, scratch, service, &lease).await?),
+        None => reach::open_h1(around, scratch, service, &lease, is_shared).await?,
     };
     let spoken = converse(
         around,
@@ -194,8 +201,8 @@ fn note_octets(scratch: &mut Scratch, (sent, received): (u64, Octets)) {
     }
 }
 
-/// Opens a connection.
-async fn open(
+/// Opens a connection. What this host has not enough of is not counted: the caller may wait.
+pub(super) async fn open(
     around: &Around<'_>,
     scratch: &mut Scratch,
     service: &ServicePlan,
@@ -228,12 +235,12 @@ async fn open(
         error if error.is_exhaustion() => (End::Exhausted, ConnectFailure::Local),
         ConnectError::Io(error) => (End::ConnectFailed, connect_failure(error.kind())),
     };
-    let name = service.state.name();
-    worker.count_backend(name, backend, |cells| cells.connect_failed(reason));
     let failure = Failure::new(end, Phase::Connect);
     if end == End::Exhausted {
         return Err(failure);
     }
+    let name = service.state.name();
+    worker.count_backend(name, backend, |cells| cells.connect_failed(reason));
     backend.latency().observe_failure(worker.clock.last());
     Err(failure.retry(Retry::Unseen(RetryReason::Connect)))
 }
@@ -289,10 +296,18 @@ async fn converse<C: Client, B: Backend>(
     let mut drive = Drive::new(client, backend, around.timer, &limits);
     drive.keep(copy.as_ref().map(|(_, most)| mirror::Kept::new(*most)));
     let asks_upgrade = !scratch.request.protocol.is_empty();
+    let mut informed = 0;
     loop {
         drive.head(&mut scratch.response).await?;
         if !scratch.response.is_informational() {
             break;
+        }
+        informed += INFORMATIONAL + scratch.response.fields.octets();
+        if informed > INFORMED {
+            return Err(Failure {
+                refusal: Some((RefusedBy::Backend, Refusal::Informational)),
+                ..Failure::new(End::BackendProtocol, Phase::ResponseHead)
+            });
         }
         drive.inform(&scratch.response);
     }

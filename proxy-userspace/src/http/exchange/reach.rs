@@ -1,7 +1,7 @@
 //! Ways to a backend: which protocol, and a place on a connection that speaks HTTP/2.
 
 use super::failure::{Failure, Retry};
-use super::forward::connect_failure;
+use super::forward::{connect_failure, open as open_once};
 use super::run::Around;
 use super::scratch::Scratch;
 use crate::balance::l7::{BackendState, Lease};
@@ -13,6 +13,7 @@ use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, Version};
 use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Phase};
 use crate::observe::http::{ConnectFailure, RetryReason};
+use crate::upstream::h1;
 use crate::upstream::h2::{Claim, Known, Link, Open, OpenError};
 use crate::upstream::pool::Place;
 use base64::Engine as _;
@@ -24,6 +25,9 @@ use std::time::Duration;
 /// How long a backend that may speak HTTP/2 has to show it, where nothing is known of it. Those
 /// that do not either answer the preface with an error, or wait for more.
 const SHOWN: Duration = Duration::from_secs(1);
+
+/// How often is looked whether there is a descriptor again.
+const SHORT: Duration = Duration::from_millis(10);
 
 /// True if this attempt is made over HTTP/2.
 ///
@@ -78,6 +82,42 @@ pub(super) async fn speaks_h2(
     // A server may ignore an upgrade (RFC 9110 §7.8).
     scratch.request.protocol.clear();
     Ok(true)
+}
+
+/// A connection for HTTP/1. Where this host has no descriptor or port left for one, others that are
+/// in use will be free soon: the request waits for those as long as opening may take. `is_shared`:
+/// one that was kept will do.
+pub(super) async fn open_h1(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    service: &ServicePlan,
+    lease: &Lease,
+    is_shared: bool,
+) -> Result<Box<h1::Connection>, Failure> {
+    let (worker, backend) = (around.worker, lease.backend());
+    let by = worker.clock.read().saturating_add(service.limits.connect);
+    let mut is_asked = false;
+    loop {
+        let failure = match open_once(around, scratch, service, lease).await {
+            Ok(connection) => return Ok(Box::new(connection)),
+            Err(failure) => failure,
+        };
+        if failure.end != End::Exhausted || worker.clock.read() >= by {
+            return Err(failure);
+        }
+        if !is_asked {
+            is_asked = true;
+            worker.count_backend(service.state.name(), backend, |cells| {
+                cells.connect_failed(ConnectFailure::Local);
+            });
+            backend.ask_for_idle();
+            worker.pools.wanted().notify_waiters();
+        }
+        tokio::time::sleep(SHORT).await;
+        if is_shared && let Some(kept) = worker.pools.take(backend) {
+            return Ok(kept);
+        }
+    }
 }
 
 /// True for requests that lose something over HTTP/1.

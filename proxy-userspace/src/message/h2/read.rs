@@ -1,6 +1,6 @@
 //! Heads read.
 
-use crate::message::h1::octets::{is_blank, target_len, trim, value_len};
+use crate::message::h1::octets::{is_blank, target_len, token_len, trim, value_len};
 use crate::message::h1::{HeadLimits, RequestKind, trailers};
 use crate::message::{Authority, Fields, Length, Method, Name, Refusal, RequestHead, ResponseHead};
 use crate::message::{Scheme, Version};
@@ -90,8 +90,11 @@ fn read_target(
         head.set_read_authority(octets, read);
     }
     let Some(target) = uri.path_and_query() else {
-        // CONNECT without a protocol has neither scheme nor path, which `h2` has seen to.
-        return Ok(());
+        // CONNECT without a protocol has neither scheme nor path.
+        return match head.method {
+            Method::Connect if head.protocol.is_empty() => Ok(()),
+            _ => Err(Refusal::PseudoField),
+        };
     };
     let target = target.as_str().as_bytes();
     if target.len() > limits.target_bytes as usize {
@@ -113,7 +116,7 @@ fn read_field(
     announced: &mut Option<u64>,
     head: &mut RequestHead,
 ) -> Result<(), Refusal> {
-    let name = Name::of(spelled);
+    let name = read_name(spelled)?;
     let outer = |octet: Option<&u8>| octet.is_some_and(|&octet| is_blank(octet));
     if outer(value.first()) || outer(value.last()) || value_len(value) < value.len() {
         return Err(Refusal::FieldValue);
@@ -142,6 +145,17 @@ fn read_field(
             Ok(())
         }
     }
+}
+
+/// Reads a field's name. `http` also takes quotation marks for a part of one, which HTTP/1 does not
+/// (RFC 9110 §5.6.2).
+#[inline]
+fn read_name(spelled: &[u8]) -> Result<Name, Refusal> {
+    let name = Name::of(spelled);
+    if name == Name::Other && token_len(spelled) < spelled.len() {
+        return Err(Refusal::FieldName);
+    }
+    Ok(name)
 }
 
 fn read_host(value: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
@@ -204,7 +218,7 @@ pub fn read_response(
     let mut announced = None;
     for (name, value) in &from.headers {
         let spelled = name.as_str().as_bytes();
-        let name = Name::of(spelled);
+        let name = read_name(spelled)?;
         match name {
             Name::ContentLength => {
                 let length = number(value.as_bytes()).ok_or(Refusal::ContentLength)?;
@@ -238,7 +252,7 @@ pub fn read_response(
 ///
 /// # Errors
 ///
-/// There are too many.
+/// There are too many, or one has no valid name.
 pub fn read_trailers(
     from: &HeaderMap<HeaderValue>,
     limits: &HeadLimits,
@@ -250,7 +264,7 @@ pub fn read_trailers(
     }
     for (name, value) in from {
         let spelled = name.as_str().as_bytes();
-        let name = Name::of(spelled);
+        let name = read_name(spelled).map_err(|_| Refusal::Trailers)?;
         if trailers::is_allowed(name, spelled) {
             fields.push(name, spelled, trim(value.as_bytes()));
         }

@@ -354,3 +354,29 @@ fn known_names_are_written_as_themselves() {
         assert!(map.contains_key(spelled.as_str()), "{spelled}");
     }
 }
+
+#[test]
+fn names_that_are_no_tokens_are_refused_wherever_they_stand() {
+    let quoted = || http::HeaderName::from_lowercase(b"\"a\"").expect("taken by the crate");
+    let value = || http::HeaderValue::from_static("b");
+    let (mut parts, ()) = Request::get("http://a/")
+        .body(())
+        .expect("one")
+        .into_parts();
+    parts.headers.append(quoted(), value());
+    let refused = read_request(&parts, true, &LIMITS, &mut RequestHead::default());
+    assert_eq!(refused, Err(Refusal::FieldName));
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.headers.append(quoted(), value());
+    let kind = RequestKind::Plain;
+    let refused = read_response(&parts, true, kind, &mut ResponseHead::default());
+    assert_eq!(refused, Err(Refusal::FieldName));
+    let refused = read_trailers(&parts.headers, &LIMITS, &mut Fields::new());
+    assert_eq!(refused, Err(Refusal::Trailers));
+}
+
+#[test]
+fn a_request_without_a_path_is_refused() {
+    let without = read("a.test:80", true, |_| {});
+    assert_eq!(without.err(), Some(Refusal::PseudoField));
+}

@@ -38,11 +38,12 @@ pub(in crate::observe) fn proxy(
 fn listeners(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
     let listeners = metrics.listeners();
     type Field = fn(&ListenerCells) -> u64;
-    let fields: [(Metric, Field); 3] = [
+    let fields: [(Metric, Field); 4] = [
         (names::CONNECTIONS, |cells| cells.connections.get()),
         (names::CONNECTIONS_ACTIVE, |cells| {
             cells.connections_active.get()
         }),
+        (names::ACCEPT_PAUSES, |cells| cells.accept_pauses.get()),
         (names::REQUESTS_ACTIVE, |cells| cells.requests_active.get()),
     ];
     for (metric, field) in fields {

@@ -27,6 +27,8 @@ pub struct ListenerCells {
     pub connections: Single,
     /// Those that are open.
     pub connections_active: Single,
+    /// Times that no more were accepted, for want of descriptors or memory.
+    pub accept_pauses: Single,
     /// Requests in progress.
     pub requests_active: Single,
     refusals: [Refusals; 2],

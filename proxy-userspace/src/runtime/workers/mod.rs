@@ -19,7 +19,7 @@ mod thread;
 use crate::config::model::Config;
 use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
-use crate::net::{datagram, listen};
+use crate::net::{datagram, descriptors, listen};
 use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::{SpanCounters, SpanQueue};
@@ -99,6 +99,7 @@ impl Workers {
     ///
     /// [`WorkersError`]; then nothing was started.
     pub fn start(config: &Config) -> Result<Self, WorkersError> {
+        descriptors::raise_limit();
         let count = count(config);
         let metrics = Arc::new(ProxyMetrics::new(count, true));
         let clock = Clock::new();

@@ -7,11 +7,13 @@ use crate::http::peer::Peer;
 use crate::http::snapshot::{Kept, ListenerId, Snapshot};
 use crate::http::worker::Worker;
 use crate::net::Stream;
+use crate::net::descriptors::Share;
 use crate::net::listen::{self, Accepted as Taken};
 use crate::stream;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,27 +200,47 @@ async fn accept(
     begin: Begin,
     stop: Rc<Notify>,
 ) {
+    let share = Share::of_clients();
     let mut is_exhausted = false;
     loop {
         let taken = tokio::select! {
             taken = listen::accept(&socket) => taken,
             () = stop.notified() => break,
         };
-        match taken {
+        let error = match taken {
             Taken::Connection(stream, client) => {
-                is_exhausted = false;
+                let has_room = share.has(stream.as_raw_fd());
                 begin(&worker, id, stream, client);
-            }
-            Taken::Exhausted(error) => {
-                if !is_exhausted {
-                    warn!(%error, "no connections can be accepted until there is room again");
+                if has_room {
+                    is_exhausted = false;
+                    continue;
                 }
-                is_exhausted = true;
+                None
             }
+            Taken::Exhausted(error) => Some(error),
+        };
+        if !is_exhausted {
+            is_exhausted = true;
+            let error = error.as_ref().map(tracing::field::display);
+            warn!(
+                error,
+                "no connections are accepted until there is room again"
+            );
+            count_pause(&worker, id);
+        }
+        tokio::select! {
+            () = share.has_room(&socket) => {}
+            () = stop.notified() => break,
         }
     }
     while let Some((stream, client)) = listen::accept_now(&socket) {
         begin(&worker, id, stream, client);
+    }
+}
+
+fn count_pause(worker: &Worker, id: ListenerId) {
+    if let Some(listener) = worker.snapshot().listener(id) {
+        listener.cells.at(worker.index).accept_pauses.add(1);
     }
 }
 
