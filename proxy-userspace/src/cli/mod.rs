@@ -16,6 +16,7 @@ mod decap;
 mod detach;
 mod drain;
 mod endpoint;
+mod explain;
 mod flows;
 mod format;
 mod guard;
@@ -68,6 +69,7 @@ enum Command {
     Tcp(tcp::Args),
     Serve(serve::Args),
     Validate(validate::Args),
+    Explain(explain::Args),
     Check(check::Args),
     Reload(reload::Args),
     Status(status::Args),
@@ -130,6 +132,7 @@ impl Command {
             Self::Tcp(args) => args.run(),
             Self::Serve(args) => args.run(),
             Self::Validate(args) => args.run(),
+            Self::Explain(args) => args.run(),
             Self::Check(args) => args.run(),
             Self::Reload(args) => args.run(),
             Self::Status(args) => args.run(),
