@@ -33,7 +33,7 @@ mod events;
 mod forwarding;
 mod guard;
 mod names;
-mod no_plane;
+mod on_demand;
 mod overlay;
 mod plane;
 mod probing;
