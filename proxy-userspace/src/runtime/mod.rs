@@ -38,6 +38,7 @@ mod overlay;
 mod plane;
 mod probing;
 mod proxies;
+mod proxy_view;
 mod real;
 mod reload;
 mod signals;
