@@ -2,7 +2,8 @@
 //! answer exactly so, and curl and nginx where the point is that they are not ours.
 //!
 //! The workers run inside the test's process, so that each test has its own configuration and its
-//! own time limits. No privileges are needed.
+//! own time limits. No privileges are needed, but for the names that a name server of the test's
+//! answers.
 
 #[path = "http/support.rs"]
 mod support;
@@ -13,6 +14,10 @@ mod compression;
 mod content;
 #[path = "http/datagrams.rs"]
 mod datagrams;
+#[path = "http/daemon.rs"]
+mod daemon;
+#[path = "http/examples.rs"]
+mod examples;
 #[path = "http/failures.rs"]
 mod failures;
 #[path = "http/h2_backends.rs"]
@@ -29,8 +34,14 @@ mod headers;
 mod limits;
 #[path = "http/messages.rs"]
 mod messages;
+#[path = "http/names.rs"]
+mod names;
+#[path = "http/one_line.rs"]
+mod one_line;
 #[path = "http/peers.rs"]
 mod peers;
+#[path = "http/routes.rs"]
+mod routes;
 #[path = "http/services.rs"]
 mod services;
 #[path = "http/stream_peers.rs"]
@@ -39,5 +50,9 @@ mod stream_peers;
 mod streams;
 #[path = "http/traces.rs"]
 mod traces;
+#[path = "http/static_files.rs"]
+mod static_files;
 #[path = "http/tunnels.rs"]
 mod tunnels;
+#[path = "http/websocket.rs"]
+mod websocket;

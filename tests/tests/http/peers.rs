@@ -10,7 +10,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A process that ends with this value.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).expect("told");
+    }
+
+    /// Waits for its end; true if it says that all went well.
+    pub(crate) fn has_ended_well(&mut self) -> bool {
+        eventually("it has ended", || {
+            self.0.try_wait().expect("asked").is_some()
+        });
+        self.0.wait().expect("ended").success()
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -21,12 +36,18 @@ impl Drop for Process {
 
 /// `sluice proxy` in front of an address.
 fn proxy(to: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
-    let mut child = Command::new(sluice().expect("built"))
-        .args(["proxy", "--from", "127.0.0.1:0", "--to", &to.to_string()])
-        .args(more)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
+    let to = to.to_string();
+    let words = ["proxy", "--from", "127.0.0.1:0", "--to", &to];
+    listening(
+        Command::new(sluice().expect("built"))
+            .args(words)
+            .args(more),
+    )
+}
+
+/// Starts a command that says where it listens.
+pub(crate) fn listening(command: &mut Command) -> (Process, SocketAddr) {
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("starts");
     let log = BufReader::new(child.stderr.take().expect("piped"));
     let process = Process(child);
     let mut lines = log.lines().map_while(Result::ok);
@@ -51,16 +72,22 @@ fn proxy(to: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
 
 /// nginx with a folder; `None` where it is not installed.
 fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
-    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let address = reserved.local_addr().expect("bound");
-    drop(reserved);
+    nginx_with(folder, "")
+}
+
+/// As [`nginx`], with more directives for its server.
+pub(crate) fn nginx_with(
+    folder: &std::path::Path,
+    directives: &str,
+) -> Option<(Process, SocketAddr)> {
+    let address = free_address();
     let folder = folder.display();
     let config = format!(
         "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;\n\
          events {{}}\n\
          http {{ access_log off; client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;\n\
          fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n\
-         server {{ listen {address}; root {folder}; }} }}\n"
+         server {{ listen {address}; root {folder}; {directives} }} }}\n"
     );
     let path = format!("{folder}/nginx.conf");
     std::fs::write(&path, config).expect("writes");
@@ -72,6 +99,12 @@ fn nginx(folder: &std::path::Path) -> Option<(Process, SocketAddr)> {
         std::thread::sleep(Duration::from_millis(10));
     }
     Some((process, address))
+}
+
+/// An address that nobody listens at just now.
+pub(crate) fn free_address() -> SocketAddr {
+    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
+    reserved.local_addr().expect("bound")
 }
 
 pub(crate) fn curl(args: &[&str]) -> Vec<u8> {
