@@ -12,10 +12,10 @@ mod support;
 mod compression;
 #[path = "http/content.rs"]
 mod content;
-#[path = "http/datagrams.rs"]
-mod datagrams;
 #[path = "http/daemon.rs"]
 mod daemon;
+#[path = "http/datagrams.rs"]
+mod datagrams;
 #[path = "http/examples.rs"]
 mod examples;
 #[path = "http/failures.rs"]
@@ -44,14 +44,14 @@ mod peers;
 mod routes;
 #[path = "http/services.rs"]
 mod services;
+#[path = "http/static_files.rs"]
+mod static_files;
 #[path = "http/stream_peers.rs"]
 mod stream_peers;
 #[path = "http/streams.rs"]
 mod streams;
 #[path = "http/traces.rs"]
 mod traces;
-#[path = "http/static_files.rs"]
-mod static_files;
 #[path = "http/tunnels.rs"]
 mod tunnels;
 #[path = "http/websocket.rs"]

@@ -4,7 +4,7 @@ use crate::cli::args::LogArgs;
 use crate::cli::endpoint::{self, Endpoint, access_log};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::model::Config;
-use crate::config::model::http::{Action, Files, Precompressed};
+use crate::config::model::http::{Action, Coding, Files};
 use std::path::PathBuf;
 
 /// Serve the files of a folder over HTTP, without a configuration file
@@ -54,11 +54,7 @@ pub(super) struct Args {
 }
 
 /// Variants that are looked for beside each file, the smallest first.
-const PRECOMPRESSED: [Precompressed; 3] = [
-    Precompressed::Brotli,
-    Precompressed::Zstd,
-    Precompressed::Gzip,
-];
+const PRECOMPRESSED: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {

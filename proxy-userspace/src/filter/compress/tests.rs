@@ -248,7 +248,11 @@ fn types_are_compared_without_case_and_parameters() {
         ("text", false),
         ("", false),
     ] {
-        assert_eq!(super::is_type(&settings, value.as_bytes()), is_type, "{value}");
+        assert_eq!(
+            super::is_type(&settings, value.as_bytes()),
+            is_type,
+            "{value}"
+        );
     }
 }
 
@@ -261,7 +265,10 @@ fn each_listener_of_a_route_has_its_own_settings() {
         listener
     };
     let config = Config {
-        http_listeners: vec![listener("plain", None), listener("web", Some(Compression::default()))],
+        http_listeners: vec![
+            listener("plain", None),
+            listener("web", Some(Compression::default())),
+        ],
         ..Config::default()
     };
     let mut route = Route::catch_all("all", "web", Action::service("app"));
@@ -283,5 +290,8 @@ fn each_listener_of_a_route_has_its_own_settings() {
         codings: Vec::new(),
         ..Compression::default()
     });
-    assert!(Compress::of_route(&route, &config).is_none(), "the route has the last word");
+    assert!(
+        Compress::of_route(&route, &config).is_none(),
+        "the route has the last word"
+    );
 }

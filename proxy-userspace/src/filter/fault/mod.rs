@@ -36,7 +36,12 @@ impl Fault {
 impl Filter for Fault {
     type State = Met;
 
-    fn request_head(&self, met: &mut Met, _: &mut RequestHead, context: &RequestContext<'_>) -> Flow {
+    fn request_head(
+        &self,
+        met: &mut Met,
+        _: &mut RequestHead,
+        context: &RequestContext<'_>,
+    ) -> Flow {
         let abort = self.abort.and_then(|(status, share)| {
             is_drawn(share, (context.random >> 32) as u32).then_some(status)
         });

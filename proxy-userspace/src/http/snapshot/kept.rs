@@ -1,8 +1,8 @@
 //! What outlives a snapshot, and is handed from one to the next.
 
 use super::ListenerId;
-use crate::http::listening::ListenerKind;
 use crate::config::model::http::HttpListener;
+use crate::http::listening::ListenerKind;
 use crate::observe::access_log::Writer;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanQueue;

@@ -144,7 +144,7 @@ impl Workers {
     pub fn bound(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         let plans = self.snapshot.listeners();
         plans.filter_map(|(id, plan)| {
-            let address = self.listeners.get(&id)?;
+            let (_, address) = self.listeners.get(&id)?;
             Some((plan.settings.name.as_str(), *address))
         })
     }
