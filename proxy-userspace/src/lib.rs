@@ -29,6 +29,8 @@ pub mod http;
 
 pub mod stream;
 
+pub mod explain;
+
 pub mod admin;
 
 pub mod runtime;

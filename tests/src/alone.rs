@@ -1,9 +1,11 @@
 //! `sluice proxy` as a process of its own, without namespaces, kernel part or root.
 
 use crate::daemon::sluice;
+use nix::sys::signal::{Signal, kill};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// An address at which nobody listens, for a program that has to be told one. Its port is below those
 /// that the system hands out, so that nobody else gets it by chance before the program does.
@@ -26,6 +28,31 @@ impl Process {
     /// Its id.
     pub fn id(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.0.id().cast_signed())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    ///
+    /// It has ended already.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.id(), signal).expect("told");
+    }
+
+    /// Waits for its end; true if it says that all went well.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in 20 seconds.
+    pub fn has_ended_well(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.0.try_wait().expect("asked") {
+                return status.success();
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -63,7 +63,8 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `sluice run` in `namespace` and waits until it is ready.
     ///
-    /// `config` is completed with an admin socket and a pin directory that nobody else uses.
+    /// `config` is completed with an admin socket and, where it has a kernel part, a pin directory
+    /// that nobody else uses.
     ///
     /// # Errors
     ///
@@ -105,7 +106,9 @@ impl Daemon {
     /// The file cannot be written.
     pub fn write_config(&self, config: &Value) -> Result<()> {
         let mut config = config.clone();
-        config["l4"]["pin_dir"] = json!(self.pin_dir);
+        if let Some(l4) = config.get_mut("l4") {
+            l4["pin_dir"] = json!(self.pin_dir);
+        }
         config["admin"]["socket"] = json!(self.socket());
         self.write_config_text(&serde_json::to_string_pretty(&config)?)
     }

@@ -2,7 +2,8 @@
 //! answer exactly so, and curl and nginx where the point is that they are not ours.
 //!
 //! The workers run inside the test's process, so that each test has its own configuration and its
-//! own time limits. No privileges are needed.
+//! own time limits. No privileges are needed, but for the names that a name server of the test's
+//! answers.
 
 #[path = "http/support.rs"]
 mod support;
@@ -11,8 +12,12 @@ mod support;
 mod compression;
 #[path = "http/content.rs"]
 mod content;
+#[path = "http/daemon.rs"]
+mod daemon;
 #[path = "http/datagrams.rs"]
 mod datagrams;
+#[path = "http/examples.rs"]
+mod examples;
 #[path = "http/failures.rs"]
 mod failures;
 #[path = "http/h2_backends.rs"]
@@ -31,12 +36,20 @@ mod hostile_origins;
 mod limits;
 #[path = "http/messages.rs"]
 mod messages;
+#[path = "http/names.rs"]
+mod names;
+#[path = "http/one_line.rs"]
+mod one_line;
 #[path = "http/peers.rs"]
 mod peers;
 #[path = "http/proxy_protocol.rs"]
 mod proxy_protocol;
+#[path = "http/routes.rs"]
+mod routes;
 #[path = "http/services.rs"]
 mod services;
+#[path = "http/static_files.rs"]
+mod static_files;
 #[path = "http/stream_peers.rs"]
 mod stream_peers;
 #[path = "http/streams.rs"]
@@ -45,3 +58,5 @@ mod streams;
 mod traces;
 #[path = "http/tunnels.rs"]
 mod tunnels;
+#[path = "http/websocket.rs"]
+mod websocket;

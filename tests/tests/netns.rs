@@ -22,6 +22,9 @@ mod forwarding;
 #[path = "netns/guard.rs"]
 mod guard;
 
+#[path = "netns/kinds.rs"]
+mod kinds;
+
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
 

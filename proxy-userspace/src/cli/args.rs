@@ -89,7 +89,11 @@ A configuration that spreads one port over two servers:
 Save it as sluice.yaml, adapt it, and then:
   sluice check -c sluice.yaml       what this host can do
   sluice validate -c sluice.yaml    is it right?
-  sluice run -c sluice.yaml         balance"
+  sluice run -c sluice.yaml         balance
+
+Without a file:
+  sluice proxy --from :8080 --to 127.0.0.1:9000    pass HTTP requests on
+  sluice serve ./public --from :8080               serve the files of a folder"
     )
 }
 

@@ -3,7 +3,9 @@
 use crate::cli::args::LogArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::effective_yaml;
-use crate::config::model::http::{AccessLog, BackendTraits, DnsQuestion, LogTarget, NamedBackend};
+use crate::config::model::http::{
+    AccessLog, Action, BackendTraits, DnsQuestion, HttpListener, LogTarget, NamedBackend, Route,
+};
 use crate::config::model::{Config, Service};
 use crate::runtime::alone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,6 +67,27 @@ impl Endpoint {
         };
         Ok(vec![(name.to_owned(), SocketAddr::new(address, *port))])
     }
+}
+
+/// A configuration whose listeners at `from` do this with every request.
+pub(super) fn http(
+    from: &Endpoint,
+    workers: Option<u32>,
+    log: Option<&AccessLog>,
+    action: Action,
+) -> Result<Config, Failure> {
+    let mut config = Config::default();
+    config.workers.count = workers;
+    for (name, address) in from.listening("http")? {
+        let mut listener = HttpListener::new(name, address);
+        listener.access_log = log.cloned();
+        config.http_listeners.push(listener);
+    }
+    let mut route = Route::catch_all("all", "", action);
+    let names = config.http_listeners.iter().map(|one| one.name.clone());
+    route.listeners = names.collect();
+    config.routes.push(route);
+    Ok(config)
 }
 
 /// Adds servers to a service; those with a name are found by DNS.

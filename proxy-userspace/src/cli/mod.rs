@@ -16,6 +16,7 @@ mod decap;
 mod detach;
 mod drain;
 mod endpoint;
+mod explain;
 mod flows;
 mod format;
 mod guard;
@@ -26,6 +27,7 @@ mod proxy;
 mod reload;
 mod run;
 mod schema;
+mod serve;
 mod status;
 mod stop;
 mod tcp;
@@ -45,8 +47,9 @@ use std::process::ExitCode;
     name = "sluice",
     version = build::VERSION_LINE,
     about = "An eBPF-accelerated L4/L7 load balancer",
-    long_about = "sluice steers packets in the kernel, from one configuration file.\n\n\
-        `sluice run` is the balancer. The other commands check a configuration or the host, or \
+    long_about = "sluice steers packets in the kernel and HTTP requests in user space, from one \
+        configuration file.\n\n\
+        `sluice run` is the balancer, `sluice proxy` and `sluice serve` are it in one line. The other commands check a configuration or the host, or \
         talk to the running daemon over its admin socket.",
     after_help = exit::HELP,
     subcommand_required = true,
@@ -64,7 +67,9 @@ enum Command {
     Run(run::Args),
     Proxy(proxy::Args),
     Tcp(tcp::Args),
+    Serve(serve::Args),
     Validate(validate::Args),
+    Explain(explain::Args),
     Check(check::Args),
     Reload(reload::Args),
     Status(status::Args),
@@ -125,7 +130,9 @@ impl Command {
             Self::Run(args) => args.run(),
             Self::Proxy(args) => args.run(),
             Self::Tcp(args) => args.run(),
+            Self::Serve(args) => args.run(),
             Self::Validate(args) => args.run(),
+            Self::Explain(args) => args.run(),
             Self::Check(args) => args.run(),
             Self::Reload(args) => args.run(),
             Self::Status(args) => args.run(),

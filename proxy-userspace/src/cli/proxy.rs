@@ -3,14 +3,15 @@
 use crate::cli::args::LogArgs;
 use crate::cli::endpoint::{self, Endpoint, access_log};
 use crate::cli::exit::{Exit, Failure};
-use crate::config::model::http::{Action, BackendProtocol, HttpListener, Route};
+use crate::config::model::http::{Action, BackendProtocol};
 use crate::config::model::{Config, Service};
 use clap::ValueEnum;
 use std::path::PathBuf;
 
 /// Pass HTTP requests on to one or more servers, without a configuration file
 ///
-/// Speaks HTTP/1.1 and WebSocket on one port. Needs no privileges for ports from 1024 on.
+/// Speaks HTTP/1.1, HTTP/2 with prior knowledge, gRPC and WebSocket on one port. Needs no privileges
+/// for ports from 1024 on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -82,18 +83,9 @@ impl Args {
 
     /// The configuration that the arguments mean.
     fn config(&self) -> Result<Config, Failure> {
-        let mut config = Config::default();
-        config.workers.count = self.workers;
         let log = self.access_log.as_deref().map(access_log);
-        for (name, address) in self.from.listening("http")? {
-            let mut listener = HttpListener::new(name, address);
-            listener.access_log.clone_from(&log);
-            config.http_listeners.push(listener);
-        }
-        let mut route = Route::catch_all("all", "", Action::service("servers"));
-        let names = config.http_listeners.iter().map(|one| one.name.clone());
-        route.listeners = names.collect();
-        config.routes.push(route);
+        let action = Action::service("servers");
+        let mut config = endpoint::http(&self.from, self.workers, log.as_ref(), action)?;
         config.services.push(self.service());
         Ok(config)
     }

@@ -5,7 +5,9 @@ use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
-use crate::observe::view::{Phase, ServiceView, View};
+use crate::observe::view::{
+    BackendView, HttpListenerView, Phase, ProxyServiceView, ServiceView, View,
+};
 use std::fmt::Write as _;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -22,7 +24,8 @@ Examples:
   sluice status --reasons                    why packets were passed, sent or dropped
   sluice status --json | jq '.services[].backends[] | {name, state, live_flows}'
 
-Counters start at zero when the data plane is made and survive restarts of the daemon.")]
+Counters of packets and flows start at zero when the data plane is made and survive restarts of the
+daemon; those of requests start with the daemon.")]
 pub(super) struct Args {
     /// Print JSON; the same as -o json
     #[arg(long)]
@@ -84,6 +87,10 @@ async fn wait_until_ready(client: &Client, patience: Duration) -> Result<(), Fai
 
 fn text(view: &View) -> String {
     let mut text = head(view);
+    if !view.http_listeners.is_empty() {
+        text.push('\n');
+        text.push_str(&listeners_text(&view.http_listeners));
+    }
     for service in &view.services {
         text.push('\n');
         text.push_str(&service_text(service));
@@ -120,6 +127,10 @@ fn head(view: &View) -> String {
         let first = error.lines().next().unwrap_or_default();
         let _ = writeln!(text, "            last reload refused: {first}");
     }
+    if view.interfaces.is_empty() {
+        // Nothing is balanced in the kernel.
+        return text;
+    }
     let interfaces: Vec<String> = view
         .interfaces
         .iter()
@@ -148,11 +159,111 @@ fn head(view: &View) -> String {
     text
 }
 
+/// The listeners of the proxies.
+fn listeners_text(listeners: &[HttpListenerView]) -> String {
+    let headings = [
+        Column::Words("LISTENER"),
+        Column::Words("ADDRESS"),
+        Column::Number("OPEN"),
+        Column::Number("CONNECTIONS"),
+        Column::Number("ACTIVE"),
+        Column::Number("REQUESTS"),
+        Column::Number("5XX"),
+        Column::Number("REFUSED"),
+        Column::Number("IN"),
+        Column::Number("OUT"),
+    ];
+    let rows = listeners.iter().map(|listener| {
+        vec![
+            listener.name.clone(),
+            listener.address.clone(),
+            listener.connections_active.to_string(),
+            format::count(listener.connections as f64),
+            listener.requests_active.to_string(),
+            format::count(listener.requests as f64),
+            format::count(listener.errors() as f64),
+            format::count(listener.refused as f64),
+            format::bytes(listener.received_bytes as f64),
+            format::bytes(listener.sent_bytes as f64),
+        ]
+    });
+    output::columns(&headings, rows)
+}
+
+/// A service: what the kernel does with it, what the proxies do, or both.
 fn service_text(service: &ServiceView) -> String {
-    let mut text = format!(
-        "{}  {}  {}\n",
-        service.name, service.mode, service.selection
-    );
+    let in_kernel = service.proxy.is_none() || !service.listeners.is_empty();
+    let mut text = String::new();
+    if in_kernel {
+        let (name, mode, selection) = (&service.name, &service.mode, &service.selection);
+        let _ = writeln!(text, "{name}  {mode}  {selection}");
+        text.push_str(&flows_text(service));
+    }
+    if let Some(proxy) = &service.proxy {
+        text.push_str(&requests_text(service, proxy));
+    }
+    text
+}
+
+/// A service as the proxies use it.
+fn requests_text(service: &ServiceView, proxy: &ProxyServiceView) -> String {
+    let mut text = format!("{}  http  {}", service.name, proxy.policy);
+    if proxy.waiting > 0 {
+        let _ = write!(text, "  {} waiting", proxy.waiting);
+    }
+    if proxy.retries > 0 {
+        let _ = write!(text, "  {} retries", format::count(proxy.retries as f64));
+    }
+    if proxy.panic {
+        text.push_str("  too few are healthy: health is ignored");
+    }
+    text.push('\n');
+    let headings = [
+        Column::Words("  BACKEND"),
+        Column::Words("ADDRESS"),
+        Column::Words("STATE"),
+        Column::Number("WEIGHT"),
+        Column::Number("ACTIVE"),
+        Column::Number("REQUESTS"),
+        Column::Number("ERRORS"),
+        Column::Number("CONNS"),
+        Column::Number("IDLE"),
+        Column::Words("WHY"),
+    ];
+    let rows = service.backends.iter().filter_map(|backend| {
+        let known = backend.proxy.as_ref()?;
+        let errors = known.errors + known.connect_failures;
+        Some(vec![
+            format!("  {}", backend.name),
+            match backend.port {
+                Some(port) => format!("{}:{port}", bracketed(&backend.address)),
+                None => backend.address.clone(),
+            },
+            state_text(backend),
+            backend.weight.to_string(),
+            known.in_flight.to_string(),
+            format::count(known.requests as f64),
+            format::count(errors as f64),
+            known.connections.to_string(),
+            known.idle.to_string(),
+            backend.why.clone(),
+        ])
+    });
+    text.push_str(&output::columns(&headings, rows));
+    text
+}
+
+/// The state, and how long a drain still takes.
+fn state_text(backend: &BackendView) -> String {
+    let left = backend
+        .drain_remaining_seconds
+        .map(|left| format!(" {}", format::span(left)));
+    format!("{}{}", backend.state, left.unwrap_or_default())
+}
+
+/// A service as the kernel balances it.
+fn flows_text(service: &ServiceView) -> String {
+    let mut text = String::new();
     for listener in &service.listeners {
         let _ = writeln!(
             text,
@@ -175,13 +286,10 @@ fn service_text(service: &ServiceView) -> String {
         Column::Words("WHY"),
     ];
     let rows = service.backends.iter().map(|backend| {
-        let left = backend
-            .drain_remaining_seconds
-            .map(|left| format!(" {}", format::span(left)));
         vec![
             format!("  {}", backend.name),
             backend.address.clone(),
-            format!("{}{}", backend.state, left.unwrap_or_default()),
+            state_text(backend),
             backend.weight.to_string(),
             backend.live_flows.to_string(),
             backend.traffic.new_flows.to_string(),
@@ -228,7 +336,7 @@ fn reasons(view: &View) -> String {
 mod tests {
     use super::*;
     use crate::observe::view::{
-        BackendView, ConfigState, Daemon, FlowTable, InterfaceView, ListenerView, ReasonCount,
+        ConfigState, Daemon, FlowTable, InterfaceView, ListenerView, ProxyBackendView, ReasonCount,
         Traffic,
     };
 
@@ -286,6 +394,7 @@ mod tests {
                     },
                     ..Default::default()
                 }],
+                proxy: None,
             }],
             reasons: vec![
                 ReasonCount {
@@ -322,6 +431,62 @@ web  nat  maglev
   web-v6  [2001:db8::1]:80/tcp
   BACKEND  ADDRESS   STATE         WEIGHT  LIVE  FLOWS  PACKETS     BYTES  WHY
   b1       10.0.0.1  draining 30s       1     7      9    12.3k  1.50 KiB  drained by operator
+"
+        );
+    }
+
+    #[test]
+    fn requests_are_shown_where_the_proxies_serve() {
+        let listener = HttpListenerView {
+            name: "web".to_owned(),
+            address: "0.0.0.0:8080".to_owned(),
+            connections: 1200,
+            connections_active: 7,
+            requests: 12_345,
+            requests_active: 2,
+            responses: [("2xx".to_owned(), 12_340), ("5xx".to_owned(), 5)].into(),
+            refused: 1,
+            received_bytes: 1024,
+            sent_bytes: 4096,
+        };
+        assert_eq!(
+            listeners_text(&[listener]),
+            "\
+LISTENER  ADDRESS       OPEN  CONNECTIONS  ACTIVE  REQUESTS  5XX  REFUSED        IN       OUT
+web       0.0.0.0:8080     7        1.20k       2     12.3k    5        1  1.00 KiB  4.00 KiB
+"
+        );
+        let service = ServiceView {
+            name: "app".to_owned(),
+            proxy: Some(ProxyServiceView {
+                policy: "round-robin".to_owned(),
+                waiting: 3,
+                ..Default::default()
+            }),
+            backends: vec![BackendView {
+                name: "a".to_owned(),
+                address: "2001:db8::1".to_owned(),
+                port: Some(80),
+                weight: 1,
+                state: "up".to_owned(),
+                proxy: Some(ProxyBackendView {
+                    in_flight: 2,
+                    connections: 5,
+                    idle: 3,
+                    requests: 12_345,
+                    errors: 4,
+                    connect_failures: 1,
+                }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(
+            service_text(&service),
+            "\
+app  http  round-robin  3 waiting
+  BACKEND  ADDRESS           STATE  WEIGHT  ACTIVE  REQUESTS  ERRORS  CONNS  IDLE  WHY
+  a        [2001:db8::1]:80  up          1       2     12.3k       5      5     3
 "
         );
     }

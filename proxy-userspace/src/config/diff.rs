@@ -112,6 +112,30 @@ impl Change {
     }
 }
 
+/// What is different in the sections that are no lists.
+fn sections(old: &Value, new: &Value, changes: &mut Vec<Change>) {
+    match (old["l4"].is_null(), new["l4"].is_null()) {
+        (true, false) => changes.push(Change::Added(Subject::Section("l4"))),
+        (false, true) => changes.push(Change::Removed(Subject::Section("l4"))),
+        _ => {}
+    }
+    let has_both = !old["l4"].is_null() && !new["l4"].is_null();
+    let sections = ["l4", "workers", "admin", "guard", "tracing"];
+    // A section that comes or goes says so in one line.
+    for section in sections
+        .into_iter()
+        .filter(|name| has_both || *name != "l4")
+    {
+        settings(
+            &Subject::Section(section),
+            &old[section],
+            &new[section],
+            &["interfaces"],
+            changes,
+        );
+    }
+}
+
 /// What is different in `new`: sections, then interfaces, listeners, routes and services by their order
 /// in the file.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
@@ -120,15 +144,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     let (old, new) = (effective(old), effective(new));
     let mut changes = Vec::new();
-    for section in ["l4", "workers", "admin", "guard", "tracing"] {
-        settings(
-            &Subject::Section(section),
-            &old[section],
-            &new[section],
-            &["interfaces"],
-            &mut changes,
-        );
-    }
+    sections(&old, &new, &mut changes);
     named(
         &old["l4"]["interfaces"],
         &new["l4"]["interfaces"],

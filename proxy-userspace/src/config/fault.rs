@@ -3,7 +3,10 @@
 //! A fault knows its place (file, line, column, key path), the text that is there, what was
 //! expected and how to mend it. Faults are collected, never thrown: one run shows all of them.
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity as Level};
+mod excerpt;
+
+use excerpt::Excerpt;
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, Severity as Level};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io;
@@ -239,9 +242,10 @@ impl Faults {
             if !out.is_empty() {
                 out.push('\n');
             }
+            let (offset, length) = (fault.offset, fault.length);
             let drawing = Drawing {
                 fault,
-                source: NamedSource::new(&*fault.file, Arc::clone(&self.source)),
+                source: Excerpt::new(&fault.file, &self.source, offset, length),
             };
             if handler.render_report(&mut out, &drawing).is_err() {
                 out.push_str(&format!("{fault}\n"));
@@ -293,7 +297,7 @@ impl<'a> IntoIterator for &'a Faults {
 #[derive(Debug)]
 struct Drawing<'a> {
     fault: &'a Fault,
-    source: NamedSource<Arc<str>>,
+    source: Excerpt,
 }
 
 impl Drawing<'_> {
@@ -345,11 +349,9 @@ impl miette::Diagnostic for Drawing<'_> {
             Some(expected) if self.expected_apart().is_none() => format!("expected {expected}"),
             _ => "here".to_owned(),
         };
-        Some(Box::new(std::iter::once(LabeledSpan::new(
-            Some(label),
-            self.fault.offset,
-            self.fault.length,
-        ))))
+        let (offset, length) = self.source.label();
+        let label = LabeledSpan::new(Some(label), offset, length);
+        Some(Box::new(std::iter::once(label)))
     }
 }
 

@@ -11,6 +11,7 @@
 //! [`snapshot::Snapshot`] in force; each request looks at it anew, so that a reload concerns the
 //! next request of every open connection and touches no request under way.
 
+pub mod admission;
 pub mod date;
 pub mod exchange;
 pub mod forwarded;

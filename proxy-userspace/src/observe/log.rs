@@ -54,6 +54,9 @@ pub fn install(format: Format, directives: &str) -> Result<(), LogError> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
+        // It would print to standard error that standard error cannot be written to, and panic: a
+        // full disk must not end the daemon.
+        .log_internal_errors(false)
         .with_target(false);
     let installed = match format {
         Format::Text => tracing::subscriber::set_global_default(

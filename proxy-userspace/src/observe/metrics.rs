@@ -9,7 +9,7 @@ use crate::observe::families::{Families, Value};
 use crate::observe::http::export;
 use crate::observe::names::{self, Metric};
 use crate::observe::process::ProcessUsage;
-use crate::observe::view::View;
+use crate::observe::view::{ProxyBackendView, View};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
@@ -62,6 +62,7 @@ impl Collector for Page {
         self.backends(&mut families)?;
         self.health(&mut families)?;
         export::proxy(self.counters.proxy.get(), &mut families)?;
+        self.pools(&mut families)?;
         self.data_plane(&mut families)?;
         self.process(&mut families)
     }
@@ -129,6 +130,27 @@ impl Page {
                         [listener.name.as_str(), service.name.as_str()],
                         field(listener).into(),
                     )
+                })
+            });
+            out.many(metric, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Connections of the proxies to backends, which all workers count together.
+    fn pools(&self, out: &mut Families) -> fmt::Result {
+        type Field = fn(&ProxyBackendView) -> u32;
+        let fields: [(Metric, Field); 2] = [
+            (names::UPSTREAM_CONNECTIONS_ACTIVE, |pool| {
+                pool.connections.saturating_sub(pool.idle)
+            }),
+            (names::UPSTREAM_CONNECTIONS_IDLE, |pool| pool.idle),
+        ];
+        for (metric, field) in fields {
+            let rows = self.view.services.iter().flat_map(|service| {
+                service.backends.iter().filter_map(move |backend| {
+                    let names = [service.name.as_str(), backend.name.as_str()];
+                    Some((names, u64::from(field(backend.proxy.as_ref()?)).into()))
                 })
             });
             out.many(metric, rows)?;
@@ -295,6 +317,11 @@ mod tests {
                         last_probe_seconds: Some(0.001),
                         ..Default::default()
                     }),
+                    proxy: Some(ProxyBackendView {
+                        connections: 5,
+                        idle: 3,
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 }],
                 ..Default::default()
@@ -350,6 +377,8 @@ mod tests {
             r#"sluice_upstream_response_bytes_total{service="web",backend="a"} 2"#,
             r#"sluice_upstream_response_duration_seconds_count{service="web",backend="a"} 1"#,
             r#"sluice_log_dropped_total{reason="behind"} 0"#,
+            r#"sluice_upstream_connections_active{service="web",backend="we\"b1"} 2"#,
+            r#"sluice_upstream_connections_idle{service="web",backend="we\"b1"} 3"#,
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
         }

@@ -168,10 +168,6 @@ metrics! {
         "Octets of requests sent to the backend.";
     UPSTREAM_RESPONSE_BYTES = "sluice_upstream_response_bytes_total", Counter, ["service", "backend"],
         "Octets of responses received from the backend.";
-    UPSTREAM_CONNECTIONS_ACTIVE = "sluice_upstream_connections_active", Gauge, ["service", "backend"],
-        "Connections to the backend that serve a request.";
-    UPSTREAM_CONNECTIONS_IDLE = "sluice_upstream_connections_idle", Gauge, ["service", "backend"],
-        "Connections to the backend that are kept for the next request.";
     RETRIES = "sluice_retries_total", Counter, ["service", "reason"],
         "Attempts after a request's first, by why they were made.";
     QUEUE_DURATION = "sluice_upstream_queue_duration_seconds", Histogram, ["service"],
@@ -184,6 +180,10 @@ metrics! {
         "Access logs that could not be written to or opened.";
     SPANS = "sluice_trace_spans_total", Counter, ["result"],
         "Spans by whether they were exported, dropped because the queue was full, or refused.";
+    UPSTREAM_CONNECTIONS_ACTIVE = "sluice_upstream_connections_active", Gauge, ["service", "backend"],
+        "Connections to the backend that serve a request.";
+    UPSTREAM_CONNECTIONS_IDLE = "sluice_upstream_connections_idle", Gauge, ["service", "backend"],
+        "Connections to the backend that are kept for the next request.";
 
     MAP_ENTRIES = "sluice_bpf_map_entries", Gauge, ["map"],
         "Entries in use of a map of the data plane; for flows as of the last complete sweep.";

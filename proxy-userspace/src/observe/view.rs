@@ -2,8 +2,9 @@
 //!
 //! These types are the JSON of the admin API and therefore a promise: fields are added, never
 //! renamed or given another meaning. Times of day are seconds since the epoch, spans are seconds,
-//! sizes are octets; counters start at zero when the data plane's maps are made (not when the
-//! daemon starts) and never go down while the maps live.
+//! sizes are octets; counters of packets and flows start at zero when the data plane's maps are made
+//! (not when the daemon starts) and never go down while the maps live; those of requests start with
+//! the daemon.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ pub struct View {
     pub maps: Vec<MapUsage>,
     /// Services in file order.
     pub services: Vec<ServiceView>,
+    /// HTTP listeners in file order.
+    #[serde(default)]
+    pub http_listeners: Vec<HttpListenerView>,
     /// Packets by reason; reasons never seen are left out.
     pub reasons: Vec<ReasonCount>,
     /// Records for observers that were lost on the way; forwarding is not affected.
@@ -142,8 +146,75 @@ pub struct ServiceView {
     pub selection: String,
     /// Listeners in file order.
     pub listeners: Vec<ListenerView>,
-    /// Backends in file order, then those that left the configuration and still drain.
+    /// Backends in file order, then those that DNS has named, then those that left the configuration
+    /// and still drain.
     pub backends: Vec<BackendView>,
+    /// How the proxies use it, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyServiceView>,
+}
+
+/// A listener that speaks HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpListenerView {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Connections taken.
+    pub connections: u64,
+    /// Those that are open.
+    pub connections_active: u64,
+    /// Requests that were answered, or not answered.
+    pub requests: u64,
+    /// Requests in progress.
+    pub requests_active: u64,
+    /// Requests by the class of the status that the client was sent: `2xx`, …; `none` if there was
+    /// none.
+    pub responses: BTreeMap<String, u64>,
+    /// Messages that were refused, of clients and of backends.
+    pub refused: u64,
+    /// Octets received.
+    pub received_bytes: u64,
+    /// Octets sent.
+    pub sent_bytes: u64,
+}
+
+impl HttpListenerView {
+    /// Responses of class 5xx.
+    pub fn errors(&self) -> u64 {
+        self.responses.get("5xx").copied().unwrap_or(0)
+    }
+}
+
+/// How the proxies use a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyServiceView {
+    /// How a request gets a backend.
+    pub policy: String,
+    /// Requests that wait for a place at a backend.
+    pub waiting: u32,
+    /// Attempts after a request's first.
+    pub retries: u64,
+    /// True while so few backends are healthy that health is ignored.
+    pub panic: bool,
+}
+
+/// What the proxies know of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyBackendView {
+    /// Requests in progress.
+    pub in_flight: u32,
+    /// Open connections, in use or not.
+    pub connections: u32,
+    /// Those that wait for a request.
+    pub idle: u32,
+    /// Requests sent.
+    pub requests: u64,
+    /// Those that it answered with a status of 500 and above, or not at all.
+    pub errors: u64,
+    /// Connections that could not be opened.
+    pub connect_failures: u64,
 }
 
 impl ServiceView {
@@ -215,6 +286,9 @@ pub struct BackendView {
     pub live_flows: u64,
     /// Packets and flows.
     pub traffic: Traffic,
+    /// Requests, where the proxies use the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyBackendView>,
 }
 
 /// What the checks of a backend say.

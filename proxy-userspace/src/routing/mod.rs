@@ -29,6 +29,7 @@
 //! one. What is forwarded keeps these as they are.
 
 mod conditions;
+mod explain;
 mod hash_on;
 mod hosts;
 mod normalise;
@@ -37,6 +38,7 @@ mod rewrite;
 mod split;
 mod values;
 
+pub use explain::{Considered, Difference, Verdict, explain};
 pub use hash_on::hash_key;
 pub use normalise::{PathRefusal, normalise};
 pub use rewrite::{CompiledRewrite, location};

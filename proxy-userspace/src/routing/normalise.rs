@@ -1,5 +1,6 @@
 //! One spelling for each path, before routes are looked at.
 
+use crate::message::Refusal;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -13,6 +14,16 @@ pub enum PathRefusal {
     /// Servers read it in different ways: a dot segment beside `%2F`, `%5C` or `\`, one with
     /// parameters (`..;x`), or one that would take back an empty segment (`//..`).
     Ambiguous,
+}
+
+impl From<PathRefusal> for Refusal {
+    fn from(refusal: PathRefusal) -> Self {
+        match refusal {
+            PathRefusal::Encoding => Self::PathEncoding,
+            PathRefusal::Nul => Self::PathNul,
+            PathRefusal::Ambiguous => Self::PathAmbiguous,
+        }
+    }
 }
 
 impl PathRefusal {

@@ -134,12 +134,7 @@ impl Builder {
         };
         match path {
             PathMatch::Exact(path) => self.exact.push((split(path), rule)),
-            PathMatch::Prefix(path) => {
-                let mut segments = split(path);
-                // The slash at a prefix's end says nothing.
-                segments.pop_if(|last| last.is_empty());
-                self.prefix.push((segments, rule));
-            }
+            PathMatch::Prefix(path) => self.prefix.push((split_prefix(path), rule)),
             PathMatch::Regex(pattern) => self.regex.push((pattern.clone(), rule)),
         }
     }
@@ -233,6 +228,18 @@ fn split(path: &str) -> Vec<Box<[u8]>> {
     segments(&path)
         .map(|segment| path[segment].into())
         .collect()
+}
+
+/// The segments of a configured prefix: the slash at its end says nothing.
+fn split_prefix(path: &str) -> Vec<Box<[u8]>> {
+    let mut segments = split(path);
+    segments.pop_if(|last| last.is_empty());
+    segments
+}
+
+/// Number of segments of a prefix: of those that match, the one with the most comes first.
+pub(super) fn depth(prefix: &str) -> usize {
+    split_prefix(prefix).len()
 }
 
 /// The precedence of rules with the same path.

@@ -550,3 +550,39 @@ fn a_path_cannot_make_a_location_name_a_host() {
     );
     assert_eq!(located(&redirect, "h", "*"), "http://h/");
 }
+
+#[test]
+fn the_first_condition_that_does_not_hold_is_told() {
+    let mut test = route(&["a.example", "*.example"], &["/items", "=/other"]);
+    test.matches[0].method = Some("POST".to_owned());
+    test.matches[0].fields = vec![
+        value("x-a", ValueTest::Present),
+        value("x-b", ValueTest::Exact("1".to_owned())),
+    ];
+    test.matches[0].sources = vec!["10.0.0.0/8".parse().unwrap()];
+    let routes = [test, route(&["b.example"], &["/"]), route(&[], &["/"])];
+    let differs = |request: &Request| {
+        let explained = explain("web", &routes, &request.query()).unwrap();
+        let places: Vec<_> = explained.iter().map(|one| (one.route, one.rule)).collect();
+        // Exact paths first, other hosts last.
+        assert_eq!(places, [(0, 1), (0, 0), (2, 0), (1, 0)]);
+        assert_eq!(explained[0].verdict, Verdict::Differs(Difference::Path));
+        assert_eq!(explained[3].verdict, Verdict::Differs(Difference::Host));
+        assert_eq!(explained[1].host, Some(0));
+        match explained[1].verdict {
+            Verdict::Differs(difference) => Some(difference),
+            Verdict::Matches(_) => None,
+        }
+    };
+    let mut request = Request::get("a.example", "/items/7");
+    assert_eq!(differs(&request), Some(Difference::Method));
+    request.method = Method::Post;
+    assert_eq!(differs(&request), Some(Difference::Field(0)));
+    request.fields.append_named(b"x-a", b"");
+    request.fields.append_named(b"x-b", b"2");
+    assert_eq!(differs(&request), Some(Difference::Field(1)));
+    request.fields.append_named(b"x-b", b"1");
+    assert_eq!(differs(&request), Some(Difference::Source));
+    request.source = "10.1.1.1".parse().unwrap();
+    assert_eq!(differs(&request), None);
+}

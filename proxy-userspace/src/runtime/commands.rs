@@ -288,6 +288,9 @@ impl<P: Plane> Control<P> {
 
     /// Samples as finely as the configuration or a listener asks for.
     pub(super) fn sample(&mut self) {
+        if !self.has_plane() {
+            return;
+        }
         let configured = Some(self.configured_sampling).filter(|&every| every > 0);
         let asked = self.parts.events.sampling();
         let finest = configured.into_iter().chain(asked).min().unwrap_or(0);

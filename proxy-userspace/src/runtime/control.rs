@@ -183,6 +183,7 @@ impl<P: Plane> Control<P> {
         self.plane.steer_probes(overlay::steered(&self.config))?;
         self.mark_probes();
         self.resolve_neighbours();
+        self.plane.settle();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
         self.set_phase(Phase::Serving);

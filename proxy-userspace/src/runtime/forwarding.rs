@@ -45,6 +45,11 @@ pub(super) fn switched_off(config: &Config, read: impl Fn(&str) -> Option<String
         .collect()
 }
 
+/// What to do about a switch that is off.
+pub(super) fn advice(key: &str) -> String {
+    format!("{key} is 0, so the kernel finds no next hops there: `sysctl -w {key}=1`")
+}
+
 /// Reads a file under `/proc/sys`.
 pub(super) fn read(path: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/{path}")).ok()

@@ -22,12 +22,16 @@ pub(crate) trait Plane {
     /// Facts about this machine that a plan for `config` depends on.
     fn host(&mut self, config: &Config) -> Host;
 
-    /// Makes sure that the maps have the sizes that `config` asks for. True if new maps had to be
-    /// made: they take effect with the next [`Self::attach`], until then the old ones forward.
+    /// Makes sure that the maps have the sizes that `config` asks for, and that there are maps at all
+    /// if it has an `l4` section. True if new maps had to be made: they take effect with the next
+    /// [`Self::attach`], until then the old ones forward.
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError>;
 
     /// True if [`Self::fit`] would make new maps.
     fn is_outgrown(&self, config: &Config) -> bool;
+
+    /// The configuration that was last fitted is in force: there is no going back any more.
+    fn settle(&mut self) {}
 
     /// Puts the maps in force and attaches to these interfaces and no others.
     fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError>;

@@ -6,6 +6,8 @@ use super::workers::{Workers, WorkersError};
 use crate::config::model::Config;
 use crate::kernel::plan::{Drain, Health, Overlay};
 use crate::net::clock::Clock;
+use crate::observe::counters::{Counters, ProxySources};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -24,6 +26,16 @@ pub(super) fn start(config: &Config) -> Result<Option<Workers>, WorkersError> {
         info!(%address, "listening");
     }
     Ok(Some(workers))
+}
+
+/// Has the metrics page show what the workers count. They live as long as the process does: without
+/// listeners they have nothing to do.
+pub(super) fn publish(workers: &Workers, counters: &Counters) {
+    let _ = counters.proxy.set(ProxySources {
+        metrics: Arc::clone(workers.metrics()),
+        logs: Arc::clone(workers.log_counters()),
+        spans: Arc::clone(workers.span_counters()),
+    });
 }
 
 /// Tells the balancers of the proxy paths what checks and operators say.

@@ -45,6 +45,7 @@ struct Open {
 }
 
 /// Where the readers of the rings go: new maps have new rings.
+#[derive(Clone)]
 pub(super) struct Readers {
     pub(super) events: mpsc::UnboundedSender<EventReader>,
     pub(super) captures: mpsc::UnboundedSender<CaptureReader>,

@@ -8,10 +8,11 @@
 //! Until the swap at the end, everything that is kept describes the old configuration, so going
 //! back means to make the data plane follow that once more.
 
-use super::control::{Control, epoch_seconds};
+use super::control::{Control, SweepTotals, epoch_seconds};
+use super::forwarding;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
-use super::workers::Prepared;
+use super::workers::{Prepared, Workers};
 use crate::admin::api::{Refusal, RefusalKind, ReloadAnswer, chain};
 use crate::config::model::Config;
 use crate::kernel::apply::{ReplaceError, Target, follow, replace};
@@ -27,6 +28,8 @@ struct Next {
     overlay: Overlay,
     host: Host,
     proxies: Option<Prepared>,
+    /// The workers, where this configuration is the first that needs them: they serve nothing yet.
+    workers: Option<Workers>,
 }
 
 impl<P: Plane> Control<P> {
@@ -65,8 +68,12 @@ impl<P: Plane> Control<P> {
 
     fn try_reload(&mut self) -> Result<ReloadAnswer, Refusal> {
         let (mut config, mut warnings) = self.source.load()?;
-        check_kept(&self.config, &config)?;
-        warnings.extend(keep_fixed(&self.config, &mut config));
+        warnings.extend(keep_fixed(
+            &self.config,
+            &mut config,
+            self.workers.is_some(),
+        ));
+        warnings.extend(self.missing_switches(&config));
         let changes = crate::config::diff(&self.config, &config);
         let changes = changes.iter().map(ToString::to_string).collect();
         let (edits, plan_warnings) = self.follow_to(config)?;
@@ -90,8 +97,8 @@ impl<P: Plane> Control<P> {
 
     /// Puts a configuration in force; gives the number of edits, and what the plan warns of.
     fn follow_to(&mut self, config: Config) -> Result<(u64, Vec<String>), Refusal> {
-        let next = self.prepare(config)?;
-        let plan = match self.put_in_force(&next) {
+        let mut next = self.prepare(config)?;
+        let plan = match self.put_in_force(&mut next) {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.restore_checks();
@@ -104,17 +111,26 @@ impl<P: Plane> Control<P> {
         Ok((edits, warnings))
     }
 
+    /// Switches of the kernel that the first `l4` section needs and that are off.
+    fn missing_switches(&self, config: &Config) -> Vec<String> {
+        if self.has_plane() || config.l4.is_none() {
+            return Vec::new();
+        }
+        let off = forwarding::switched_off(config, forwarding::read);
+        off.iter().map(|key| forwarding::advice(key)).collect()
+    }
+
     /// Replaces the health checks and lays health and drains over the new configuration. What the
     /// proxy paths need (sockets, files) is had first: that may be refused.
     fn prepare(&mut self, config: Config) -> Result<Next, Refusal> {
-        let proxies = match &mut self.workers {
-            Some(workers) => Some(workers.prepare(&config).map_err(internal)?),
-            None if config.http_listeners.is_empty() && config.stream_listeners.is_empty() => None,
-            None => {
-                let message = "the first HTTP, TCP or UDP listener was added: that needs a restart";
-                return Err(Refusal::new(RefusalKind::Conflict, message));
-            }
+        let mut begun = None;
+        let workers = match &mut self.workers {
+            Some(workers) => Some(workers),
+            None if !config.has_proxies() => None,
+            None => Some(begun.insert(Workers::idle(&config).map_err(internal)?)),
         };
+        let proxies = workers.map(|workers| workers.prepare(&config));
+        let proxies = proxies.transpose().map_err(internal)?;
         let checks = overlay::checks_for(&config, &self.kernel, &self.overlay)
             .map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
         self.parts.monitor.reconcile(checks);
@@ -127,12 +143,17 @@ impl<P: Plane> Control<P> {
             overlay,
             host,
             proxies,
+            workers: begun,
         })
     }
 
     /// Makes the data plane follow the new configuration, or the old one again.
-    fn put_in_force(&mut self, next: &Next) -> Result<Plan, Refusal> {
+    fn put_in_force(&mut self, next: &mut Next) -> Result<Plan, Refusal> {
         let renewed = self.plane.fit(&next.config).map_err(internal)?;
+        if renewed {
+            // What a plan depends on is told by the maps, too, and these are others.
+            next.host = self.plane.host(&next.config);
+        }
         let plan = if renewed {
             self.fill_renewed(next)?
         } else {
@@ -250,6 +271,16 @@ impl<P: Plane> Control<P> {
         self.overlay = next.overlay;
         self.host = next.host;
         self.take(plan);
+        self.plane.settle();
+        if !self.has_plane() {
+            self.sweep = SweepTotals::default();
+        }
+        let pin_dir = self.config.data_plane().pin_dir.display();
+        self.parts.daemon.pin_dir = pin_dir.to_string();
+        if let Some(workers) = next.workers {
+            super::proxies::publish(&workers, &self.parts.counters);
+            self.workers = Some(workers);
+        }
         if let (Some(workers), Some(prepared)) = (&mut self.workers, next.proxies) {
             workers.put_in_force(prepared);
         }
@@ -266,32 +297,24 @@ impl<P: Plane> Control<P> {
     }
 }
 
-/// What a running daemon cannot become.
-fn check_kept(old: &Config, new: &Config) -> Result<(), Refusal> {
-    let refuse = |message: &str| Err(Refusal::new(RefusalKind::Conflict, message));
-    if old.l4.is_none() && new.l4.is_some() {
-        return refuse("`l4` was added: the kernel part needs a restart of the daemon");
-    }
-    Ok(())
-}
-
-/// Keeps what cannot change while the daemon runs; returns a warning for each such change.
-fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
+/// Keeps what cannot change while the daemon runs; returns a warning for each such change. As long as
+/// there are no workers, any number of them can be had.
+fn keep_fixed(old: &Config, new: &mut Config, has_workers: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |key: &str| {
         warnings.push(format!(
             "`{key}` has changed: this takes effect when the daemon is restarted"
         ));
     };
-    if new.workers.count != old.workers.count {
+    if has_workers && new.workers.count != old.workers.count {
         warn("workers.count");
         new.workers.count = old.workers.count;
     }
-    if new.data_plane().pin_dir != old.data_plane().pin_dir {
+    if let (Some(old), Some(new)) = (&old.l4, &mut new.l4)
+        && new.pin_dir != old.pin_dir
+    {
         warn("l4.pin_dir");
-        new.data_plane_mut()
-            .pin_dir
-            .clone_from(&old.data_plane().pin_dir);
+        new.pin_dir.clone_from(&old.pin_dir);
     }
     if new.admin.socket != old.admin.socket {
         warn("admin.socket");

@@ -14,11 +14,11 @@ use super::control::{BeginError, Control, Parts, TICK, epoch_seconds};
 use super::events::EventHub;
 use super::forwarding;
 use super::names::SharedNames;
-use super::no_plane::NoPlane;
+use super::on_demand::OnDemand;
 use super::plane::{Plane, PlaneError};
 use super::probing::CountingProber;
 use super::proxies;
-use super::real::{KernelPlane, Readers};
+use super::real::Readers;
 use super::signals::{self, Signals};
 use super::source::{FileSource, Source};
 use super::workers::{Workers, WorkersError};
@@ -33,7 +33,7 @@ use crate::health::{self, HealthChange};
 use crate::kernel::attach;
 use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
-use crate::observe::counters::{Counters, ProxySources};
+use crate::observe::counters::Counters;
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{Daemon, Phase};
 use std::io;
@@ -125,7 +125,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let tcp = listen(config.admin.listen).await?;
     signals::check_watchdog(TICK);
     for key in forwarding::switched_off(&config, forwarding::read) {
-        warn!("{key} is 0, so the kernel finds no next hops there: `sysctl -w {key}=1`");
+        warn!("{}", forwarding::advice(&key));
     }
 
     let counters: Arc<Counters> = Arc::default();
@@ -139,11 +139,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let mut tasks = Tasks::default();
     let workers = proxies::start(&config)?;
     if let Some(workers) = &workers {
-        let _ = counters.proxy.set(ProxySources {
-            metrics: Arc::clone(workers.metrics()),
-            logs: Arc::clone(workers.log_counters()),
-            spans: Arc::clone(workers.span_counters()),
-        });
+        proxies::publish(workers, &counters);
     }
     let (parts, readers) = parts(&config, monitor, &counters, &readiness, &mut tasks);
     tasks.spawn(driver.run(std::future::pending()));
@@ -162,13 +158,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         workers,
         options,
     };
-    if config.l4.is_some() {
-        let control = begin(config, source, parts, readers)?;
-        around.serve(control, tasks).await
-    } else {
-        let control = Control::begin(NoPlane::default(), Box::new(source), config, parts)?;
-        around.serve(control, tasks).await
-    }
+    let control = begin(config, source, parts, readers)?;
+    around.serve(control, tasks).await
 }
 
 /// What the daemon is, around its control task.
@@ -185,9 +176,9 @@ struct Surroundings {
 
 impl Surroundings {
     /// Serves until told to stop, and ends.
-    async fn serve<P: Plane>(
+    async fn serve(
         self,
-        mut control: Control<P>,
+        mut control: Control<OnDemand>,
         mut tasks: Tasks,
     ) -> Result<(), StartError> {
         control.adopt_workers(self.workers);
@@ -267,25 +258,18 @@ fn begin(
     source: FileSource,
     mut parts: Parts,
     readers: Readers,
-) -> Result<Control<KernelPlane>, StartError> {
-    let (plane, adoption) = KernelPlane::open(&config, readers).map_err(StartError::Plane)?;
-    match &adoption {
-        Adoption::Fresh => {}
-        Adoption::Adopted { .. } => parts.daemon.adopted = true,
-        Adoption::Replaced { reason, copied, .. } => {
-            warn!(
-                reason,
-                copied, "the running data plane cannot be adopted and is replaced"
-            );
-            parts.daemon.adopted = *copied;
-        }
-    }
+) -> Result<Control<OnDemand>, StartError> {
+    let plane = OnDemand::open(&config, readers).map_err(StartError::Plane)?;
+    let is_fresh = plane.tentative() == Some(&Adoption::Fresh);
+    parts.daemon.adopted = match plane.tentative() {
+        None | Some(Adoption::Fresh) => false,
+        Some(Adoption::Adopted { .. }) => true,
+        Some(Adoption::Replaced { copied, .. }) => *copied,
+    };
     let pin_dir = config.data_plane().pin_dir.clone();
     Control::begin(plane, Box::new(source), config, parts).map_err(|error| {
         // What was there before forwards on; what was made for nothing is removed.
-        if adoption == Adoption::Fresh
-            && let Err(error) = attach::remove(&pin_dir)
-        {
+        if is_fresh && let Err(error) = attach::remove(&pin_dir) {
             warn!(error = %chain(&error), "the unused pins remain");
         }
         error.into()

@@ -589,12 +589,13 @@ async fn a_cpu_that_comes_online_gets_a_part_of_the_maps() {
     let generation = daemon.view().await.config.generation;
     daemon.world.lock().cpus = 2;
     sleep(2 * TICK).await;
-    let world = daemon.world.lock();
-    assert_eq!(world.fitted_cpus, 2);
-    assert!(world.staged.is_none(), "the new maps are in force");
-    assert!(!world.store.tables.keys.is_empty(), "and filled");
-    assert_eq!(world.attachments, attachments + 1, "once");
-    drop(world);
+    {
+        let world = daemon.world.lock();
+        assert_eq!(world.fitted_cpus, 2);
+        assert!(world.staged.is_none(), "the new maps are in force");
+        assert!(!world.store.tables.keys.is_empty(), "and filled");
+        assert_eq!(world.attachments, attachments + 1, "once");
+    }
     assert_eq!(
         daemon.view().await.config.generation,
         generation,

@@ -45,7 +45,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
         retiring: &retiring,
     };
     let counters = &control.parts.counters;
-    Ok(View {
+    let mut view = View {
         daemon: control.parts.daemon.clone(),
         config: control.config_state.clone(),
         interfaces: interfaces(control),
@@ -66,13 +66,18 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
             .iter()
             .map(|service| services.service(service))
             .collect(),
+        http_listeners: Vec::new(),
         reasons: reasons(&stats),
         lost: Lost {
             events: stats.events_lost + counters.events_lost.load(Relaxed),
             capture: stats.capture_lost + counters.capture_lost.load(Relaxed),
         },
         read_at_seconds: epoch_seconds(),
-    })
+    };
+    if let Some(workers) = &control.workers {
+        super::proxy_view::add(&mut view, &control.config, workers);
+    }
+    Ok(view)
 }
 
 /// Ids of all listeners and of all backends.
@@ -196,6 +201,7 @@ impl Services<'_> {
             selection: service.selection.name().to_owned(),
             listeners: own.map(|listener| self.listener(listener)).collect(),
             backends: configured.chain(self.retiring(service)).collect(),
+            proxy: None,
         }
     }
 
@@ -242,6 +248,7 @@ impl Services<'_> {
             live_flows: live,
             traffic,
             ids,
+            proxy: None,
         }
     }
 

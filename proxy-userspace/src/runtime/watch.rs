@@ -55,6 +55,10 @@ impl<P: Plane> Control<P> {
 
     /// Compares the maps with what they should hold, and repairs them.
     fn reconcile(&mut self) {
+        if !self.has_plane() {
+            // There are no maps that anybody could have changed.
+            return;
+        }
         let was_behind = self.behind.is_some();
         let target = Target {
             config: &self.config,

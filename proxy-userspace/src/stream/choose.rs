@@ -34,28 +34,18 @@ pub(super) struct Connected {
 pub(super) struct Held {
     pub(super) lease: Lease,
     pub(super) cells: Arc<Series<BackendCells>>,
-    worker: usize,
     _place: Place,
 }
 
 impl Held {
     pub(super) fn new(worker: &Worker, lease: Lease, place: Place) -> Self {
         let cells = worker.backend_cells(lease.service().name(), lease.backend());
-        let own = cells.at(worker.index);
-        own.streams.add(1);
-        own.active.add(1);
+        cells.at(worker.index).streams.add(1);
         Self {
             lease,
             cells,
-            worker: worker.index,
             _place: place,
         }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.cells.at(self.worker).active.sub(1);
     }
 }
 

@@ -470,7 +470,9 @@ fn a_log_says_what_nginx_and_haproxy_would() {
         .backend("origins", &origin.address.to_string());
     assert_eq!(backend.sum(|cells| cells.streams.get()), 2);
     assert_eq!(backend.sum(|cells| cells.sent.get()), 6);
-    let active = || backend.sum(|cells| cells.active.get());
+    let registry = workers.snapshot().registry();
+    let backends = registry.service("origins").expect("known").backends();
+    let active = || backends.iter().map(|one| one.connections()).sum::<u32>();
     eventually("both are given back", || active() == 0);
     drop(workers);
     let log = std::fs::read_to_string(path).expect("a log");

@@ -72,7 +72,14 @@ pub(crate) struct Origin {
 impl Origin {
     /// Each connection gets a thread that runs `serve`, which is told the connection's number.
     pub(crate) fn new(serve: impl Fn(Client, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("binds"), serve)
+    }
+
+    /// As [`Origin::new`], at a socket of the caller's.
+    pub(crate) fn on(
+        listener: TcpListener,
+        serve: impl Fn(Client, usize) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("bound");
         let connections = Arc::new(AtomicUsize::new(0));
         let (count, serve) = (Arc::clone(&connections), Arc::new(serve));

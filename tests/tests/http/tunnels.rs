@@ -81,6 +81,11 @@ fn connect_is_not_served() {
         (answer.status, answer.field("connection")),
         (405, Some("close"))
     );
+    let allowed = answer.field("allow").expect("what is served");
+    assert!(
+        allowed.contains("GET") && !allowed.contains("CONNECT"),
+        "{allowed}"
+    );
 }
 
 #[test]

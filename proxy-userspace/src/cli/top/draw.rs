@@ -13,11 +13,12 @@ const REASON_LINES: u16 = 9;
 
 /// What the columns and keys mean.
 const HELP: &str = "\
-NEW/S    flows that got the backend, per second
+NEW/S    flows and HTTP requests that the backend got, per second
 PKT/S    packets to and from it (back only in nat and full-nat)
 BYTE/S   their octets, before encapsulation
-LIVE     flows that are not closing
-SHARE    its part of the service's packets since the last look
+LIVE     flows that are not closing, and HTTP requests in progress
+SHARE    its part of the service's packets since the last look; of
+         its requests where it has no packets
 
 ↑ ↓ PgUp PgDn Home End  select a backend
 d  drain it: keeps its flows, takes no new ones
@@ -91,7 +92,13 @@ fn draw_table(frame: &mut Frame, app: &App, area: Rect) {
         .map(|(line, row)| match row {
             AppRow::Service(service, rates) => {
                 let name = Cell::from(service.name.clone());
-                let cells = [name, Cell::from(service.mode.clone())];
+                let by_proxies = service.proxy.is_some() && service.listeners.is_empty();
+                let mode = if by_proxies {
+                    "http"
+                } else {
+                    service.mode.as_str()
+                };
+                let cells = [name, Cell::from(mode.to_owned())];
                 Row::new(cells.into_iter().chain(numbers(rates))).style(bold())
             }
             AppRow::Backend(_, one, rates) => {

@@ -120,15 +120,15 @@ pub(super) enum Row<'a> {
 /// Rates per second, and the share of the service's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
-    /// New flows.
+    /// New flows and requests.
     pub(super) new_flows: f64,
     /// Packets in both directions.
     pub(super) packets: f64,
     /// Octets in both directions.
     pub(super) bytes: f64,
-    /// Live flows, not a rate.
+    /// Live flows and requests in progress, not a rate.
     pub(super) live: u64,
-    /// Share of the service's packets since the last look, 0..=1; `None` if there were none.
+    /// Share of the service's packets (or requests) since the last look, 0..=1; `None` if there were none.
     pub(super) share: Option<f64>,
 }
 
@@ -176,10 +176,9 @@ impl App {
                 .filter(|backend| self.matches(service, backend))
                 .map(|backend| {
                     let key = (service.name.as_str(), backend.name.as_str());
-                    let since = backend
-                        .traffic
-                        .since(earlier_or(&earlier, key, backend.traffic));
-                    (backend, rates(since, backend.live_flows, seconds))
+                    let now = moved(backend);
+                    let since = now.since(earlier_or(&earlier, key, now));
+                    (backend, rates(since, live(backend), seconds))
                 })
                 .collect();
             let matches_itself = contains(&service.name, &self.filter);
@@ -188,7 +187,7 @@ impl App {
             }
             let total = self.service_rates(service, &earlier, seconds);
             for (_, rates) in &mut backends {
-                rates.share = (total.packets > 0.0).then(|| rates.packets / total.packets);
+                rates.share = rates.share_of(&total);
             }
             self.sort(&mut backends);
             rows.push(Row::Service(service, total));
@@ -360,7 +359,7 @@ impl App {
             service.backends.iter().map(move |backend| {
                 (
                     (service.name.as_str(), backend.name.as_str()),
-                    backend.traffic,
+                    moved(backend),
                 )
             })
         });
@@ -383,15 +382,37 @@ impl App {
             .next();
         let own_now = own(service);
         let mut since = own_now.since(own_before.unwrap_or(own_now));
-        let mut live = 0;
+        let mut alive = 0;
         for backend in &service.backends {
             let key = (service.name.as_str(), backend.name.as_str());
-            let then = earlier_or(earlier, key, backend.traffic);
-            since = since.plus(backend.traffic.since(then));
-            live += backend.live_flows;
+            let now = moved(backend);
+            since = since.plus(now.since(earlier_or(earlier, key, now)));
+            alive += live(backend);
         }
-        rates(since, live, seconds)
+        rates(since, alive, seconds)
     }
+}
+
+impl Rates {
+    /// What part this is of a service's: of its packets, or where there are none, of its requests.
+    fn share_of(&self, total: &Self) -> Option<f64> {
+        let share = |part: f64, all: f64| (all > 0.0).then(|| part / all);
+        share(self.packets, total.packets).or_else(|| share(self.new_flows, total.new_flows))
+    }
+}
+
+/// What a backend has got so far. A request of the proxies counts as a flow.
+fn moved(backend: &BackendView) -> Traffic {
+    let requests = backend.proxy.map_or(0, |proxy| proxy.requests);
+    Traffic {
+        new_flows: backend.traffic.new_flows + requests,
+        ..backend.traffic
+    }
+}
+
+/// Flows that are not closing, and requests in progress.
+fn live(backend: &BackendView) -> u64 {
+    backend.live_flows + backend.proxy.map_or(0, |proxy| proxy.in_flight.into())
 }
 
 type Earlier<'a> = HashMap<(&'a str, &'a str), Traffic>;

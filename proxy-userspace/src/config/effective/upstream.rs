@@ -116,17 +116,12 @@ fn connections(upstream: &Upstream) -> Value {
 }
 
 fn balance(balance: &Balance) -> Value {
-    let (policy, on) = match &balance.policy {
-        BalancePolicy::RoundRobin => ("round-robin", None),
-        BalancePolicy::LeastRequests => ("least-requests", None),
-        BalancePolicy::TwoChoices => ("two-choices", None),
-        BalancePolicy::PeakEwma => ("peak-ewma", None),
-        BalancePolicy::Random => ("random", None),
-        BalancePolicy::Maglev(on) => ("maglev", Some(on)),
-        BalancePolicy::Ring(on) => ("ring", Some(on)),
+    let on = match &balance.policy {
+        BalancePolicy::Maglev(on) | BalancePolicy::Ring(on) => Some(on),
+        _ => None,
     };
     map([
-        ("policy", Some(json!(policy))),
+        ("policy", Some(json!(balance.policy.name()))),
         ("hash_on", on.map(hash_on)),
         (
             "panic_threshold",

@@ -487,6 +487,21 @@ pub enum BalancePolicy {
     Ring(HashOn),
 }
 
+impl BalancePolicy {
+    /// As the configuration calls it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::LeastRequests => "least-requests",
+            Self::TwoChoices => "two-choices",
+            Self::PeakEwma => "peak-ewma",
+            Self::Random => "random",
+            Self::Maglev(_) => "maglev",
+            Self::Ring(_) => "ring",
+        }
+    }
+}
+
 /// What a hash is made of. Where a request lacks it, it is drawn at random.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashOn {

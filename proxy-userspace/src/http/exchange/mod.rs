@@ -37,6 +37,7 @@ mod drive;
 mod failure;
 mod forward;
 mod frames;
+mod hops;
 mod memory;
 mod mirror;
 mod pump;

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::forward::forward;
 use super::frames::Frames;
+use super::hops::{self, Hops};
 use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
@@ -10,16 +11,15 @@ use super::{Client, Reply as _, account, drive, trace};
 use crate::config::model::http::SecurityHeaders;
 use crate::files::{Body, Site};
 use crate::filter::{Content, RequestContext};
-use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot};
 use crate::http::worker::Worker;
-use crate::message::{Length, Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
+use crate::http::{admission, forwarded};
+use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
 use crate::net::body::Source;
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
-use crate::routing::{self, PathRefusal, Query};
-use std::borrow::Cow;
+use crate::routing::{self, Query};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -84,19 +84,16 @@ async fn serve<C: Client>(
     client: &mut C,
 ) -> Result<End, Failure> {
     let settings = &around.listener.settings;
-    check(scratch, settings.limits.body_bytes)?;
-    let from = forwarded::real_client(&scratch.request, &settings.forwarded, around.peer);
-    scratch.facts.client = Some(from);
+    let Scratch { request, facts, .. } = &mut *scratch;
+    admission::check(request, settings.limits.body_bytes).map_err(Failure::refused)?;
+    let from = forwarded::real_client(request, &settings.forwarded, around.peer);
+    facts.client = Some(from);
     if settings.forwarded.request_id {
         let random = || around.worker.random();
-        forwarded::identify(
-            &mut scratch.request,
-            &settings.forwarded,
-            around.peer,
-            random,
-        );
+        forwarded::identify(request, &settings.forwarded, around.peer, random);
     }
-    normalise(scratch)?;
+    let keep = |request: &RequestHead| facts.keep_target(request);
+    admission::normalise(request, keep).map_err(Failure::refused)?;
     let Some(found) = around.listener.find(&query(&scratch.request, from)) else {
         return Err(Failure::new(End::NoRoute, Phase::Request));
     };
@@ -125,22 +122,6 @@ async fn serve<C: Client>(
     act(around, scratch, client, route).await
 }
 
-/// Gives the path its one spelling, in which it is matched and sent on.
-fn normalise(scratch: &mut Scratch) -> Result<(), Failure> {
-    let plain = routing::normalise(scratch.request.path()).map_err(|refusal| {
-        Failure::refused(match refusal {
-            PathRefusal::Encoding => Refusal::PathEncoding,
-            PathRefusal::Nul => Refusal::PathNul,
-            PathRefusal::Ambiguous => Refusal::PathAmbiguous,
-        })
-    })?;
-    if let Cow::Owned(plain) = plain {
-        scratch.facts.keep_target(&scratch.request);
-        scratch.request.set_path(&plain);
-    }
-    Ok(())
-}
-
 /// The request's id, if requests have ids here.
 pub(super) fn request_id<'r>(around: &Around<'_>, request: &'r RequestHead) -> &'r [u8] {
     let id = around.listener.settings.forwarded.request_id;
@@ -158,26 +139,6 @@ pub(super) fn query(request: &RequestHead, source: IpAddr) -> Query<'_> {
         query: request.query(),
         source,
     }
-}
-
-/// What must hold for every request, and what is never passed on.
-fn check(scratch: &mut Scratch, body_bytes: Option<u64>) -> Result<(), Failure> {
-    let request = &mut scratch.request;
-    if let (Length::Exact(length), Some(most)) = (request.length, body_bytes)
-        && length > most
-    {
-        return Err(Failure::refused(Refusal::ContentTooLong));
-    }
-    if request.method == Method::Connect && request.protocol.is_empty() {
-        return Err(Failure::refused(Refusal::MethodNotAllowed));
-    }
-    // An upgrade to HTTP/2 is between the client and us (RFC 9110 §7.8): passed on, it would open
-    // a way to the backend that nobody looks into.
-    if request.protocol.eq_ignore_ascii_case(b"h2c") || request.protocol.eq_ignore_ascii_case(b"h2")
-    {
-        request.protocol.clear();
-    }
-    Ok(())
 }
 
 async fn act<C: Client>(
@@ -232,12 +193,46 @@ async fn act<C: Client>(
             return Ok(End::Local);
         }
     };
+    pass_on(around, scratch, client, route, service).await
+}
+
+/// Passes the request on to a service, if there is one and the request may go further.
+async fn pass_on<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    service: Option<usize>,
+) -> Result<End, Failure> {
     scratch.facts.service = service;
     let Some(service) = service.and_then(|index| around.snapshot.service(index)) else {
         return Err(Failure::new(End::NoBackend, Phase::Request));
     };
+    if hops::count(&mut scratch.request) == Hops::Last {
+        return last_hop(around, scratch, client, route).await;
+    }
     forward(around, scratch, client, route, service).await?;
     Ok(End::Complete)
+}
+
+/// Answers a request that must not be passed on any further.
+async fn last_hop<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+) -> Result<End, Failure> {
+    let target = match scratch.facts.target.as_slice() {
+        [] => scratch.request.target(),
+        as_it_came => as_it_came,
+    };
+    let fixed = hops::answer(&scratch.request, target);
+    let content = Octets::new(fixed.write(false, &mut scratch.response));
+    if scratch.request.method == Method::Options {
+        scratch.response.fields.append(Name::Allow, hops::ALLOW);
+    }
+    send(around, scratch, client, Some(route), content, false).await?;
+    Ok(End::Local)
 }
 
 /// Answers with a file of this host.
@@ -316,6 +311,10 @@ async fn answer<C: Client>(
 ) -> Result<(), Failure> {
     let to_head = scratch.request.method == Method::Head;
     let content = fixed.write(to_head, &mut scratch.response);
+    if route.is_none() && scratch.response.status == 405 {
+        // RFC 9110 §15.5.6 asks for it.
+        scratch.response.fields.append(Name::Allow, hops::ALLOW);
+    }
     send(around, scratch, client, route, Octets::new(content), last).await
 }
 

@@ -187,7 +187,7 @@ fn backends(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
     });
     out.many(names::UPSTREAM_CONNECT_FAILURES, failures)?;
     type Field = fn(&BackendCells) -> u64;
-    let fields: [(Metric, Field); 7] = [
+    let fields: [(Metric, Field); 5] = [
         (names::UPSTREAM_STREAMS, |cells| cells.streams.get()),
         (names::UPSTREAM_STREAM_SENT, |cells| cells.stream_sent.get()),
         (names::UPSTREAM_STREAM_RECEIVED, |cells| {
@@ -195,10 +195,6 @@ fn backends(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
         }),
         (names::UPSTREAM_REQUEST_BYTES, |cells| cells.sent.get()),
         (names::UPSTREAM_RESPONSE_BYTES, |cells| cells.received.get()),
-        (names::UPSTREAM_CONNECTIONS_ACTIVE, |cells| {
-            cells.active.get()
-        }),
-        (names::UPSTREAM_CONNECTIONS_IDLE, |cells| cells.idle.get()),
     ];
     for (metric, field) in fields {
         let rows = backends

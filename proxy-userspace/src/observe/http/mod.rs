@@ -188,10 +188,6 @@ pub struct BackendCells {
     pub sent: Single,
     /// Octets received from it.
     pub received: Single,
-    /// Connections that are kept for the next request.
-    pub idle: Single,
-    /// Connections and UDP sessions that serve a client.
-    pub active: Single,
     /// Connections and UDP sessions that were given to it.
     pub streams: Single,
     /// Octets of those that were sent to it.

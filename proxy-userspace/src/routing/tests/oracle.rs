@@ -225,4 +225,23 @@ proptest! {
         let first = router.find(&request.query()).map(|found| (found.route, found.rule));
         prop_assert_eq!(first, found.first().copied());
     }
+    #[test]
+    fn explanations_say_what_the_router_does(routes in routes(), request in requests()) {
+        let mut found = Vec::new();
+        router(&routes).any(&request.query(), |rule| {
+            // A rule comes once for each of its hosts that match: the most specific comes first.
+            if !found.iter().any(|known: &Found| (known.route, known.rule) == (rule.route, rule.rule)) {
+                found.push(rule);
+            }
+            false
+        });
+        let explained = explain("web", &routes, &request.query()).unwrap();
+        let all: usize = routes.iter().map(|route| route.matches.len()).sum();
+        prop_assert_eq!(explained.len(), all);
+        let matching = explained.iter().filter_map(|one| match one.verdict {
+            Verdict::Matches(found) => Some(found),
+            Verdict::Differs(_) => None,
+        });
+        prop_assert_eq!(matching.collect::<Vec<_>>(), found);
+    }
 }

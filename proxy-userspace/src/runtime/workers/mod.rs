@@ -99,6 +99,18 @@ impl Workers {
     ///
     /// [`WorkersError`]; then nothing was started.
     pub fn start(config: &Config) -> Result<Self, WorkersError> {
+        let mut workers = Self::idle(config)?;
+        let prepared = workers.prepare(config)?;
+        workers.put_in_force(prepared);
+        Ok(workers)
+    }
+
+    /// Starts the workers, as many as a configuration asks for; they listen nowhere yet.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersError`]; then nothing was started.
+    pub fn idle(config: &Config) -> Result<Self, WorkersError> {
         descriptors::raise_limit();
         let count = count(config);
         let metrics = Arc::new(ProxyMetrics::new(count, true));
@@ -114,22 +126,28 @@ impl Workers {
             .map(|index| Thread::start(index, Arc::clone(&snapshot), &kept))
             .collect::<io::Result<Vec<_>>>()
             .map_err(WorkersError::Thread)?;
-        let mut workers = Self {
+        Ok(Self {
             threads,
             house: House::start(spans, counters).map_err(WorkersError::Thread)?,
             kept,
             snapshot,
             listeners: BTreeMap::new(),
             clock,
-        };
-        let prepared = workers.prepare(config)?;
-        workers.put_in_force(prepared);
-        Ok(workers)
+        })
     }
 
     /// Where they listen.
     pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
         self.listeners.values().map(|(_, address)| *address)
+    }
+
+    /// Names of listeners, and where they listen.
+    pub fn bound(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        let plans = self.snapshot.listeners();
+        plans.filter_map(|(id, plan)| {
+            let (_, address) = self.listeners.get(&id)?;
+            Some((plan.settings.name.as_str(), *address))
+        })
     }
 
     /// The snapshot in force.

@@ -1,0 +1,144 @@
+//! What the proxies add to the view: their listeners, and how they use services.
+
+use super::workers::Workers;
+use crate::balance::l7::{BackendState, ServiceState};
+use crate::config::model::Config;
+use crate::config::model::http::HttpListener;
+use crate::message::{Refusal, RefusedBy};
+use crate::observe::http::{BackendCells, Code, ConnectFailure, ListenerCells, RetryReason};
+use crate::observe::view::{
+    BackendView, HttpListenerView, ProxyBackendView, ProxyServiceView, ServiceView, View,
+};
+use proxy_common::backend::BackendState as Shown;
+use std::collections::BTreeMap;
+
+/// Adds it.
+pub(super) fn add(view: &mut View, config: &Config, workers: &Workers) {
+    view.http_listeners = listeners(config, workers);
+    let registry = workers.snapshot().registry();
+    let metrics = workers.metrics();
+    for service in &mut view.services {
+        if let Some(state) = registry.service(&service.name) {
+            let cells = metrics.service(&service.name);
+            let retries = |reason| cells.sum(|cells| cells.retries(reason));
+            service.proxy = Some(ProxyServiceView {
+                policy: state.spec().policy.name().to_owned(),
+                waiting: state.waiting(),
+                retries: RetryReason::ALL.iter().copied().map(retries).sum(),
+                panic: state.selection().is_panic(),
+            });
+            backends(service, state, workers);
+        }
+    }
+}
+
+/// Listeners in file order.
+fn listeners(config: &Config, workers: &Workers) -> Vec<HttpListenerView> {
+    let metrics = workers.metrics();
+    let routes = metrics.routes();
+    let bound: BTreeMap<&str, String> = workers
+        .bound()
+        .map(|(name, address)| (name, address.to_string()))
+        .collect();
+    let view = |listener: &HttpListener| {
+        let name = listener.name.as_str();
+        let cells = metrics.listener(name);
+        let own = routes.iter().filter(|series| *series.labels()[0] == *name);
+        let mut view = HttpListenerView {
+            name: name.to_owned(),
+            address: bound
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| listener.address.to_string()),
+            connections: cells.sum(|cells| cells.connections.get()),
+            connections_active: cells.sum(|cells| cells.connections_active.get()),
+            requests_active: cells.sum(|cells| cells.requests_active.get()),
+            refused: cells.sum(refused),
+            ..HttpListenerView::default()
+        };
+        for series in own {
+            view.received_bytes += series.sum(|cells| cells.received.get());
+            view.sent_bytes += series.sum(|cells| cells.sent.get());
+            for cells in series.all() {
+                cells.codes.each(|_, code, count| {
+                    view.requests += count;
+                    *view.responses.entry(class(code)).or_default() += count;
+                });
+            }
+        }
+        view
+    };
+    config.http_listeners.iter().map(view).collect()
+}
+
+fn refused(cells: &ListenerCells) -> u64 {
+    let sides = [RefusedBy::Client, RefusedBy::Backend];
+    let all = sides
+        .into_iter()
+        .flat_map(|side| Refusal::ALL.iter().map(move |refusal| (side, *refusal)));
+    all.map(|(side, refusal)| cells.refusals(side, refusal))
+        .sum()
+}
+
+/// The class of a status.
+fn class(code: Code) -> String {
+    match code {
+        Code::Exact(0) | Code::Class(0) => "none".to_owned(),
+        Code::Exact(status) => format!("{}xx", status / 100),
+        Code::Class(class) => format!("{class}xx"),
+    }
+}
+
+/// Adds what is known of backends, and those that DNS has named.
+fn backends(service: &mut ServiceView, state: &ServiceState, workers: &Workers) {
+    for backend in state.backends() {
+        let cells = workers.metrics().backend(&service.name, backend.name());
+        let mut known = ProxyBackendView {
+            in_flight: backend.in_flight(),
+            connections: backend.connections(),
+            idle: backend.idle().min(backend.connections()),
+            connect_failures: cells.sum(connect_failures),
+            ..ProxyBackendView::default()
+        };
+        for cells in cells.all() {
+            cells.codes().each(|_, code, count| {
+                known.requests += count;
+                if matches!(code, Code::Exact(0 | 500..) | Code::Class(0 | 5..)) {
+                    known.errors += count;
+                }
+            });
+        }
+        match service
+            .backends
+            .iter_mut()
+            .find(|one| one.name == backend.name())
+        {
+            Some(view) => view.proxy = Some(known),
+            None => service.backends.push(named(&backend, known)),
+        }
+    }
+}
+
+fn connect_failures(cells: &BackendCells) -> u64 {
+    let all = ConnectFailure::ALL.iter();
+    all.map(|reason| cells.connect_failures(*reason)).sum()
+}
+
+/// A backend that the configuration knows by a name in DNS.
+fn named(backend: &BackendState, known: ProxyBackendView) -> BackendView {
+    let state = match (backend.is_healthy(), backend.is_draining()) {
+        (false, _) => Shown::Down,
+        (true, true) => Shown::Draining,
+        (true, false) => Shown::Up,
+    };
+    BackendView {
+        name: backend.name().to_owned(),
+        address: backend.address().ip().to_string(),
+        port: Some(backend.address().port()),
+        weight: backend.weight().unwrap_or(1),
+        state: state.name().to_owned(),
+        why: "named by DNS".to_owned(),
+        proxy: Some(known),
+        ..BackendView::default()
+    }
+}
