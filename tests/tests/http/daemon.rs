@@ -1,10 +1,10 @@
 //! `sluice run` without a kernel part: what operators do to it, and what it shows.
 
 use crate::h2_support::{ask, begin, connect, get, whole};
-use proxy_tests::alone::{Process, unused_address};
 use crate::support::{Client, Origin, PATIENCE, eventually};
 use crate::websocket::{WebSocket, echo};
 use nix::sys::signal::Signal;
+use proxy_tests::alone::{Process, unused_address};
 use proxy_tests::daemon::sluice;
 use proxy_userspace::observe::view::View;
 use std::fs;

@@ -3,8 +3,8 @@
 //! The proxy is the binary, in a mount namespace in which the host's name server is one of the
 //! test's: that needs root.
 
-use proxy_tests::alone::start as listening;
 use crate::support::{Client, Origin, eventually};
+use proxy_tests::alone::start as listening;
 use proxy_tests::daemon::sluice;
 use proxy_tests::privilege;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

@@ -1,8 +1,8 @@
 //! Files of this host, as curl gets them from `sluice serve`.
 
 use crate::peers::curl;
-use proxy_tests::alone::{Process, start as listening};
 use crate::support::pattern;
+use proxy_tests::alone::{Process, start as listening};
 use proxy_tests::daemon::sluice;
 use std::fs;
 use std::net::SocketAddr;

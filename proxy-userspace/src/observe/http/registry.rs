@@ -183,10 +183,10 @@ mod tests {
     fn a_series_goes_on_over_a_reload_and_leaves_with_its_last_holder() {
         let metrics = ProxyMetrics::new(2, true);
         let before = metrics.backend("web", "a");
-        before.at(0).request(200);
+        before.at(0).request(200, None, 0, 0);
         let after = metrics.backend("web", "a");
         drop(before);
-        after.at(1).request(200);
+        after.at(1).request(200, None, 0, 0);
         assert_eq!(after.sum(requests), 2);
         assert_eq!(metrics.backends().len(), 1);
         drop(after);
