@@ -428,6 +428,13 @@ impl Around<'_> {
             filters.push(format!("timeout: the whole exchange, {timeout:?}"));
         }
         filters.extend(edits("response headers", &route.response_fields));
+        let compression = route.compression.as_ref();
+        let compression = compression.or(self.listener.compression.as_ref());
+        if let Some(compression) = compression.filter(|it| !it.codings.is_empty()) {
+            let codings = compression.codings.iter().map(|coding| coding.word());
+            let codings: Vec<&str> = codings.collect();
+            filters.push(format!("compression: {}", codings.join(", ")));
+        }
         let preset = route
             .security_headers
             .unwrap_or(self.listener.security_headers);

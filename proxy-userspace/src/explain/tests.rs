@@ -244,3 +244,32 @@ fn the_ring_tells_the_backend_of_a_flow() {
     assert_eq!(chosen.len(), 2, "{chosen:?}");
     assert_eq!(of(4000), of(4000));
 }
+
+#[test]
+fn what_is_done_to_a_response_is_told() {
+    let config = config(
+        "
+listeners:
+  - {name: web, kind: http, address: 0.0.0.0, port: 8080, compression: {codings: [gzip]}, security_headers: basic}
+routes:
+  - {name: all, service: pages, response_headers: {add: {X-A: b}}}
+  - {name: plain, match: [/plain], service: pages, compression: {codings: []}}
+services:
+  - {name: pages, backends: [10.1.0.1:80]}
+",
+    );
+    let told = |target: &str| {
+        let found = explain_request(&config, &asked("GET", target)).expect("explained");
+        let route = found.route.expect("a route");
+        route.filters.join("; ")
+    };
+    let all = told("http://a:8080/");
+    for part in [
+        "compression: gzip",
+        "security headers: basic",
+        "response headers: +X-A",
+    ] {
+        assert!(all.contains(part), "{all}");
+    }
+    assert!(!told("http://a:8080/plain").contains("compression"));
+}

@@ -32,7 +32,8 @@ pub struct Chosen {
     /// The coding that the client likes best.
     coding: Option<Coding>,
     to_head: bool,
-    encoder: Option<Encoder>,
+    /// Boxed: it is large, and most exchanges have none.
+    encoder: Option<Box<Encoder>>,
 }
 
 impl Compress {
@@ -133,7 +134,7 @@ impl Filter for Compress {
         let Some(encoder) = Encoder::new(coding, settings.level) else {
             return Content::Pass;
         };
-        chosen.encoder = Some(encoder);
+        chosen.encoder = Some(Box::new(encoder));
         head.length = Length::Unknown;
         Content::Filter
     }
