@@ -26,6 +26,12 @@ impl Stream {
         Ok(Self { socket })
     }
 
+    /// Takes over a socket that was accepted from [`super::listen::bind`]'s, from which it has
+    /// what [`Self::new`] sets.
+    pub fn accepted(socket: TcpStream) -> Self {
+        Self { socket }
+    }
+
     /// The other end.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.peer_addr()
