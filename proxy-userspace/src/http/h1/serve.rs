@@ -315,8 +315,9 @@ impl Connection {
         match exchange::run(&around, scratch, client).await {
             Outcome::Cut if client.ends_by_close() => Next::Reset,
             Outcome::Cut => Next::Close,
-            Outcome::Complete if !client.is_kept() => Next::Linger,
-            Outcome::Complete => self.discard(listener).await,
+            Outcome::Complete if client.is_kept() => self.discard(listener).await,
+            Outcome::Complete if client.is_silent() => Next::Close,
+            Outcome::Complete => Next::Linger,
         }
     }
 
@@ -342,6 +343,7 @@ impl Connection {
                 let keep_alive = meta.keep_alive
                     && !self.worker.is_draining()
                     && (most == 0 || self.requests < most);
+                self.client.is_last = !meta.keep_alive;
                 self.client.begin(&scratch.request, keep_alive);
                 return Ok(true);
             }
