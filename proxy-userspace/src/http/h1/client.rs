@@ -3,7 +3,7 @@
 use crate::http::exchange;
 use crate::message::h1::{RequestKind, ResponseOptions, write_response};
 use crate::message::{Fields, Length, RequestHead, ResponseHead, Version};
-use crate::net::body::{BodyError, Sink};
+use crate::net::body::{BodyError, InFile, Sink};
 use crate::net::h1::{Delimited, Reader, Writer};
 use crate::net::{Buffers, Stream};
 use std::rc::Rc;
@@ -186,12 +186,22 @@ impl Replier {
 }
 
 impl Sink for Replier {
+    const TAKES_FILES: bool = true;
+
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         content: &[u8],
     ) -> Poll<Result<usize, BodyError>> {
         self.writer.poll_write(cx, content)
+    }
+
+    fn poll_write_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: InFile<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        self.writer.poll_write_file(cx, file)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
