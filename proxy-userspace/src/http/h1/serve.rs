@@ -217,11 +217,10 @@ impl Connection {
         if self.client.reader.is_ended() {
             return Waited::End;
         }
-        self.client.reply.writer.release();
         self.timer.set_after(listener.timeouts.idle);
         let (client, worker, timer) = (&mut self.client, &self.worker, &self.timer);
         let before = worker.snapshot();
-        let waited = poll_fn(|cx| match client.reader.poll_first(cx) {
+        let waited = poll_fn(|cx| match client.reader.poll_more(cx) {
             Poll::Ready(Ok(1..)) => Poll::Ready(Waited::Request),
             Poll::Ready(_) => Poll::Ready(Waited::End),
             Poll::Pending if timer.poll_expired(cx) || worker.is_draining() => {

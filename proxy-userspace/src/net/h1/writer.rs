@@ -85,14 +85,6 @@ impl Writer {
         self.delimited == Delimited::ByClose
     }
 
-    /// Gives an unused buffer back.
-    pub fn release(&mut self) {
-        if self.waiting().is_empty() && self.output.capacity() > 0 {
-            self.buffers.put_output(std::mem::take(&mut self.output));
-            self.sent = 0;
-        }
-    }
-
     #[inline]
     fn waiting(&self) -> &[u8] {
         &self.output[self.sent..]
@@ -141,12 +133,12 @@ impl Writer {
         Poll::Ready(Ok(sent))
     }
 
-    /// This many octets of the output were written.
+    /// This many octets of the output were written. With the last one the buffer is given back.
     fn note_written(&mut self, octets: usize) {
         self.written += octets as u64;
         self.sent += octets;
         if self.sent == self.output.len() {
-            self.output.clear();
+            self.buffers.put_output(std::mem::take(&mut self.output));
             self.sent = 0;
         }
     }
