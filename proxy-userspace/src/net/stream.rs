@@ -96,6 +96,9 @@ impl Stream {
     }
 
     /// Writes from these pieces, which must not all be empty.
+    ///
+    /// Room is there nearly always, so it is not asked for first. What tokio has tasks pause by,
+    /// so that none keeps the worker to itself, is counted when they read.
     pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -103,7 +106,6 @@ impl Stream {
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.socket.poll_write_ready(cx))?;
             let written = if second.is_empty() {
                 self.socket.try_write(first)
             } else if first.is_empty() {
@@ -119,7 +121,9 @@ impl Stream {
                     }
                     return Poll::Ready(Ok(written));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.socket.poll_write_ready(cx))?;
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
