@@ -266,7 +266,8 @@ fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends
         peer: Peer::new(ends.client, server, connection_number()),
         listener,
     };
-    spawn_local(h1::serve(Rc::clone(worker), accepted));
+    // Boxed: as a value it would be moved several times on its way into the task and out of it.
+    spawn_local(Box::pin(h1::serve(Rc::clone(worker), accepted)));
 }
 
 fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
