@@ -74,7 +74,7 @@ pub fn tell(
         }
     }
     if settings.x_forwarded {
-        append_to_list(head, Name::XForwardedFor, peer.address.as_bytes(), scratch);
+        append_to_list(head, Name::XForwardedFor, peer.address(), scratch);
         let scheme = head.scheme.name().as_bytes();
         set_if_absent(head, Name::XForwardedProto, scheme);
         if !head.fields.contains(Name::XForwardedHost) && !head.authority().is_empty() {
@@ -82,7 +82,7 @@ pub fn tell(
             scratch.extend_from_slice(head.authority());
             head.fields.append(Name::XForwardedHost, scratch);
         }
-        set_if_absent(head, Name::XForwardedPort, peer.port.as_bytes());
+        set_if_absent(head, Name::XForwardedPort, peer.port());
     }
     if settings.x_real_ip {
         let text = client.to_string();
@@ -148,10 +148,10 @@ fn forwarded(head: &mut RequestHead, peer: &Peer, scratch: &mut Vec<u8>) {
     scratch.extend_from_slice(b"for=");
     if peer.client.is_ipv6() {
         scratch.extend_from_slice(b"\"[");
-        scratch.extend_from_slice(peer.address.as_bytes());
+        scratch.extend_from_slice(peer.address());
         scratch.extend_from_slice(b"]\"");
     } else {
-        scratch.extend_from_slice(peer.address.as_bytes());
+        scratch.extend_from_slice(peer.address());
     }
     if !head.authority().is_empty() {
         // A host may hold a colon or brackets, which a token may not; quotes it cannot hold.

@@ -1,5 +1,6 @@
 //! Who is at the other end of a client's connection.
 
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 /// The two ends of a client's connection, with what is written about them for each request.
@@ -11,11 +12,16 @@ pub struct Peer {
     pub server: SocketAddr,
     /// Number of the connection, unique in the life of the process.
     pub number: u64,
-    /// The client's address as text.
-    pub address: Box<str>,
-    /// Our port as text.
-    pub port: Box<str>,
+    address: Short<LONGEST_ADDRESS>,
+    port: Short<LONGEST_PORT>,
 }
+
+/// Octets of the longest text of an address: an IPv6 address whose last 32 bits are written as
+/// IPv4.
+const LONGEST_ADDRESS: usize = 45;
+
+/// Octets of the longest port.
+const LONGEST_PORT: usize = 5;
 
 impl Peer {
     /// Of a connection between these two.
@@ -25,13 +31,81 @@ impl Peer {
             client,
             server,
             number,
-            address: client.ip().to_string().into(),
-            port: server.port().to_string().into(),
+            address: Short::of(client.ip()),
+            port: Short::of(server.port()),
         }
     }
 
     /// The client's address.
     pub fn ip(&self) -> IpAddr {
         self.client.ip()
+    }
+
+    /// The client's address as text.
+    pub fn address(&self) -> &[u8] {
+        self.address.text()
+    }
+
+    /// Our port as text.
+    pub fn port(&self) -> &[u8] {
+        self.port.text()
+    }
+}
+
+/// A text of at most `N` octets, which needs no memory elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Short<const N: usize> {
+    octets: [u8; N],
+    len: u8,
+}
+
+impl<const N: usize> Short<N> {
+    fn of(value: impl fmt::Display) -> Self {
+        let mut short = Self {
+            octets: [0; N],
+            len: 0,
+        };
+        let written = write!(short, "{value}");
+        debug_assert!(written.is_ok(), "longer than the longest");
+        short
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.octets[..usize::from(self.len)]
+    }
+}
+
+impl<const N: usize> fmt::Write for Short<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let at = usize::from(self.len);
+        let room = self.octets.get_mut(at..at + text.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len() as u8;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_texts_have_room() {
+        for address in [
+            "1111:2222:3333:4444:5555:6666:7777:8888",
+            "255.255.255.255",
+            "::",
+        ] {
+            let client = SocketAddr::new(address.parse().expect("an address"), 1);
+            let peer = Peer::new(client, SocketAddr::new(client.ip(), 65535), 1);
+            assert_eq!(peer.address(), address.as_bytes());
+            assert_eq!(peer.port(), b"65535");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_form_is_written_as_ipv4() {
+        let client = "[::ffff:192.0.2.1]:80".parse().expect("an address");
+        assert_eq!(Peer::new(client, client, 1).address(), b"192.0.2.1");
     }
 }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Sets of heads that are kept when unused.
-const KEPT: usize = 128;
+/// Sets of heads that are kept when unused: as many as there are often requests at once.
+const KEPT: usize = 1024;
 
 /// How long a line may wait for others before it is handed to the writer.
 const LOG_DELAY: Duration = Duration::from_millis(200);

@@ -1,27 +1,49 @@
 //! The fields of a message.
+//!
+//! They are kept as HTTP/1 writes them, line after line, so that reading a field is one copy and
+//! writing all of them is usually one, too.
 
 use super::Name;
 use bytes::Bytes;
 
-/// Where octets stand in a buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Span {
-    at: u32,
-    len: u32,
-}
+/// What stands between a name and its value.
+const COLON: &[u8] = b": ";
 
-impl Span {
-    fn of(self, octets: &[u8]) -> &[u8] {
-        let at = self.at as usize;
-        octets.get(at..at + self.len as usize).unwrap_or_default()
-    }
-}
+/// What ends a line.
+const LINE_END: &[u8] = b"\r\n";
 
+/// A field: where its line stands in the octets.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     name: Name,
-    spelled: Span,
-    value: Span,
+    at: u32,
+    name_len: u32,
+    value_len: u32,
+}
+
+impl Entry {
+    fn spelled(self, octets: &[u8]) -> &[u8] {
+        let at = self.at as usize;
+        octets
+            .get(at..at + self.name_len as usize)
+            .unwrap_or_default()
+    }
+
+    fn value_at(self) -> usize {
+        self.at as usize + self.name_len as usize + COLON.len()
+    }
+
+    fn value(self, octets: &[u8]) -> &[u8] {
+        let at = self.value_at();
+        octets
+            .get(at..at + self.value_len as usize)
+            .unwrap_or_default()
+    }
+
+    fn line(self, octets: &[u8]) -> &[u8] {
+        let end = self.value_at() + self.value_len as usize + LINE_END.len();
+        octets.get(self.at as usize..end).unwrap_or_default()
+    }
 }
 
 /// The fields of a message, or its trailers, in order.
@@ -30,10 +52,13 @@ struct Entry {
 /// is bounded by its parser, and edits by the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
+    /// Lines, those of removed fields too.
     octets: Vec<u8>,
     entries: Vec<Entry>,
     /// Bits of the known names that are present.
     present: u128,
+    /// There are lines of removed fields.
+    has_gaps: bool,
 }
 
 /// One field.
@@ -54,6 +79,7 @@ impl Fields {
             octets: Vec::new(),
             entries: Vec::new(),
             present: 0,
+            has_gaps: false,
         }
     }
 
@@ -62,6 +88,7 @@ impl Fields {
         self.octets.clear();
         self.entries.clear();
         self.present = 0;
+        self.has_gaps = false;
     }
 
     /// Number of fields.
@@ -74,7 +101,7 @@ impl Fields {
         self.entries.is_empty()
     }
 
-    /// Octets of names and values, with those of removed fields: a measure of memory.
+    /// Octets of the lines, with those of removed fields: a measure of memory.
     pub fn octets(&self) -> usize {
         self.octets.len()
     }
@@ -86,32 +113,49 @@ impl Fields {
 
     /// Adds a field at the end, with its name as spelled. `name` must be `Name::of(spelled)`.
     pub fn push(&mut self, name: Name, spelled: &[u8], value: &[u8]) {
-        let spelled = self.keep(spelled);
-        let value = self.keep(value);
-        self.entries.push(Entry {
-            name,
-            spelled,
-            value,
-        });
-        self.present |= name.bit();
+        let at = self.octets.len();
+        let len = spelled.len() + COLON.len() + value.len() + LINE_END.len();
+        self.octets.reserve(len);
+        self.octets.extend_from_slice(spelled);
+        self.octets.extend_from_slice(COLON);
+        self.octets.extend_from_slice(value);
+        self.octets.extend_from_slice(LINE_END);
+        self.enter(name, at, spelled.len(), value.len());
     }
 
     /// Adds a field that stands in one piece, from its name's first octet to its value's last.
     #[inline]
     pub(super) fn push_line(&mut self, name: Name, line: &[u8], name_len: usize, value_at: usize) {
-        let line_at = self.keep(line).at;
+        if line.get(name_len..value_at) != Some(COLON) {
+            return self.push(name, &line[..name_len], &line[value_at..]);
+        }
+        let at = self.octets.len();
+        self.octets.reserve(line.len() + LINE_END.len());
+        self.octets.extend_from_slice(line);
+        self.octets.extend_from_slice(LINE_END);
+        self.enter(name, at, name_len, line.len() - value_at);
+    }
+
+    #[inline]
+    fn enter(&mut self, name: Name, at: usize, name_len: usize, value_len: usize) {
         self.entries.push(Entry {
             name,
-            spelled: Span {
-                at: line_at,
-                len: name_len as u32,
-            },
-            value: Span {
-                at: line_at + value_at as u32,
-                len: (line.len() - value_at) as u32,
-            },
+            at: at as u32,
+            name_len: name_len as u32,
+            value_len: value_len as u32,
         });
         self.present |= name.bit();
+    }
+
+    /// Writes all fields in order, as lines of HTTP/1.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if !self.has_gaps {
+            out.extend_from_slice(&self.octets);
+            return;
+        }
+        for entry in &self.entries {
+            out.extend_from_slice(entry.line(&self.octets));
+        }
     }
 
     /// Adds a field with a known name at the end.
@@ -145,7 +189,7 @@ impl Fields {
         entries
             .iter()
             .filter(move |entry| entry.name == name)
-            .map(|entry| entry.value.of(&self.octets))
+            .map(|entry| entry.value(&self.octets))
     }
 
     /// Value of the first field with this name, known or not.
@@ -165,8 +209,8 @@ impl Fields {
     pub fn iter(&self) -> impl Iterator<Item = FieldRef<'_>> {
         self.entries.iter().map(|entry| FieldRef {
             name: entry.name,
-            spelled: entry.spelled.of(&self.octets),
-            value: entry.value.of(&self.octets),
+            spelled: entry.spelled(&self.octets),
+            value: entry.value(&self.octets),
         })
     }
 
@@ -174,9 +218,9 @@ impl Fields {
     pub(super) fn shared(&self) -> impl Iterator<Item = (Name, &[u8], Bytes)> {
         let copy = Bytes::copy_from_slice(&self.octets);
         self.entries.iter().map(move |entry| {
-            let at = entry.value.at as usize;
-            let value = copy.slice(at..at + entry.value.len as usize);
-            (entry.name, entry.spelled.of(&self.octets), value)
+            let at = entry.value_at();
+            let value = copy.slice(at..at + entry.value_len as usize);
+            (entry.name, entry.spelled(&self.octets), value)
         })
     }
 
@@ -185,6 +229,7 @@ impl Fields {
         if self.contains(name) {
             self.entries.retain(|entry| entry.name != name);
             self.present &= !name.bit();
+            self.has_gaps = true;
         }
     }
 
@@ -209,12 +254,12 @@ impl Fields {
     /// Keeps the fields for which `keep` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(FieldRef<'_>) -> bool) {
         let octets = &self.octets;
-        let mut present = 0;
+        let (before, mut present) = (self.entries.len(), 0);
         self.entries.retain(|entry| {
             let keeps = keep(FieldRef {
                 name: entry.name,
-                spelled: entry.spelled.of(octets),
-                value: entry.value.of(octets),
+                spelled: entry.spelled(octets),
+                value: entry.value(octets),
             });
             if keeps {
                 present |= entry.name.bit();
@@ -222,15 +267,7 @@ impl Fields {
             keeps
         });
         self.present = present;
-    }
-
-    fn keep(&mut self, octets: &[u8]) -> Span {
-        let at = self.octets.len() as u32;
-        self.octets.extend_from_slice(octets);
-        Span {
-            at,
-            len: octets.len() as u32,
-        }
+        self.has_gaps |= self.entries.len() < before;
     }
 }
 

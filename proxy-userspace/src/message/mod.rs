@@ -3,7 +3,7 @@
 //! Every HTTP version is read into these types and written from them, so that routing, filters and
 //! logs know one form only (RFC 9110's "semantics"). They are made for reuse: a head is cleared
 //! and filled again for each request of a connection, and then allocates nothing. The octets of a
-//! head's parts stand one after the other in one buffer; a field is two spans in it.
+//! head's parts stand one after the other in one buffer; a field is a line in it.
 //!
 //! What must **not** be in these types: anything a refusal would have to be made of later. A head
 //! that a parser hands out is valid: names are tokens, values hold no CR, LF or NUL and no outer

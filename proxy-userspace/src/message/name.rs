@@ -98,7 +98,7 @@ names! {
 }
 
 /// Octets that a name's [`key`] tells apart. No known name is longer.
-const LONGEST: usize = 24;
+pub(super) const LONGEST: usize = 24;
 
 /// The octets of a name of at most [`LONGEST`] octets as words, so that names are compared by three
 /// instructions rather than octet by octet. Where the length is no multiple of a word's, words

@@ -52,6 +52,35 @@ fn removed_fields_are_gone_and_their_bit_too() {
 }
 
 #[test]
+fn fields_are_written_in_order_whatever_was_removed_between_them() {
+    let mut fields = Fields::new();
+    let written = |fields: &Fields| {
+        let mut out = b"> ".to_vec();
+        fields.write(&mut out);
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(written(&fields), "> ");
+    fields.append(Name::Via, b"1.1 a");
+    fields.push_line(Name::Other, b"x-a:\t 1", 3, 6);
+    fields.push_line(Name::Other, b"X-B: 2", 3, 5);
+    fields.push_line(Name::Other, b"x-c:\t3", 3, 5);
+    fields.append_named(b"x-d", b"");
+    let all = "> Via: 1.1 a\r\nx-a: 1\r\nX-B: 2\r\nx-c: 3\r\nx-d: \r\n";
+    assert_eq!(written(&fields), all);
+    fields.remove_named(b"absent");
+    fields.set_named(b"x-b", b"4");
+    fields.remove(Name::Via);
+    assert_eq!(
+        written(&fields),
+        "> x-a: 1\r\nx-c: 3\r\nx-d: \r\nx-b: 4\r\n"
+    );
+    assert_eq!(fields.get_named(b"X-C"), Some(&b"3"[..]));
+    fields.clear();
+    fields.append(Name::Via, b"1.1 b");
+    assert_eq!(written(&fields), "> Via: 1.1 b\r\n");
+}
+
+#[test]
 fn a_host_is_told_from_its_port() {
     let mut head = RequestHead::default();
     for (authority, host) in [

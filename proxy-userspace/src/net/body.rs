@@ -9,6 +9,7 @@
 
 use crate::message::{Fields, Refusal};
 use bytes::Bytes;
+use std::fs::File;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -19,6 +20,17 @@ pub enum Filled {
     Content,
     /// Nothing more, and nothing is missing.
     End,
+}
+
+/// Content that lies in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct InFile<'a> {
+    /// The file.
+    pub file: &'a File,
+    /// Where in the file it begins.
+    pub at: u64,
+    /// How much of it there is, in octets; not 0.
+    pub octets: u64,
 }
 
 /// Content could not be moved.
@@ -58,6 +70,12 @@ pub trait Source {
         None
     }
 
+    /// The content, if it lies in a file and is long enough for the kernel to move it. Asked
+    /// before [`Source::poll_fill`], and only for sinks that take files.
+    fn in_file(&self) -> Option<InFile<'_>> {
+        None
+    }
+
     /// Takes this many octets away.
     fn consume(&mut self, octets: usize);
 
@@ -67,6 +85,9 @@ pub trait Source {
 
 /// Where content goes.
 pub trait Sink {
+    /// True if [`Sink::poll_write_file`] may be called.
+    const TAKES_FILES: bool = false;
+
     /// Takes some of `content`, at least one octet, and returns how many. If it is not ready, the
     /// next call must offer the same octets, or those and more.
     fn poll_write(
@@ -82,6 +103,19 @@ pub trait Sink {
         content: &Bytes,
     ) -> Poll<Result<usize, BodyError>> {
         self.poll_write(cx, content)
+    }
+
+    /// As [`Sink::poll_write`], for content in a file, which the kernel moves.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError::Truncated`] if the file has become shorter; others are the sink's.
+    fn poll_write_file(
+        &mut self,
+        _: &mut Context<'_>,
+        _: InFile<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        Poll::Ready(Err(BodyError::Stopped))
     }
 
     /// Sends what was held back.

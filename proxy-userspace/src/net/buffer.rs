@@ -1,8 +1,8 @@
 //! Buffers that belong to a worker and go round among its connections.
 //!
-//! A connection that waits for its next request holds no buffer. The one that was given back last
-//! is taken first: with thousands of connections the octets still pass through a few buffers that
-//! stay in the CPU's cache.
+//! A connection holds a buffer only while there is something in it: not between requests, and not
+//! while its backend is waited for. The one that was given back last is taken first: with thousands
+//! of connections the octets still pass through a few buffers that stay in the CPU's cache.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -100,11 +100,12 @@ impl Input {
         self.start == self.end
     }
 
-    /// Takes this many octets away from the front.
+    /// Takes this many octets away from the front. With the last one the buffer is given back.
     #[inline]
     pub fn consume(&mut self, octets: usize) {
         self.start += octets;
         debug_assert!(self.start <= self.end, "consumed what was not there");
+        self.release();
     }
 
     /// Room behind what is there; none if the buffer is full.
@@ -193,9 +194,9 @@ mod tests {
         let mut first = Input::new(buffers.clone());
         put(&mut first, b"ab");
         first.release();
+        first.consume(1);
         assert!(buffers.0.small.borrow().is_empty(), "still in use");
-        first.consume(2);
-        first.release();
+        first.consume(1);
         assert_eq!(buffers.0.small.borrow().len(), 1);
         let mut second = Input::new(buffers.clone());
         put(&mut second, b"c");

@@ -5,6 +5,7 @@
 //! last reading. Deadlines are therefore late by what a worker does between two readings, which is
 //! far below a [`super::timer::TICK`].
 
+use nix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -12,19 +13,32 @@ use std::time::{Duration, Instant};
 /// Nanoseconds since the process began to tell the time.
 pub type Nanos = u64;
 
-/// One beginning for all workers, so that their readings can be compared.
-static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// One beginning for all workers, so that their readings can be compared: as an instant, and as the
+/// kernel tells it.
+static BEGINNING: LazyLock<(Instant, Nanos)> = LazyLock::new(|| (Instant::now(), monotonic()));
+
+/// What [`Instant`] is made of here, without the arithmetic of its two numbers.
+fn monotonic() -> Nanos {
+    // It cannot fail: the clock exists.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec() as Nanos * 1_000_000_000 + time.tv_nsec() as Nanos
+    })
+}
 
 /// A worker's clock.
 #[derive(Debug)]
 pub struct Clock {
+    beginning: Nanos,
     last: Cell<Nanos>,
 }
 
 impl Clock {
     /// A clock that has been read once.
     pub fn new() -> Self {
-        let clock = Self { last: Cell::new(0) };
+        let clock = Self {
+            beginning: BEGINNING.1,
+            last: Cell::new(0),
+        };
         clock.read();
         clock
     }
@@ -32,7 +46,7 @@ impl Clock {
     /// Reads the time.
     #[inline]
     pub fn read(&self) -> Nanos {
-        let now = BEGINNING.elapsed().as_nanos() as Nanos;
+        let now = monotonic().saturating_sub(self.beginning);
         self.last.set(now);
         now
     }
@@ -57,5 +71,5 @@ pub fn nanos(span: Duration) -> Nanos {
 
 /// The moment `at` as an instant.
 pub fn instant(at: Nanos) -> Instant {
-    *BEGINNING + Duration::from_nanos(at)
+    BEGINNING.0 + Duration::from_nanos(at)
 }

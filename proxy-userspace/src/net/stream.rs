@@ -6,6 +6,8 @@
 //! and being told that there is nothing. That is one system call less per message.
 
 use bytes::BufMut;
+use nix::sys::sendfile::sendfile64;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -24,6 +26,12 @@ impl Stream {
     pub fn new(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         Ok(Self { socket })
+    }
+
+    /// Takes over a socket that was accepted from [`super::listen::bind`]'s, from which it has
+    /// what [`Self::new`] sets.
+    pub fn accepted(socket: TcpStream) -> Self {
+        Self { socket }
     }
 
     /// The other end.
@@ -88,6 +96,9 @@ impl Stream {
     }
 
     /// Writes from these pieces, which must not all be empty.
+    ///
+    /// Room is there nearly always, so it is not asked for first. What tokio has tasks pause by,
+    /// so that none keeps the worker to itself, is counted when they read.
     pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -95,7 +106,6 @@ impl Stream {
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.socket.poll_write_ready(cx))?;
             let written = if second.is_empty() {
                 self.socket.try_write(first)
             } else if first.is_empty() {
@@ -111,7 +121,9 @@ impl Stream {
                     }
                     return Poll::Ready(Ok(written));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.socket.poll_write_ready(cx))?;
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -159,6 +171,51 @@ impl Stream {
             match moved {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
+    /// Writes octets that others follow at once: the kernel waits for them before it sends a
+    /// segment that is not full.
+    pub fn poll_write_more(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, octets.len(), || {
+            let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+            socket2::SockRef::from(&self.socket).send_with_flags(octets, flags)
+        })
+    }
+
+    /// Has the kernel send up to `most` octets of a file from `at` on; 0 at the file's end.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: &File,
+        at: u64,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, most, || {
+            let mut at = i64::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+            Ok(sendfile64(&self.socket, file, Some(&mut at), most)?)
+        })
+    }
+
+    /// Writes by a call that may write `most` octets.
+    fn poll_write_by(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        mut write: impl FnMut() -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match self.socket.try_io(Interest::WRITABLE, &mut write) {
+                Ok(written) => {
+                    if 0 < written && written < most {
+                        self.is_drained(Interest::WRITABLE);
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -70,8 +70,11 @@ pub(super) fn normalised(path: &[u8]) -> Cow<'_, [u8]> {
 
 /// True if a look tells that there is nothing to do: no encoding, no dot after a slash.
 fn is_normal(path: &[u8]) -> bool {
-    let mut after_slash = false;
-    for &octet in path {
+    let Some(first) = memchr::memchr3(b'%', b'\\', b'.', path) else {
+        return true;
+    };
+    let mut after_slash = path[..first].last() == Some(&b'/');
+    for &octet in &path[first..] {
         match octet {
             b'%' | b'\\' => return !path.starts_with(b"/"),
             b'.' if after_slash => return !path.starts_with(b"/"),

@@ -82,17 +82,12 @@ impl Connection {
     }
 
     /// True if both messages are complete and the backend keeps the connection.
-    pub fn is_reusable(&mut self) -> bool {
-        let response = &mut self.response;
-        let reusable = response.keep_alive
+    pub fn is_reusable(&self) -> bool {
+        let response = &self.response;
+        response.keep_alive
             && response.has_head
             && !self.request.is_under_way()
-            && response.reader.is_idle();
-        if reusable {
-            response.reader.release();
-            self.request.release();
-        }
-        reusable
+            && response.reader.is_idle()
     }
 
     /// True if the backend has neither closed the connection nor spoken out of turn since it was

@@ -75,7 +75,9 @@ pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Less than the 75 s of nginx and the 60 s and more of most servers.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(55);
-pub(crate) const MAX_IDLE: u32 = 512;
+/// Each is little memory and a descriptor; with fewer than there are requests at once, connections
+/// would be closed and opened again all the time.
+pub(crate) const MAX_IDLE: u32 = 1024;
 pub(crate) const COOKIE_PATH: &str = "/";
 
 pub(crate) const REDIRECT_STATUS: u16 = 302;

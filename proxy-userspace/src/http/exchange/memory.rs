@@ -2,7 +2,7 @@
 
 use crate::files::Part;
 use crate::message::Fields;
-use crate::net::body::{BodyError, Filled, Source};
+use crate::net::body::{BodyError, Filled, InFile, Source};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::task::{Context, Poll};
@@ -51,6 +51,10 @@ impl<T: AsRef<[u8]>> Source for Octets<T> {
 
 /// Octets that are read from a file at once.
 const READ: usize = 128 << 10;
+
+/// Octets from which on the kernel sends from the file. Below that, reading them costs less than
+/// telling the kernel, and they go out with the head.
+const SENT: u64 = 32 << 10;
 
 /// Parts of a file, and what stands between them. Reading may wait for the disk, and the worker
 /// with it, as in nginx without threads.
@@ -112,15 +116,95 @@ impl Source for FileParts {
         Poll::Ready(Ok(Filled::End))
     }
 
+    fn in_file(&self) -> Option<InFile<'_>> {
+        let range = match self.parts.last() {
+            Some(Part::Range(range)) if self.taken == self.buffer.len() => range,
+            _ => return None,
+        };
+        let octets = range.end - range.start;
+        (octets >= SENT).then_some(InFile {
+            file: &self.file,
+            at: range.start,
+            octets,
+        })
+    }
+
     fn content(&self) -> &[u8] {
         &self.buffer[self.taken..]
     }
 
     fn consume(&mut self, octets: usize) {
-        self.taken += octets;
+        if self.taken < self.buffer.len() {
+            self.taken += octets;
+        } else if let Some(Part::Range(range)) = self.parts.last_mut() {
+            // Nothing was read: the kernel has sent it.
+            range.start += octets as u64;
+            if range.is_empty() {
+                self.parts.pop();
+            }
+        }
     }
 
     fn trailers(&self) -> &Fields {
         NO_TRAILERS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// What a source gives, with long ranges taken from the file as a sink would.
+    fn all(mut source: FileParts) -> (Vec<u8>, u32) {
+        let (mut octets, mut from_file) = (Vec::new(), 0);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        loop {
+            if let Some(piece) = source.in_file() {
+                // Not all at once, as from a socket that fills up.
+                let mut some = vec![0; piece.octets.div_ceil(2).min(40_000) as usize];
+                piece
+                    .file
+                    .read_exact_at(&mut some, piece.at)
+                    .expect("reads");
+                octets.extend_from_slice(&some);
+                source.consume(some.len());
+                from_file += 1;
+                continue;
+            }
+            match source.poll_fill(&mut cx) {
+                Poll::Ready(Ok(Filled::Content)) => {
+                    octets.push(source.content()[0]);
+                    source.consume(1);
+                }
+                Poll::Ready(Ok(Filled::End)) => return (octets, from_file),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn long_ranges_are_left_in_the_file_and_come_in_their_order() {
+        let content: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&content).expect("writes");
+        let parts = vec![
+            Part::Octets(b"one".to_vec()),
+            Part::Range(5..9),
+            Part::Range(7..100_000),
+            Part::Octets(b"two".to_vec()),
+            Part::Range(150_000..200_000),
+        ];
+        let (octets, from_file) = all(FileParts::new(file, parts));
+        let expected = [
+            b"one",
+            &content[5..9],
+            &content[7..100_000],
+            b"two",
+            &content[150_000..],
+        ]
+        .concat();
+        assert!(octets == expected);
+        assert!(from_file > 2, "{from_file}");
     }
 }

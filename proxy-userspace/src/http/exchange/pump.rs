@@ -126,6 +126,17 @@ impl Pump {
                 }
                 return Poll::Ready(Err(PumpError::Source(error)));
             }
+            if K::TAKES_FILES
+                && let Some(file) = source.in_file()
+            {
+                match sink.poll_write_file(cx, file) {
+                    Poll::Ready(Ok(taken)) => self.took(source, taken),
+                    Poll::Ready(Err(error @ BodyError::Truncated)) => self.failed = Some(error),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
+                    Poll::Pending => return self.wait(Stalled::Sink),
+                }
+                continue;
+            }
             match source.poll_fill(cx) {
                 Poll::Ready(Ok(Filled::Content)) => {}
                 Poll::Ready(Ok(Filled::End)) => {
@@ -151,10 +162,7 @@ impl Pump {
                     if let Some(kept) = &mut self.kept {
                         kept.take(&content[..taken]);
                     }
-                    source.consume(taken);
-                    self.octets += taken as u64;
-                    self.held = true;
-                    self.moved = true;
+                    self.took(source, taken);
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
                 Poll::Pending => return self.wait(Stalled::Sink),
@@ -171,6 +179,13 @@ impl Pump {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn took(&mut self, source: &mut impl Source, octets: usize) {
+        source.consume(octets);
+        self.octets += octets as u64;
+        self.held = true;
+        self.moved = true;
     }
 
     /// There is nothing to take: what was taken goes out.

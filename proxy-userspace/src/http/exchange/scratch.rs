@@ -107,7 +107,7 @@ pub struct Attempted {
 }
 
 /// Memory that a set of heads may keep. A client with long heads must not make it grow for ever.
-const KEPT: usize = 64 << 10;
+const KEPT: usize = 16 << 10;
 
 impl Scratch {
     /// Empties it for the next exchange. False if it has grown too large to be kept.

@@ -3,7 +3,7 @@
 use crate::http::exchange;
 use crate::message::h1::{RequestKind, ResponseOptions, write_response};
 use crate::message::{Fields, Length, RequestHead, ResponseHead, Version};
-use crate::net::body::{BodyError, Sink};
+use crate::net::body::{BodyError, InFile, Sink};
 use crate::net::h1::{Delimited, Reader, Writer};
 use crate::net::{Buffers, Stream};
 use std::rc::Rc;
@@ -16,6 +16,8 @@ pub struct Client {
     pub(super) reply: Replier,
     /// Octets received before the request under way, and sent.
     pub(super) before: (u64, u64),
+    /// The client has said that it sends no request after the one under way.
+    pub(super) is_last: bool,
 }
 
 /// The writing half.
@@ -50,6 +52,7 @@ impl Client {
                 is_blind: false,
             },
             before: (0, 0),
+            is_last: false,
         }
     }
 
@@ -77,6 +80,13 @@ impl Client {
     /// True if the connection stays open after the response that was sent.
     pub(super) fn is_kept(&self) -> bool {
         self.reply.keep_alive
+    }
+
+    /// True if the client can send nothing that a closed socket would answer with a reset: such a
+    /// reset can overtake the response (RFC 9112 §9.6).
+    pub(super) fn is_silent(&self) -> bool {
+        let is_over = self.reader.is_ended() && self.reader.is_done();
+        self.is_last && (self.reader.is_idle() || (is_over && self.reader.octets().is_empty()))
     }
 
     /// True if a connection that just ends would be taken for the end of the content.
@@ -176,12 +186,22 @@ impl Replier {
 }
 
 impl Sink for Replier {
+    const TAKES_FILES: bool = true;
+
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         content: &[u8],
     ) -> Poll<Result<usize, BodyError>> {
         self.writer.poll_write(cx, content)
+    }
+
+    fn poll_write_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: InFile<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        self.writer.poll_write_file(cx, file)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {

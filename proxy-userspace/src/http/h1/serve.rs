@@ -217,11 +217,10 @@ impl Connection {
         if self.client.reader.is_ended() {
             return Waited::End;
         }
-        self.client.reply.writer.release();
         self.timer.set_after(listener.timeouts.idle);
         let (client, worker, timer) = (&mut self.client, &self.worker, &self.timer);
         let before = worker.snapshot();
-        let waited = poll_fn(|cx| match client.reader.poll_first(cx) {
+        let waited = poll_fn(|cx| match client.reader.poll_more(cx) {
             Poll::Ready(Ok(1..)) => Poll::Ready(Waited::Request),
             Poll::Ready(_) => Poll::Ready(Waited::End),
             Poll::Pending if timer.poll_expired(cx) || worker.is_draining() => {
@@ -315,8 +314,9 @@ impl Connection {
         match exchange::run(&around, scratch, client).await {
             Outcome::Cut if client.ends_by_close() => Next::Reset,
             Outcome::Cut => Next::Close,
-            Outcome::Complete if !client.is_kept() => Next::Linger,
-            Outcome::Complete => self.discard(listener).await,
+            Outcome::Complete if client.is_kept() => self.discard(listener).await,
+            Outcome::Complete if client.is_silent() => Next::Close,
+            Outcome::Complete => Next::Linger,
         }
     }
 
@@ -342,6 +342,7 @@ impl Connection {
                 let keep_alive = meta.keep_alive
                     && !self.worker.is_draining()
                     && (most == 0 || self.requests < most);
+                self.client.is_last = !meta.keep_alive;
                 self.client.begin(&scratch.request, keep_alive);
                 return Ok(true);
             }

@@ -183,7 +183,9 @@ impl Connection {
         shared.requests.set(number);
         self.refresh();
         let (shared, snapshot) = (Rc::clone(&self.shared), Rc::clone(&self.snapshot));
-        spawn_local(stream::run(shared, snapshot, request, respond, number));
+        // Boxed: as a value it would be moved several times on its way into the task and out of it.
+        let stream = stream::run(shared, snapshot, request, respond, number);
+        spawn_local(Box::pin(stream));
     }
 
     /// Looks which snapshot is in force.

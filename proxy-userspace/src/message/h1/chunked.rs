@@ -11,7 +11,7 @@ use super::HeadLimits;
 use super::cursor::{Cursor, Step};
 use super::octets::is_token;
 use super::trailers;
-use crate::message::{Fields, Name, Refusal};
+use crate::message::{Fields, Refusal};
 
 /// Most digits of a chunk's size. More than a size needs, since some senders pad with zeros.
 const MAX_SIZE_DIGITS: u8 = 16;
@@ -255,8 +255,8 @@ impl ChunkDecoder {
                 Err(Refusal::BareLineEnd) => return Err(Refusal::BareLineEnd),
                 Err(_) => return Err(Refusal::Trailers),
                 Ok(Step::Field(line)) => {
-                    let name = Name::of(line.name());
-                    if trailers::is_allowed(name, line.name()) {
+                    let name = line.name;
+                    if trailers::is_allowed(name, line.spelled()) {
                         self.trailers
                             .push_line(name, line.whole, line.name_len, line.value_at);
                     }

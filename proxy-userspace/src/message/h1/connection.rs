@@ -18,6 +18,10 @@ impl Options {
     /// among the fields until [`Options::remove_named`].
     pub(super) fn take(&mut self, value: &[u8]) -> Result<bool, Refusal> {
         let mut names_fields = false;
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(false);
+        }
         for member in value.split(|&octet| octet == b',') {
             let option = trim(member);
             if option.eq_ignore_ascii_case(b"keep-alive") {

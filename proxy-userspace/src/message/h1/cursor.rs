@@ -1,8 +1,9 @@
 //! Field lines, one after the other, in a buffer that grows.
 
 use super::HeadLimits;
-use super::octets::{is_blank, target_len, token_len, value_len};
-use crate::message::Refusal;
+use super::octets::{colon_at, is_blank, target_len, token_len, value_len};
+use crate::message::name::LONGEST;
+use crate::message::{Name, Refusal};
 
 /// Where a reader of lines stands in its input.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +45,8 @@ pub(super) enum Step<'a> {
 
 /// A field line.
 pub(super) struct Line<'a> {
+    /// What the name means.
+    pub name: Name,
     /// From the name's first octet to the value's last.
     pub whole: &'a [u8],
     /// Octets of the name at the beginning of `whole`.
@@ -53,7 +56,7 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn name(&self) -> &'a [u8] {
+    pub(super) fn spelled(&self) -> &'a [u8] {
         &self.whole[..self.name_len]
     }
 
@@ -109,15 +112,21 @@ impl Cursor {
         limits: &HeadLimits,
     ) -> Result<Step<'a>, Refusal> {
         let line = window.get(self.at..).unwrap_or_default();
-        let name_len = token_len(line);
-        match line.get(name_len) {
-            Some(b':') if name_len > 0 => {}
+        let (name, name_len) = match known_name(line) {
+            Some(known) => known,
             None => {
-                self.wait(window, Part::Name);
-                return Ok(Step::Partial);
+                let name_len = token_len(line);
+                match line.get(name_len) {
+                    Some(b':') if name_len > 0 => {}
+                    None => {
+                        self.wait(window, Part::Name);
+                        return Ok(Step::Partial);
+                    }
+                    Some(&octet) => return self.no_name(window, name_len, octet),
+                }
+                (Name::of(&line[..name_len]), name_len)
             }
-            Some(&octet) => return self.no_name(window, name_len, octet),
-        }
+        };
         let mut value_at = name_len + 1;
         while line.get(value_at).copied().is_some_and(is_blank) {
             value_at += 1;
@@ -145,6 +154,7 @@ impl Cursor {
         }
         self.at += next;
         Ok(Step::Field(Line {
+            name,
             whole: &line[..end],
             name_len,
             value_at,
@@ -176,4 +186,14 @@ impl Cursor {
             _ => Err(Refusal::FieldName),
         }
     }
+}
+
+/// The name that a line begins with, if it is a known one: what it is compared with holds only what
+/// a token may, so its octets need not be looked at one by one.
+#[inline]
+fn known_name(line: &[u8]) -> Option<(Name, usize)> {
+    let begin = &line[..line.len().min(LONGEST + 1)];
+    let len = colon_at(begin)?;
+    let name = Name::of(&begin[..len]);
+    (name != Name::Other).then_some((name, len))
 }

@@ -154,8 +154,7 @@ impl RequestParser {
 
     #[inline]
     fn field(&mut self, line: &Line<'_>, head: &mut RequestHead) -> Result<(), Refusal> {
-        let name = Name::of(line.name());
-        let value = line.value();
+        let (name, value) = (line.name, line.value());
         match name {
             Name::Host => self.host(value, head),
             Name::Connection => {

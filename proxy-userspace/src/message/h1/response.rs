@@ -83,8 +83,7 @@ impl ResponseParser {
 
     #[inline]
     fn field(&mut self, line: &Line<'_>, head: &mut ResponseHead) -> Result<(), Refusal> {
-        let name = Name::of(line.name());
-        let value = line.value();
+        let (name, value) = (line.name, line.value());
         match name {
             Name::Connection => {
                 if self.options.take(value)? {
@@ -195,10 +194,15 @@ fn unfinished<T>(window: &[u8], limits: &HeadLimits) -> Result<Option<T>, Refusa
 fn status_line(window: &[u8], head: &mut ResponseHead) -> Result<Result<usize, Part>, Refusal> {
     // Zeros stand for digits.
     const PATTERN: &[u8; 12] = b"HTTP/1.0 000";
-    for (&octet, &pattern) in window.iter().zip(PATTERN) {
-        let fits = octet == pattern || (octet.is_ascii_digit() && pattern == b'0');
-        if !fits {
-            return Err(Refusal::StatusLine);
+    let is_usual = |begin: &[u8; 12]| {
+        begin.starts_with(b"HTTP/1.1 ") && begin[9..].iter().all(u8::is_ascii_digit)
+    };
+    if !window.first_chunk().is_some_and(is_usual) {
+        for (&octet, &pattern) in window.iter().zip(PATTERN) {
+            let fits = octet == pattern || (octet.is_ascii_digit() && pattern == b'0');
+            if !fits {
+                return Err(Refusal::StatusLine);
+            }
         }
     }
     let Some((begin, rest)) = window.split_at_checked(PATTERN.len()) else {

@@ -42,7 +42,7 @@ pub fn write_request(head: &RequestHead, options: &RequestOptions, out: &mut Vec
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     out.extend_from_slice(head.authority());
     out.extend_from_slice(b"\r\n");
-    write_fields(&head.fields, out);
+    head.fields.write(out);
     if head.expects_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
@@ -74,7 +74,7 @@ pub fn write_response(head: &ResponseHead, options: &ResponseOptions, out: &mut 
     out.push(b' ');
     out.extend_from_slice(&head.reason);
     out.extend_from_slice(b"\r\n");
-    write_fields(&head.fields, out);
+    head.fields.write(out);
     write_response_length(head, options, out);
     let upgrades = matches!(status, 101 | 426) && !head.protocol.is_empty();
     if upgrades {
@@ -111,7 +111,7 @@ pub fn write_chunk_end(out: &mut Vec<u8>) {
 /// Writes the last chunk and the trailers. It comes after [`write_chunk_end`].
 pub fn write_last_chunk(trailers: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
-    write_fields(trailers, out);
+    trailers.write(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -119,15 +119,6 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// What a head needs beyond its parts: a guess, so that its buffer grows once.
 const ROOM: usize = 256;
-
-fn write_fields(fields: &Fields, out: &mut Vec<u8>) {
-    for field in fields.iter() {
-        out.extend_from_slice(field.spelled);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
-    }
-}
 
 fn write_response_length(head: &ResponseHead, options: &ResponseOptions, out: &mut Vec<u8>) {
     let to_connect = options.to == RequestKind::Connect && head.status / 100 == 2;

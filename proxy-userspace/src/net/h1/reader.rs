@@ -25,8 +25,8 @@ pub struct Reader {
     ended: bool,
     /// Octets read in all.
     received: u64,
-    /// The last read filled its buffer: more is waiting.
-    filled_room: bool,
+    /// The last read was long: more is waiting, or will be.
+    was_long: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Reader {
             trailers: Fields::new(),
             ended: false,
             received: 0,
-            filled_room: false,
+            was_long: false,
         }
     }
 
@@ -100,7 +100,8 @@ impl Reader {
         };
     }
 
-    /// Reads more, whatever it is. 0 is the end, or that there is no room for more.
+    /// Reads more, whatever it is. 0 is the end, or that there is no room for more. While it waits
+    /// and has nothing, it holds no buffer.
     pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Ok(0));
@@ -109,11 +110,18 @@ impl Reader {
             return Poll::Ready(Ok(0));
         }
         let room = self.input.room();
-        let read = ready!(self.stream.poll_read(cx, room))?;
-        self.filled_room = read == room.len();
+        let Poll::Ready(read) = self.stream.poll_read(cx, room) else {
+            self.input.release();
+            return Poll::Pending;
+        };
+        let read = read?;
+        self.was_long = read >= SMALL.min(room.len());
         self.input.filled_more(read);
         self.received += read as u64;
-        self.ended = read == 0;
+        if read == 0 {
+            self.ended = true;
+            self.input.release();
+        }
         Poll::Ready(Ok(read))
     }
 
@@ -123,23 +131,6 @@ impl Reader {
         self.input.consume(self.input.filled().len());
         self.poll_more(cx)
             .map(|read| read.is_ok_and(|read| read > 0))
-    }
-
-    /// Reads as [`Self::poll_more`], and holds no buffer while it waits. The reactor takes a new
-    /// socket for readable until it was found not to be.
-    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.release();
-        ready!(self.stream.poll_readable(cx))?;
-        let read = self.poll_more(cx);
-        if read.is_pending() {
-            self.input.release();
-        }
-        read
-    }
-
-    /// Gives an unused buffer back.
-    pub fn release(&mut self) {
-        self.input.release();
     }
 
     /// True if the connection may take another message: all of the last one was read, nothing
@@ -191,7 +182,7 @@ impl Reader {
     fn fit_buffer(&mut self) {
         let long = match self.state {
             State::Exact(left) => left > SMALL as u64,
-            State::Chunked | State::ByClose => self.filled_room,
+            State::Chunked | State::ByClose => self.was_long,
             State::Done => false,
         };
         if long && self.input.is_empty() {

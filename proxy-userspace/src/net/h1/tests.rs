@@ -1,7 +1,7 @@
 use super::*;
 use crate::message::Fields;
 use crate::message::h1::HeadLimits;
-use crate::net::body::{BodyError, Filled, Sink as _, Source as _};
+use crate::net::body::{BodyError, Filled, InFile, Sink as _, Source as _};
 use crate::net::{Buffers, Stream};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -144,4 +144,47 @@ async fn long_content_arrives_whole_through_a_socket_that_fills_up() {
     assert!(received == octets && all == octets);
     assert_eq!(writer.written(), octets.len() as u64);
     assert_eq!(reader.received(), octets.len() as u64);
+}
+
+#[tokio::test]
+async fn a_file_follows_its_head_through_a_socket_that_fills_up() {
+    let (_reader, mut writer, mut other) = connection().await;
+    let octets: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut file = tempfile::tempfile().expect("a file");
+    std::io::Write::write_all(&mut file, &octets).expect("writes");
+    let send = async {
+        writer.head(|out| out.extend_from_slice(b"HEAD:"));
+        writer.begin(Delimited::Exact(octets.len() as u64));
+        let mut at = 0;
+        while at < octets.len() as u64 {
+            // More than may follow: the framing decides.
+            let octets = octets.len() as u64 + 10 - at;
+            let file = InFile {
+                file: &file,
+                at,
+                octets,
+            };
+            let taken = poll_fn(|cx| writer.poll_write_file(cx, file)).await;
+            at += taken.expect("sends") as u64;
+        }
+        poll_fn(|cx| writer.poll_finish(cx, &Fields::new()))
+            .await
+            .expect("ends");
+    };
+    let mut received = vec![0; 5 + octets.len()];
+    let receive = other.read_exact(&mut received);
+    let ((), read) = tokio::join!(send, receive);
+    read.expect("reads");
+    assert_eq!(&received[..5], b"HEAD:");
+    assert!(received[5..] == octets);
+    assert_eq!(writer.written(), received.len() as u64);
+
+    writer.begin(Delimited::Exact(1));
+    let beyond = InFile {
+        file: &file,
+        at: octets.len() as u64,
+        octets: 1,
+    };
+    let end = poll_fn(|cx| writer.poll_write_file(cx, beyond)).await;
+    assert!(matches!(end, Err(BodyError::Truncated)), "{end:?}");
 }

@@ -3,7 +3,7 @@
 use super::Delimited;
 use crate::message::Fields;
 use crate::message::h1;
-use crate::net::body::{BodyError, Sink};
+use crate::net::body::{BodyError, InFile, Sink};
 use crate::net::buffer::Buffers;
 use crate::net::stream::Stream;
 use std::rc::Rc;
@@ -16,6 +16,9 @@ const COPIED: usize = 4096;
 /// Octets that wait to be written at most before content is written with them.
 const HELD: usize = 12 << 10;
 
+/// Octets of a file that the kernel is asked to send at once: others are to have their turn.
+const OF_FILE: u64 = 1 << 20;
+
 /// Writes heads and content to a socket.
 #[derive(Debug)]
 pub struct Writer {
@@ -26,7 +29,7 @@ pub struct Writer {
     sent: usize,
     delimited: Delimited,
     /// Octets of the chunk whose head is in the output, that are still to come.
-    chunk_left: usize,
+    chunk_left: u64,
     ending: bool,
     /// Octets written in all.
     written: u64,
@@ -82,14 +85,6 @@ impl Writer {
         self.delimited == Delimited::ByClose
     }
 
-    /// Gives an unused buffer back.
-    pub fn release(&mut self) {
-        if self.waiting().is_empty() && self.output.capacity() > 0 {
-            self.buffers.put_output(std::mem::take(&mut self.output));
-            self.sent = 0;
-        }
-    }
-
     #[inline]
     fn waiting(&self) -> &[u8] {
         &self.output[self.sent..]
@@ -118,31 +113,86 @@ impl Writer {
         }
     }
 
-    /// This many octets of the output were written.
+    /// Has the kernel send from a file, after all that waits.
+    fn poll_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: InFile<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        while self.sent < self.output.len() {
+            let waiting = &self.output[self.sent..];
+            let written = ready!(self.stream.poll_write_more(cx, waiting))?;
+            self.note_written(written);
+        }
+        let most = file.octets.min(OF_FILE) as usize;
+        let sent = ready!(self.stream.poll_send_file(cx, file.file, file.at, most))?;
+        if sent == 0 {
+            return Poll::Ready(Err(BodyError::Truncated));
+        }
+        self.written += sent as u64;
+        Poll::Ready(Ok(sent))
+    }
+
+    /// This many octets of the output were written. With the last one the buffer is given back.
     fn note_written(&mut self, octets: usize) {
         self.written += octets as u64;
         self.sent += octets;
         if self.sent == self.output.len() {
-            self.output.clear();
+            self.buffers.put_output(std::mem::take(&mut self.output));
             self.sent = 0;
         }
     }
 }
 
-impl Sink for Writer {
-    fn poll_write(
+/// Content that is handed in.
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Octets(&'a [u8]),
+    File(InFile<'a>),
+}
+
+impl Piece<'_> {
+    fn len(self) -> u64 {
+        match self {
+            Self::Octets(octets) => octets.len() as u64,
+            Self::File(file) => file.octets,
+        }
+    }
+
+    /// Its first octets, not more than it has.
+    fn first(self, octets: u64) -> Self {
+        match self {
+            Self::Octets(all) => Self::Octets(&all[..octets as usize]),
+            Self::File(file) => Self::File(InFile { octets, ..file }),
+        }
+    }
+}
+
+impl Writer {
+    #[inline]
+    fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
-        content: &[u8],
+        piece: Piece<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        match piece {
+            Piece::Octets(octets) => self.poll_content(cx, octets),
+            Piece::File(file) => self.poll_file(cx, file),
+        }
+    }
+
+    /// Takes content as far as the framing has room for it, and frames it.
+    #[inline]
+    fn poll_framed(
+        &mut self,
+        cx: &mut Context<'_>,
+        piece: Piece<'_>,
     ) -> Poll<Result<usize, BodyError>> {
         match self.delimited {
-            Delimited::ByClose => self.poll_content(cx, content),
+            Delimited::ByClose => self.poll_piece(cx, piece),
             Delimited::Nothing => Poll::Ready(Err(BodyError::Truncated)),
             Delimited::Exact(left) => {
-                let fits = content
-                    .len()
-                    .min(usize::try_from(left).unwrap_or(usize::MAX));
-                let taken = ready!(self.poll_content(cx, &content[..fits]))?;
+                let taken = ready!(self.poll_piece(cx, piece.first(piece.len().min(left))))?;
                 self.delimited = match left - taken as u64 {
                     0 => Delimited::Nothing,
                     left => Delimited::Exact(left),
@@ -151,18 +201,38 @@ impl Sink for Writer {
             }
             Delimited::Chunked => {
                 if self.chunk_left == 0 {
-                    self.chunk_left = content.len();
-                    self.head(|output| h1::write_chunk_head(content.len() as u64, output));
+                    self.chunk_left = piece.len();
+                    self.head(|output| h1::write_chunk_head(piece.len(), output));
                 }
-                let of_chunk = content.len().min(self.chunk_left);
-                let taken = ready!(self.poll_content(cx, &content[..of_chunk]))?;
-                self.chunk_left -= taken;
+                let of_chunk = piece.first(piece.len().min(self.chunk_left));
+                let taken = ready!(self.poll_piece(cx, of_chunk))?;
+                self.chunk_left -= taken as u64;
                 if self.chunk_left == 0 {
                     self.head(h1::write_chunk_end);
                 }
                 Poll::Ready(Ok(taken))
             }
         }
+    }
+}
+
+impl Sink for Writer {
+    const TAKES_FILES: bool = true;
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        content: &[u8],
+    ) -> Poll<Result<usize, BodyError>> {
+        self.poll_framed(cx, Piece::Octets(content))
+    }
+
+    fn poll_write_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: InFile<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        self.poll_framed(cx, Piece::File(file))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {

@@ -202,6 +202,9 @@ async fn accept(
 ) {
     let share = Share::of_clients();
     let mut is_exhausted = false;
+    // Of a socket for all addresses, each connection has to be asked at which it came in.
+    let bound = socket.local_addr().ok();
+    let bound = bound.filter(|address| !address.ip().is_unspecified());
     loop {
         let taken = tokio::select! {
             taken = listen::accept(&socket) => taken,
@@ -210,7 +213,7 @@ async fn accept(
         let error = match taken {
             Taken::Connection(stream, client) => {
                 let has_room = share.has(stream.as_raw_fd());
-                begin(&worker, id, stream, client);
+                begin(&worker, id, stream, Ends { client, bound });
                 if has_room {
                     is_exhausted = false;
                     continue;
@@ -234,7 +237,7 @@ async fn accept(
         }
     }
     while let Some((stream, client)) = listen::accept_now(&socket) {
-        begin(&worker, id, stream, client);
+        begin(&worker, id, stream, Ends { client, bound });
     }
 }
 
@@ -244,28 +247,36 @@ fn count_pause(worker: &Worker, id: ListenerId) {
     }
 }
 
-/// Serves a connection as a task of its own.
-type Begin = fn(&Rc<Worker>, ListenerId, TcpStream, SocketAddr);
+/// What is known of a connection's ends without asking.
+struct Ends {
+    client: SocketAddr,
+    /// Our end, if all connections of the listener have the same.
+    bound: Option<SocketAddr>,
+}
 
-fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, client: SocketAddr) {
-    let Some((stream, server)) = socket(stream) else {
+/// Serves a connection as a task of its own.
+type Begin = fn(&Rc<Worker>, ListenerId, TcpStream, Ends);
+
+fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
+    let Some((stream, server)) = socket(stream, &ends) else {
         return;
     };
     let accepted = Accepted {
         stream,
-        peer: Peer::new(client, server, connection_number()),
+        peer: Peer::new(ends.client, server, connection_number()),
         listener,
     };
-    spawn_local(h1::serve(Rc::clone(worker), accepted));
+    // Boxed: as a value it would be moved several times on its way into the task and out of it.
+    spawn_local(Box::pin(h1::serve(Rc::clone(worker), accepted)));
 }
 
-fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, client: SocketAddr) {
-    let Some((stream, server)) = socket(stream) else {
+fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
+    let Some((stream, server)) = socket(stream, &ends) else {
         return;
     };
     let accepted = stream::Accepted {
         stream,
-        client,
+        client: ends.client,
         server,
         number: connection_number(),
         listener,
@@ -274,9 +285,9 @@ fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, clien
 }
 
 /// A connection and our end of it; `None` if the client is gone already.
-fn socket(stream: TcpStream) -> Option<(Stream, SocketAddr)> {
-    if let (Ok(server), Ok(socket)) = (stream.local_addr(), Stream::new(stream)) {
-        return Some((socket, server));
+fn socket(stream: TcpStream, ends: &Ends) -> Option<(Stream, SocketAddr)> {
+    if let Ok(server) = ends.bound.map_or_else(|| stream.local_addr(), Ok) {
+        return Some((Stream::accepted(stream), server));
     }
     debug!("a connection was gone before it was served");
     None

@@ -16,6 +16,7 @@ pub mod grpc;
 pub mod h2;
 pub mod histogram;
 pub mod load;
+pub mod micro;
 pub mod origin;
 mod peer;
 pub mod report;
@@ -115,13 +116,24 @@ pub fn run(effort: Effort, choice: &Choice, mut progress: impl FnMut(&str)) -> R
             rows.push(row);
         }
     }
+    for row in micro::run(|name| is_chosen(choice, name))? {
+        progress(&format!("  {row}"));
+        rows.push(row);
+    }
     Ok(rows)
+}
+
+/// True for the name of a micro row that is to be measured.
+fn is_chosen(choice: &Choice, name: &str) -> bool {
+    let among = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    among(&choice.scenarios, name) && among(&choice.peers, Peer::Sluice.name())
 }
 
 fn choose(choice: &Choice) -> Result<Vec<(Scenario, Vec<Peer>)>> {
     let all = scenario::all();
     for name in &choice.scenarios {
-        let known: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
+        let names = all.iter().map(|scenario| scenario.name);
+        let known: Vec<&str> = names.chain(micro::NAMES).collect();
         ensure!(
             known.contains(&name.as_str()),
             "no scenario `{name}`; there are {}",

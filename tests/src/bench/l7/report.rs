@@ -36,14 +36,23 @@ impl Row {
     fn busy(&self) -> Option<f64> {
         Some(self.cpu_us? * self.rps? / 1e4)
     }
+
+    /// Digits of the CPU time behind the point: those that say something.
+    fn cpu_digits(&self) -> usize {
+        match self.cpu_us {
+            Some(us) if us < 2.0 => 3,
+            _ => 1,
+        }
+    }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scenario, peer, .. } = self;
-        write!(f, "{scenario:<11} {peer:<8}")?;
+        write!(f, "{scenario:<16} {peer:<8}")?;
+        let digits = self.cpu_digits();
         for (value, width, digits) in [
-            (self.cpu_us, 9, 1),
+            (self.cpu_us, 9, digits),
             (self.rps, 9, 0),
             (self.busy(), 6, 0),
             (self.p50_us, 9, 0),
@@ -69,7 +78,7 @@ fn first_line(text: &str) -> &str {
 /// The rows as a table for a terminal.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<11} {:<8} {:>9} {:>9} {:>6} {:>9} {:>9} {:>10}\n",
+        "{:<16} {:<8} {:>9} {:>9} {:>6} {:>9} {:>9} {:>10}\n",
         "scenario", "peer", "CPU µs", "req/s", "busy %", "p50 µs", "p99 µs", "memory KiB"
     );
     for row in rows {

@@ -1,39 +1,31 @@
-//! sluice: the one-line commands, and a file where there are routes.
+//! sluice: the one-line commands, and a file where there is more to say.
 
 use super::{Order, Setup};
 use crate::bench::l7::scenario::{Back, Protocol};
 use crate::daemon;
 use anyhow::Result;
+use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
 pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
-    let program = daemon::sluice()?;
-    if order.job.routes > 0 {
-        return Ok(Setup::Cannot("its configuration has no routes yet"));
+    let mut command = Command::new(daemon::sluice()?);
+    if let Some(config) = config(order) {
+        // JSON is YAML, which is what it reads.
+        let file = order.write("sluice.yaml", &serde_json::to_string_pretty(&config)?)?;
+        command.arg("run").arg("--config").arg(file);
+        return Ok(Setup::Run(command));
     }
-    let word = match order.job.back {
-        Back::Origin(_) | Back::Grpc => "proxy",
-        Back::Tcp => "tcp",
-        Back::Files => "serve",
+    let word = if order.job.back == Back::Tcp {
+        "tcp"
+    } else {
+        "proxy"
     };
-    let known = Command::new(&program)
-        .args([word, "--help"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    if !known.success() {
+    if order.job.back == Back::Tcp && !knows(word)? {
         return Ok(Setup::Cannot("not built yet"));
     }
-    let mut command = Command::new(program);
     command.arg(word);
-    if order.job.back == Back::Files {
-        command.arg(order.files);
-        command.args(["--listen", &order.listen.to_string()]);
-    } else {
-        command.args(["--from", &order.listen.to_string()]);
-        command.args(["--to", &order.origin.to_string()]);
-    }
+    command.args(["--from", &order.listen.to_string()]);
+    command.args(["--to", &order.origin.to_string()]);
     if matches!(order.job.back, Back::Origin(Protocol::H2) | Back::Grpc) {
         command.args(["--backend-protocol", "h2"]);
     }
@@ -42,4 +34,50 @@ pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
         command.arg("--access-log").arg(order.access_log());
     }
     Ok(Setup::Run(command))
+}
+
+/// True if there is such a command.
+fn knows(word: &str) -> Result<bool> {
+    let known = Command::new(daemon::sluice()?)
+        .args([word, "--help"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    Ok(known.success())
+}
+
+/// The file, for what the one-line commands do not do.
+fn config(order: &Order<'_>) -> Option<Value> {
+    let is_files = order.job.back == Back::Files;
+    if !is_files && order.job.routes == 0 {
+        return None;
+    }
+    let routes: Vec<Value> = if is_files {
+        vec![json!({ "name": "files", "files": { "root": order.files } })]
+    } else {
+        let hosts = order.hosts().enumerate();
+        hosts
+            .map(|(index, host)| {
+                json!({ "name": format!("r{index}"), "hosts": [host], "service": "origin" })
+            })
+            .collect()
+    };
+    let services = if is_files {
+        json!([])
+    } else {
+        json!([{ "name": "origin", "backends": [order.origin.to_string()] }])
+    };
+    Some(json!({
+        "workers": { "count": 1 },
+        "admin": { "socket": order.folder.join("admin.sock") },
+        "listeners": [{
+            "name": "web",
+            "kind": "http",
+            "address": order.listen.ip().to_string(),
+            "port": order.listen.port(),
+        }],
+        "routes": routes,
+        "services": services,
+    }))
 }
