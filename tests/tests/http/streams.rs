@@ -469,7 +469,7 @@ fn a_log_says_what_nginx_and_haproxy_would() {
         .metrics()
         .backend("origins", &origin.address.to_string());
     assert_eq!(backend.sum(|cells| cells.streams.get()), 2);
-    assert_eq!(backend.sum(|cells| cells.sent.get()), 6);
+    assert_eq!(backend.sum(|cells| cells.stream_sent.get()), 6);
     let registry = workers.snapshot().registry();
     let backends = registry.service("origins").expect("known").backends();
     let active = || backends.iter().map(|one| one.connections()).sum::<u32>();

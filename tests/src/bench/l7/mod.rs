@@ -54,7 +54,7 @@ pub struct Effort {
 impl Effort {
     /// For numbers that are published.
     pub const FULL: Self = Self {
-        time: Duration::from_secs(2),
+        time: Duration::from_millis(1500),
         rounds: 5,
     };
     /// For a look.
