@@ -6,7 +6,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
-    BackendView, HttpListenerView, Phase, ProxyServiceView, ServiceView, View,
+    BackendView, HttpListenerView, Phase, ProxyServiceView, ServiceView, StreamListenerView, View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -90,6 +90,10 @@ fn text(view: &View) -> String {
     if !view.http_listeners.is_empty() {
         text.push('\n');
         text.push_str(&listeners_text(&view.http_listeners));
+    }
+    if !view.stream_listeners.is_empty() {
+        text.push('\n');
+        text.push_str(&streams_text(&view.stream_listeners));
     }
     for service in &view.services {
         text.push('\n');
@@ -190,6 +194,33 @@ fn listeners_text(listeners: &[HttpListenerView]) -> String {
     output::columns(&headings, rows)
 }
 
+/// The listeners that pass TCP and UDP on.
+fn streams_text(listeners: &[StreamListenerView]) -> String {
+    let headings = [
+        Column::Words("LISTENER"),
+        Column::Words("ADDRESS"),
+        Column::Number("OPEN"),
+        Column::Number("CONNECTIONS"),
+        Column::Number("FAILED"),
+        Column::Number("DROPPED"),
+        Column::Number("IN"),
+        Column::Number("OUT"),
+    ];
+    let rows = listeners.iter().map(|listener| {
+        vec![
+            listener.name.clone(),
+            format!("{}/{}", listener.address, listener.protocol),
+            listener.connections_active.to_string(),
+            format::count(listener.connections as f64),
+            format::count(listener.failed as f64),
+            format::count(listener.dropped as f64),
+            format::bytes(listener.received_bytes as f64),
+            format::bytes(listener.sent_bytes as f64),
+        ]
+    });
+    output::columns(&headings, rows)
+}
+
 /// A service: what the kernel does with it, what the proxies do, or both.
 fn service_text(service: &ServiceView) -> String {
     let in_kernel = service.proxy.is_none() || !service.listeners.is_empty();
@@ -207,7 +238,7 @@ fn service_text(service: &ServiceView) -> String {
 
 /// A service as the proxies use it.
 fn requests_text(service: &ServiceView, proxy: &ProxyServiceView) -> String {
-    let mut text = format!("{}  http  {}", service.name, proxy.policy);
+    let mut text = format!("{}  proxy  {}", service.name, proxy.policy);
     if proxy.waiting > 0 {
         let _ = write!(text, "  {} waiting", proxy.waiting);
     }
@@ -484,9 +515,31 @@ web       0.0.0.0:8080     7        1.20k       2     12.3k    5        1  1.00 
         assert_eq!(
             service_text(&service),
             "\
-app  http  round-robin  3 waiting
+app  proxy  round-robin  3 waiting
   BACKEND  ADDRESS           STATE  WEIGHT  ACTIVE  REQUESTS  ERRORS  CONNS  IDLE  WHY
   a        [2001:db8::1]:80  up          1       2     12.3k       5      5     3
+"
+        );
+    }
+
+    #[test]
+    fn listeners_of_tcp_and_udp_are_shown() {
+        let listener = StreamListenerView {
+            name: "db".to_owned(),
+            protocol: "tcp".to_owned(),
+            address: "0.0.0.0:5432".to_owned(),
+            connections: 1200,
+            connections_active: 7,
+            failed: 3,
+            dropped: 0,
+            received_bytes: 1024,
+            sent_bytes: 4096,
+        };
+        assert_eq!(
+            streams_text(&[listener]),
+            "\
+LISTENER  ADDRESS           OPEN  CONNECTIONS  FAILED  DROPPED        IN       OUT
+db        0.0.0.0:5432/tcp     7        1.20k       3        0  1.00 KiB  4.00 KiB
 "
         );
     }

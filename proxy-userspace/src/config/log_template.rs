@@ -382,6 +382,27 @@ mod tests {
         assert!(fault("${status").contains("not closed"));
     }
 
+    proptest::proptest! {
+        /// Whatever the text, there is an answer, and a fault lies in the text.
+        #[test]
+        fn any_text_is_a_template_or_has_its_fault_inside(
+            text in r"(escape=(json|none|x) ?)?([a-z ]|[$]|[{]|[}]|é|[$](status|arg_a|http_)|\{){0,40}",
+        ) {
+            match parse(&text) {
+                Ok(template) => {
+                    let texts = template.parts.iter().filter_map(|part| match part {
+                        LogPart::Text(text) => Some(text),
+                        LogPart::Variable(_) => None,
+                    });
+                    for part in texts {
+                        proptest::prop_assert!(text.contains(part.as_str()), "{part:?}");
+                    }
+                }
+                Err(fault) => proptest::prop_assert!(text.is_char_boundary(fault.at), "{fault:?}"),
+            }
+        }
+    }
+
     #[test]
     fn every_name_is_found() {
         for name in LogVariable::NAMES {

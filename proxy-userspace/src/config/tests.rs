@@ -158,7 +158,7 @@ listeners:
     proxy_protocol_from: [192.0.2.0/24]
     limits: {fields: 7, head: 4KiB, target: 1KiB, body: 10MiB, connections: 9, requests_per_connection: 11}
     timeouts: {head: 1s, body_idle: 2s, body_rate: 0, idle: 3s, write: 4s, linger: 0s}
-    http2: {enabled: false, max_streams: 1, stream_window: 64KiB, connection_window: 128KiB, max_frame: 32KiB, max_resets: 2, max_control_frames: 3, abuse_window: 1m}
+    http2: {only: true, max_streams: 1, stream_window: 64KiB, connection_window: 128KiB, max_frame: 32KiB, max_resets: 2, max_control_frames: 3, abuse_window: 1m}
     forwarded: {trusted: [10.0.0.0/8], x_forwarded: false, x_real_ip: true, forwarded: true, via: edge, request_id: true}
     access_log: {to: /var/log/a.log, format: haproxy, share: 50%}
     trace_share: 1%

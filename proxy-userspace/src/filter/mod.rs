@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  request's head ──▶ first ──▶ … ──▶ last ──▶ backend, file, fixed answer
+//!  request's content, piece by piece ──▶ those that asked for it ──▶ backend
 //!  client ◀── first ◀── … ◀── last ◀── response's head
 //!  client ◀── those that asked for it ◀── response's content, piece by piece
+//!  and when all is over: log
 //! ```
 //!
 //! Each filter has a state of its own type for each exchange. A filter decides at once or says what
@@ -44,6 +46,8 @@ pub struct RequestContext<'r> {
 pub enum Flow {
     /// It goes on.
     Continue,
+    /// It goes on, and its content is shown to the filter, too.
+    Content,
     /// It is answered with this status, and goes no further.
     Respond(u16),
     /// It waits. The future says what then becomes of it.
@@ -65,6 +69,10 @@ pub trait Filter {
         Flow::Continue
     }
 
+    /// A piece of the request's content has come, after this filter has asked for it by
+    /// [`Flow::Content`]. As [`Filter::response_content`]. A request that is answered here has none.
+    fn request_content(&self, _state: &mut Self::State, _piece: Piece<'_>, _out: &mut Vec<u8>) {}
+
     /// The final head of a response is about to be sent, whoever made it. A filter that changes
     /// how long the content is says so in the head.
     fn response_head(&self, _state: &mut Self::State, _head: &mut ResponseHead) -> Content {
@@ -74,6 +82,24 @@ pub trait Filter {
     /// A piece of the content has come, after a head for which this filter asked for it. What is
     /// put into `out` goes on in its place; what is kept back goes into the state.
     fn response_content(&self, _state: &mut Self::State, _piece: Piece<'_>, _out: &mut Vec<u8>) {}
+
+    /// The exchange is over, well or not.
+    fn log(&self, _state: &Self::State, _ended: &Ended) {}
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Status that the client was sent; 0 for none.
+    pub status: u16,
+    /// From the request's first octet to the response's last.
+    pub took: Duration,
+    /// Octets received from the client.
+    pub received: u64,
+    /// Octets sent to the client.
+    pub sent: u64,
+    /// True if the response is whole.
+    pub is_complete: bool,
 }
 
 /// What a filter wants of the content that follows a head.
@@ -107,13 +133,27 @@ pub struct Chain {
 #[derive(Debug, Default)]
 pub struct States {
     states: Vec<AnyState>,
-    /// Numbers of the filters that the content passes, the last one of the chain first.
-    content: Vec<usize>,
+    /// Numbers of the filters that the request's content passes.
+    request: Vec<usize>,
+    /// Those that the response's content passes, the last one of the chain first.
+    response: Vec<usize>,
     /// What one filter has put out for the next one.
     between: Vec<u8>,
 }
 
 impl States {
+    /// Forgets the exchange, and frees what was kept for it.
+    pub fn clear(&mut self) {
+        self.states.clear();
+        self.request.clear();
+        self.response.clear();
+    }
+
+    /// True if the request's content is to be shown to filters.
+    pub fn sees_request(&self) -> bool {
+        !self.request.is_empty()
+    }
+
     /// True if a filter held the request back on purpose.
     pub fn is_held_back(&self) -> bool {
         let is_fault = |state: &AnyState| matches!(state, AnyState::Fault(met) if met.delay);
@@ -132,6 +172,15 @@ impl Chain {
         Self { filters }
     }
 
+    /// A chain of one filter that marks content, for tests.
+    #[cfg(test)]
+    pub(crate) fn probing(mark: u8) -> Self {
+        let ended = std::sync::Arc::default();
+        Self {
+            filters: vec![AnyFilter::from(probe::Probe { mark, ended })],
+        }
+    }
+
     /// True if there are none: then nothing needs to be remembered.
     pub fn is_empty(&self) -> bool {
         self.filters.is_empty()
@@ -145,16 +194,20 @@ impl Chain {
         head: &mut RequestHead,
         context: &RequestContext<'_>,
     ) -> Option<u16> {
-        states.content.clear();
-        states.states.clear();
+        states.clear();
         states
             .states
             .extend(self.filters.iter().map(AnyFilter::state));
-        for (filter, state) in self.filters.iter().zip(&mut states.states) {
+        let own = self.filters.iter().zip(&mut states.states);
+        for (number, (filter, state)) in own.enumerate() {
             let mut flow = filter.request_head(state, head, context);
             loop {
                 match flow {
                     Flow::Continue => break,
+                    Flow::Content => {
+                        states.request.push(number);
+                        break;
+                    }
                     Flow::Respond(status) => return Some(status),
                     Flow::Wait(future) => flow = future.await,
                 }
@@ -166,52 +219,81 @@ impl Chain {
     /// Shows all filters the response's head, the last one first. Says whether the content is to
     /// be shown to them, too, by [`Self::response_content`].
     pub fn response_head(&self, states: &mut States, head: &mut ResponseHead) -> Content {
-        states.content.clear();
-        for (number, (filter, state)) in self
-            .filters
-            .iter()
-            .zip(&mut states.states)
-            .enumerate()
-            .rev()
-        {
+        states.response.clear();
+        let own = self.filters.iter().zip(&mut states.states).enumerate();
+        for (number, (filter, state)) in own.rev() {
             if filter.response_head(state, head) == Content::Filter {
-                states.content.push(number);
+                states.response.push(number);
             }
         }
-        match states.content.as_slice() {
+        match states.response.as_slice() {
             [] => Content::Pass,
             _ => Content::Filter,
         }
     }
 
-    /// Shows a piece of the content to the filters that asked for it, each what the one before has
-    /// made of it; the outcome is put at the end of `out`.
+    /// Shows a piece of the request's content to the filters that asked for it, each what the one
+    /// before has made of it; the outcome is put at the end of `out`.
+    pub fn request_content(&self, states: &mut States, piece: Piece<'_>, out: &mut Vec<u8>) {
+        let States {
+            states,
+            request,
+            between,
+            ..
+        } = states;
+        pass(request, between, piece, out, |number, piece, out| {
+            if let (Some(filter), Some(state)) = (self.filters.get(number), states.get_mut(number))
+            {
+                filter.request_content(state, piece, out);
+            }
+        });
+    }
+
+    /// As [`Self::request_content`], of the response's content.
     pub fn response_content(&self, states: &mut States, piece: Piece<'_>, out: &mut Vec<u8>) {
         let States {
             states,
-            content,
+            response,
             between,
+            ..
         } = states;
-        let [first, others @ ..] = content.as_slice() else {
-            return;
-        };
-        let from = out.len();
-        let mut show = |number: usize, piece: Piece<'_>, out: &mut Vec<u8>| {
+        pass(response, between, piece, out, |number, piece, out| {
             if let (Some(filter), Some(state)) = (self.filters.get(number), states.get_mut(number))
             {
                 filter.response_content(state, piece, out);
             }
-        };
-        show(*first, piece, out);
-        for number in others {
-            between.clear();
-            between.extend(out.drain(from..));
-            if !between.is_empty() {
-                show(*number, Piece::Octets(between), out);
-            }
-            if !matches!(piece, Piece::Octets(_)) {
-                show(*number, piece, out);
-            }
+        });
+    }
+
+    /// Tells all filters how the exchange ended.
+    pub fn log(&self, states: &States, ended: &Ended) {
+        for (filter, state) in self.filters.iter().zip(&states.states) {
+            filter.log(state, ended);
+        }
+    }
+}
+
+/// Shows a piece to one filter after the other.
+fn pass(
+    order: &[usize],
+    between: &mut Vec<u8>,
+    piece: Piece<'_>,
+    out: &mut Vec<u8>,
+    mut show: impl FnMut(usize, Piece<'_>, &mut Vec<u8>),
+) {
+    let [first, others @ ..] = order else {
+        return;
+    };
+    let from = out.len();
+    show(*first, piece, out);
+    for number in others {
+        between.clear();
+        between.extend(out.drain(from..));
+        if !between.is_empty() {
+            show(*number, Piece::Octets(between), out);
+        }
+        if !matches!(piece, Piece::Octets(_)) {
+            show(*number, piece, out);
         }
     }
 }
@@ -223,3 +305,8 @@ fn delay(span: Duration) -> Pin<Box<dyn Future<Output = Flow>>> {
         Flow::Continue
     })
 }
+
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,21 @@
 //! The list of all filters.
 
-use super::{Content, Filter, Flow, Piece, RequestContext, compress, fault, fields};
+use super::{Content, Ended, Filter, Flow, Piece, RequestContext, compress, fault, fields};
 use crate::message::{RequestHead, ResponseHead};
 
 macro_rules! filters {
-    ($($name:ident = $filter:ty;)*) => {
+    ($($(#[$only:meta])? $name:ident = $filter:ty;)*) => {
         /// One of the filters.
         #[derive(Debug)]
         #[expect(missing_docs, reason = "the variants are the filters")]
-        pub enum AnyFilter { $($name($filter),)* }
+        pub enum AnyFilter { $($(#[$only])? $name($filter),)* }
 
         /// What one of the filters remembers.
         #[derive(Debug)]
         #[expect(missing_docs, reason = "the variants are the filters")]
-        pub enum AnyState { $($name(<$filter as Filter>::State),)* }
+        pub enum AnyState { $($(#[$only])? $name(<$filter as Filter>::State),)* }
 
-        $(impl From<$filter> for AnyFilter {
+        $($(#[$only])? impl From<$filter> for AnyFilter {
             fn from(filter: $filter) -> Self {
                 Self::$name(filter)
             }
@@ -24,7 +24,7 @@ macro_rules! filters {
         impl AnyFilter {
             /// What the filter remembers at the beginning.
             pub(super) fn state(&self) -> AnyState {
-                match self { $(Self::$name(_) => AnyState::$name(Default::default()),)* }
+                match self { $($(#[$only])? Self::$name(_) => AnyState::$name(Default::default()),)* }
             }
 
             /// See [`Filter::request_head`].
@@ -35,7 +35,7 @@ macro_rules! filters {
                 context: &RequestContext<'_>,
             ) -> Flow {
                 match (self, state) {
-                    $((Self::$name(filter), AnyState::$name(state)) => {
+                    $($(#[$only])? (Self::$name(filter), AnyState::$name(state)) => {
                         filter.request_head(state, head, context)
                     })*
                     // A chain makes its states itself.
@@ -50,10 +50,35 @@ macro_rules! filters {
                 head: &mut ResponseHead,
             ) -> Content {
                 match (self, state) {
-                    $((Self::$name(filter), AnyState::$name(state)) => {
+                    $($(#[$only])? (Self::$name(filter), AnyState::$name(state)) => {
                         filter.response_head(state, head)
                     })*
                     _ => Content::Pass,
+                }
+            }
+
+            /// See [`Filter::request_content`].
+            pub(super) fn request_content(
+                &self,
+                state: &mut AnyState,
+                piece: Piece<'_>,
+                out: &mut Vec<u8>,
+            ) {
+                match (self, state) {
+                    $($(#[$only])? (Self::$name(filter), AnyState::$name(state)) => {
+                        filter.request_content(state, piece, out);
+                    })*
+                    _ => {}
+                }
+            }
+
+            /// See [`Filter::log`].
+            pub(super) fn log(&self, state: &AnyState, ended: &Ended) {
+                match (self, state) {
+                    $($(#[$only])? (Self::$name(filter), AnyState::$name(state)) => {
+                        filter.log(state, ended);
+                    })*
+                    _ => {}
                 }
             }
 
@@ -65,7 +90,7 @@ macro_rules! filters {
                 out: &mut Vec<u8>,
             ) {
                 match (self, state) {
-                    $((Self::$name(filter), AnyState::$name(state)) => {
+                    $($(#[$only])? (Self::$name(filter), AnyState::$name(state)) => {
                         filter.response_content(state, piece, out);
                     })*
                     _ => {}
@@ -79,4 +104,5 @@ filters! {
     Fault = fault::Fault;
     Compress = compress::Compress;
     Fields = fields::FieldEdits;
+    #[cfg(test)] Probe = super::probe::Probe;
 }

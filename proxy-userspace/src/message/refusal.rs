@@ -112,6 +112,8 @@ refusals! {
     Surplus = "surplus", 400;
     /// The PROXY header of a connection is not valid, or did not come in time.
     ProxyHeader = "proxy_header", 400;
+    /// A connection did not begin with the preface of HTTP/2, at a listener that speaks nothing else.
+    Preface = "preface", 400;
     /// HTTP/2: a message is malformed (RFC 9113 §8.1.1); its stream was reset.
     Malformed = "malformed", 400;
     /// HTTP/2: frames are not as RFC 9113 has them; the connection was ended.

@@ -27,6 +27,9 @@ pub struct View {
     /// HTTP listeners in file order.
     #[serde(default)]
     pub http_listeners: Vec<HttpListenerView>,
+    /// Listeners that pass TCP or UDP on, in file order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stream_listeners: Vec<StreamListenerView>,
     /// Packets by reason; reasons never seen are left out.
     pub reasons: Vec<ReasonCount>,
     /// Records for observers that were lost on the way; forwarding is not affected.
@@ -180,6 +183,29 @@ pub struct HttpListenerView {
     pub sent_bytes: u64,
 }
 
+/// A listener that passes TCP or UDP on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamListenerView {
+    /// Its name.
+    pub name: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Where it listens.
+    pub address: String,
+    /// Connections or sessions taken.
+    pub connections: u64,
+    /// Those that are open.
+    pub connections_active: u64,
+    /// Those that ended early because of a backend, or because there was none.
+    pub failed: u64,
+    /// Datagrams that were not passed on.
+    pub dropped: u64,
+    /// Octets received from clients.
+    pub received_bytes: u64,
+    /// Octets sent to clients.
+    pub sent_bytes: u64,
+}
+
 impl HttpListenerView {
     /// Responses of class 5xx.
     pub fn errors(&self) -> u64 {
@@ -209,7 +235,7 @@ pub struct ProxyBackendView {
     pub connections: u32,
     /// Those that wait for a request.
     pub idle: u32,
-    /// Requests sent.
+    /// Requests, connections and UDP sessions given to it.
     pub requests: u64,
     /// Those that it answered with a status of 500 and above, or not at all.
     pub errors: u64,

@@ -3,11 +3,15 @@
 use super::workers::Workers;
 use crate::balance::l7::{BackendState, ServiceState};
 use crate::config::model::Config;
-use crate::config::model::http::HttpListener;
+use crate::config::model::http::{HttpListener, StreamListener};
 use crate::message::{Refusal, RefusedBy};
-use crate::observe::http::{BackendCells, Code, ConnectFailure, ListenerCells, RetryReason};
+use crate::observe::access_log::{End, Side};
+use crate::observe::http::{
+    BackendCells, Code, ConnectFailure, DatagramDrop, ListenerCells, RetryReason,
+};
 use crate::observe::view::{
-    BackendView, HttpListenerView, ProxyBackendView, ProxyServiceView, ServiceView, View,
+    BackendView, HttpListenerView, ProxyBackendView, ProxyServiceView, ServiceView,
+    StreamListenerView, View,
 };
 use proxy_common::backend::BackendState as Shown;
 use std::collections::BTreeMap;
@@ -15,6 +19,7 @@ use std::collections::BTreeMap;
 /// Adds it.
 pub(super) fn add(view: &mut View, config: &Config, workers: &Workers) {
     view.http_listeners = listeners(config, workers);
+    view.stream_listeners = streams(config, workers);
     let registry = workers.snapshot().registry();
     let metrics = workers.metrics();
     for service in &mut view.services {
@@ -32,14 +37,48 @@ pub(super) fn add(view: &mut View, config: &Config, workers: &Workers) {
     }
 }
 
+/// Where listeners listen, which they may not have been told.
+fn bound(workers: &Workers) -> BTreeMap<&str, String> {
+    let bound = workers.bound();
+    bound
+        .map(|(name, address)| (name, address.to_string()))
+        .collect()
+}
+
+/// Listeners that pass TCP or UDP on, in file order.
+fn streams(config: &Config, workers: &Workers) -> Vec<StreamListenerView> {
+    let metrics = workers.metrics();
+    let bound = bound(workers);
+    let view = |listener: &StreamListener| {
+        let name = listener.name.as_str();
+        let (cells, flow) = (metrics.listener(name), metrics.stream(name));
+        let failures = End::ALL.iter().filter(|end| end.side() == Side::Backend);
+        let drops = DatagramDrop::ALL.iter().copied();
+        StreamListenerView {
+            name: name.to_owned(),
+            protocol: listener.protocol.name().to_owned(),
+            address: bound
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| listener.address.to_string()),
+            connections: cells.sum(|cells| cells.connections.get()),
+            connections_active: cells.sum(|cells| cells.connections_active.get()),
+            failed: failures
+                .map(|end| cells.sum(|cells| cells.ends(*end)))
+                .sum(),
+            dropped: drops.map(|why| flow.sum(|cells| cells.drops(why))).sum(),
+            received_bytes: flow.sum(|cells| cells.received.get()),
+            sent_bytes: flow.sum(|cells| cells.sent.get()),
+        }
+    };
+    config.stream_listeners.iter().map(view).collect()
+}
+
 /// Listeners in file order.
 fn listeners(config: &Config, workers: &Workers) -> Vec<HttpListenerView> {
     let metrics = workers.metrics();
     let routes = metrics.routes();
-    let bound: BTreeMap<&str, String> = workers
-        .bound()
-        .map(|(name, address)| (name, address.to_string()))
-        .collect();
+    let bound = bound(workers);
     let view = |listener: &HttpListener| {
         let name = listener.name.as_str();
         let cells = metrics.listener(name);
@@ -97,6 +136,7 @@ fn backends(service: &mut ServiceView, state: &ServiceState, workers: &Workers) 
             in_flight: backend.in_flight(),
             connections: backend.connections(),
             idle: backend.idle().min(backend.connections()),
+            requests: cells.sum(|cells| cells.streams.get()),
             connect_failures: cells.sum(connect_failures),
             ..ProxyBackendView::default()
         };

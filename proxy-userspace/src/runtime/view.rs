@@ -67,6 +67,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
             .map(|service| services.service(service))
             .collect(),
         http_listeners: Vec::new(),
+        stream_listeners: Vec::new(),
         reasons: reasons(&stats),
         lost: Lost {
             events: stats.events_lost + counters.events_lost.load(Relaxed),

@@ -151,7 +151,7 @@ fn status_metrics_and_api_show_requests_and_connections() {
     assert_eq!((backend.connections, backend.idle), (1, 1));
 
     let shown = daemon.sluice(&["status"]);
-    for part in ["LISTENER", "app  http  round-robin", "IDLE", "web"] {
+    for part in ["LISTENER", "app  proxy  round-robin", "IDLE", "web"] {
         assert!(shown.contains(part), "{part}:\n{shown}");
     }
     assert!(

@@ -617,3 +617,25 @@ async fn content_that_does_not_come_is_not_waited_for() {
     let answer = whole(response).await.expect("an answer");
     assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
 }
+
+#[test]
+fn a_listener_may_speak_nothing_else() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = Proxy::with(&[origin.address], |config| {
+        config.http_listeners[0].http2.only = true;
+    });
+    for begin in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "PRI * HTTP/1.1\r\n\r\n",
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+    ] {
+        let mut client = proxy.client();
+        client.send(begin);
+        assert_eq!(client.rest(), b"", "{begin:?}");
+    }
+    let url = format!("http://{}/", proxy.address);
+    let answer = crate::peers::curl(&["--http2-prior-knowledge", &url]);
+    assert_eq!(answer, b"ok");
+    assert_eq!(refusals(&proxy, Refusal::Preface), 3);
+    assert_eq!(origin.connections(), 1);
+}

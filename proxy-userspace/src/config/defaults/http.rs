@@ -32,6 +32,7 @@ pub(crate) const HTTP_TIMEOUTS: HttpTimeouts = HttpTimeouts {
 
 pub(crate) const HTTP2: Http2 = Http2 {
     enabled: true,
+    only: false,
     // As nginx; RFC 9113 §6.5.2 asks for 100 at least.
     max_streams: 128,
     stream_window_bytes: 256 << 10,

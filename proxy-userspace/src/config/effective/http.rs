@@ -122,6 +122,7 @@ fn timeouts(timeouts: &HttpTimeouts) -> Value {
 fn http2(http2: &Http2) -> Value {
     json!({
         "enabled": http2.enabled,
+        "only": http2.only,
         "max_streams": http2.max_streams,
         "stream_window": size(http2.stream_window_bytes.into()),
         "connection_window": size(http2.connection_window_bytes.into()),

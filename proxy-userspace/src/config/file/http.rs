@@ -97,6 +97,10 @@ pub(crate) struct Http2 {
     #[serde(default)]
     #[schemars(extend("default" = http_defaults::HTTP2.enabled))]
     pub(crate) enabled: Field<bool>,
+    /// `true` closes connections that do not begin with the preface of HTTP/2.
+    #[serde(default)]
+    #[schemars(extend("default" = http_defaults::HTTP2.only))]
+    pub(crate) only: Field<bool>,
     /// Streams of one connection at once.
     #[serde(default)]
     #[schemars(range(min = 1, max = 10_000), extend("default" = http_defaults::HTTP2.max_streams))]

@@ -83,6 +83,8 @@ pub struct HttpTimeouts {
 pub struct Http2 {
     /// False: connections that begin with the HTTP/2 preface are refused.
     pub enabled: bool,
+    /// True: connections that begin otherwise are closed.
+    pub only: bool,
     /// Streams at once.
     pub max_streams: u32,
     /// Octets of a stream that may be in flight to us.

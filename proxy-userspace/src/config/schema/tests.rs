@@ -76,6 +76,7 @@ listeners:
     limits: {fields: 100, head: 32KiB, target: 8KiB, body: 10MiB, connections: 0, requests_per_connection: 1000}
     timeouts: {head: 10s, body_idle: 30s, body_rate: 240, idle: 60s, write: 60s, linger: 2s}
     http2:
+      only: false
       enabled: true
       max_streams: 128
       stream_window: 256KiB

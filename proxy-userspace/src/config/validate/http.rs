@@ -80,8 +80,18 @@ pub(super) fn http2(report: &Report<'_>, field: &Field<file::Http2>) -> Http2 {
     let Some(keys) = field.value() else {
         return default;
     };
+    if let Some(at) = keys.only.given()
+        && at.value
+        && !or(&keys.enabled, default.enabled)
+    {
+        let draft = Draft::new(Code::Conflict, "nothing would be served")
+            .expected("`only: true` with `enabled: true`")
+            .fix("remove `enabled: false`, or `only`");
+        report.error(Place::Value(at.node), draft);
+    }
     Http2 {
         enabled: or(&keys.enabled, default.enabled),
+        only: or(&keys.only, default.only),
         max_streams: number(report, &keys.max_streams, 1..=10_000, default.max_streams),
         stream_window_bytes: size(
             report,

@@ -4,9 +4,10 @@ use super::failure::Failure;
 use super::run::{Around, request_id};
 use super::scratch::{Attempted, Facts, Scratch};
 use super::{Client, trace};
+use crate::filter::Ended;
 use crate::http::forwarded;
 use crate::net::Nanos;
-use crate::observe::access_log::{Attempt, Counts, Octets, Record, Times};
+use crate::observe::access_log::{Attempt, Counts, Octets, Record, Side, Times};
 use crate::observe::http::RouteCells;
 use std::time::Duration;
 
@@ -44,6 +45,18 @@ pub(super) fn account<C: Client>(
     cells.exchange(&scratch.request.method, facts.status, took, received, sent);
     count_attempts(around, facts, cells);
     trace::record(around, scratch, failure, (received, sent), now);
+    if let Some(route) = facts.route.map(|route| around.snapshot.route(route))
+        && !route.filters.is_empty()
+    {
+        let ended = Ended {
+            status: facts.status,
+            took,
+            received: received.all(),
+            sent: sent.all(),
+            is_complete: failure.end.side() == Side::Nobody,
+        };
+        route.filters.log(&scratch.states, &ended);
+    }
     if around.listener.log.is_some() {
         let mut times = times(facts, now);
         times.ended_at = worker.wall(now);

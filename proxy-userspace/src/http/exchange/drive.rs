@@ -54,7 +54,7 @@ pub(super) struct Drive<'e, C, B> {
     limits: &'e Limits,
     request: Pump,
     response: Pump,
-    /// What the response's content passes.
+    /// What content passes, if the route has filters.
     frames: Option<Frames<'e>>,
     began: Nanos,
     /// When the request's content, or a tunnel's, must have moved.
@@ -73,6 +73,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         backend: &'e mut B,
         timer: &'e Timer,
         limits: &'e Limits,
+        frames: Option<Frames<'e>>,
     ) -> Self {
         Self {
             client,
@@ -81,7 +82,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             limits,
             request: Pump::new(limits.body_bytes),
             response: Pump::new(u64::MAX),
-            frames: None,
+            frames,
             began: timer.now(),
             request_by: NEVER,
             response_by: NEVER,
@@ -103,7 +104,8 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 
     /// True if none of the request's content was taken from the client.
     pub(super) fn is_replayable(&self) -> bool {
-        self.request.octets() == 0
+        let is_shown = self.frames.as_ref().is_some_and(Frames::has_begun);
+        self.request.octets() == 0 && !is_shown
     }
 
     /// True if the client has not sent all of its content.
@@ -111,9 +113,11 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         !self.request.is_over()
     }
 
-    /// Has the response's content pass filters.
-    pub(super) fn filter(&mut self, frames: Frames<'e>) {
-        self.frames = Some(frames);
+    /// Shows the filters the response's head.
+    pub(super) fn filter(&mut self, head: &mut ResponseHead) {
+        if let Some(frames) = &mut self.frames {
+            frames.response_head(head);
+        }
     }
 
     /// The client's side.
@@ -142,6 +146,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         self.client.tunnel();
         self.backend.tunnel();
         self.request = Pump::new(u64::MAX);
+        self.frames = None;
         self.tunnel = true;
     }
 
@@ -189,8 +194,10 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             let source = self.backend.parts().1;
             let sink = self.client.parts().1;
             let polled = match &mut self.frames {
-                None => self.response.poll(cx, source, sink),
-                Some(frames) => self.response.poll(cx, &mut frames.of(source), sink),
+                Some(frames) if frames.sees_response() => {
+                    self.response.poll(cx, &mut frames.response(source), sink)
+                }
+                _ => self.response.poll(cx, source, sink),
             };
             match polled {
                 Poll::Ready(Ok(())) => self.response_by = NEVER,
@@ -228,7 +235,13 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         let source = self.client.parts().0;
         let sink = self.backend.parts().0;
-        match self.request.poll(cx, source, sink) {
+        let polled = match &mut self.frames {
+            Some(frames) if frames.sees_request() => {
+                self.request.poll(cx, &mut frames.request(source), sink)
+            }
+            _ => self.request.poll(cx, source, sink),
+        };
+        match polled {
             Poll::Ready(Ok(())) => self.request_sent(),
             Poll::Ready(Err(PumpError::Sink)) => {
                 self.request.stop();

@@ -9,7 +9,6 @@ use super::scratch::{Attempted, Scratch};
 use super::{Client, Reply as _, mirror, reach, trace};
 use crate::balance::l7::{Lease, Tried};
 use crate::config::model::http::ProxyVersion;
-use crate::filter::Content;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
@@ -293,7 +292,10 @@ async fn converse<C: Client, B: Backend>(
         whole: whole_by(scratch.facts.head, route),
     };
     backend.start(&scratch.request);
-    let mut drive = Drive::new(client, backend, around.timer, &limits);
+    let filters = Some(&route.filters).filter(|filters| !filters.is_empty());
+    let frames =
+        filters.map(|chain| Frames::new(chain, &mut scratch.states, scratch.request.length));
+    let mut drive = Drive::new(client, backend, around.timer, &limits, frames);
     drive.keep(copy.as_ref().map(|(_, most)| mirror::Kept::new(*most)));
     let asks_upgrade = !scratch.request.protocol.is_empty();
     let mut informed = 0;
@@ -344,10 +346,7 @@ async fn converse<C: Client, B: Backend>(
         }
     }
     secure(around, scratch.facts.route, head);
-    let mut content = Content::Pass;
-    if !route.filters.is_empty() {
-        content = route.filters.response_head(&mut scratch.states, head);
-    }
+    drive.filter(head);
     scratch.facts.status = head.status;
     // A client that was not told to send its content may never do so.
     let unwanted = scratch.request.expects_continue && drive.is_request_waiting();
@@ -355,8 +354,6 @@ async fn converse<C: Client, B: Backend>(
     scratch.facts.response_head = drive.client().parts().1.send_head(head, last);
     if is_tunnel {
         drive.tunnel();
-    } else if content == Content::Filter {
-        drive.filter(Frames::new(&route.filters, &mut scratch.states));
     }
     let is_grpc = scratch.facts.span.is_some_and(|span| span.sampled)
         && trace::is_grpc(&scratch.response.fields);

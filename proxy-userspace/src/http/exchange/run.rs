@@ -10,12 +10,12 @@ use super::scratch::Scratch;
 use super::{Client, Reply as _, account, drive, trace};
 use crate::config::model::http::SecurityHeaders;
 use crate::files::{Body, Site};
-use crate::filter::{Content, RequestContext};
+use crate::filter::RequestContext;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::http::{admission, forwarded};
-use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
+use crate::message::{Length, Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
 use crate::net::body::Source;
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
@@ -333,19 +333,23 @@ async fn send<C: Client>(
         .date(|date| head.fields.append(Name::Date, date));
     secure(around, scratch.facts.route, head);
     let filters = route.map(|route| &route.filters);
-    let filters = filters.filter(|filters| {
-        !filters.is_empty() && filters.response_head(&mut scratch.states, head) == Content::Filter
-    });
+    let filters = filters.filter(|filters| !filters.is_empty());
+    let mut frames = filters.map(|chain| Frames::new(chain, &mut scratch.states, Length::None));
+    if let Some(frames) = &mut frames {
+        frames.response_head(head);
+    }
     // What the client still sends is not wanted.
     let last = last || !client.is_request_done() || around.worker.is_draining();
     scratch.facts.status = head.status;
     scratch.facts.response_head = client.parts().1.send_head(head, last);
     let write = around.listener.timeouts.write;
-    let Some(filters) = filters else {
-        return drive::reply(client, content, around.timer, write).await;
-    };
-    let mut frames = Frames::new(filters, &mut scratch.states);
-    drive::reply(client, frames.of(&mut content), around.timer, write).await
+    match frames.filter(Frames::sees_response) {
+        None => drive::reply(client, content, around.timer, write).await,
+        Some(mut frames) => {
+            let content = frames.response(&mut content);
+            drive::reply(client, content, around.timer, write).await
+        }
+    }
 }
 
 /// Adds what tells browsers to be careful.

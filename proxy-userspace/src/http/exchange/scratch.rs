@@ -113,6 +113,7 @@ impl Scratch {
     /// Empties it for the next exchange. False if it has grown too large to be kept.
     pub fn forget(&mut self) -> bool {
         self.facts.clear();
+        self.states.clear();
         let fields = self.request.fields.capacity() + self.response.fields.capacity();
         fields + self.text.capacity() <= KEPT
     }

@@ -149,6 +149,11 @@ impl Connection {
                 // Boxed: else each connection would have room for both.
                 return Box::pin(self.become_http2(snapshot)).await;
             }
+            if listener.settings.http2.only {
+                let cells = listener.cells.at(self.worker.index);
+                cells.refused(RefusedBy::Client, Refusal::Preface);
+                break Next::Close;
+            }
             let mut scratch = self.worker.take_scratch();
             let next = self.request(&snapshot, listener, &mut scratch).await;
             self.worker.put_scratch(scratch);

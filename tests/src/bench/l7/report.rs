@@ -157,7 +157,34 @@ pub fn write_docs(rows: &[Row], effort: Effort, background: f64) -> Result<()> {
     docs::write(&page, "l7-machine", &machine)?;
     let text = markdown(rows) + "\n![CPU time of a request](l7.svg)\n";
     docs::write(&page, "l7", &text)?;
+    docs::write(&docs::in_workspace("README.md"), "l7", &key_figures(rows))?;
     write_svg(rows, &docs::in_workspace("docs/l7.svg"))
+}
+
+/// The contenders in the README's table.
+const CONTENDERS: [&str; 4] = ["sluice", "nginx", "haproxy", "envoy"];
+
+/// What a newcomer wants to see: CPU time per request of the best-known contenders.
+fn key_figures(rows: &[Row]) -> String {
+    let mut text = format!(
+        "| CPU µs per request | {} |\n| --- |{}\n",
+        CONTENDERS.join(" | "),
+        " ---: |".repeat(CONTENDERS.len())
+    );
+    for (name, about) in scenarios() {
+        let cpu = |peer: &str| {
+            let row = rows_of(rows, name).find(|row| row.peer == peer);
+            row.and_then(|row| row.cpu_us)
+        };
+        let cells = CONTENDERS.map(|peer| match cpu(peer) {
+            Some(cpu) => format!("{cpu:.1}"),
+            None => "–".to_owned(),
+        });
+        if cells.iter().filter(|cell| *cell != "–").count() > 1 {
+            let _ = writeln!(text, "| {about} | {} |", cells.join(" | "));
+        }
+    }
+    text
 }
 
 fn markdown(rows: &[Row]) -> String {
@@ -197,6 +224,23 @@ fn markdown(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_figures_compare_those_who_were_measured() {
+        let rows = [
+            row("sluice", Some(10.0), None),
+            row("nginx", Some(12.25), None),
+            row("caddy", Some(40.0), None),
+        ];
+        let text = key_figures(&rows);
+        assert!(text.contains("| 10.0 | 12.2 | – | – |"), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert_eq!(
+            key_figures(&rows[..1]).lines().count(),
+            2,
+            "nothing to compare"
+        );
+    }
 
     fn row(peer: &str, cpu_us: Option<f64>, note: Option<&str>) -> Row {
         Row {
