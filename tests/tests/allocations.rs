@@ -126,14 +126,14 @@ fn per_request(scenario: &Scenario) -> f64 {
 /// What a request may ask for. A little more than nothing: once a second, a date is written.
 fn limit(scenario: &Scenario) -> Option<f64> {
     let Back::Origin(back) = scenario.job.back else {
-        return (scenario.job.back == Back::Grpc).then_some(60.0);
+        return (scenario.job.back == Back::Grpc).then_some(42.0);
     };
     match (scenario.job.front, back) {
         _ if scenario.job.routes > 0 || scenario.job.access_log || scenario.idle => None,
-        _ if scenario.name == "connect" => Some(20.0),
+        _ if scenario.name == "connect" => Some(8.0),
         (Protocol::H1, Protocol::H1) => Some(0.1),
-        (Protocol::H2, Protocol::H1) => Some(20.0),
-        _ => Some(40.0),
+        (Protocol::H2, Protocol::H1) => Some(14.0),
+        _ => Some(28.0),
     }
 }
 
