@@ -1,29 +1,37 @@
 //! One flow on several CPUs: each has its own part of the table, and finds what the others know.
 
-use crate::common::{BOTH, move_on, rig, run};
+use crate::common::{BOTH, Ends, move_on, rig, run};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, Selection};
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns::{backend, pin_to_cpu};
-use proxy_tests::packet::rig::{Action, from_backend, from_client};
-use proxy_tests::packet::service::Wanted;
+use proxy_tests::packet::rig::{Action, Rig, from_backend, from_client};
+use proxy_tests::packet::service::{Served, Wanted};
+
+/// Two backends behind a ring.
+fn serve_by_two(rig: &mut Rig, ends: &Ends) -> Served {
+    let wanted = Wanted::tcp(ends.vip, Mode::DsrL2)
+        .backend(ends.same_port)
+        .backend(ends.second);
+    rig.serve(&wanted).unwrap()
+}
+
+/// Has the ring choose the other backend than the one that this frame was sent to: from now on only
+/// the table can know where the flow is. True if that was the first one.
+fn turn_ring(rig: &mut Rig, served: &Served, frame: &[u8]) -> bool {
+    let to_first = frame[..6] == backend(2);
+    let other = &served.backends[usize::from(to_first)..][..1];
+    rig.only(served.id, other).unwrap();
+    to_first
+}
 
 #[test]
 fn a_flow_is_found_from_another_cpu() {
     for ends in BOTH {
         let mut rig = rig();
-        let served = rig
-            .serve(
-                &Wanted::tcp(ends.vip, Mode::DsrL2)
-                    .backend(ends.same_port)
-                    .backend(ends.second),
-            )
-            .unwrap();
+        let served = serve_by_two(&mut rig, &ends);
         let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
-        let to_first = first.frame[..6] == backend(2);
-        // Only the table can know where the flow is: the ring now says otherwise.
-        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
-            .unwrap();
+        turn_ring(&mut rig, &served, &first.frame);
         if !move_on(&mut rig) {
             return;
         }
@@ -103,17 +111,9 @@ fn an_answer_on_another_cpu_finds_its_flow() {
 fn a_new_connection_is_not_searched_elsewhere() {
     for ends in BOTH {
         let mut rig = rig();
-        let served = rig
-            .serve(
-                &Wanted::tcp(ends.vip, Mode::DsrL2)
-                    .backend(ends.same_port)
-                    .backend(ends.second),
-            )
-            .unwrap();
+        let served = serve_by_two(&mut rig, &ends);
         let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
-        let to_first = first.frame[..6] == backend(2);
-        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
-            .unwrap();
+        turn_ring(&mut rig, &served, &first.frame);
         if !move_on(&mut rig) {
             return;
         }
@@ -126,18 +126,10 @@ fn a_new_connection_is_not_searched_elsewhere() {
 fn a_connection_that_is_tried_again_on_another_cpu_follows_the_last_attempt() {
     for ends in BOTH {
         let mut rig = rig();
-        let served = rig
-            .serve(
-                &Wanted::tcp(ends.vip, Mode::DsrL2)
-                    .backend(ends.same_port)
-                    .backend(ends.second),
-            )
-            .unwrap();
+        let served = serve_by_two(&mut rig, &ends);
         let home = rig.cpu;
         let lost = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
-        let to_first = lost.frame[..6] == backend(2);
-        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
-            .unwrap();
+        let to_first = turn_ring(&mut rig, &served, &lost.frame);
         // A client waits for a second before it sends a SYN again.
         rig.age_flows(1000).unwrap();
         if !move_on(&mut rig) {
@@ -163,17 +155,9 @@ fn a_connection_that_is_tried_again_on_another_cpu_follows_the_last_attempt() {
 fn a_slow_handshake_stays_where_it_began() {
     for ends in BOTH {
         let mut rig = rig();
-        let served = rig
-            .serve(
-                &Wanted::tcp(ends.vip, Mode::DsrL2)
-                    .backend(ends.same_port)
-                    .backend(ends.second),
-            )
-            .unwrap();
+        let served = serve_by_two(&mut rig, &ends);
         let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
-        let to_first = first.frame[..6] == backend(2);
-        rig.only(served.id, &served.backends[usize::from(to_first)..][..1])
-            .unwrap();
+        turn_ring(&mut rig, &served, &first.frame);
         rig.age_flows(1000).unwrap();
         let later = run(&mut rig, &ends.tcp().frame(&from_client()));
         assert_eq!(later.frame[..6], first.frame[..6], "nobody knows better");
