@@ -141,7 +141,8 @@ impl Walk {
             length: total,
         });
         let whole = body.len() == total && !fragment;
-        self.transport(src, dst, packet[9], &body[header..], whole)
+        let rest = body.get(header..).ok_or(Fault::Cut("IPv4"))?;
+        self.transport(src, dst, packet[9], rest, whole)
     }
 
     fn v6(&mut self, packet: &[u8], trailer: Trailer) -> Result<(), Fault> {
