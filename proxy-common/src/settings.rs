@@ -103,6 +103,11 @@ const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 4 * 8);
 /// that many connections which end at once on another CPU are still found and end being counted.
 pub const LOOKS_PER_TICK: u32 = 4096;
 
+/// Of [`LOOKS_PER_TICK`], what packets may use that cost a sender nothing: SYNs to services that
+/// choose by chance, and quoted packets. A flood of those leaves the other half to flows that change
+/// their CPU, which would else lose their backend.
+pub const CHEAP_LOOKS_PER_TICK: u32 = LOOKS_PER_TICK / 2;
+
 /// CPUs that the flow table can be divided among: what the kernel is built for at most, in round.
 pub const MAX_CPUS: u32 = 8192;
 

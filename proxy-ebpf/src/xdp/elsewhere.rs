@@ -17,11 +17,17 @@ use proxy_common::settings::{LOOKS_PER_TICK, Settings};
 /// Searches the other CPUs' parts and copies the flow into this one's.
 ///
 /// Needed when a flow's packets change their CPU (a new receive queue, or the return path of
-/// NAT). Limited per tick, so that a flood of packets without flows costs little.
+/// NAT). Limited to `most` parts per tick, so that a flood of packets without flows costs little.
 #[inline(never)]
-pub fn adopt(settings: &Settings, place: &mut Place, key: &FlowKey, now: u64) -> *mut FlowEntry {
+pub fn adopt(
+    settings: &Settings,
+    place: &mut Place,
+    key: &FlowKey,
+    now: u64,
+    most: u64,
+) -> *mut FlowEntry {
     let mut look = Look::of(settings, place, key, 0);
-    look.elsewhere(settings, now as u32, find_at);
+    look.elsewhere(settings, now as u32, most as u32, find_at);
     let found = look.found();
     let Some(set) = FLOWS.get_ptr_mut(found as u32) else {
         return core::ptr::null_mut();
@@ -29,9 +35,10 @@ pub fn adopt(settings: &Settings, place: &mut Place, key: &FlowKey, now: u64) ->
     copy(place, way_of(set, (found >> 32) as u32), key, now as u32)
 }
 
-/// True while this CPU may look into the others' parts in this tick; charges for it.
+/// True while this CPU has looked into fewer than `most` of the others' parts in this tick; charges
+/// for it.
 #[inline(always)]
-fn may_look(settings: &Settings, now: u32) -> bool {
+fn may_look(settings: &Settings, now: u32, most: u32) -> bool {
     let Some(state) = CPU_STATE.get_ptr_mut(0) else {
         return false;
     };
@@ -41,7 +48,7 @@ fn may_look(settings: &Settings, now: u32) -> bool {
         state.look_tick = now;
         state.looks = 0;
     }
-    if state.looks >= LOOKS_PER_TICK {
+    if state.looks >= most {
         return false;
     }
     state.looks += settings.cpus;
@@ -55,7 +62,7 @@ fn may_look(settings: &Settings, now: u32) -> bool {
 /// next connection with the same tuple would find the old backend on that CPU.
 #[inline(never)]
 pub fn end(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
-    Look::of(settings, place, key, 0).elsewhere(settings, now as u32, end_at);
+    Look::of(settings, place, key, 0).elsewhere(settings, now as u32, LOOKS_PER_TICK, end_at);
     0
 }
 
@@ -67,7 +74,7 @@ pub fn end(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
 #[inline(never)]
 pub fn is_outlived(settings: &Settings, place: &Place, key: &FlowKey, now: u64, seen: u64) -> u64 {
     let mut look = Look::of(settings, place, key, seen);
-    look.elsewhere(settings, now as u32, find_younger_at);
+    look.elsewhere(settings, now as u32, LOOKS_PER_TICK, find_younger_at);
     u64::from(look.found() != NOWHERE)
 }
 
@@ -123,13 +130,13 @@ impl Look {
         }
     }
 
-    /// Looks, unless this CPU has done so too often in this tick.
+    /// Looks, unless this CPU has looked into `most` parts in this tick.
     ///
     /// By the kernel's loop, whose body the verifier follows once: a loop of ours would cost it
     /// as much as there may be CPUs.
     #[inline(always)]
-    fn elsewhere(&mut self, settings: &Settings, now: u32, at: LookAt) {
-        if may_look(settings, now) {
+    fn elsewhere(&mut self, settings: &Settings, now: u32, most: u32, at: LookAt) {
+        if may_look(settings, now, most) {
             // SAFETY: the callback has the type that the kernel calls; the context outlives the call.
             unsafe {
                 bpf_loop(

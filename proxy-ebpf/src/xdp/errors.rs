@@ -22,7 +22,7 @@ use proxy_common::flow::{FlowKey, flow_flags};
 use proxy_common::hash::flow_hash;
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, kind};
-use proxy_common::settings::Settings;
+use proxy_common::settings::{CHEAP_LOOKS_PER_TICK, Settings};
 
 /// Answers echo requests and forwards error messages.
 #[inline(always)]
@@ -105,7 +105,8 @@ fn find(settings: &Settings, scratch: &mut Scratch, chosen: &mut Chosen, now: No
     };
     let mut entry = flow::find(&mut place, &scratch.key).unwrap_or(core::ptr::null_mut());
     if entry.is_null() && settings.cpus > 1 {
-        entry = elsewhere::adopt(settings, &mut place, &scratch.key, u64::from(now.tick));
+        let (tick, most) = (u64::from(now.tick), u64::from(CHEAP_LOOKS_PER_TICK));
+        entry = elsewhere::adopt(settings, &mut place, &scratch.key, tick, most);
     }
     if entry.is_null() {
         return NOWHERE;

@@ -17,7 +17,7 @@ use proxy_common::flow::{Phase, counted};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, Selection, Service, ServiceRef, kind, protocol, service_flags};
-use proxy_common::settings::{Settings, settings_flags};
+use proxy_common::settings::{CHEAP_LOOKS_PER_TICK, LOOKS_PER_TICK, Settings, settings_flags};
 use proxy_common::tcp;
 
 /// Finds the backend of a flow without an entry and sends its packet there.
@@ -41,7 +41,13 @@ pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdic
         return hand_on(frame, stage::RETURN);
     }
     if may_be_elsewhere(settings, packet, to) {
-        let entry = elsewhere::adopt(settings, &mut place, key, u64::from(now.tick));
+        let most = if tcp::opens(packet.tcp_flags) {
+            CHEAP_LOOKS_PER_TICK
+        } else {
+            LOOKS_PER_TICK
+        };
+        let tick = u64::from(now.tick);
+        let entry = elsewhere::adopt(settings, &mut place, key, tick, u64::from(most));
         if !entry.is_null() {
             match known::look(settings, packet, now, &place, entry, chosen)? {
                 Known::Send(backend) => {

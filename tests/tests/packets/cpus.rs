@@ -3,10 +3,13 @@
 use crate::common::{BOTH, Ends, move_on, rig, run};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, Selection};
+use proxy_common::settings::CHEAP_LOOKS_PER_TICK;
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns::{backend, pin_to_cpu};
 use proxy_tests::packet::rig::{Action, Rig, from_backend, from_client};
 use proxy_tests::packet::service::{Served, Wanted};
+use std::thread;
+use std::time::Duration;
 
 /// Two backends behind a ring.
 fn serve_by_two(rig: &mut Rig, ends: &Ends) -> Served {
@@ -180,5 +183,42 @@ fn a_syn_that_is_sent_again_keeps_its_backend_where_chance_decides() {
         // The other one has fewer connections now.
         let again = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
         assert_eq!(again.frame[..6], first.frame[..6]);
+    }
+}
+
+#[test]
+fn syns_leave_looks_for_flows_that_change_their_cpu() {
+    /// Connections that move: nearly all of them in the tick of the SYNs before them.
+    const MOVED: u16 = 30;
+    /// Ticks follow the coarse clock, which advances every 10 ms at the least.
+    const NEXT_TICK: Duration = Duration::from_millis(11);
+    for ends in BOTH {
+        let mut rig = rig();
+        let wanted = Wanted::tcp(ends.vip, Mode::DsrL2)
+            .backend(ends.same_port)
+            .backend(ends.second)
+            .with(|service| service.selection = Selection::TwoChoices.code());
+        let served = rig.serve(&wanted).unwrap();
+        rig.only(served.id, &served.backends[..1]).unwrap();
+        let of = |port: u16| Packet::tcp(&ends.client.replace("40000", &port.to_string()), ends.vip);
+        for port in 1..=MOVED {
+            run(&mut rig, &of(port).syn().frame(&from_client()));
+        }
+        rig.only(served.id, &served.backends[1..]).unwrap();
+        if !move_on(&mut rig) {
+            return;
+        }
+        // As many CPUs as make one look use up all that SYNs may have in a tick.
+        rig.settings(|settings| settings.cpus = CHEAP_LOOKS_PER_TICK)
+            .unwrap();
+        for port in 1..=MOVED {
+            for other in [1000, 2000] {
+                let syn = run(&mut rig, &of(other + port).syn().frame(&from_client()));
+                assert_eq!(syn.frame[..6], backend(3));
+            }
+            let moved = run(&mut rig, &of(port).frame(&from_client()));
+            assert_eq!(moved.frame[..6], backend(2), "connection {port}");
+            thread::sleep(NEXT_TICK);
+        }
     }
 }
