@@ -91,6 +91,8 @@ pub(crate) struct Control<P> {
     /// Why the data plane does not follow, if it does not.
     pub(super) behind: Option<String>,
     pub(super) ticks: u64,
+    /// The tick from which maps may be made anew for a machine that has outgrown them.
+    pub(super) next_refit: u64,
 }
 
 /// What the sweeper found.
@@ -162,6 +164,7 @@ impl<P: Plane> Control<P> {
             workers: None,
             behind: None,
             ticks: 0,
+            next_refit: 0,
         };
         control.resume()?;
         Ok(control)

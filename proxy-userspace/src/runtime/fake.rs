@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) cpus: u32,
     /// CPUs that the maps were made for.
     pub(super) fitted_cpus: u32,
+    /// No maps can be made for more CPUs.
+    pub(super) cannot_grow: bool,
     /// Maps in force while new ones are being filled.
     pub(super) staged: Option<FakeStore>,
     /// Live flows of every backend.
@@ -61,6 +63,7 @@ impl World {
             flow_capacity,
             cpus: 1,
             fitted_cpus: 1,
+            cannot_grow: false,
             staged: None,
             live: 0,
             flows: Vec::new(),
@@ -114,6 +117,9 @@ impl Plane for FakePlane {
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError> {
         let mut world = self.world.lock();
         let cpus = world.cpus;
+        if world.cannot_grow && world.fitted_cpus < cpus {
+            return Err(PlaneError::Closed);
+        }
         let grown = std::mem::replace(&mut world.fitted_cpus, cpus) < cpus;
         if !grown && world.flow_capacity == config.data_plane().flow_capacity {
             // Adopts what is in force, if something else was being filled.

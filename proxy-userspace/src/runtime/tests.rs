@@ -604,6 +604,20 @@ async fn a_cpu_that_comes_online_gets_a_part_of_the_maps() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn maps_that_cannot_be_made_are_not_tried_at_every_tick() {
+    let daemon = start(BASE);
+    {
+        let mut world = daemon.world.lock();
+        (world.cpus, world.cannot_grow) = (2, true);
+    }
+    sleep(20 * TICK).await;
+    assert_eq!(daemon.counters.kernel_errors().get("refit"), Some(&1));
+    daemon.world.lock().cannot_grow = false;
+    sleep(20 * TICK).await;
+    assert_eq!(daemon.world.lock().fitted_cpus, 2, "it is tried again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guard_rule_expires_and_known_flows_are_judged_anew() {
     let daemon = start(BASE);
     let generation = || daemon.world.lock().store.tables.settings.guard_generation;

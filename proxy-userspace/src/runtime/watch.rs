@@ -113,14 +113,19 @@ impl<P: Plane> Control<P> {
     /// Makes new maps when the machine has outgrown them: a CPU that came online later has no part
     /// of the flow table, and packets that reach it are dropped.
     fn watch_machine(&mut self) {
-        if !self.plane.is_outgrown(&self.config) {
+        if self.ticks < self.next_refit || !self.plane.is_outgrown(&self.config) {
             return;
         }
         match self.refit() {
             Ok(()) => info!("more CPUs are online than before: they have a part of the maps now"),
             Err(refusal) => {
+                // Making maps is dear, and what stands in the way does not go within a second.
+                self.next_refit = self.ticks + RECONCILE_TICKS;
                 self.parts.counters.kernel_error("refit");
-                warn!(error = %refusal.message, "cannot make maps for all CPUs that are online");
+                warn!(
+                    error = %refusal.message,
+                    "cannot make maps for all CPUs that are online; trying again in {RECONCILE_TICKS} s"
+                );
             }
         }
     }
