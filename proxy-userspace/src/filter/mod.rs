@@ -307,6 +307,8 @@ fn delay(span: Duration) -> Pin<Box<dyn Future<Output = Flow>>> {
 }
 
 #[cfg(test)]
+mod pace;
+#[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod tests;

@@ -104,5 +104,6 @@ filters! {
     Fault = fault::Fault;
     Compress = compress::Compress;
     Fields = fields::FieldEdits;
+    #[cfg(test)] Pace = super::pace::Pace;
     #[cfg(test)] Probe = super::probe::Probe;
 }
