@@ -86,7 +86,9 @@ pub trait Source {
 /// Where content goes.
 pub trait Sink {
     /// True if [`Sink::poll_write_file`] may be called.
-    const TAKES_FILES: bool = false;
+    fn takes_files(&self) -> bool {
+        false
+    }
 
     /// Takes some of `content`, at least one octet, and returns how many. If it is not ready, the
     /// next call must offer the same octets, or those and more.

@@ -8,6 +8,8 @@
 //!                         framing)   octets)     framing)
 //! ```
 //!
+//! A [`Stream`] may have a TLS session inside ([`tls`]).
+//!
 //! [`body`] is the seam: content comes from a [`body::Source`] and goes to a [`body::Sink`],
 //! whatever protocol is on either side. [`h1`] implements both over a socket, [`h2`] over a stream of
 //! a connection that a task of its own drives.
@@ -25,6 +27,7 @@ pub mod pipe;
 pub mod proxy_protocol;
 pub mod stream;
 pub mod timer;
+pub mod tls;
 
 pub use body::{BodyError, Filled, Sink, Source};
 pub use buffer::{Buffers, Input};
@@ -32,3 +35,4 @@ pub use clock::{Clock, Nanos};
 pub use pipe::Pipes;
 pub use stream::Stream;
 pub use timer::{Timer, Timers};
+pub use tls::TlsFacts;

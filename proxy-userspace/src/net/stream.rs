@@ -4,7 +4,12 @@
 //! What tokio's own halves do is done here for `&self`: in particular a read that fills less than
 //! its buffer has emptied the socket, so the next one waits for news instead of asking the kernel
 //! and being told that there is nothing. That is one system call less per message.
+//!
+//! A TLS session may stand between the socket and who reads and writes ([`super::tls`]): all of
+//! them work the same, but for what the kernel moves by itself.
 
+use super::Timer;
+use super::tls::{HandshakeError, Tls, TlsFacts, note_drained};
 use bytes::BufMut;
 use nix::sys::sendfile::sendfile64;
 use std::fs::File;
@@ -19,19 +24,66 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
+    /// Elsewhere, so that a plain connection has no room for it.
+    tls: Option<Box<Tls>>,
 }
 
 impl Stream {
     /// Takes a connected socket over: small segments go out at once.
     pub fn new(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
-        Ok(Self { socket })
+        Ok(Self { socket, tls: None })
     }
 
     /// Takes over a socket that was accepted from [`super::listen::bind`]'s, from which it has
     /// what [`Self::new`] sets.
     pub fn accepted(socket: TcpStream) -> Self {
-        Self { socket }
+        Self { socket, tls: None }
+    }
+
+    /// Takes a connected socket over, for a session that has not begun.
+    pub fn with_tls(socket: TcpStream, tls: impl Into<rustls::Connection>) -> io::Result<Self> {
+        let mut stream = Self::new(socket)?;
+        stream.begin_tls(tls, Vec::new());
+        Ok(stream)
+    }
+
+    /// From here on there is a session between the socket and who reads and writes. It begins with
+    /// `early`, which was read from the socket already.
+    pub fn begin_tls(&mut self, tls: impl Into<rustls::Connection>, early: Vec<u8>) {
+        self.tls = Some(Box::new(Tls::new(tls.into(), early)));
+    }
+
+    /// Negotiates the session, if there is one; until then nothing may be read or written.
+    pub fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
+        match &self.tls {
+            Some(tls) => tls.poll_handshake(&self.socket, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// As [`Self::poll_handshake`], with `timer`'s deadline, which is set.
+    ///
+    /// # Errors
+    ///
+    /// See [`HandshakeError`].
+    pub async fn handshake(&self, timer: &Timer) -> Result<(), HandshakeError> {
+        std::future::poll_fn(|cx| match self.poll_handshake(cx) {
+            Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(HandshakeError::TimedOut)),
+            negotiated => negotiated,
+        })
+        .await
+    }
+
+    /// True if what is read and written is what passes the socket.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// What the session's handshake has agreed on.
+    pub fn tls_facts(&self) -> Option<&TlsFacts> {
+        self.tls.as_ref()?.facts()
     }
 
     /// The other end.
@@ -46,6 +98,9 @@ impl Stream {
 
     /// Reads into `buffer`, which must not be empty; 0 is the end.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_read(&self.socket, cx, buffer);
+        }
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             match self.socket.try_read(buffer) {
@@ -67,6 +122,9 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut impl BufMut,
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_read_buf(&self.socket, cx, buffer);
+        }
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             let room = buffer.chunk_mut().len();
@@ -85,7 +143,10 @@ impl Stream {
 
     /// Waits until there is something to read: octets, the end, or an error.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_read_ready(cx)
+        match &self.tls {
+            Some(tls) => tls.poll_readable(&self.socket, cx),
+            None => self.socket.poll_read_ready(cx),
+        }
     }
 
     /// Waits until the connection has failed, by a reset or because the other end is gone: also
@@ -95,7 +156,8 @@ impl Stream {
         let _ = self.socket.ready(Interest::ERROR).await;
     }
 
-    /// Writes from these pieces, which must not all be empty.
+    /// Writes from these pieces, which must not all be empty. If it is not ready, the next write
+    /// must offer the same octets, or those and more.
     ///
     /// Room is there nearly always, so it is not asked for first. What tokio has tasks pause by,
     /// so that none keeps the worker to itself, is counted when they read.
@@ -105,6 +167,15 @@ impl Stream {
         first: &[u8],
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            let pieces = [IoSlice::new(first), IoSlice::new(second)];
+            let pieces = match (first.is_empty(), second.is_empty()) {
+                (true, _) => &pieces[1..],
+                (_, true) => &pieces[..1],
+                _ => &pieces[..],
+            };
+            return tls.poll_write(&self.socket, cx, pieces);
+        }
         loop {
             let written = if second.is_empty() {
                 self.socket.try_write(first)
@@ -135,6 +206,9 @@ impl Stream {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_write(&self.socket, cx, pieces);
+        }
         loop {
             ready!(self.socket.poll_write_ready(cx))?;
             match self.socket.try_write_vectored(pieces) {
@@ -152,13 +226,16 @@ impl Stream {
     }
 
     /// Waits until the socket is ready, and then has the kernel do something with it that moves
-    /// octets without us.
+    /// octets without us: of plain connections only.
     pub(super) fn poll_moved(
         &self,
         cx: &mut Context<'_>,
         interest: Interest,
         mut action: impl FnMut(RawFd) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        if !self.is_plain() {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        }
         loop {
             ready!(if interest.is_readable() {
                 self.socket.poll_read_ready(cx)
@@ -178,13 +255,17 @@ impl Stream {
     /// Writes octets that others follow at once: the kernel waits for them before it sends a
     /// segment that is not full.
     pub fn poll_write_more(&self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.is_plain() {
+            return self.poll_write(cx, octets, &[]);
+        }
         self.poll_write_by(cx, octets.len(), || {
             let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
             socket2::SockRef::from(&self.socket).send_with_flags(octets, flags)
         })
     }
 
-    /// Has the kernel send up to `most` octets of a file from `at` on; 0 at the file's end.
+    /// Has the kernel send up to `most` octets of a file from `at` on; 0 at the file's end. Of
+    /// plain connections only.
     pub fn poll_send_file(
         &self,
         cx: &mut Context<'_>,
@@ -192,6 +273,9 @@ impl Stream {
         at: u64,
         most: usize,
     ) -> Poll<io::Result<usize>> {
+        if !self.is_plain() {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        }
         self.poll_write_by(cx, most, || {
             let mut at = i64::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
             Ok(sendfile64(&self.socket, file, Some(&mut at), most)?)
@@ -223,6 +307,11 @@ impl Stream {
     /// True if the kernel has said nothing since the socket was read empty. A pooled connection
     /// of which this is not true was closed, or the backend speaks out of turn.
     pub fn is_quiet(&self) -> bool {
+        if let Some(tls) = &self.tls {
+            // Tickets and key updates are no words.
+            let there = tls.peek(&self.socket);
+            return matches!(there, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        }
         let nothing = || Ok(());
         if self.socket.try_io(Interest::READABLE, nothing).is_err() {
             return true;
@@ -234,14 +323,35 @@ impl Stream {
 
     /// What there is to read without taking it: the end, or how many octets (at most 1).
     pub fn peek(&self) -> io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return tls.peek(&self.socket);
+        }
         let mut octet = [std::mem::MaybeUninit::uninit()];
         self.socket.try_io(Interest::READABLE, || {
             socket2::SockRef::from(&self.socket).peek(&mut octet)
         })
     }
 
-    /// Sends the end after what was written.
+    /// Sends the end after what was written: of a session, and of the connection.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            // A socket that fails has seen its end, and says so below.
+            let _ = ready!(tls.poll_close(&self.socket, cx));
+        }
+        Poll::Ready(self.end_socket())
+    }
+
+    /// As [`Self::poll_shutdown`], for who does not wait: a session's end is said only if the
+    /// socket takes it at once.
     pub fn shutdown(&self) -> io::Result<()> {
+        if let Some(tls) = &self.tls {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _ = tls.poll_close(&self.socket, &mut cx);
+        }
+        self.end_socket()
+    }
+
+    fn end_socket(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write)
     }
 
@@ -263,7 +373,6 @@ impl Stream {
 
     /// Notes that the socket has nothing more to read, or no more room.
     fn is_drained(&self, interest: Interest) {
-        let nothing = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
-        let _ = self.socket.try_io(interest, nothing);
+        note_drained(&self.socket, interest);
     }
 }

@@ -94,10 +94,10 @@ impl Direction {
                 let drained = pipe.poll_drain(cx, to);
                 self.octets += ready!(drained).map_err(|_| Failed::To)? as u64;
             } else if self.is_ended {
-                to.shutdown().map_err(|_| Failed::To)?;
+                ready!(to.poll_shutdown(cx)).map_err(|_| Failed::To)?;
                 self.is_done = true;
             } else {
-                let read = self.poll_read(cx, from);
+                let read = self.poll_read(cx, from, to);
                 if read.is_pending() {
                     self.release();
                 }
@@ -114,7 +114,12 @@ impl Direction {
         self.pipe = None;
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        to: &Stream,
+    ) -> Poll<io::Result<usize>> {
         if let Some(pipe) = &mut self.pipe {
             return pipe.poll_fill(cx, from);
         }
@@ -126,7 +131,9 @@ impl Direction {
         self.input.filled_more(read);
         if read == whole {
             // There is more where that came from.
-            self.pipe = self.pipes.take();
+            if from.is_plain() && to.is_plain() {
+                self.pipe = self.pipes.take();
+            }
             if self.pipe.is_none() {
                 self.input.grow();
             }

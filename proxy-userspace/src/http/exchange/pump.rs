@@ -126,7 +126,7 @@ impl Pump {
                 }
                 return Poll::Ready(Err(PumpError::Source(error)));
             }
-            if K::TAKES_FILES
+            if sink.takes_files()
                 && let Some(file) = source.in_file()
             {
                 match sink.poll_write_file(cx, file) {

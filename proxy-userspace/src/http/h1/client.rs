@@ -186,7 +186,10 @@ impl Replier {
 }
 
 impl Sink for Replier {
-    const TAKES_FILES: bool = true;
+    #[inline]
+    fn takes_files(&self) -> bool {
+        self.writer.takes_files()
+    }
 
     fn poll_write(
         &mut self,

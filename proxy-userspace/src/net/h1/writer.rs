@@ -217,7 +217,11 @@ impl Writer {
 }
 
 impl Sink for Writer {
-    const TAKES_FILES: bool = true;
+    /// What leaves in records has to be read first.
+    #[inline]
+    fn takes_files(&self) -> bool {
+        self.stream.is_plain()
+    }
 
     fn poll_write(
         &mut self,
@@ -264,7 +268,7 @@ impl Sink for Writer {
         ready!(self.poll_flush(cx))?;
         if self.delimited == Delimited::ByClose {
             // One that is closed or reset already has seen its end.
-            let _ = self.stream.shutdown();
+            let _ = ready!(self.stream.poll_shutdown(cx));
         }
         self.ending = false;
         self.delimited = Delimited::Nothing;

@@ -201,9 +201,9 @@ impl AsyncWrite for Wire {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // One that is closed or reset already has seen its end.
-        let _ = self.stream.shutdown();
+        let _ = ready!(self.stream.poll_shutdown(cx));
         Poll::Ready(Ok(()))
     }
 }
