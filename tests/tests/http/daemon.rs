@@ -1,6 +1,6 @@
 //! `sluice run` without a kernel part: what operators do to it, and what it shows.
 
-use crate::h2_support::{ask, begin, connect, get, whole};
+use crate::h2_support::{begin, connect, get, whole};
 use crate::support::{Client, Origin, PATIENCE, eventually};
 use crate::websocket::{WebSocket, echo};
 use nix::sys::signal::Signal;
