@@ -107,6 +107,7 @@ fn per_request(scenario: &Scenario) -> f64 {
     let workers = Workers::start(&config(scenario, &origin)).expect("workers");
     let load = Load {
         to: workers.listeners().next().expect("listens"),
+        tls: None,
         traffic: scenario.traffic.clone(),
         connections: 4,
         rate: Rate::Closed,

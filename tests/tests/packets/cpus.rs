@@ -200,7 +200,8 @@ fn syns_leave_looks_for_flows_that_change_their_cpu() {
             .with(|service| service.selection = Selection::TwoChoices.code());
         let served = rig.serve(&wanted).unwrap();
         rig.only(served.id, &served.backends[..1]).unwrap();
-        let of = |port: u16| Packet::tcp(&ends.client.replace("40000", &port.to_string()), ends.vip);
+        let of =
+            |port: u16| Packet::tcp(&ends.client.replace("40000", &port.to_string()), ends.vip);
         for port in 1..=MOVED {
             run(&mut rig, &of(port).syn().frame(&from_client()));
         }

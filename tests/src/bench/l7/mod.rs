@@ -21,6 +21,7 @@ pub mod origin;
 mod peer;
 pub mod report;
 pub mod scenario;
+pub mod tls;
 pub mod usage;
 pub mod websocket;
 
@@ -295,6 +296,7 @@ fn load(
 ) -> Load {
     Load {
         to: running.address,
+        tls: scenario.tls,
         traffic: scenario.traffic.clone(),
         connections,
         rate,

@@ -2,6 +2,7 @@
 
 use super::load::{H2Request, Traffic};
 use super::origin::{LARGE, LARGE_PATH, SMALL};
+use super::tls::Clients;
 use std::rc::Rc;
 
 /// Octets of a posted body.
@@ -12,6 +13,8 @@ const SMALL_FILE: usize = 4096;
 const ROUTES: usize = 10_000;
 /// Connections of the scenario with idle ones.
 const IDLE: usize = 10_000;
+/// Idle TLS connections.
+const TLS_IDLE: usize = 4000;
 /// Streams at a time on each HTTP/2 connection.
 const STREAMS: usize = 8;
 
@@ -26,6 +29,8 @@ pub struct Scenario {
     pub job: Job,
     /// What clients do.
     pub traffic: Traffic,
+    /// How they encrypt it, if they do.
+    pub tls: Option<Clients>,
     /// Connections at a time.
     pub connections: usize,
     /// Connections only are there, and their memory is measured.
@@ -43,6 +48,35 @@ pub struct Job {
     pub access_log: bool,
     /// Routes by host name: none, or this many.
     pub routes: usize,
+    /// Who encrypts.
+    pub tls: Tls,
+}
+
+/// Who encrypts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Nobody.
+    None,
+    /// Clients.
+    Front,
+    /// Clients, who show a certificate.
+    Mutual,
+    /// Clients, and the proxy towards the origin.
+    Both,
+    /// Clients, for the origin: the proxy looks at the name only.
+    Through,
+}
+
+impl Tls {
+    /// True if clients encrypt.
+    pub fn is_front(self) -> bool {
+        self != Self::None
+    }
+
+    /// True if the proxy has the certificate.
+    pub fn ends_here(self) -> bool {
+        matches!(self, Self::Front | Self::Mutual | Self::Both)
+    }
 }
 
 /// A version of HTTP, in clear text.
@@ -74,6 +108,7 @@ impl Job {
             back: Back::Origin(back),
             access_log: false,
             routes: 0,
+            tls: Tls::None,
         }
     }
 
@@ -87,6 +122,11 @@ impl Job {
     /// True if the origin is to see `X-Forwarded-For`.
     pub fn adds_forwarded_for(self) -> bool {
         matches!(self.back, Back::Origin(_) | Back::Grpc)
+    }
+
+    /// True if the origin is reached over TLS.
+    pub fn origin_is_tls(self) -> bool {
+        matches!(self.tls, Tls::Both | Tls::Through)
     }
 
     /// True if the origin is reached over HTTP/2.
@@ -108,6 +148,7 @@ pub fn all() -> Vec<Scenario> {
     let mut all = http1();
     all.extend(http2());
     all.extend(bodies_and_streams());
+    all.extend(encrypted());
     all.extend(many());
     all
 }
@@ -124,8 +165,26 @@ fn scenario(
         about,
         job,
         traffic,
+        tls: None,
         connections,
         idle: false,
+    }
+}
+
+/// The same over TLS 1.3.
+fn over_tls(scenario: Scenario, tls: Tls) -> Scenario {
+    let clients = Clients {
+        h2: scenario.job.front == Protocol::H2,
+        certificate: tls == Tls::Mutual,
+        resume: false,
+    };
+    Scenario {
+        job: Job {
+            tls,
+            ..scenario.job
+        },
+        tls: Some(clients),
+        ..scenario
     }
 }
 
@@ -212,6 +271,62 @@ fn bodies_and_streams() -> Vec<Scenario> {
             Traffic::WebSocket,
             64,
         ),
+    ]
+}
+
+fn encrypted() -> Vec<Scenario> {
+    use Protocol::{H1, H2};
+    let small = || get("/", SMALL);
+    let front = |name, about, job, traffic, connections| {
+        over_tls(scenario(name, about, job, traffic, connections), Tls::Front)
+    };
+    let new = |name, about| front(name, about, PLAIN, get_and_close(), 64);
+    let large = || get(LARGE_PATH, LARGE);
+    let mut resumed = new("tls_resumed", "small GET over TLS, a resumed session each");
+    if let Some(clients) = &mut resumed.tls {
+        clients.resume = true;
+    }
+    let kept = |name, about, tls| over_tls(scenario(name, about, PLAIN, small(), 64), tls);
+    let through = scenario(
+        "tls_through",
+        "1 MiB over TLS, passed through by its name",
+        Job::from(Back::Tcp),
+        large(),
+        16,
+    );
+    let idle = front(
+        "tls_idle",
+        "4000 idle TLS connections",
+        PLAIN,
+        small(),
+        TLS_IDLE,
+    );
+    vec![
+        front(
+            "tls_get",
+            "small GET over TLS, 64 connections kept",
+            PLAIN,
+            small(),
+            64,
+        ),
+        front(
+            "tls_h2",
+            "small GET, HTTP/2 over TLS to HTTP/1.1",
+            Job::proxy(H2, H1),
+            get_h2(),
+            8,
+        ),
+        new("tls_full", "small GET over TLS, a full handshake each"),
+        resumed,
+        front("tls_1m", "answers of 1 MiB over TLS", PLAIN, large(), 16),
+        kept("tls_both", "small GET over TLS on both sides", Tls::Both),
+        kept(
+            "tls_mutual",
+            "small GET over TLS, clients with certificates",
+            Tls::Mutual,
+        ),
+        over_tls(through, Tls::Through),
+        Scenario { idle: true, ..idle },
     ]
 }
 

@@ -4,10 +4,10 @@ use super::*;
 use crate::bench::l7::scenario::Job;
 
 fn direct(job: Job, origin: &Origin) -> Running {
-    Running::direct(if job.origin_is_h2() {
-        origin.h2
-    } else {
-        origin.h1
+    Running::direct(match job {
+        job if job.tls.is_front() => origin.h1_tls,
+        job if job.origin_is_h2() => origin.h2,
+        _ => origin.h1,
     })
 }
 

@@ -1,11 +1,11 @@
 //! HTTP/1.1 clients.
 
 use super::Shared;
+use super::Target;
 use crate::bench::l7::origin;
+use crate::bench::l7::tls::Wire;
 use anyhow::{Context, Result, bail, ensure};
-use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Longest head of an answer.
 const MAX_HEAD: usize = 16 * 1024;
@@ -14,14 +14,14 @@ const CHUNK: usize = 256 * 1024;
 
 /// An open connection.
 pub(super) struct Client {
-    stream: TcpStream,
+    stream: Wire,
     buffer: Vec<u8>,
 }
 
 /// One request after another on one connection.
 pub(super) async fn keep(
     shared: &Shared,
-    to: SocketAddr,
+    to: &Target,
     requests: &[Vec<u8>],
     length: usize,
     index: usize,
@@ -42,7 +42,7 @@ pub(super) async fn keep(
 /// One request on each of many connections.
 pub(super) async fn renew(
     shared: &Shared,
-    to: SocketAddr,
+    to: &Target,
     request: &[u8],
     length: usize,
 ) -> Result<()> {
@@ -61,11 +61,9 @@ pub(super) async fn renew(
 
 impl Client {
     /// Connects.
-    pub(super) async fn open(to: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(to).await.context("connecting")?;
-        stream.set_nodelay(true)?;
+    pub(super) async fn open(to: &Target) -> Result<Self> {
         Ok(Self {
-            stream,
+            stream: to.connect().await?,
             buffer: Vec::with_capacity(1024),
         })
     }
@@ -73,6 +71,7 @@ impl Client {
     /// One request; status and length of the answer are checked.
     pub(super) async fn ask(&mut self, request: &[u8], length: usize) -> Result<()> {
         self.stream.write_all(request).await?;
+        self.stream.flush().await?;
         self.buffer.clear();
         let head = self.head().await?;
         check_head(&self.buffer[..head], length)?;
@@ -94,6 +93,7 @@ impl Client {
     /// One request; the answer's body is compared with the origin's, octet by octet.
     pub(super) async fn checked(&mut self, request: &[u8], length: usize) -> Result<()> {
         self.stream.write_all(request).await?;
+        self.stream.flush().await?;
         self.buffer.clear();
         let head = self.head().await?;
         check_head(&self.buffer[..head], length)?;

@@ -1,14 +1,14 @@
 //! HTTP/2 clients with prior knowledge: several streams at a time on each connection.
 
 use super::Shared;
+use super::Target;
 use crate::bench::l7::grpc;
 use crate::bench::l7::h2::{self, Frame, Grant, flag, indexed, kind, name};
+use crate::bench::l7::tls::Wire;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// A request, and what its answer must be.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ struct Active {
 /// One connection.
 struct Client<'a> {
     request: &'a Request,
-    stream: TcpStream,
+    stream: Wire,
     buffer: Vec<u8>,
     out: Vec<u8>,
     next_stream: u32,
@@ -69,7 +69,7 @@ struct Client<'a> {
 
 pub(super) async fn run(
     shared: &Shared,
-    to: SocketAddr,
+    to: &Target,
     request: &Request,
     streams: usize,
 ) -> Result<()> {
@@ -105,9 +105,8 @@ pub(super) async fn run(
 }
 
 impl<'a> Client<'a> {
-    async fn open(to: SocketAddr, request: &'a Request) -> Result<Self> {
-        let stream = TcpStream::connect(to).await.context("connecting")?;
-        stream.set_nodelay(true)?;
+    async fn open(to: &Target, request: &'a Request) -> Result<Self> {
+        let stream = to.connect().await?;
         let mut out = h2::PREFACE.to_vec();
         h2::push_settings(&mut out);
         Ok(Self {
@@ -154,6 +153,7 @@ impl<'a> Client<'a> {
     async fn flush(&mut self) -> Result<()> {
         if !self.out.is_empty() {
             self.stream.write_all(&self.out).await?;
+            self.stream.flush().await?;
             self.out.clear();
         }
         Ok(())

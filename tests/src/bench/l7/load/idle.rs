@@ -1,12 +1,12 @@
 //! Connections that are open and do nothing.
 
+use super::Target;
 use super::h1::Client;
 use anyhow::{Context, Result};
-use std::net::SocketAddr;
 
 /// Opens this many connections, each of which is used once.
 pub(super) async fn open(
-    to: SocketAddr,
+    to: &Target,
     request: &[u8],
     length: usize,
     count: usize,

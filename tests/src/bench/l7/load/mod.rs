@@ -20,12 +20,14 @@ pub use self::h2::Request as H2Request;
 
 use self::pace::Pace;
 use super::histogram::Histogram;
+use super::tls::{Clients, Dialler, Wire};
 use anyhow::{Context, Result, anyhow};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::{JoinSet, LocalSet};
 
@@ -76,6 +78,8 @@ pub enum Rate {
 pub struct Load {
     /// To whom.
     pub to: SocketAddr,
+    /// How, if encrypted.
+    pub tls: Option<Clients>,
     /// What.
     pub traffic: Traffic,
     /// Connections at a time.
@@ -97,6 +101,31 @@ pub struct Outcome {
     pub p50_us: f64,
     /// 99 % waited no longer, microseconds.
     pub p99_us: f64,
+}
+
+/// Whom the connections of a run go to.
+#[derive(Clone)]
+struct Target {
+    address: SocketAddr,
+    dialler: Option<Dialler>,
+    /// Connections that were opened.
+    opened: Cell<usize>,
+    /// Of those, how many can resume no session, because there is none yet.
+    fresh: usize,
+}
+
+impl Target {
+    /// A new connection.
+    async fn connect(&self) -> Result<Wire> {
+        let stream = TcpStream::connect(self.address).await;
+        let stream = stream.context("connecting")?;
+        stream.set_nodelay(true)?;
+        let Some(dialler) = &self.dialler else {
+            return Ok(Wire::Plain(stream));
+        };
+        let before = self.opened.replace(self.opened.get() + 1);
+        dialler.secure(stream, before < self.fresh).await
+    }
 }
 
 /// What the tasks of a run share.
@@ -124,6 +153,7 @@ impl Load {
     ///
     /// A connection or an answer fails.
     pub fn run(&self, mut mark: impl FnMut() -> Result<()>) -> Result<Outcome> {
+        let target = Rc::new(self.target()?);
         let (shared, start) = block_on(async {
             let shared = Rc::new(Shared {
                 pace: Pace::new(self.rate, MOST_REQUESTS),
@@ -133,7 +163,8 @@ impl Load {
             });
             let mut tasks = JoinSet::new();
             for index in 0..self.connections {
-                tasks.spawn_local(connection(self.clone(), Rc::clone(&shared), index));
+                let target = Rc::clone(&target);
+                tasks.spawn_local(connection(self.clone(), target, Rc::clone(&shared), index));
             }
             let mut all = Box::pin(first_failure(tasks));
             tokio::select! {
@@ -167,10 +198,20 @@ impl Load {
         let Traffic::H1 { requests, length } = &self.traffic else {
             return Err(anyhow!("idle connections are HTTP/1.1"));
         };
+        let target = self.target()?;
         block_on(async {
-            let mut held = idle::open(self.to, &requests[0], *length, self.connections).await?;
+            let mut held = idle::open(&target, &requests[0], *length, self.connections).await?;
             mark()?;
             idle::ask(&mut held, &requests[0], *length).await
+        })
+    }
+
+    fn target(&self) -> Result<Target> {
+        Ok(Target {
+            address: self.to,
+            dialler: self.tls.map(Clients::dialler).transpose()?,
+            opened: Cell::new(0),
+            fresh: self.connections,
         })
     }
 }
@@ -197,15 +238,20 @@ async fn first_failure(mut tasks: JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-async fn connection(load: Load, shared: Rc<Shared>, index: usize) -> Result<()> {
+async fn connection(
+    load: Load,
+    target: Rc<Target>,
+    shared: Rc<Shared>,
+    index: usize,
+) -> Result<()> {
     let result = match &load.traffic {
         Traffic::H1 { requests, length } => {
-            h1::keep(&shared, load.to, requests, *length, index).await
+            h1::keep(&shared, &target, requests, *length, index).await
         }
         Traffic::H1NewConnections { request, length } => {
-            h1::renew(&shared, load.to, request, *length).await
+            h1::renew(&shared, &target, request, *length).await
         }
-        Traffic::H2 { request, streams } => h2::run(&shared, load.to, request, *streams).await,
+        Traffic::H2 { request, streams } => h2::run(&shared, &target, request, *streams).await,
         Traffic::WebSocket => websocket::run(&shared, load.to).await,
     };
     result.with_context(|| format!("connection {index} to {}", load.to))

@@ -2,12 +2,12 @@
 //! prepared octets. After a WebSocket handshake, messages of one known size are echoed.
 
 use super::{LARGE, LARGE_PATH, SMALL, Seen, body};
+use crate::bench::l7::tls::Wire;
 use crate::bench::l7::websocket;
 use anyhow::{Result, bail};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Longest head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -96,7 +96,7 @@ fn find(buffer: &[u8], what: &[u8]) -> Option<usize> {
 
 /// Answers requests until the client closes.
 pub(super) async fn connection(
-    mut stream: TcpStream,
+    mut stream: Wire,
     answers: Rc<Answers>,
     seen: Arc<Seen>,
 ) -> Result<()> {
@@ -126,14 +126,17 @@ pub(super) async fn connection(
             (false, false) => &answers.small,
         };
         stream.write_all(answer).await?;
+        stream.flush().await?;
         if request.close {
+            // Of an encrypted connection the end is told as well.
+            stream.shutdown().await?;
             return Ok(());
         }
     }
 }
 
 /// Removes this many octets, read already or not.
-async fn skip_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, mut length: usize) -> Result<()> {
+async fn skip_body(stream: &mut Wire, buffer: &mut Vec<u8>, mut length: usize) -> Result<()> {
     while buffer.len() < length {
         length -= buffer.len();
         buffer.clear();
@@ -147,7 +150,7 @@ async fn skip_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, mut length: usi
 }
 
 /// Answers each message with one.
-async fn echo(mut stream: TcpStream) -> Result<()> {
+async fn echo(mut stream: Wire) -> Result<()> {
     stream.write_all(websocket::ACCEPTED.as_bytes()).await?;
     let mut message = websocket::from_client();
     let mut answer = websocket::from_server();
@@ -157,6 +160,7 @@ async fn echo(mut stream: TcpStream) -> Result<()> {
         }
         websocket::copy_payload(&message, &mut answer);
         stream.write_all(&answer).await?;
+        stream.flush().await?;
     }
 }
 

