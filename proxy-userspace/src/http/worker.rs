@@ -6,7 +6,7 @@ use super::listening::LogPlan;
 use super::snapshot::{ListenerId, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
 use crate::net::clock::instant;
-use crate::net::{Buffers, Clock, Nanos, Pipes, Timers};
+use crate::net::{Buffers, Clock, Nanos, Timers};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
 use crate::observe::http::{BackendCells, ProxyMetrics, Series};
@@ -38,8 +38,6 @@ pub struct Worker {
     pub timers: Timers,
     /// Its buffers.
     pub buffers: Buffers,
-    /// Its pipes.
-    pub pipes: Pipes,
     /// Its connections to backends.
     pub pools: Pools,
     /// Who exports spans.
@@ -92,7 +90,6 @@ impl Worker {
             timers: Timers::new(Rc::clone(&clock)),
             clock,
             buffers: Buffers::default(),
-            pipes: Pipes::default(),
             pools: Pools::new(wanted),
             spans,
             snapshot: RefCell::new(Rc::new(snapshot)),

@@ -7,6 +7,7 @@
 //! A sink may hold back what it took until it is flushed, so that a head, some content and the end
 //! go out in one write. Whoever moves content flushes before it waits.
 
+use super::stream::Stream;
 use crate::message::{Fields, Refusal};
 use bytes::Bytes;
 use std::fs::File;
@@ -31,6 +32,30 @@ pub struct InFile<'a> {
     pub at: u64,
     /// How much of it there is, in octets; not 0.
     pub octets: u64,
+}
+
+/// Content that has not been read from its socket.
+#[derive(Clone, Copy, Debug)]
+pub struct InSocket<'a> {
+    /// The socket, of a connection that is not encrypted.
+    pub stream: &'a Stream,
+    /// How much of what comes is content, in octets; not 0.
+    pub octets: u64,
+}
+
+/// What [`Sink::poll_splice`] has done.
+#[derive(Debug)]
+pub enum Spliced {
+    /// So many octets have left the source, and will leave the sink.
+    Octets(usize),
+    /// The source has nothing at the moment, and tells when it has.
+    Nothing,
+    /// The source has ended.
+    End,
+    /// The source has failed.
+    Failed(io::Error),
+    /// The kernel cannot do it: the octets have to be read.
+    Cannot,
 }
 
 /// Content could not be moved.
@@ -76,6 +101,15 @@ pub trait Source {
         None
     }
 
+    /// The content, if it is still in the socket, all of it. Asked before [`Source::poll_fill`], and
+    /// only for sinks that take sockets.
+    fn in_socket(&self) -> Option<InSocket<'_>> {
+        None
+    }
+
+    /// This many octets of what was [in the socket](Self::in_socket) were taken from there.
+    fn taken(&mut self, _octets: usize) {}
+
     /// Takes this many octets away.
     fn consume(&mut self, octets: usize);
 
@@ -118,6 +152,30 @@ pub trait Sink {
         _: InFile<'_>,
     ) -> Poll<Result<usize, BodyError>> {
         Poll::Ready(Err(BodyError::Stopped))
+    }
+
+    /// True if [`Sink::poll_splice`] may be called: the kernel can move the next content.
+    fn takes_sockets(&self) -> bool {
+        false
+    }
+
+    /// Has the kernel take content from a socket, after all that was taken before has left by
+    /// [`Sink::poll_drain`]. Pending: the sink is not ready.
+    ///
+    /// # Errors
+    ///
+    /// The sink's. Those of the source are [`Spliced::Failed`].
+    fn poll_splice(
+        &mut self,
+        _: &mut Context<'_>,
+        _: InSocket<'_>,
+    ) -> Poll<Result<Spliced, BodyError>> {
+        Poll::Ready(Ok(Spliced::Cannot))
+    }
+
+    /// Sends some of what [`Sink::poll_splice`] took; false if nothing of it was left.
+    fn poll_drain(&mut self, _: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
+        Poll::Ready(Ok(false))
     }
 
     /// Sends what was held back.

@@ -4,6 +4,7 @@
 //! while its backend is waited for. The one that was given back last is taken first: with thousands
 //! of connections the octets still pass through a few buffers that stay in the CPU's cache.
 
+use super::pipe::Pipes;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -26,6 +27,7 @@ struct Unused {
     small: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
     outputs: RefCell<Vec<Vec<u8>>>,
+    pipes: Pipes,
 }
 
 impl Buffers {
@@ -49,6 +51,11 @@ impl Buffers {
         if unused.len() < kept {
             unused.push(buffer);
         }
+    }
+
+    /// The worker's pipes.
+    pub fn pipes(&self) -> &Pipes {
+        &self.0.pipes
     }
 
     /// An empty buffer for output.

@@ -80,18 +80,30 @@ impl Ends {
 }
 
 impl Pipe {
+    /// Octets in it.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
     /// True if nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.filled == 0
     }
 
-    /// Takes what has come to a socket into the pipe, which must be empty; 0 is the end.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
+    /// Takes what has come to a socket into the pipe, which must be empty: `most` octets at most,
+    /// and never more than it has room for. 0 is the end.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         debug_assert!(self.is_empty(), "only the socket may be what is waited for");
+        let most = most.min(ROOM);
         let input = self.ends.as_ref().map(|ends| ends.input.as_raw_fd());
         let input = input.unwrap_or_default();
         let moved = ready!(from.poll_moved(cx, Interest::READABLE, |socket| {
-            splice(socket, input, ROOM)
+            splice(socket, input, most)
         }))?;
         self.filled += moved;
         Poll::Ready(Ok(moved))
@@ -169,7 +181,7 @@ mod tests {
             all
         });
         let mut pipe = pipes.take().expect("a pipe");
-        while poll_fn(|cx| pipe.poll_fill(cx, &from))
+        while poll_fn(|cx| pipe.poll_fill(cx, &from, usize::MAX))
             .await
             .expect("fills")
             > 0
@@ -194,7 +206,7 @@ mod tests {
         assert_eq!((pipes.0.count.get(), pipes.0.unused.borrow().len()), (1, 0));
         let (mut sender, from) = pair().await;
         sender.write_all(b"secret").await.expect("sends");
-        let filled = poll_fn(|cx| pipe.poll_fill(cx, &from)).await;
+        let filled = poll_fn(|cx| pipe.poll_fill(cx, &from, usize::MAX)).await;
         assert_eq!(filled.expect("fills"), 6);
         drop(pipe);
         assert_eq!((pipes.0.count.get(), pipes.0.unused.borrow().len()), (0, 0));

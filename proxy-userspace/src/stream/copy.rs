@@ -65,12 +65,12 @@ enum Failed {
 }
 
 impl Direction {
-    pub(super) fn new(buffers: &Buffers, pipes: &Pipes) -> Self {
+    pub(super) fn new(buffers: &Buffers) -> Self {
         Self {
             preamble: Vec::new(),
             input: Input::new(buffers.clone()),
             pipe: None,
-            pipes: pipes.clone(),
+            pipes: buffers.pipes().clone(),
             octets: 0,
             first_at: None,
             is_ended: false,
@@ -121,7 +121,7 @@ impl Direction {
         to: &Stream,
     ) -> Poll<io::Result<usize>> {
         if let Some(pipe) = &mut self.pipe {
-            return pipe.poll_fill(cx, from);
+            return pipe.poll_fill(cx, from, usize::MAX);
         }
         // No buffer before there is something to put into it.
         ready!(from.poll_readable(cx))?;

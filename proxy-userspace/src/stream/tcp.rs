@@ -101,8 +101,8 @@ async fn begin(
     facts: &mut Facts,
 ) -> Result<(Connected, Directions), Outcome> {
     let timer = worker.timers.timer();
-    let mut up = Direction::new(&worker.buffers, &worker.pipes);
-    let down = Direction::new(&worker.buffers, &worker.pipes);
+    let mut up = Direction::new(&worker.buffers);
+    let down = Direction::new(&worker.buffers);
     let senders = &plan.settings.proxy_protocol_from;
     let peer = peers.client.ip().to_canonical();
     if senders.iter().any(|net| net.contains(&peer))

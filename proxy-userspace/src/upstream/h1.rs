@@ -7,7 +7,7 @@ use crate::message::h1::{
     HeadLimits, RequestKind, RequestOptions, ResponseFraming, ResponseParser, write_request,
 };
 use crate::message::{Fields, RequestHead, ResponseHead};
-use crate::net::body::{BodyError, Filled, Source};
+use crate::net::body::{BodyError, Filled, InSocket, Source};
 use crate::net::h1::{Delimited, Reader, Writer};
 use crate::net::{Buffers, Nanos, Stream};
 use crate::observe::access_log::Octets;
@@ -180,6 +180,14 @@ impl Source for Response {
 
     fn content(&self) -> &[u8] {
         self.reader.content()
+    }
+
+    fn in_socket(&self) -> Option<InSocket<'_>> {
+        self.reader.in_socket()
+    }
+
+    fn taken(&mut self, octets: usize) {
+        self.reader.taken(octets);
     }
 
     fn consume(&mut self, octets: usize) {

@@ -55,6 +55,43 @@ fn content_with_a_length_arrives_octet_by_octet() {
 }
 
 #[test]
+fn what_follows_long_content_is_the_next_request() {
+    let origin = echo();
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = proxy.client();
+    let lengths = [500_000, 3, 200_000];
+    let mut sending = client.clone();
+    let send = thread::spawn(move || {
+        for length in lengths {
+            sending.send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+            ));
+            sending.send(pattern(length));
+        }
+    });
+    for length in lengths {
+        assert!(client.answer().body == pattern(length), "{length}");
+    }
+    send.join().expect("sends");
+}
+
+#[test]
+fn a_long_answer_that_breaks_off_arrives_as_far_as_it_came() {
+    const SENT: usize = 700_000;
+    let origin = Origin::new(|mut client, _| {
+        client.head();
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        client.send(pattern(SENT));
+    });
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.head().expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(client.rest() == pattern(SENT), "and no octet more");
+}
+
+#[test]
 fn chunks_and_trailers_pass_both_ways() {
     let proxy = Proxy::to(&[echo().address]);
     let mut client = proxy.client();

@@ -1,8 +1,12 @@
 //! Moves content from a source to a sink.
 
 use super::mirror::Kept;
-use crate::net::body::{BodyError, Filled, Sink, Source};
-use std::task::{Context, Poll};
+use crate::net::body::{BodyError, Filled, Sink, Source, Spliced};
+use std::task::{Context, Poll, ready};
+
+/// Octets that must still be to come for the kernel to move them: for fewer a copy costs less than
+/// one more system call.
+const LONG: u64 = 64 << 10;
 
 /// One direction of an exchange.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(super) struct Pump {
     kept: Option<Kept>,
     /// The source has failed: what was taken before goes out first.
     failed: Option<BodyError>,
+    /// The kernel moves octets for the sink, which may have some.
+    spliced: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,7 @@ impl Pump {
             stalled: Stalled::Source,
             kept: None,
             failed: None,
+            spliced: false,
         }
     }
 
@@ -119,6 +126,9 @@ impl Pump {
         sink: &mut K,
     ) -> Poll<Result<(), PumpError>> {
         while self.stage == Stage::Content {
+            if self.spliced {
+                ready!(self.poll_drained(cx, sink))?;
+            }
             if let Some(error) = self.failed.take() {
                 if self.poll_held(cx, sink).is_pending() && self.stalled == Stalled::Sink {
                     self.failed = Some(error);
@@ -135,6 +145,10 @@ impl Pump {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
                     Poll::Pending => return self.wait(Stalled::Sink),
                 }
+                continue;
+            }
+            if let Some(spliced) = self.poll_spliced(cx, source, sink) {
+                ready!(spliced)?;
                 continue;
             }
             match source.poll_fill(cx) {
@@ -181,6 +195,56 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
+    /// Has the kernel move content from socket to socket; `None` if it cannot, or if there is too
+    /// little of it.
+    fn poll_spliced<S: Source, K: Sink>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+        sink: &mut K,
+    ) -> Option<Poll<Result<(), PumpError>>> {
+        if self.kept.is_some() || !sink.takes_sockets() {
+            return None;
+        }
+        let from = source.in_socket()?;
+        if from.octets < LONG && !self.spliced {
+            return None;
+        }
+        match sink.poll_splice(cx, from) {
+            Poll::Ready(Ok(Spliced::Octets(taken))) => {
+                source.taken(taken);
+                self.octets += taken as u64;
+                (self.held, self.moved, self.spliced) = (true, true, true);
+                if self.octets > self.limit {
+                    return Some(Poll::Ready(Err(PumpError::TooLong)));
+                }
+            }
+            Poll::Ready(Ok(Spliced::Nothing)) => return Some(self.poll_held(cx, sink)),
+            Poll::Ready(Ok(Spliced::End)) => self.failed = Some(BodyError::Truncated),
+            Poll::Ready(Ok(Spliced::Failed(error))) => self.failed = Some(BodyError::Io(error)),
+            Poll::Ready(Ok(Spliced::Cannot)) => return None,
+            Poll::Ready(Err(_)) => return Some(Poll::Ready(Err(PumpError::Sink))),
+            Poll::Pending => return Some(self.wait(Stalled::Sink)),
+        }
+        Some(Poll::Ready(Ok(())))
+    }
+
+    /// What the kernel took for the sink leaves: bit by bit, so that a slow sink is seen to move.
+    fn poll_drained<K: Sink>(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut K,
+    ) -> Poll<Result<(), PumpError>> {
+        loop {
+            match sink.poll_drain(cx) {
+                Poll::Ready(Ok(true)) => self.moved = true,
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Sink)),
+                Poll::Pending => return self.wait(Stalled::Sink),
+            }
+        }
+    }
+
     fn took(&mut self, source: &mut impl Source, octets: usize) {
         source.consume(octets);
         self.octets += octets as u64;
@@ -215,7 +279,14 @@ impl Pump {
 mod tests {
     use super::*;
     use crate::message::Fields;
+    use crate::message::h1::HeadLimits;
+    use crate::net::h1::{Delimited, Reader, Writer};
+    use crate::net::{Buffers, Stream};
+    use std::future::poll_fn;
+    use std::rc::Rc;
     use std::task::Waker;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Gives `there` octets, then has nothing.
     struct Spring {
@@ -292,5 +363,62 @@ mod tests {
         assert!(pump.take_progress());
         assert!(pump.poll(&mut cx, &mut spring, &mut basin).is_pending());
         assert!(!pump.take_progress(), "nothing happens");
+    }
+
+    /// A connection: our end, and the other.
+    async fn connection() -> (Rc<Stream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let other = TcpStream::connect(address).await.expect("connects");
+        let (ours, _) = listener.accept().await.expect("accepts");
+        (Rc::new(Stream::new(ours).expect("connected")), other)
+    }
+
+    #[tokio::test]
+    async fn long_content_goes_from_socket_to_socket_and_ends_where_its_length_says() {
+        const LIMITS: HeadLimits = HeadLimits {
+            fields: 10,
+            head_bytes: 1000,
+            target_bytes: 100,
+        };
+        let buffers = Buffers::default();
+        let ((from, mut sender), (to, mut receiver)) = (connection().await, connection().await);
+        let mut reader = Reader::new(from, buffers.clone(), LIMITS);
+        let mut writer = Writer::new(to, buffers.clone());
+        for (length, is_long) in [(100_000_usize, true), (1000, false), (800_000, true)] {
+            let content: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let sent = content.clone();
+            let sending = tokio::spawn(async move {
+                sender.write_all(&sent).await.expect("sends");
+                sender.write_all(b"next").await.expect("sends");
+                sender
+            });
+            let receiving = tokio::spawn(async move {
+                let mut all = vec![0; 5 + length];
+                receiver.read_exact(&mut all).await.expect("receives");
+                (all, receiver)
+            });
+            reader.begin(Delimited::Exact(length as u64));
+            writer.head(|output| output.extend_from_slice(b"head "));
+            writer.begin(Delimited::Exact(length as u64));
+            let mut pump = Pump::new(u64::MAX);
+            poll_fn(|cx| pump.poll(cx, &mut reader, &mut writer))
+                .await
+                .expect("moves");
+            assert_eq!((pump.spliced, pump.octets()), (is_long, length as u64));
+            assert!(!writer.is_under_way() && reader.is_done());
+            while reader.octets().len() < 4 {
+                poll_fn(|cx| reader.poll_more(cx)).await.expect("reads");
+            }
+            assert_eq!(reader.octets(), b"next");
+            reader.consume_head(4);
+            let all;
+            (all, receiver) = receiving.await.expect("received");
+            sender = sending.await.expect("sent");
+            assert!(
+                all.strip_prefix(b"head ")
+                    .is_some_and(|rest| rest == content)
+            );
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::http::exchange;
 use crate::message::h1::{RequestKind, ResponseOptions, write_response};
 use crate::message::{Fields, Length, RequestHead, ResponseHead, Version};
-use crate::net::body::{BodyError, InFile, Sink};
+use crate::net::body::{BodyError, InFile, InSocket, Sink, Spliced};
 use crate::net::h1::{Delimited, Reader, Writer};
 use crate::net::{Buffers, Stream};
 use std::rc::Rc;
@@ -205,6 +205,22 @@ impl Sink for Replier {
         file: InFile<'_>,
     ) -> Poll<Result<usize, BodyError>> {
         self.writer.poll_write_file(cx, file)
+    }
+
+    fn takes_sockets(&self) -> bool {
+        self.writer.takes_sockets()
+    }
+
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: InSocket<'_>,
+    ) -> Poll<Result<Spliced, BodyError>> {
+        self.writer.poll_splice(cx, from)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
+        self.writer.poll_drain(cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {

@@ -3,7 +3,7 @@
 use super::Delimited;
 use crate::message::h1::{ChunkDecoder, ChunkStep, HeadLimits};
 use crate::message::{Fields, Refusal};
-use crate::net::body::{BodyError, Filled, Source};
+use crate::net::body::{BodyError, Filled, InSocket, Source};
 use crate::net::buffer::{Buffers, Input, SMALL};
 use crate::net::stream::Stream;
 use std::io;
@@ -208,6 +208,29 @@ impl Source for Reader {
                 }
                 return Poll::Ready(Err(BodyError::Truncated));
             }
+        }
+    }
+
+    #[inline]
+    fn in_socket(&self) -> Option<InSocket<'_>> {
+        match self.state {
+            State::Exact(octets) if self.ready == 0 && self.input.is_empty() && !self.ended => {
+                self.stream.is_plain().then_some(InSocket {
+                    stream: &self.stream,
+                    octets,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn taken(&mut self, octets: usize) {
+        self.received += octets as u64;
+        if let State::Exact(left) = self.state {
+            self.state = match left.saturating_sub(octets as u64) {
+                0 => State::Done,
+                left => State::Exact(left),
+            };
         }
     }
 

@@ -3,8 +3,9 @@
 use super::Delimited;
 use crate::message::Fields;
 use crate::message::h1;
-use crate::net::body::{BodyError, InFile, Sink};
+use crate::net::body::{BodyError, InFile, InSocket, Sink, Spliced};
 use crate::net::buffer::Buffers;
+use crate::net::pipe::Pipe;
 use crate::net::stream::Stream;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -28,6 +29,9 @@ pub struct Writer {
     output: Vec<u8>,
     sent: usize,
     delimited: Delimited,
+    /// What the kernel has taken from another socket for this one. All of it leaves before anything
+    /// else does.
+    pipe: Option<Pipe>,
     /// Octets of the chunk whose head is in the output, that are still to come.
     chunk_left: u64,
     ending: bool,
@@ -44,6 +48,7 @@ impl Writer {
             output: Vec::new(),
             sent: 0,
             delimited: Delimited::Nothing,
+            pipe: None,
             chunk_left: 0,
             ending: false,
             written: 0,
@@ -72,12 +77,18 @@ impl Writer {
 
     /// Octets handed in so far, written or not.
     pub fn accepted(&self) -> u64 {
-        self.written + self.waiting().len() as u64
+        self.written + self.waiting().len() as u64 + self.piped() as u64
     }
 
     /// True unless all content was handed in and all octets are written.
     pub fn is_under_way(&self) -> bool {
-        self.delimited != Delimited::Nothing || !self.waiting().is_empty()
+        self.delimited != Delimited::Nothing || !self.waiting().is_empty() || self.piped() > 0
+    }
+
+    /// Octets in the pipe.
+    #[inline]
+    fn piped(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::filled)
     }
 
     /// True if the connection's end is the content's.
@@ -113,17 +124,23 @@ impl Writer {
         }
     }
 
+    /// Sends what waits, which more follows at once.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while self.sent < self.output.len() {
+            let waiting = &self.output[self.sent..];
+            let written = ready!(self.stream.poll_write_more(cx, waiting))?;
+            self.note_written(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Has the kernel send from a file, after all that waits.
     fn poll_file(
         &mut self,
         cx: &mut Context<'_>,
         file: InFile<'_>,
     ) -> Poll<Result<usize, BodyError>> {
-        while self.sent < self.output.len() {
-            let waiting = &self.output[self.sent..];
-            let written = ready!(self.stream.poll_write_more(cx, waiting))?;
-            self.note_written(written);
-        }
+        ready!(self.poll_waiting(cx))?;
         let most = file.octets.min(OF_FILE) as usize;
         let sent = ready!(self.stream.poll_send_file(cx, file.file, file.at, most))?;
         if sent == 0 {
@@ -239,7 +256,54 @@ impl Sink for Writer {
         self.poll_framed(cx, Piece::File(file))
     }
 
+    fn takes_sockets(&self) -> bool {
+        // Chunks would each need a head, whose length has to be known before.
+        matches!(self.delimited, Delimited::Exact(_)) && self.stream.is_plain()
+    }
+
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: InSocket<'_>,
+    ) -> Poll<Result<Spliced, BodyError>> {
+        debug_assert_eq!(self.piped(), 0, "it was to be drained first");
+        ready!(self.poll_waiting(cx))?;
+        let Delimited::Exact(left) = self.delimited else {
+            return Poll::Ready(Ok(Spliced::Cannot));
+        };
+        if self.pipe.is_none() {
+            self.pipe = self.buffers.pipes().take();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            return Poll::Ready(Ok(Spliced::Cannot));
+        };
+        let most = usize::try_from(from.octets.min(left)).unwrap_or(usize::MAX);
+        let spliced = match pipe.poll_fill(cx, from.stream, most) {
+            Poll::Pending => Spliced::Nothing,
+            Poll::Ready(Ok(0)) => Spliced::End,
+            Poll::Ready(Ok(octets)) => {
+                self.delimited = match left - octets as u64 {
+                    0 => Delimited::Nothing,
+                    left => Delimited::Exact(left),
+                };
+                return Poll::Ready(Ok(Spliced::Octets(octets)));
+            }
+            Poll::Ready(Err(error)) => Spliced::Failed(error),
+        };
+        self.pipe = None;
+        Poll::Ready(Ok(spliced))
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
+        let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) else {
+            return Poll::Ready(Ok(false));
+        };
+        self.written += ready!(pipe.poll_drain(cx, &self.stream))? as u64;
+        Poll::Ready(Ok(true))
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while ready!(self.poll_drain(cx))? {}
         while self.sent < self.output.len() {
             let written = ready!(self.stream.poll_write(cx, &self.output[self.sent..], &[]))?;
             self.note_written(written);
@@ -272,6 +336,7 @@ impl Sink for Writer {
         }
         self.ending = false;
         self.delimited = Delimited::Nothing;
+        self.pipe = None;
         Poll::Ready(Ok(()))
     }
 }
