@@ -32,6 +32,8 @@ pub mod routing;
 #[allow(missing_docs)]
 #[path = "."]
 pub mod net {
+    #[path = "../../proxy-userspace/src/net/client_hello/mod.rs"]
+    pub mod client_hello;
     #[path = "../../proxy-userspace/src/net/proxy_protocol/mod.rs"]
     pub mod proxy_protocol;
 }

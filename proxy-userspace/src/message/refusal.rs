@@ -122,4 +122,22 @@ refusals! {
     Informational = "informational", 502;
     /// The connection ended in the middle of a message.
     Truncated = "truncated", 400;
+    /// A connection did not begin as TLS does, at a listener for it.
+    NotTls = "not_tls", 400;
+    /// A record of TLS is malformed (RFC 8446 §5.1).
+    TlsRecord = "tls_record", 400;
+    /// A ClientHello is malformed (RFC 8446 §4.1.2), or is not what comes first.
+    ClientHello = "client_hello", 400;
+    /// A ClientHello is too long.
+    ClientHelloTooLong = "client_hello_too_long", 400;
+    /// A ClientHello did not come in time.
+    ClientHelloTimeout = "client_hello_timeout", 408;
+    /// The server name of a ClientHello is malformed (RFC 6066 §3).
+    ServerName = "server_name", 400;
+    /// Nobody is configured for the server name of a ClientHello, or it has none.
+    ServerNameUnknown = "server_name_unknown", 421;
+    /// The application protocols of a ClientHello are malformed (RFC 7301 §3.1).
+    Alpn = "alpn", 400;
+    /// Nobody is configured for the application protocols of a ClientHello.
+    AlpnUnknown = "alpn_unknown", 421;
 }

@@ -16,6 +16,7 @@
 
 pub mod body;
 pub mod buffer;
+pub mod client_hello;
 pub mod clock;
 pub mod datagram;
 pub mod descriptors;
