@@ -1,7 +1,8 @@
 //! sluice: the one-line commands, and a file where there is more to say.
 
 use super::{Order, Setup};
-use crate::bench::l7::scenario::{Back, Protocol};
+use crate::bench::l7::scenario::{Back, Protocol, Tls};
+use crate::bench::l7::tls;
 use crate::daemon;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 
 pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
     let mut command = Command::new(daemon::sluice()?);
-    if let Some(config) = config(order) {
+    if let Some(config) = config(order)? {
         // JSON is YAML, which is what it reads.
         let file = order.write("sluice.yaml", &serde_json::to_string_pretty(&config)?)?;
         command.arg("run").arg("--config").arg(file);
@@ -48,36 +49,71 @@ fn knows(word: &str) -> Result<bool> {
 }
 
 /// The file, for what the one-line commands do not do.
-fn config(order: &Order<'_>) -> Option<Value> {
+fn config(order: &Order<'_>) -> Result<Option<Value>> {
     let is_files = order.job.back == Back::Files;
-    if !is_files && order.job.routes == 0 {
-        return None;
+    if !is_files && order.job.routes == 0 && order.job.tls == Tls::None {
+        return Ok(None);
     }
-    let routes: Vec<Value> = if is_files {
-        vec![json!({ "name": "files", "files": { "root": order.files } })]
-    } else {
-        let hosts = order.hosts().enumerate();
-        hosts
-            .map(|(index, host)| {
-                json!({ "name": format!("r{index}"), "hosts": [host], "service": "origin" })
-            })
-            .collect()
+    let (listener, routes) = match order.job.tls {
+        Tls::Through => (passing_through(), json!([])),
+        tls => {
+            let mut listener = json!({ "kind": "http" });
+            if tls.ends_here() {
+                listener["tls"] = secured(tls)?;
+            }
+            (listener, routes(order))
+        }
     };
-    let services = if is_files {
-        json!([])
-    } else {
-        json!([{ "name": "origin", "backends": [order.origin.to_string()] }])
-    };
-    Some(json!({
+    let mut listener = listener;
+    listener["name"] = json!("web");
+    listener["address"] = json!(order.listen.ip().to_string());
+    listener["port"] = json!(order.listen.port());
+    let mut origin = json!({ "name": "origin", "backends": [order.origin.to_string()] });
+    if order.job.tls == Tls::Both {
+        let authority = &tls::files()?.authority;
+        origin["tls"] = json!({ "ca": authority, "server_name": tls::NAME });
+    }
+    Ok(Some(json!({
         "workers": { "count": 1 },
         "admin": { "socket": order.folder.join("admin.sock") },
-        "listeners": [{
-            "name": "web",
-            "kind": "http",
-            "address": order.listen.ip().to_string(),
-            "port": order.listen.port(),
-        }],
+        "listeners": [listener],
         "routes": routes,
-        "services": services,
-    }))
+        "services": if is_files { json!([]) } else { json!([origin]) },
+    })))
+}
+
+fn routes(order: &Order<'_>) -> Value {
+    if order.job.back == Back::Files {
+        return json!([{ "name": "files", "files": { "root": order.files } }]);
+    }
+    if order.job.routes == 0 {
+        return json!([{ "name": "all", "service": "origin" }]);
+    }
+    let hosts = order.hosts().enumerate();
+    hosts
+        .map(|(index, host)| {
+            json!({ "name": format!("r{index}"), "hosts": [host], "service": "origin" })
+        })
+        .collect()
+}
+
+/// A listener that ends TLS.
+fn secured(tls: Tls) -> Result<Value> {
+    let files = tls::files()?;
+    let mut secured = json!({
+        "min_version": "1.3",
+        "certificates": [{ "certificate": files.certificate, "key": files.key }],
+    });
+    if tls == Tls::Mutual {
+        secured["client"] = json!({ "ca": files.authority, "headers": [] });
+    }
+    Ok(secured)
+}
+
+/// A listener that looks at the name only.
+fn passing_through() -> Value {
+    json!({
+        "kind": "tls-passthrough",
+        "names": [{ "hosts": [tls::NAME], "service": "origin" }],
+    })
 }
