@@ -7,6 +7,8 @@ pub mod types;
 
 pub mod message;
 
+pub mod certificates;
+
 pub mod config;
 
 pub mod files;

@@ -4,6 +4,7 @@
 
 mod http;
 mod routes;
+mod tls;
 mod tracing;
 mod upstream;
 

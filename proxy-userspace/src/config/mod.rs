@@ -66,7 +66,8 @@ impl Loaded {
     }
 }
 
-/// Reads and judges a file; `-` is standard input. Variables come from this process's environment.
+/// Reads and judges a file, and the files of certificates that it names; `-` is standard input.
+/// Variables come from this process's environment.
 ///
 /// # Errors
 ///
@@ -75,13 +76,13 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     if path == Path::new("-") {
         let text = read(std::io::stdin().lock())
             .map_err(|error| ConfigErrors::unreadable("<stdin>", &error))?;
-        return parse("<stdin>", &text);
+        return parse_with_files("<stdin>", &text);
     }
     let name = path.display().to_string();
     let text = std::fs::File::open(path)
         .and_then(read)
         .map_err(|error| ConfigErrors::unreadable(&name, &error))?;
-    parse(&name, &text)
+    parse_with_files(&name, &text)
 }
 
 fn read(from: impl std::io::Read) -> std::io::Result<String> {
@@ -106,6 +107,11 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, ConfigErrors> {
     parse_with(name, text, &|variable| std::env::var(variable).ok())
 }
 
+/// As [`parse`], and the files that the configuration names are judged, too.
+fn parse_with_files(name: &str, text: &str) -> Result<Loaded, ConfigErrors> {
+    judge(name, text, &|variable| std::env::var(variable).ok(), true)
+}
+
 /// As [`parse`], with the environment as an argument.
 ///
 /// # Errors
@@ -115,6 +121,15 @@ pub fn parse_with(
     name: &str,
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, ConfigErrors> {
+    judge(name, text, environment, false)
+}
+
+fn judge(
+    name: &str,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    with_files: bool,
 ) -> Result<Loaded, ConfigErrors> {
     let (mut document, mut problems) = yaml::Document::parse(text);
     problems.extend(substitute::fill_in(&mut document, environment));
@@ -133,7 +148,13 @@ pub fn parse_with(
         return Err(ConfigErrors::new(report.finish()));
     }
     let file = decode::decode(&report, yaml::ROOT);
-    let config = file.given().map(|file| validate::config(&report, file));
+    let config = file.given().map(|file| {
+        let config = validate::config(&report, file);
+        if with_files {
+            validate::check_files(&report, &file.value);
+        }
+        config
+    });
     let faults = report.finish();
     let failed = faults.iter().any(|fault| fault.severity == Severity::Error);
     match config {

@@ -3,6 +3,7 @@
 mod decimal;
 mod pattern;
 mod substitution;
+pub mod tls;
 
 pub use decimal::push_decimal;
 pub use pattern::{Pattern, PatternError, PatternSet};

@@ -55,6 +55,11 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
         ),
         ("timeouts", Some(timeouts(&listener.timeouts))),
         ("http2", Some(http2(&listener.http2))),
+        ("tls", listener.tls.as_ref().map(super::tls::tls)),
+        (
+            "https_redirect",
+            listener.https_redirect.map(|port| json!(port)),
+        ),
         ("forwarded", Some(forwarded(&listener.forwarded))),
         ("access_log", listener.access_log.as_ref().map(access_log)),
         ("trace_share", Some(json!(percent(listener.trace_share)))),

@@ -1,7 +1,8 @@
 //! The key `listeners`.
 
 use super::http;
-use super::scalar::{Name, Network, Percent, Port};
+use super::scalar::{HttpsRedirect, Name, Network, Percent, Port};
+use super::tls;
 use crate::config::decode::Field;
 use crate::config::defaults;
 use schemars::JsonSchema;
@@ -53,6 +54,14 @@ pub(crate) struct Listener {
     /// Settings of HTTP/2. Only with `kind: http`.
     #[serde(default)]
     pub(crate) http2: Field<http::Http2>,
+    /// TLS: this listener speaks HTTPS. Only with `kind: http`.
+    #[serde(default)]
+    pub(crate) tls: Field<tls::Tls>,
+    /// Answers every request with a redirect (308) to `https` at this port; `true` for port 443.
+    /// Only with `kind: http` without `tls`.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(crate) https_redirect: Field<HttpsRedirect>,
     /// What backends are told about the client. Only with `kind: http`.
     #[serde(default)]
     pub(crate) forwarded: Field<http::Forwarded>,

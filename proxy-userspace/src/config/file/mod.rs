@@ -15,6 +15,7 @@ pub(crate) mod listener;
 pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod service;
+pub(crate) mod tls;
 pub(crate) mod tracing;
 pub(crate) mod upstream;
 
@@ -117,6 +118,10 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("server_names", "hosts"),
     ("servers", "backends"),
     ("snat", "source_addresses"),
+    ("ssl", "tls"),
+    ("ssl_certificate", "certificate"),
+    ("ssl_certificate_key", "key"),
+    ("ssl_ciphers", "ciphers"),
     ("targets", "backends"),
     ("threads", "workers"),
     ("unhealthy_threshold", "fall"),

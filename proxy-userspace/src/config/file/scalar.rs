@@ -7,6 +7,7 @@ use crate::config::decode::{RAW, TEXT};
 use crate::config::defaults;
 use crate::config::model::http::{self as model, HostMatch};
 use crate::config::model::tracing::Collector;
+use crate::types::tls::TlsVersion;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -528,6 +529,56 @@ scalar!(
         "type": "string",
         "description": "`stdout`, or the absolute path of a file.",
         "pattern": "^(stdout$|/)"
+    }
+);
+
+scalar!(
+    /// The path of a file.
+    FilePath(PathBuf),
+    TEXT,
+    "an absolute path",
+    |text| (text.starts_with('/') && !text.contains('\0')).then(|| text.into()),
+    {
+        "title": "path",
+        "type": "string",
+        "description": "The absolute path of a file.",
+        "pattern": "^/"
+    }
+);
+
+scalar!(
+    /// A version of TLS.
+    Version(TlsVersion),
+    RAW,
+    "`1.2` or `1.3`",
+    |text| [TlsVersion::V12, TlsVersion::V13].into_iter().find(|version| version.word() == text),
+    {
+        "title": "TLS version",
+        "description": "`1.2` or `1.3`.",
+        "anyOf": [
+            {"type": "number", "enum": [1.2, 1.3]},
+            {"type": "string", "enum": ["1.2", "1.3"]}
+        ]
+    }
+);
+
+scalar!(
+    /// Where clients without TLS are sent: the port, if anywhere.
+    HttpsRedirect(Option<u16>),
+    RAW,
+    "`true`, `false`, or a port",
+    |text| match text {
+        "true" => Some(Some(443)),
+        "false" => Some(None),
+        _ => text.parse().ok().filter(|port| *port != 0).map(Some),
+    },
+    {
+        "title": "HTTPS redirect",
+        "description": "`true` for port 443, a port, or `false`.",
+        "anyOf": [
+            {"type": "boolean"},
+            {"type": "integer", "minimum": 1, "maximum": 65535}
+        ]
     }
 );
 

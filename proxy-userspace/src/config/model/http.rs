@@ -9,6 +9,7 @@ pub use compression::{Coding, Compression, CompressionLevel};
 pub use construct::default_route;
 pub use security::SecurityHeaders;
 
+use super::tls::ServerTls;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -41,6 +42,10 @@ pub struct HttpListener {
     pub security_headers: SecurityHeaders,
     /// Which responses are compressed, if any.
     pub compression: Option<Compression>,
+    /// TLS, if it is spoken.
+    pub tls: Option<ServerTls>,
+    /// The port of the HTTPS listener to which every request is sent, if they are.
+    pub https_redirect: Option<u16>,
 }
 
 /// Limits of what a client may send.

@@ -5,6 +5,7 @@
 //! unique, references exist, modes fit their listeners.
 
 pub mod http;
+pub mod tls;
 pub mod tracing;
 
 use super::defaults;

@@ -20,6 +20,7 @@ mod precedence;
 mod proxies;
 mod routes;
 mod services;
+mod tls;
 mod together;
 mod tracing;
 mod upstream;
@@ -124,6 +125,8 @@ fn needs_l4(file: &File) -> bool {
 fn elements<T>(list: &Field<Vec<Field<T>>>) -> impl Iterator<Item = &At<T>> {
     list.value().into_iter().flatten().filter_map(Field::given)
 }
+
+pub(super) use tls::files as check_files;
 
 /// The value or a default.
 fn or<T: Clone>(field: &Field<T>, default: T) -> T {

@@ -2,6 +2,7 @@
 
 use super::compression::compression;
 use super::http::{access_log, forwarded, http2, limits, networks, security, timeouts};
+use super::tls;
 use super::{mapped, need, number, or, time};
 use crate::config::decode::{At, Field};
 use crate::config::defaults::http as defaults;
@@ -24,6 +25,8 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("timeouts", &[Http, Tcp, Udp]),
         ("responses", &[Udp]),
         ("http2", &[Http]),
+        ("tls", &[Http]),
+        ("https_redirect", &[Http]),
         ("forwarded", &[Http]),
         ("access_log", &[Http, Tcp, Udp]),
         ("trace_share", &[Http]),
@@ -42,6 +45,8 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.timeouts),
         node(&keys.responses),
         node(&keys.http2),
+        node(&keys.tls),
+        node(&keys.https_redirect),
         node(&keys.forwarded),
         node(&keys.access_log),
         node(&keys.trace_share),
@@ -130,6 +135,8 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
     let access_log = access_log(report, &keys.access_log);
     let compression = compression(report, &keys.compression);
+    let tls = tls::tls(report, &keys.tls);
+    tls::redirect(report, keys);
     let mut listener = HttpListener::new(keys.name.value()?.0.clone(), address?);
     listener.limits = limits;
     listener.timeouts = timeouts;
@@ -138,6 +145,8 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.access_log = access_log;
     listener.compression = compression;
+    listener.tls = tls;
+    listener.https_redirect = keys.https_redirect.value().and_then(|port| port.0);
     if let Some(limits) = keys.limits.value() {
         listener.max_requests_per_connection =
             or(&limits.requests_per_connection, defaults::MAX_REQUESTS);

@@ -27,6 +27,8 @@ impl HttpListener {
             trace_share: defaults::TRACE_SHARE,
             security_headers: SecurityHeaders::Off,
             compression: None,
+            tls: None,
+            https_redirect: None,
         }
     }
 }

@@ -1,0 +1,76 @@
+//! TLS at listeners.
+
+use super::map;
+use crate::config::defaults::text;
+use crate::config::model::tls::{CertificateSource, ClientAuth, ServerTls, Sessions};
+use crate::types::tls::{group_name, suite_name};
+use serde_json::{Value, json};
+
+pub(super) fn tls(tls: &ServerTls) -> Value {
+    let names = |names: Vec<&'static str>| (!names.is_empty()).then(|| json!(names));
+    let ciphers = tls.ciphers.iter().copied().map(suite_name).collect();
+    let groups = tls.groups.iter().copied().map(group_name).collect();
+    map([
+        (
+            "certificates",
+            Some(tls.certificates.iter().map(certificate).collect()),
+        ),
+        ("min_version", Some(json!(tls.min_version.word()))),
+        ("max_version", Some(json!(tls.max_version.word()))),
+        ("ciphers", names(ciphers)),
+        ("groups", names(groups)),
+        ("server_preference", Some(json!(tls.server_preference))),
+        ("sessions", Some(sessions(&tls.sessions))),
+        ("client", tls.client.as_ref().map(client)),
+        ("strict_sni", Some(json!(tls.strict_sni))),
+        (
+            "handshake_timeout",
+            Some(json!(text(tls.handshake_timeout))),
+        ),
+        ("max_handshakes", Some(json!(tls.max_handshakes))),
+    ])
+}
+
+fn certificate(source: &CertificateSource) -> Value {
+    match source {
+        CertificateSource::Files {
+            certificate,
+            key,
+            ocsp,
+        } => map([
+            ("certificate", Some(json!(certificate))),
+            ("key", Some(json!(key))),
+            ("ocsp", ocsp.as_ref().map(|path| json!(path))),
+        ]),
+        CertificateSource::Local(names) => json!({ "local": names }),
+    }
+}
+
+fn sessions(sessions: &Sessions) -> Value {
+    json!({
+        "cache": sessions.cache,
+        "tickets": sessions.tickets,
+        "ticket_lifetime": text(sessions.ticket_lifetime),
+    })
+}
+
+fn client(client: &ClientAuth) -> Value {
+    let headers = [(client.xfcc, "xfcc"), (client.x_ssl, "x-ssl")];
+    let headers: Vec<_> = headers.iter().filter(|(sent, _)| *sent).collect();
+    map([
+        ("ca", Some(json!(client.ca))),
+        (
+            "mode",
+            Some(json!(match client.required {
+                true => "require",
+                false => "optional",
+            })),
+        ),
+        ("crl", client.crl.as_ref().map(|path| json!(path))),
+        ("depth", Some(json!(client.depth))),
+        (
+            "headers",
+            Some(headers.iter().map(|(_, word)| json!(word)).collect()),
+        ),
+    ])
+}
