@@ -4,10 +4,10 @@
 //! dies, however it dies, so a socket file without a lock holder is stale and may be removed
 //! without asking anybody; two daemons that start at once cannot both win.
 
-use nix::fcntl::{Flock, FlockArg};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,24 @@ pub const MODE: u32 = 0o660;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A bound socket. Dropping it removes the file and releases the lock.
+/// A bound socket. Dropping it removes the file, if it is its own, and releases the lock.
+///
+/// The lock belongs to the open file: a successor that is given the descriptor shares it.
 #[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: File,
+    /// The file is to be removed at the end.
+    is_own: bool,
+}
+
+/// What a predecessor, or the service manager, has given.
+#[derive(Debug)]
+pub struct Given {
+    /// The listening socket.
+    pub listener: OwnedFd,
+    /// The lock of its path, which a predecessor holds.
+    pub lock: Option<OwnedFd>,
 }
 
 /// The socket could not be had.
@@ -70,16 +83,70 @@ impl AdminSocket {
         let listener = at("listen on", path, listen(path))?;
         let socket = Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
+            is_own: true,
         };
         Ok((socket, listener))
+    }
+
+    /// Takes over a socket that listens already; must run inside a tokio runtime. Its file stays
+    /// at the end, until [`Self::own`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn adopt(path: &Path, given: Given) -> Result<(Self, UnixListener), SocketError> {
+        let lock = match given.lock {
+            Some(lock) => File::from(lock),
+            None => take_lock(path)?,
+        };
+        let listener = StdUnixListener::from(given.listener);
+        at("use", path, listener.set_nonblocking(true))?;
+        let listener = at("use", path, UnixListener::from_std(listener))?;
+        let socket = Self {
+            path: path.to_owned(),
+            lock,
+            is_own: false,
+        };
+        Ok((socket, listener))
+    }
+
+    /// From now on this process is the one that serves the socket, and that removes it at the end.
+    ///
+    /// # Errors
+    ///
+    /// Its process id cannot be noted.
+    pub fn own(&mut self) -> Result<(), SocketError> {
+        self.is_own = true;
+        at(
+            "write lock",
+            &lock_path(&self.path),
+            note_owner(&mut self.lock),
+        )
+    }
+
+    /// From now on it is somebody else's.
+    pub fn disown(&mut self) {
+        self.is_own = false;
+    }
+
+    /// The lock, for a successor.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // Best effort: the next start removes what is left.
-        let _ = fs::remove_file(&self.path);
+        if self.is_own {
+            // Best effort: the next start removes what is left.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -91,17 +158,17 @@ fn lock_path(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn take_lock(path: &Path) -> Result<Flock<File>, SocketError> {
+fn take_lock(path: &Path) -> Result<File, SocketError> {
     let lock_path = lock_path(path);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    let file = at("open lock", &lock_path, options.open(&lock_path))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            at("write lock", &lock_path, note_owner(&mut lock))?;
-            Ok(lock)
+    let mut file = at("open lock", &lock_path, options.open(&lock_path))?;
+    match file.try_lock() {
+        Ok(()) => {
+            at("write lock", &lock_path, note_owner(&mut file))?;
+            Ok(file)
         }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+        Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
             Err(SocketError::InUse {
@@ -109,7 +176,7 @@ fn take_lock(path: &Path) -> Result<Flock<File>, SocketError> {
                 pid: pid.trim().to_owned(),
             })
         }
-        Err((_, errno)) => at("lock", &lock_path, Err(errno.into())),
+        Err(TryLockError::Error(source)) => at("lock", &lock_path, Err(source)),
     }
 }
 
@@ -154,6 +221,27 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         AdminSocket::bind(&path).expect("free again");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_handed_over_stays_and_is_locked() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let (mut old, listener) = AdminSocket::bind(&path).expect("binds");
+        let given = Given {
+            listener: listener.as_fd().try_clone_to_owned().expect("copied"),
+            lock: Some(old.lock().try_clone_to_owned().expect("copied")),
+        };
+        let (mut new, _listener) = AdminSocket::adopt(&path, given).expect("adopted");
+        new.own().expect("noted");
+        old.disown();
+        drop((old, listener));
+        tokio::net::UnixStream::connect(&path)
+            .await
+            .expect("served");
+        AdminSocket::bind(&path).expect_err("still locked");
+        drop(new);
+        assert!(!path.exists());
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ use aya::programs::ProgramError;
 use proxy_common::ABI_VERSION;
 use proxy_common::maps;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The data plane could not be opened.
@@ -165,6 +166,25 @@ impl DataPlane {
         Self::open_object(OBJECT, l4, snat_addresses)
     }
 
+    /// As [`Self::open`], with the lock of a predecessor that still runs: see [`Self::lock`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn take_over(
+        l4: &L4,
+        snat_addresses: u32,
+        lock: Option<OwnedFd>,
+    ) -> Result<(Self, Adoption), LoadError> {
+        Self::open_with(OBJECT, l4, snat_addresses, lock)
+    }
+
+    /// What keeps other daemons away. Whoever shares it may open the data plane while this is
+    /// open; both must then agree on who writes to it.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
     /// As [`Self::open`], with another object.
     ///
     /// # Errors
@@ -175,6 +195,15 @@ impl DataPlane {
         l4: &L4,
         snat_addresses: u32,
     ) -> Result<(Self, Adoption), LoadError> {
+        Self::open_with(object, l4, snat_addresses, None)
+    }
+
+    fn open_with(
+        object: &[u8],
+        l4: &L4,
+        snat_addresses: u32,
+        lock: Option<OwnedFd>,
+    ) -> Result<(Self, Adoption), LoadError> {
         if object.is_empty() {
             return Err(LoadError::NoObject);
         }
@@ -182,7 +211,7 @@ impl DataPlane {
         host::raise_limits();
         let pins = Pins::new(&l4.pin_dir);
         prepare(&pins)?;
-        let lock = PinLock::acquire(pins.directory())?;
+        let lock = PinLock::inherit(pins.directory(), lock)?;
         Self::open_locked(object, l4, snat_addresses, pins, lock)
     }
 

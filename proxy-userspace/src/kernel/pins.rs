@@ -12,11 +12,11 @@
 //! ```
 
 use super::load::LoadError;
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -240,8 +240,11 @@ pub(crate) fn in_private_mounts() -> bool {
 }
 
 /// Keeps other daemons away from a pin directory for as long as it lives.
+///
+/// The lock belongs to the open file, not to the process: a successor that is given the descriptor
+/// shares it, and it is released when the last of both has closed it. So nothing here unlocks.
 pub(crate) struct PinLock {
-    _directory: Flock<File>,
+    directory: File,
 }
 
 impl PinLock {
@@ -253,18 +256,40 @@ impl PinLock {
             path: directory.to_owned(),
             source,
         })?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { _directory: lock }),
-            Err((file, nix::errno::Errno::EWOULDBLOCK)) => Err(LoadError::Locked {
+        match file.try_lock() {
+            Ok(()) => Ok(Self { directory: file }),
+            Err(TryLockError::WouldBlock) => Err(LoadError::Locked {
                 path: directory.to_owned(),
                 holder: Holder(lock_holder(&file)),
             }),
-            Err((_, errno)) => Err(LoadError::Path {
+            Err(TryLockError::Error(source)) => Err(LoadError::Path {
                 call: "lock",
                 path: directory.to_owned(),
-                source: errno.into(),
+                source,
             }),
         }
+    }
+
+    /// As [`Self::acquire`], with a lock that a predecessor has given, if it is of this directory.
+    pub(crate) fn inherit(directory: &Path, given: Option<OwnedFd>) -> Result<Self, LoadError> {
+        let given = given.map(File::from);
+        let is_same = |file: &File| {
+            let (Ok(given), Ok(wanted)) = (file.metadata(), fs::metadata(directory)) else {
+                return false;
+            };
+            (given.dev(), given.ino()) == (wanted.dev(), wanted.ino())
+        };
+        match given.filter(is_same) {
+            // No news where the predecessor lives; where it does not, its lock may be gone.
+            Some(file) if file.try_lock().is_ok() => Ok(Self { directory: file }),
+            _ => Self::acquire(directory),
+        }
+    }
+}
+
+impl AsFd for PinLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 }
 
@@ -343,6 +368,27 @@ mod tests {
         };
         let text = error.to_string();
         assert!(text.contains(&std::process::id().to_string()), "{text}");
+    }
+
+    #[test]
+    fn a_lock_that_is_handed_over_outlives_the_one_who_gave_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = PinLock::acquire(directory.path()).unwrap();
+        let given = old.as_fd().try_clone_to_owned().unwrap();
+        let new = PinLock::inherit(directory.path(), Some(given)).unwrap();
+        drop(old);
+        assert!(PinLock::acquire(directory.path()).is_err(), "still locked");
+        drop(new);
+        PinLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_of_another_directory_is_of_no_use() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let given = PinLock::acquire(one.path()).unwrap();
+        let given = given.as_fd().try_clone_to_owned().unwrap();
+        let _held = PinLock::acquire(two.path()).unwrap();
+        assert!(PinLock::inherit(two.path(), Some(given)).is_err());
     }
 
     #[test]
