@@ -50,6 +50,8 @@ pub struct Worker {
     scratch: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
     draining: Cell<bool>,
+    /// Connections that wait for a request may get one more while the worker drains.
+    patient: Cell<bool>,
     /// The drain's time is over.
     over: Cell<bool>,
     /// Connections of clients.
@@ -96,6 +98,7 @@ impl Worker {
             scratch: RefCell::default(),
             random: Cell::new(seed),
             draining: Cell::new(false),
+            patient: Cell::new(false),
             over: Cell::new(false),
             connections: Cell::new(0),
             copies: Cell::new(0),
@@ -134,6 +137,7 @@ impl Worker {
     /// From now on every connection ends with its request.
     pub fn drain(&self) {
         self.draining.set(true);
+        self.patient.set(false);
         self.timers.wake_all();
     }
 
@@ -141,6 +145,26 @@ impl Worker {
     #[inline]
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// As [`Worker::drain`], but connections on which no request is under way stay open for one
+    /// more: a client that sends it just now would lose it. For the end of a process that somebody
+    /// else takes over from, which may take its time.
+    pub fn retire(&self) {
+        self.drain();
+        self.patient.set(true);
+    }
+
+    /// Takes [`Worker::retire`] back.
+    pub fn resume(&self) {
+        self.patient.set(false);
+        self.draining.set(false);
+    }
+
+    /// True if connections on which no request is under way end at once.
+    #[inline]
+    pub fn ends_idle(&self) -> bool {
+        self.draining.get() && !self.patient.get()
     }
 
     /// From now on connections that are passed on as they are end at once.

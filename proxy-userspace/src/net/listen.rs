@@ -3,9 +3,10 @@
 //! The kernel spreads connections over the sockets of one address (`SO_REUSEPORT`), so workers
 //! share nothing when they accept.
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -39,6 +40,17 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Sets what [`bind`] sets on a socket that listens already.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn prepare(socket: &OwnedFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)
 }
 
 /// Makes sure that nobody listens on an address. Sockets of one user may share it silently, so a

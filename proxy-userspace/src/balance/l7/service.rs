@@ -133,6 +133,25 @@ impl ServiceState {
         Ok(Lease::new(Arc::clone(self), backend))
     }
 
+    /// As [`ServiceState::lease`], of the backend at an address: for what has one already. `None`
+    /// if there is no such backend, or it has as many requests as it may.
+    pub fn lease_of(self: &Arc<Self>, address: SocketAddr) -> Option<Lease> {
+        let members = self.backends();
+        let mut found = members.into_iter();
+        let backend = found.find(|backend| backend.address() == address)?;
+        let begun = backend.try_begin();
+        begun.then(|| Lease::new(Arc::clone(self), backend))
+    }
+
+    /// What DNS has answered, by the question's number.
+    pub fn resolved(&self) -> Vec<(usize, Resolved)> {
+        let members = self.members.lock();
+        let named = members.iter();
+        named
+            .filter_map(|member| member.question.zip(member.resolved))
+            .collect()
+    }
+
     /// Takes a place in the queue, after a pick has found that all are busy.
     ///
     /// # Errors

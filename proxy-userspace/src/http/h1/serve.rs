@@ -228,7 +228,7 @@ impl Connection {
         let waited = poll_fn(|cx| match client.reader.poll_more(cx) {
             Poll::Ready(Ok(1..)) => Poll::Ready(Waited::Request),
             Poll::Ready(_) => Poll::Ready(Waited::End),
-            Poll::Pending if timer.poll_expired(cx) || worker.is_draining() => {
+            Poll::Pending if timer.poll_expired(cx) || worker.ends_idle() => {
                 Poll::Ready(Waited::End)
             }
             Poll::Pending if worker.is_serving(&before) => Poll::Pending,

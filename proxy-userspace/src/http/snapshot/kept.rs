@@ -53,6 +53,11 @@ impl Kept {
         }
     }
 
+    /// Key of cookies.
+    pub fn secret(&self) -> u64 {
+        self.secret
+    }
+
     /// The number of a listener.
     pub fn listener(&mut self, listener: &HttpListener) -> ListenerId {
         self.number(ListenerKind::Http, &listener.name, listener.address)

@@ -16,10 +16,10 @@ mod tests;
 pub use inbox::Inbox;
 pub use outbox::{Outbox, Way};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -84,6 +84,18 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// Sets what [`bind`] sets on a socket that is bound to `address` already.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn prepare(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    if address.ip().is_unspecified() {
+        want_local_address(socket, address.is_ipv6())?;
+    }
+    SockRef::from(socket).set_nonblocking(true)
+}
+
 /// Makes sure that nobody is bound to an address, as [`super::listen::check_free`].
 ///
 /// # Errors
@@ -101,7 +113,7 @@ pub fn check_free(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-fn want_local_address(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+fn want_local_address(socket: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     let done = if is_ipv6 {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)
@@ -135,6 +147,15 @@ impl Datagrams {
         socket.set_nonblocking(true)?;
         socket.connect(&peer.into())?;
         Self::new(socket.into())
+    }
+
+    /// Another descriptor of the socket, for somebody who goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.get_ref().try_clone().map(OwnedFd::from)
     }
 
     /// Its own address.

@@ -12,6 +12,8 @@
 //! not touched: they look at the new snapshot at their next request.
 
 mod house;
+mod inherited;
+mod retire;
 mod socket;
 mod spans;
 mod thread;
@@ -25,6 +27,8 @@ use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::{SpanCounters, SpanQueue};
 use crate::types::Protocol;
 use house::House;
+pub use inherited::{Inherited, Place};
+pub use retire::{Handed, Names};
 use socket::{Kind, Socket};
 use std::collections::BTreeMap;
 use std::io;
@@ -65,21 +69,33 @@ pub struct Workers {
     house: House,
     kept: Kept,
     snapshot: Arc<Snapshot>,
-    listeners: BTreeMap<ListenerId, Bound>,
+    listeners: BTreeMap<ListenerId, Open>,
+    /// Sockets from others that no listener has taken.
+    inherited: Inherited,
+    /// Sockets that nobody serves before [`Workers::serve`]; `None` once that was called.
+    waiting: Option<Vec<Waiting>>,
     clock: Clock,
+}
+
+/// A socket that is not served yet: of a listener, with its number.
+type Waiting = (ListenerId, usize, Socket);
+
+/// A listener's sockets.
+#[derive(Debug)]
+struct Open {
+    place: Place,
+    /// A second descriptor of each, for a successor.
+    sockets: Vec<Socket>,
 }
 
 /// A configuration that is ready to be put in force.
 #[derive(Debug)]
 pub struct Prepared {
     snapshot: Arc<Snapshot>,
-    /// Sockets for listeners that are new, one for each worker.
-    opened: Vec<(ListenerId, Bound, Vec<Socket>)>,
+    /// Sockets for listeners that are new, as a rule one for each worker.
+    opened: Vec<(ListenerId, Open, Vec<Socket>)>,
     closed: Vec<ListenerId>,
 }
-
-/// Where a listener is.
-type Bound = (Protocol, SocketAddr);
 
 /// How many workers: as configured, or the CPUs that this process may use (affinity mask and
 /// cgroup quota).
@@ -105,12 +121,37 @@ impl Workers {
         Ok(workers)
     }
 
+    /// As [`Workers::start`], with sockets that others have opened. Nothing is accepted before
+    /// [`Workers::serve`].
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersError`]; then nothing was started.
+    pub fn take_over(
+        config: &Config,
+        inherited: Inherited,
+        names: &Names,
+    ) -> Result<Self, WorkersError> {
+        let secret = names.secret.unwrap_or_else(|| fastrand::u64(..));
+        let mut workers = Self::idle_with(config, secret)?;
+        workers.inherited = inherited;
+        workers.waiting = Some(Vec::new());
+        let prepared = workers.prepare(config)?;
+        names.tell(prepared.snapshot.registry(), workers.clock.read());
+        workers.put_in_force(prepared);
+        Ok(workers)
+    }
+
     /// Starts the workers, as many as a configuration asks for; they listen nowhere yet.
     ///
     /// # Errors
     ///
     /// [`WorkersError`]; then nothing was started.
     pub fn idle(config: &Config) -> Result<Self, WorkersError> {
+        Self::idle_with(config, fastrand::u64(..))
+    }
+
+    fn idle_with(config: &Config, secret: u64) -> Result<Self, WorkersError> {
         descriptors::raise_limit();
         let count = count(config);
         let metrics = Arc::new(ProxyMetrics::new(count, true));
@@ -118,7 +159,7 @@ impl Workers {
         let logs = Writer::start(Arc::new(LogCounters::default())).map_err(WorkersError::Thread)?;
         let counters: Arc<SpanCounters> = Arc::default();
         let (queue, spans) = SpanQueue::new(spans::WAITING, Arc::clone(&counters));
-        let mut kept = Kept::new(metrics, Arc::new(logs), queue, fastrand::u64(..));
+        let mut kept = Kept::new(metrics, Arc::new(logs), queue, secret);
         let (nothing, seed) = (Config::default(), fastrand::u64(..));
         let snapshot = Snapshot::compile(&nothing, &mut kept, None, seed, clock.read())?;
         let snapshot = Arc::new(snapshot);
@@ -132,21 +173,23 @@ impl Workers {
             kept,
             snapshot,
             listeners: BTreeMap::new(),
+            inherited: Inherited::default(),
+            waiting: None,
             clock,
         })
     }
 
     /// Where they listen.
     pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listeners.values().map(|(_, address)| *address)
+        self.listeners.values().map(|open| open.place.bound)
     }
 
     /// Names of listeners, and where they listen.
     pub fn bound(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         let plans = self.snapshot.listeners();
         plans.filter_map(|(id, plan)| {
-            let (_, address) = self.listeners.get(&id)?;
-            Some((plan.settings.name.as_str(), *address))
+            let open = self.listeners.get(&id)?;
+            Some((plan.settings.name.as_str(), open.place.bound))
         })
     }
 
@@ -196,9 +239,9 @@ impl Workers {
 
     /// Sockets for the listeners that there are not yet.
     fn open(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
-    ) -> Result<Vec<(ListenerId, Bound, Vec<Socket>)>, WorkersError> {
+    ) -> Result<Vec<(ListenerId, Open, Vec<Socket>)>, WorkersError> {
         let http = snapshot.listeners().map(|(id, listener)| {
             let settings = &listener.settings;
             (id, Kind::Http, &settings.name, settings.address)
@@ -212,20 +255,56 @@ impl Workers {
             (id, kind, &settings.name, settings.address)
         });
         let new = http.chain(streams);
-        new.filter(|(id, ..)| !self.listeners.contains_key(id))
-            .map(|(id, kind, name, address)| {
-                // A listener that gets another name or kind follows itself.
-                let bound = (kind.protocol(), address);
-                let is_ours = self.listeners.values().any(|ours| *ours == bound);
-                let sockets = open(kind, address, self.threads.len(), is_ours);
-                let (address, sockets) = sockets.map_err(|source| WorkersError::Listen {
+        let new: Vec<_> = new
+            .filter(|(id, ..)| !self.listeners.contains_key(id))
+            .collect();
+        new.into_iter()
+            .map(|(id, kind, name, asked)| {
+                let opened = self.open_one(kind, name, asked);
+                let (open, sockets) = opened.map_err(|source| WorkersError::Listen {
                     name: name.clone(),
-                    address,
+                    address: asked,
                     source,
                 })?;
-                Ok((id, (kind.protocol(), address), sockets))
+                Ok((id, open, sockets))
             })
             .collect()
+    }
+
+    fn open_one(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        asked: SocketAddr,
+    ) -> io::Result<(Open, Vec<Socket>)> {
+        let (protocol, workers) = (kind.protocol(), self.threads.len());
+        let (bound, sockets) = match self.inherited.take(protocol, name, asked) {
+            Some((bound, given)) => (bound, inherited::complete(kind, bound, given, workers)?),
+            None => {
+                // A listener that gets another name or kind follows itself.
+                let is_ours = |open: &Open| {
+                    let Place {
+                        protocol: ours,
+                        bound,
+                        ..
+                    } = open.place;
+                    (ours, bound) == (protocol, asked)
+                };
+                open(kind, asked, workers, self.listeners.values().any(is_ours))?
+            }
+        };
+        let place = Place {
+            name: name.to_owned(),
+            protocol,
+            asked,
+            bound,
+        };
+        let copies = sockets.iter().map(Socket::try_clone);
+        let open = Open {
+            place,
+            sockets: copies.collect::<io::Result<_>>()?,
+        };
+        Ok((open, sockets))
     }
 
     /// Puts what was prepared in force.
@@ -241,13 +320,14 @@ impl Workers {
         for thread in &self.threads {
             thread.order(Order::Swap(Arc::clone(&self.snapshot)));
         }
-        for (id, bound, sockets) in opened {
-            self.listeners.insert(id, bound);
-            for (thread, socket) in self.threads.iter().zip(sockets) {
-                thread.order(Order::Listen(id, socket));
+        for (id, open, sockets) in opened {
+            self.listeners.insert(id, open);
+            for (number, socket) in sockets.into_iter().enumerate() {
+                self.listen((id, number, socket));
             }
         }
         for id in closed {
+            // Before the workers' own: theirs are emptied and then the last.
             self.listeners.remove(&id);
             for thread in &self.threads {
                 thread.order(Order::Close(id));

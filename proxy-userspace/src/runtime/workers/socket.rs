@@ -4,6 +4,7 @@ use crate::net::{datagram, listen};
 use crate::types::Protocol;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What is spoken at a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +46,45 @@ impl Socket {
         })
     }
 
+    /// A socket that is bound already.
+    pub(super) fn of(kind: Kind, socket: OwnedFd) -> Self {
+        match kind {
+            Kind::Http => Self::Http(socket.into()),
+            Kind::Tcp => Self::Tcp(socket.into()),
+            Kind::Udp => Self::Udp(socket.into()),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Http(_) => Kind::Http,
+            Self::Tcp(_) => Kind::Tcp,
+            Self::Udp(_) => Kind::Udp,
+        }
+    }
+
+    /// Another descriptor of the same socket.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Http(socket) => Self::Http(socket.try_clone()?),
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Udp(socket) => Self::Udp(socket.try_clone()?),
+        })
+    }
+
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Http(socket) | Self::Tcp(socket) => socket.local_addr(),
             Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Http(socket) | Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
         }
     }
 }

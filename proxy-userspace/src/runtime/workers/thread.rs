@@ -10,6 +10,7 @@ use crate::net::Stream;
 use crate::net::descriptors::Share;
 use crate::net::listen::{self, Accepted as Taken};
 use crate::stream;
+use crate::stream::udp::{Given, Stop};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
@@ -37,13 +38,20 @@ const CUTS: usize = 64;
 pub(super) enum Order {
     /// Serve this snapshot.
     Swap(Arc<Snapshot>),
-    /// Serve this socket.
-    Listen(ListenerId, Socket),
+    /// Serve this socket, and the sessions that it has had before, if it is for datagrams.
+    Listen(ListenerId, usize, Socket, Vec<Given>),
     /// Accept no more for this listener.
     Close(ListenerId),
+    /// Accept no more, end connections with their requests, give sessions of datagrams away.
+    Retire(mpsc::UnboundedSender<Surrendered>),
+    /// Take that back; sockets come again by [`Order::Listen`].
+    Resume,
     /// Accept no more, end connections with their requests, then end.
     Drain,
 }
+
+/// A socket's sessions that were given away: the listener, the socket's number, and they.
+pub(super) type Surrendered = (ListenerId, usize, Vec<Given>);
 
 /// A worker's thread, from outside. Dropping it ends the thread and cuts its connections off.
 #[derive(Debug)]
@@ -117,27 +125,30 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(reap(Rc::clone(&worker)));
     let flushing = Rc::clone(&worker);
     spawn_local(async move { flushing.flush_logs_in_time().await });
-    let mut listeners: BTreeMap<ListenerId, Listening> = BTreeMap::new();
+    let mut listeners: BTreeMap<ListenerId, Vec<Listening>> = BTreeMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Swap(snapshot) => worker.swap(snapshot),
-            Order::Listen(id, socket) => match listen(&worker, id, socket) {
-                Ok(listening) => {
-                    listeners.insert(id, listening);
-                }
-                Err(error) => error!(%error, "a worker cannot listen"),
-            },
-            Order::Close(id) => {
-                if let Some(listening) = listeners.remove(&id) {
-                    listening.stop.notify_one();
+            Order::Listen(id, number, socket, given) => {
+                match listen(&worker, id, socket, number, given) {
+                    Ok(listening) => listeners.entry(id).or_default().push(listening),
+                    Err(error) => error!(%error, "a worker cannot listen"),
                 }
             }
+            Order::Close(id) => {
+                for listening in listeners.remove(&id).unwrap_or_default() {
+                    listening.stop.close();
+                }
+            }
+            Order::Retire(to) => {
+                retire(std::mem::take(&mut listeners), &to).await;
+                worker.retire();
+            }
+            Order::Resume => worker.resume(),
             Order::Drain => {
-                for listening in std::mem::take(&mut listeners).into_values() {
-                    listening.stop.notify_one();
-                    if let Some(accepting) = listening.accepting {
-                        let _ = accepting.await;
-                    }
+                for listening in std::mem::take(&mut listeners).into_values().flatten() {
+                    listening.stop.close();
+                    listening.ended().await;
                 }
                 worker.drain();
                 while worker.connections() > 0 && !orders.is_closed() {
@@ -161,23 +172,59 @@ async fn cut_off(worker: &Worker) {
     }
 }
 
+/// Leaves the sockets to somebody else, with all sessions of datagrams.
+async fn retire(
+    listeners: BTreeMap<ListenerId, Vec<Listening>>,
+    to: &mpsc::UnboundedSender<Surrendered>,
+) {
+    for (id, all) in listeners {
+        for listening in all {
+            let number = listening.number;
+            if listening.accepting.is_some() {
+                listening.stop.close();
+                listening.ended().await;
+            } else if let Ok(sessions) = listening.stop.surrender().await {
+                // Whoever asked may have given up.
+                let _ = to.send((id, number, sessions));
+            }
+        }
+    }
+}
+
 /// A listener's socket.
 struct Listening {
-    stop: Rc<Notify>,
+    /// Its number among those of the listener.
+    number: usize,
+    stop: Rc<Stop>,
     /// Ends when nothing new is taken any more, for those that then are done with their socket. One
     /// for datagrams is needed as long as it has sessions.
     accepting: Option<JoinHandle<()>>,
 }
 
-fn listen(worker: &Rc<Worker>, id: ListenerId, socket: Socket) -> io::Result<Listening> {
-    let stop: Rc<Notify> = Rc::default();
+impl Listening {
+    async fn ended(self) {
+        if let Some(accepting) = self.accepting {
+            let _ = accepting.await;
+        }
+    }
+}
+
+fn listen(
+    worker: &Rc<Worker>,
+    id: ListenerId,
+    socket: Socket,
+    number: usize,
+    given: Vec<Given>,
+) -> io::Result<Listening> {
+    let stop: Rc<Stop> = Rc::default();
     let (worker, stopped) = (Rc::clone(worker), Rc::clone(&stop));
     let (socket, begin): (_, Begin) = match socket {
         Socket::Http(socket) => (socket, begin_http),
         Socket::Tcp(socket) => (socket, begin_tcp),
         Socket::Udp(socket) => {
-            spawn_local(stream::udp::serve(worker, id, socket, stopped));
+            spawn_local(stream::udp::serve(worker, id, socket, stopped, given));
             return Ok(Listening {
+                number,
                 stop,
                 accepting: None,
             });
@@ -186,6 +233,7 @@ fn listen(worker: &Rc<Worker>, id: ListenerId, socket: Socket) -> io::Result<Lis
     let socket = TcpListener::from_std(socket)?;
     let accepting = spawn_local(accept(worker, id, socket, begin, stopped));
     Ok(Listening {
+        number,
         stop,
         accepting: Some(accepting),
     })
@@ -198,7 +246,7 @@ async fn accept(
     id: ListenerId,
     socket: TcpListener,
     begin: Begin,
-    stop: Rc<Notify>,
+    stop: Rc<Stop>,
 ) {
     let share = Share::of_clients();
     let mut is_exhausted = false;
@@ -208,7 +256,7 @@ async fn accept(
     loop {
         let taken = tokio::select! {
             taken = listen::accept(&socket) => taken,
-            () = stop.notified() => break,
+            () = stop.told() => break,
         };
         let error = match taken {
             Taken::Connection(stream, client) => {
@@ -233,7 +281,7 @@ async fn accept(
         }
         tokio::select! {
             () = share.has_room(&socket) => {}
-            () = stop.notified() => break,
+            () = stop.told() => break,
         }
     }
     while let Some((stream, client)) = listen::accept_now(&socket) {

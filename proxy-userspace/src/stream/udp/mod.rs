@@ -9,7 +9,10 @@
 //! Sources can be forged. What is not of a session costs one: their number is bounded over all
 //! workers, and a datagram that finds no place is dropped and counted, without a line in a log.
 
+mod carried;
 mod session;
+
+pub use carried::{Carried, Given, Stop};
 
 use crate::http::listening::connection_number;
 use crate::http::snapshot::ListenerId;
@@ -72,7 +75,14 @@ enum Event {
 }
 
 /// Serves a socket until `close`; from then on only the sessions that there are, to their ends.
-pub async fn serve(worker: Rc<Worker>, listener: ListenerId, socket: UdpSocket, close: Rc<Notify>) {
+/// `given` are sessions that another process has had at this socket.
+pub async fn serve(
+    worker: Rc<Worker>,
+    listener: ListenerId,
+    socket: UdpSocket,
+    close: Rc<Stop>,
+    given: Vec<Given>,
+) {
     let flow = worker
         .snapshot()
         .stream(listener)
@@ -96,11 +106,12 @@ pub async fn serve(worker: Rc<Worker>, listener: ListenerId, socket: UdpSocket, 
         is_closing: Cell::new(false),
         ended: Notify::new(),
     });
+    socket.adopt(given);
     socket.run(&close).await;
 }
 
 impl Socket {
-    async fn run(self: &Rc<Self>, close: &Notify) {
+    async fn run(self: &Rc<Self>, close: &Stop) {
         while !(self.is_closing.get() && self.sessions.borrow().is_empty()) {
             let received = poll_fn(|cx| {
                 self.datagrams
@@ -108,7 +119,7 @@ impl Socket {
             });
             let event = tokio::select! {
                 received = received => Event::Received(received),
-                () = close.notified(), if !self.is_closing.get() => Event::Close,
+                () = close.told(), if !self.is_closing.get() => Event::Close,
                 () = self.ended.notified(), if self.is_closing.get() => Event::Ended,
             };
             match event {
@@ -117,7 +128,10 @@ impl Socket {
                     debug!(%error, address = %self.address, "receiving datagrams");
                     tokio::time::sleep(PAUSE).await;
                 }
-                Event::Close => self.close(),
+                Event::Close => match close.asked() {
+                    Some(to) => return self.surrender(to),
+                    None => self.close(),
+                },
                 Event::Ended => {}
             }
         }
@@ -175,10 +189,15 @@ impl Socket {
             return Err(DatagramDrop::Draining);
         }
         let session = Rc::new(Session::begin(self, key, now)?);
-        self.sessions.borrow_mut().insert(key, Rc::clone(&session));
-        let (socket, own) = (Rc::clone(self), Rc::clone(&session));
-        spawn_local(async move { own.run(&socket).await });
+        self.begun(&session);
         Ok(session)
+    }
+
+    fn begun(self: &Rc<Self>, session: &Rc<Session>) {
+        let key = session.key();
+        self.sessions.borrow_mut().insert(key, Rc::clone(session));
+        let (socket, own) = (Rc::clone(self), Rc::clone(session));
+        spawn_local(async move { own.run(&socket).await });
     }
 
     /// Takes a session out of the table, unless it has been replaced there.

@@ -1,9 +1,9 @@
 //! One source's datagrams.
 
-use super::{Key, Socket, connection_number};
-use crate::balance::l7::{ServiceState, Tried, Unavailable};
+use super::{Carried, Given, Key, Socket, connection_number};
+use crate::balance::l7::{BackendState, ServiceState, Tried, Unavailable};
 use crate::config::model::http::ProxyVersion;
-use crate::http::snapshot::OpenConnection;
+use crate::http::snapshot::{OpenConnection, ServicePlan};
 use crate::http::streams::StreamPlan;
 use crate::http::worker::{Counted, Worker};
 use crate::net::datagram::{Datagrams, Inbox, Way};
@@ -16,8 +16,9 @@ use crate::upstream::pool::Place;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -71,13 +72,7 @@ impl Session {
         let open = plan.take_place().ok_or(DatagramDrop::TableFull)?;
         let service = snapshot.service(plan.service);
         let service = service.ok_or(DatagramDrop::NoBackend)?;
-        let local = key.local.map_or(socket.address.ip(), |local| local.ip());
-        let peers = Peers {
-            client: key.source,
-            server: SocketAddr::new(local, socket.address.port()),
-            number: connection_number(),
-            listener: socket.listener,
-        };
+        let peers = peers(socket, key);
         let (mut tried, mut facts) = (Tried::default(), Facts::new(now));
         let send_proxy = service.settings.send_proxy;
         let chosen = Choice {
@@ -87,17 +82,64 @@ impl Session {
             send_proxy,
         };
         let link = chosen.link(&mut tried, &mut facts)?;
+        Ok(Self::with(socket, (key, peers), (plan, open), service, link, (tried, facts)))
+    }
+
+    /// Goes on with a session of another process. `None` if its listener, its service or its
+    /// backend is gone, or has no room.
+    pub(super) fn adopt(
+        socket: &Socket,
+        carried: &Carried,
+        descriptor: OwnedFd,
+        now: Nanos,
+    ) -> Option<Self> {
+        let worker = &socket.worker;
+        let snapshot = worker.snapshot();
+        let plan = snapshot.stream(socket.listener)?;
+        let open = plan.take_place()?;
+        let service = snapshot.service(plan.service)?;
+        let lease = service.state.lease_of(carried.backend)?;
+        let backend = Arc::clone(lease.backend());
+        let place = Place::new(&backend, limit_of(&backend))?;
+        let (mut tried, mut facts) = (Tried::default(), Facts::new(now));
+        tried.add(backend.slot());
+        facts.attempts.push(Attempted::new(&backend, now));
+        let key = carried.key();
+        let peers = peers(socket, key);
+        let link = Link {
+            socket: Datagrams::new(UdpSocket::from(descriptor)).ok()?,
+            held: Held::new(worker, lease, place),
+            header: header(service.settings.send_proxy, &peers),
+        };
+        let session = Self::with(socket, (key, peers), (plan, open), service, link, (tried, facts));
+        session.asked.set(carried.asked);
+        session.answered.set(carried.answered);
+        session
+            .timer
+            .set(now.saturating_add(socket.idle(plan.idle)));
+        Some(session)
+    }
+
+    fn with(
+        socket: &Socket,
+        (key, peers): (Key, Peers),
+        (plan, open): (&Arc<StreamPlan>, OpenConnection),
+        service: &ServicePlan,
+        link: Link,
+        (tried, facts): (Tried, Facts),
+    ) -> Self {
+        let worker = &socket.worker;
         let cells = plan.cells.at(worker.index);
         cells.connections.add(1);
         cells.connections_active.add(1);
-        Ok(Self {
+        Self {
             key,
             peers,
             way: Way::new(key.source, key.local),
             timer: worker.timers.timer(),
             service: Arc::clone(&service.state),
             service_cells: Arc::clone(&service.cells),
-            send_proxy,
+            send_proxy: service.settings.send_proxy,
             link: RefCell::new(link),
             tried: Cell::new(tried),
             facts: RefCell::new(facts),
@@ -109,7 +151,28 @@ impl Session {
             _open: open,
             _counted: worker.count_connection(),
             plan: Arc::clone(plan),
-        })
+        }
+    }
+
+    /// Ends here, and goes on elsewhere.
+    pub(super) fn surrender(&self) -> Option<Given> {
+        if self.is_ended() {
+            return None;
+        }
+        let link = self.link.borrow();
+        let carried = Carried {
+            source: self.key.source,
+            local: Carried::local(self.key),
+            backend: link.held.lease.backend().address(),
+            asked: self.asked.get(),
+            answered: self.answered.get(),
+        };
+        let descriptor = link.socket.try_clone();
+        self.end.set(Some((End::Complete, Phase::Data)));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        descriptor.ok().map(|descriptor| (carried, descriptor))
     }
 
     pub(super) fn key(&self) -> Key {
@@ -358,6 +421,35 @@ impl Session {
     }
 }
 
+/// The ends of a session.
+fn peers(socket: &Socket, key: Key) -> Peers {
+    let local = key.local.map_or(socket.address.ip(), |local| local.ip());
+    Peers {
+        client: key.source,
+        server: SocketAddr::new(local, socket.address.port()),
+        number: connection_number(),
+        listener: socket.listener,
+    }
+}
+
+/// The PROXY header that each datagram is sent with.
+fn header(send_proxy: Option<ProxyVersion>, peers: &Peers) -> Vec<u8> {
+    let mut header = Vec::new();
+    if send_proxy.is_some() {
+        let (client, server) = (peers.client, peers.server);
+        proxy_protocol::write_v2(client, server, true, &[], false, &mut header);
+    }
+    header
+}
+
+/// Sessions of a backend at once; 0 for no limit.
+fn limit_of(backend: &BackendState) -> u32 {
+    match backend.limit() {
+        u32::MAX => 0,
+        limit => limit,
+    }
+}
+
 /// Who is to get a session, and what of.
 struct Choice<'a> {
     worker: &'a Worker,
@@ -377,11 +469,7 @@ impl Choice<'_> {
         })?;
         let backend = Arc::clone(lease.backend());
         tried.add(backend.slot());
-        let limit = match backend.limit() {
-            u32::MAX => 0,
-            limit => limit,
-        };
-        let place = Place::new(&backend, limit).ok_or(DatagramDrop::Busy)?;
+        let place = Place::new(&backend, limit_of(&backend)).ok_or(DatagramDrop::Busy)?;
         let began = worker.clock.last();
         let mut attempted = Attempted::new(&backend, began);
         let connected = Datagrams::connect(backend.address());
@@ -405,15 +493,10 @@ impl Choice<'_> {
         });
         attempted.connect = Some(0);
         facts.attempts.push(attempted);
-        let mut header = Vec::new();
-        if self.send_proxy.is_some() {
-            let server = self.peers.server;
-            proxy_protocol::write_v2(client, server, true, &[], false, &mut header);
-        }
         Ok(Link {
             socket,
             held: Held::new(worker, lease, place),
-            header,
+            header: header(self.send_proxy, self.peers),
         })
     }
 }
