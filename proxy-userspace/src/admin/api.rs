@@ -192,6 +192,32 @@ pub struct StopRequest {
     pub now: bool,
 }
 
+/// Body of `POST /api/v1/upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpgradeRequest {
+    /// Absolute path of the binary that is to take over; without it, the one that has the name of
+    /// the one that runs. Nobody but root and the daemon's user may be able to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary: Option<String>,
+    /// Seconds until the new process must be ready; 60 if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+}
+
+/// Answer to `POST /api/v1/upgrade`: the new process serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeAnswer {
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Process id of the one that has handed over, and now ends with its connections.
+    pub old_pid: u32,
+    /// Its version.
+    pub old_version: String,
+}
+
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {

@@ -2,7 +2,7 @@
 
 use crate::admin::api::{
     BackendAnswer, BackendName, CaptureQuery, DrainRequest, EventQuery, FlowQuery, FlowsAnswer,
-    GuardRequest, Refusal, ReloadAnswer, StopRequest,
+    GuardRequest, Refusal, ReloadAnswer, StopRequest, UpgradeAnswer, UpgradeRequest,
 };
 use crate::config::model::Config;
 use crate::observe::view::{EventView, GuardView, View};
@@ -43,6 +43,8 @@ pub enum Command {
     Config(Reply<Box<Config>>),
     /// Open log files again by their names.
     ReopenLogs(Reply<()>),
+    /// Hand over to a new process.
+    Upgrade(UpgradeRequest, Reply<UpgradeAnswer>),
     /// End the daemon.
     Stop(StopRequest, Reply<()>),
 }

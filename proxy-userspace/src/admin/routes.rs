@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | `GET /livez`, `/readyz`, `/healthz`, `/metrics` | yes | yes |
 //! | `GET /api/v1/{status,services,backends,flows,events,guard,config,version}` | yes | no |
-//! | `POST /api/v1/{reload,drain,undrain,guard,guard/remove,capture,stop}` | yes | no |
+//! | `POST /api/v1/{reload,drain,undrain,guard,guard/remove,capture,upgrade,stop}` | yes | no |
 
 use crate::admin::api::{
     BackendAnswer, BackendName, CaptureQuery, ConfigFormat, ConfigQuery, DrainRequest, EventQuery,
     FlowQuery, FlowsAnswer, GuardRequest, PREFIX, Refusal, RefusalKind, ReloadAnswer, StopRequest,
+    UpgradeAnswer, UpgradeRequest,
 };
 use crate::admin::control::{Command, Handle, Reply};
 use crate::admin::guard::HostPolicy;
@@ -61,6 +62,7 @@ pub fn local(shared: Shared) -> Router {
         .route("/drain", post(drain))
         .route("/undrain", post(undrain))
         .route("/capture", post(capture))
+        .route("/upgrade", post(upgrade))
         .route("/stop", post(stop));
     read_only()
         .nest(PREFIX, api)
@@ -240,6 +242,13 @@ async fn undrain(
     Given(name): Given<BackendName>,
 ) -> Result<Json<BackendAnswer>, Refusal> {
     ask(&shared, |reply| Command::Undrain(name, reply)).await
+}
+
+async fn upgrade(
+    State(shared): State<Shared>,
+    Given(request): Given<UpgradeRequest>,
+) -> Result<Json<UpgradeAnswer>, Refusal> {
+    ask(&shared, |reply| Command::Upgrade(request, reply)).await
 }
 
 async fn stop(

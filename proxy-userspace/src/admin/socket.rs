@@ -125,6 +125,18 @@ impl AdminSocket {
         )
     }
 
+    /// As [`Self::own`], but a socket that the service manager has made stays: it is its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::own`].
+    pub fn own_unless_given(&mut self) -> Result<(), SocketError> {
+        let is_own = self.is_own;
+        self.own()?;
+        self.is_own = is_own;
+        Ok(())
+    }
+
     /// From now on it is somebody else's.
     pub fn disown(&mut self) {
         self.is_own = false;

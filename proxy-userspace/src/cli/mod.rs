@@ -32,6 +32,7 @@ mod status;
 mod stop;
 mod tcp;
 mod top;
+mod upgrade;
 mod validate;
 mod version;
 
@@ -80,6 +81,7 @@ enum Command {
     Flows(flows::Args),
     Observe(observe::Args),
     Capture(capture::Args),
+    Upgrade(upgrade::Args),
     Stop(stop::Args),
     Decap(decap::Args),
     Detach(detach::Args),
@@ -143,6 +145,7 @@ impl Command {
             Self::Flows(args) => args.run(),
             Self::Observe(args) => args.run(),
             Self::Capture(args) => args.run(),
+            Self::Upgrade(args) => args.run(),
             Self::Stop(args) => args.run(),
             Self::Decap(args) => args.run(),
             Self::Detach(args) => args.run(),

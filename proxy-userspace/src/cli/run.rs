@@ -3,6 +3,7 @@
 use crate::cli::args::{self, ConfigArgs, LogArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::runtime::{self, Options, StartError};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Threads of the runtime: one may be busy with a large plan while the other answers probes.
@@ -23,7 +24,8 @@ Examples:
 Signals:
   HUP         reload the configuration; a file with faults leaves the old one in force
   TERM, INT   report not ready, detach, end; a second one skips the delay, a third ends at once
-  USR1        reopen log files (none are open: logs go to standard error)
+  USR1        reopen access logs
+  USR2        hand over to a new process of the binary, as `sluice upgrade` does
 A SIGKILL ends the daemon only: the kernel forwards on, and the next run adopts.")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -34,6 +36,9 @@ pub(super) struct Args {
     /// Time between reporting not ready and detaching, for load balancers in front to notice
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = args::duration)]
     stop_delay: Duration,
+    /// Where to write the process id, for service managers that want it
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -44,14 +49,17 @@ impl Args {
             config: self.config.path()?,
             keep_dataplane: self.keep_dataplane,
             stop_delay: self.stop_delay,
+            pid_file: self.pid_file,
         };
+        let predecessor = runtime::predecessor();
+        let predecessor = predecessor.map_err(|error| Failure::new(Exit::Failed, error))?;
         self.log.install()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .enable_all()
             .build()
             .map_err(|error| Failure::new(Exit::Failed, error))?;
-        let ended = runtime.block_on(runtime::run(options));
+        let ended = runtime.block_on(runtime::run(options, predecessor));
         // Look-ups of neighbours may still run; nobody waits for them.
         runtime.shutdown_background();
         ended.map(|()| Exit::Done).map_err(Failure::from)

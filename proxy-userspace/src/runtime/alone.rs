@@ -34,6 +34,7 @@ pub async fn run(config: &Config) -> Result<(), AloneError> {
             Asked::Stop => break,
             Asked::Reopen => workers.reopen_logs(),
             Asked::Reload => info!("there is no configuration file to be read again"),
+            Asked::Upgrade => info!("only `sluice run` hands over to a new process"),
         }
     }
     signals::stopping();

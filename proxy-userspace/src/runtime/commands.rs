@@ -28,6 +28,9 @@ impl<P: Plane> Control<P> {
     /// Carries out a command and answers it. An asker that has left gets no answer, but what it
     /// asked for is done.
     pub(super) fn answer(&mut self, command: Command) {
+        let Some(command) = self.refuse_while_frozen(command) else {
+            return;
+        };
         match command {
             Command::View(reply) => drop(reply.send(self.view().map(Arc::new))),
             Command::Reload(reply) => drop(reply.send(self.reload())),
@@ -46,7 +49,8 @@ impl<P: Plane> Control<P> {
                 }
                 let _ = reply.send(Ok(()));
             }
-            // The loop ends before it comes here.
+            // The loop deals with them.
+            Command::Upgrade(_, reply) => drop(reply.send(Err(Refusal::stopping()))),
             Command::Stop(_, reply) => drop(reply.send(Err(Refusal::stopping()))),
         }
     }

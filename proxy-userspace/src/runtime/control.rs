@@ -7,6 +7,8 @@ use super::names::SharedNames;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
 use super::source::Source;
+use super::successor::{Estate, Upgrade};
+use super::upgrade::{State, Successor};
 use super::workers::Workers;
 use crate::admin::api::chain;
 use crate::admin::control::Command;
@@ -41,6 +43,15 @@ const HEALTH_BATCH: usize = 256;
 pub(crate) struct Ending {
     /// Leave the kernel forwarding.
     pub(crate) keep_dataplane: bool,
+}
+
+/// How the control task's loop has ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Somebody has told it to.
+    Told(Ending),
+    /// Another process has taken over.
+    Succeeded(Box<Successor>),
 }
 
 /// What the control task is made of, besides the plane and the configuration.
@@ -90,6 +101,11 @@ pub(crate) struct Control<P> {
     pub(super) workers: Option<Workers>,
     /// Why the data plane does not follow, if it does not.
     pub(super) behind: Option<String>,
+    /// How a new process is started, and what it is handed beside what is kept here; `None` where
+    /// that cannot be done.
+    pub(super) estate: Option<Estate>,
+    /// Another process is about to take over: the maps are not changed meanwhile.
+    pub(super) is_frozen: bool,
     pub(super) ticks: u64,
     /// The tick from which maps may be made anew for a machine that has outgrown them.
     pub(super) next_refit: u64,
@@ -122,12 +138,14 @@ pub enum BeginError {
 }
 
 impl<P: Plane> Control<P> {
-    /// Takes over a data plane, makes it follow the configuration and attaches it.
+    /// Takes over a data plane, makes it follow the configuration and attaches it. `state` is what
+    /// an earlier control task knew that is not in the maps.
     pub(crate) fn begin(
         mut plane: P,
         source: Box<dyn Source>,
         config: Config,
         parts: Parts,
+        state: Option<&State>,
     ) -> Result<Self, BeginError> {
         let kernel = plane.store().state()?;
         let ids = Ids::recover(&config, &kernel);
@@ -138,7 +156,7 @@ impl<P: Plane> Control<P> {
         let host = plane.host(&config);
         let config_state = ConfigState {
             path: source.name(),
-            generation: 1,
+            generation: state.map_or(1, |state| state.generation.max(1)),
             loaded_at_seconds: epoch_seconds(),
             last_reload_successful: true,
             last_reload_error: None,
@@ -163,18 +181,29 @@ impl<P: Plane> Control<P> {
             parts,
             workers: None,
             behind: None,
+            estate: None,
+            is_frozen: false,
             ticks: 0,
             next_refit: 0,
         };
-        control.resume()?;
+        control.resume(state)?;
         Ok(control)
     }
 
-    fn resume(&mut self) -> Result<(), BeginError> {
-        let checks = overlay::checks_for(&self.config, &self.kernel, &self.overlay)?;
+    fn resume(&mut self, state: Option<&State>) -> Result<(), BeginError> {
+        if let Some(state) = state {
+            self.inherit(state);
+        }
+        let mut checks = overlay::checks_for(&self.config, &self.kernel, &self.overlay)?;
+        if let Some(state) = state {
+            state.tell(&mut checks);
+        }
         self.parts.monitor.reconcile(checks);
         overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor);
         self.begin_adopted_drains();
+        if let Some(state) = state {
+            self.inherit_deadlines(state);
+        }
         let target = Target {
             config: &self.config,
             overlay: &self.overlay,
@@ -226,11 +255,11 @@ impl<P: Plane> Control<P> {
     /// balancers in front have time to notice. `hurry`, or being told again, cuts that short.
     pub(crate) async fn run(
         &mut self,
-        mut commands: mpsc::Receiver<Command>,
-        mut changes: mpsc::UnboundedReceiver<HealthChange>,
+        commands: &mut mpsc::Receiver<Command>,
+        changes: &mut mpsc::UnboundedReceiver<HealthChange>,
         stop_delay: Duration,
         hurry: &Notify,
-    ) -> Ending {
+    ) -> Ended {
         let mut ticks = interval(TICK);
         let mut sweeps = interval(STEP_INTERVAL);
         for timer in [&mut ticks, &mut sweeps] {
@@ -239,32 +268,39 @@ impl<P: Plane> Control<P> {
         let mut batch = Vec::new();
         let mut ending = Ending::default();
         let mut stop_at: Option<Instant> = None;
+        let mut upgrade: Option<Upgrade> = None;
         loop {
-            let drain_end = self
-                .drains
-                .next()
-                .into_iter()
-                .chain(self.retiring.next())
-                .min();
+            let drain_end = self.next_drain_end();
             // In this order: what people and checks say comes before housekeeping.
             tokio::select! {
                 biased;
-                () = hurry.notified(), if stop_at.is_some() => return ending,
-                () = until(stop_at) => return ending,
+                () = hurry.notified(), if stop_at.is_some() => return Ended::Told(ending),
+                () = until(stop_at) => return Ended::Told(ending),
+                outcome = Upgrade::outcome(&mut upgrade) => {
+                    if let Some(successor) = self.upgraded(outcome) {
+                        return Ended::Succeeded(Box::new(successor));
+                    }
+                }
                 command = commands.recv() => match command {
                     Some(Command::Stop(request, reply)) => {
                         // The asker may have left.
                         let _ = reply.send(Ok(()));
                         ending.keep_dataplane = request.keep_dataplane;
+                        if let Some(upgrade) = upgrade.take() {
+                            self.give_up(upgrade);
+                        }
                         if request.now || stop_delay.is_zero() || stop_at.is_some() {
-                            return ending;
+                            return Ended::Told(ending);
                         }
                         info!(delay = ?stop_delay, "not ready any more, still forwarding");
                         self.set_phase(Phase::Stopping);
                         stop_at = Some(Instant::now() + stop_delay);
                     }
+                    Some(Command::Upgrade(request, reply)) if stop_at.is_none() => {
+                        upgrade = self.upgrade(upgrade, &request, reply);
+                    }
                     Some(command) => self.answer(command),
-                    None => return Ending::default(),
+                    None => return Ended::Told(Ending::default()),
                 },
                 count = changes.recv_many(&mut batch, HEALTH_BATCH) => {
                     if count > 0 {
@@ -272,13 +308,19 @@ impl<P: Plane> Control<P> {
                         batch.clear();
                     }
                 }
-                () = until(drain_end) => self.end_drains(Instant::now()),
-                () = self.parts.events.ended() => self.sample(),
-                () = self.parts.capture.ended() => self.stop_capture(),
+                () = until(drain_end), if !self.is_frozen => self.end_drains(Instant::now()),
+                () = self.parts.events.ended(), if !self.is_frozen => self.sample(),
+                () = self.parts.capture.ended(), if !self.is_frozen => self.stop_capture(),
                 _ = ticks.tick() => self.tick(),
-                _ = sweeps.tick() => self.sweep(),
+                _ = sweeps.tick(), if !self.is_frozen => self.sweep(),
             }
         }
+    }
+
+    /// When the next drain ends.
+    fn next_drain_end(&self) -> Option<Instant> {
+        let drains = self.drains.next().into_iter();
+        drains.chain(self.retiring.next()).min()
     }
 
     /// Reports itself as not ready; the data plane still forwards.
@@ -308,7 +350,10 @@ impl<P: Plane> Control<P> {
             *self.transitions.entry(change.name.clone()).or_default() += 1;
         }
         if overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor) {
-            self.replan("health change");
+            // Whoever owns the maps afterwards makes up for it.
+            if !self.is_frozen {
+                self.replan("health change");
+            }
             self.proxies_follow();
         }
         self.publish_readiness();

@@ -44,6 +44,8 @@ mod reload;
 mod signals;
 mod source;
 mod start;
+mod successor;
+mod upgrade;
 mod view;
 mod watch;
 pub mod workers;
@@ -51,6 +53,7 @@ pub use control::BeginError;
 pub use plane::PlaneError;
 pub use source::{FileSource, Source};
 pub use start::{Options, StartError, run};
+pub use upgrade::predecessor;
 
 #[cfg(test)]
 mod fake;

@@ -15,6 +15,7 @@ use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::store::{KernelState, MapEdit, MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use tracing::{info, warn};
 
 /// A data plane that may not be there.
@@ -27,15 +28,19 @@ pub(super) struct OnDemand {
 }
 
 impl OnDemand {
-    /// Opens what the configuration asks for.
-    pub(super) fn open(config: &Config, readers: Readers) -> Result<Self, PlaneError> {
+    /// Opens what the configuration asks for. `lock` is that of a predecessor that still runs.
+    pub(super) fn open(
+        config: &Config,
+        readers: Readers,
+        lock: Option<OwnedFd>,
+    ) -> Result<Self, PlaneError> {
         let mut plane = Self {
             kernel: None,
             readers,
             tentative: None,
         };
         if config.l4.is_some() {
-            plane.open_kernel(config)?;
+            plane.open_kernel(config, lock)?;
         }
         Ok(plane)
     }
@@ -46,8 +51,8 @@ impl OnDemand {
         self.tentative.as_ref()
     }
 
-    fn open_kernel(&mut self, config: &Config) -> Result<(), PlaneError> {
-        let (kernel, adoption) = KernelPlane::open(config, self.readers.clone())?;
+    fn open_kernel(&mut self, config: &Config, lock: Option<OwnedFd>) -> Result<(), PlaneError> {
+        let (kernel, adoption) = KernelPlane::open(config, self.readers.clone(), lock)?;
         if let Adoption::Replaced { reason, copied, .. } = &adoption {
             warn!(
                 reason,
@@ -120,7 +125,7 @@ impl Plane for OnDemand {
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError> {
         match (self.kernel.take(), config.l4.is_some()) {
             (None, false) => Ok(false),
-            (None, true) => self.open_kernel(config).map(|()| true),
+            (None, true) => self.open_kernel(config, None).map(|()| true),
             (Some(mut kernel), true) => {
                 let fitted = kernel.fit(config);
                 self.kernel = Some(kernel);
@@ -206,6 +211,10 @@ impl Plane for OnDemand {
             Some(kernel) => kernel.now_ns(),
             None => crate::net::clock::Clock::new().last(),
         }
+    }
+
+    fn lock(&self) -> Option<OwnedFd> {
+        self.kernel.as_ref()?.lock()
     }
 
     fn release(self, keep: bool) -> Result<(), PlaneError> {

@@ -10,6 +10,7 @@ use crate::kernel::steer::SteerError;
 use crate::kernel::store::{MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 /// A data plane, as the control task sees it.
 pub(crate) trait Plane {
@@ -63,6 +64,11 @@ pub(crate) trait Plane {
 
     /// The packet path's clock, in nanoseconds.
     fn now_ns(&self) -> u64;
+
+    /// What keeps other daemons away, for a successor.
+    fn lock(&self) -> Option<OwnedFd> {
+        None
+    }
 
     /// Ends the data plane, or with `keep` only lets go of it.
     fn release(self, keep: bool) -> Result<(), PlaneError>;

@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::plane::Plane;
-use super::workers::{Workers, WorkersError};
+use super::workers::{Inherited, Names, Workers, WorkersError};
 use crate::config::model::Config;
 use crate::kernel::plan::{Drain, Health, Overlay};
 use crate::net::clock::Clock;
@@ -12,16 +12,20 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-/// Starts the workers, if the configuration has anything for them.
+/// Starts the workers, if the configuration has anything for them. They serve when told to.
 ///
 /// # Errors
 ///
 /// [`WorkersError`].
-pub(super) fn start(config: &Config) -> Result<Option<Workers>, WorkersError> {
+pub(super) fn start(
+    config: &Config,
+    inherited: Inherited,
+    names: &Names,
+) -> Result<Option<Workers>, WorkersError> {
     if config.http_listeners.is_empty() && config.stream_listeners.is_empty() {
         return Ok(None);
     }
-    let workers = Workers::start(config)?;
+    let workers = Workers::take_over(config, inherited, names)?;
     for address in workers.listeners() {
         info!(%address, "listening");
     }

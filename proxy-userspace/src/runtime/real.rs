@@ -20,6 +20,7 @@ use proxy_common::{hash, maps};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -53,9 +54,13 @@ pub(super) struct Readers {
 
 impl KernelPlane {
     /// Opens it for a configuration; must run inside a tokio runtime.
-    pub(super) fn open(config: &Config, readers: Readers) -> Result<(Self, Adoption), PlaneError> {
+    pub(super) fn open(
+        config: &Config,
+        readers: Readers,
+        lock: Option<OwnedFd>,
+    ) -> Result<(Self, Adoption), PlaneError> {
         let wanted = (config.data_plane().clone(), snat_addresses(config));
-        let (plane, adoption) = DataPlane::open(&wanted.0, wanted.1)?;
+        let (plane, adoption) = DataPlane::take_over(&wanted.0, wanted.1, lock)?;
         let mut kernel = Self {
             open: None,
             opened_for: wanted,
@@ -271,6 +276,11 @@ impl Plane for KernelPlane {
 
     fn now_ns(&self) -> u64 {
         host::now_ns()
+    }
+
+    fn lock(&self) -> Option<OwnedFd> {
+        let open = self.open.as_ref()?;
+        open.plane.lock().try_clone_to_owned().ok()
     }
 
     fn release(self, keep: bool) -> Result<(), PlaneError> {

@@ -1,6 +1,6 @@
 //! Signals from people and from the service manager, and what the service manager is told.
 
-use crate::admin::api::StopRequest;
+use crate::admin::api::{StopRequest, UpgradeRequest};
 use crate::admin::control::{Command, Handle, Reply};
 use sd_notify::NotifyState;
 use std::io;
@@ -16,6 +16,7 @@ pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     user1: Signal,
+    user2: Signal,
 }
 
 /// What a signal asks for.
@@ -27,6 +28,8 @@ pub(super) enum Asked {
     Stop,
     /// Open log files again.
     Reopen,
+    /// Hand over to a new process.
+    Upgrade,
 }
 
 impl Signals {
@@ -37,6 +40,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -51,6 +55,7 @@ impl Signals {
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.user1.recv() => Asked::Reopen,
+            _ = self.user2.recv() => Asked::Upgrade,
         }
     }
 
@@ -65,6 +70,10 @@ impl Signals {
         loop {
             match self.next().await {
                 Asked::Reopen => send(&handle, Command::ReopenLogs),
+                // As a reload, the control task logs how it ends.
+                Asked::Upgrade => send(&handle, |reply| {
+                    Command::Upgrade(UpgradeRequest::default(), reply)
+                }),
                 Asked::Reload => {
                     // The control task logs and counts how it ends.
                     send(&handle, Command::Reload);
@@ -113,6 +122,11 @@ pub(super) fn reloading() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => debug!(%error, "the service manager cannot be told of the reload"),
     }
+}
+
+/// The service manager is told which process is the one that it looks after.
+pub(super) fn main_process(pid: u32) {
+    notify(&[NotifyState::MainPid(pid), NotifyState::Ready]);
 }
 
 /// The service manager is told that the daemon ends.

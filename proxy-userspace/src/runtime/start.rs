@@ -9,9 +9,9 @@
 //! The socket is taken before the data plane is touched, so that a second daemon can do no harm.
 //! It is served last, so that nobody is told anything that is not yet so.
 
-use super::capture::CaptureHub;
-use super::control::{BeginError, Control, Parts, TICK, epoch_seconds};
-use super::events::EventHub;
+use super::capture::{CaptureHub, CapturePump};
+use super::control::{BeginError, Control, Ended, Ending, Parts, TICK, epoch_seconds};
+use super::events::{EventHub, EventPump};
 use super::forwarding;
 use super::names::SharedNames;
 use super::on_demand::OnDemand;
@@ -21,7 +21,9 @@ use super::proxies;
 use super::real::Readers;
 use super::signals::{self, Signals};
 use super::source::{FileSource, Source};
-use super::workers::{Workers, WorkersError};
+use super::successor::{Estate, Retired};
+use super::upgrade::{self, Launch, Predecessor, SocketName, Sockets, State, Successor};
+use super::workers::WorkersError;
 use crate::admin::api::{Refusal, chain};
 use crate::admin::control::{Command, Handle};
 use crate::admin::guard::HostPolicy;
@@ -35,9 +37,11 @@ use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
 use crate::observe::counters::Counters;
 use crate::observe::readiness::Readiness;
-use crate::observe::view::{Daemon, Phase};
+use crate::observe::view::{self, Phase};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +59,8 @@ pub struct Options {
     pub keep_dataplane: bool,
     /// Time between reporting as not ready and detaching.
     pub stop_delay: Duration,
+    /// Where the process id is written once this process serves.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// The daemon could not start, or not end as it should.
@@ -78,9 +84,21 @@ pub enum StartError {
     /// The proxy paths cannot be served.
     #[error(transparent)]
     Workers(#[from] WorkersError),
-    /// Signals cannot be received.
-    #[error("cannot receive signals")]
-    Signals(#[source] io::Error),
+    /// The process lacks something that it needs to run at all.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process that this one is to take over from is not understood.
+    #[error("cannot take over from the older process")]
+    Predecessor(#[source] io::Error),
+    /// Sockets that the service manager has opened cannot be used.
+    #[error("cannot take the sockets of the service manager (LISTEN_FDS)")]
+    Activation(#[source] io::Error),
     /// The data plane cannot be opened or closed.
     #[error(transparent)]
     Plane(PlaneError),
@@ -109,95 +127,249 @@ impl StartError {
     }
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. `predecessor` is the line to a process that it is to
+/// take over from, see [`super::predecessor`].
 ///
 /// # Errors
 ///
 /// [`StartError`]; whatever was forwarding before still is.
-pub async fn run(options: Options) -> Result<(), StartError> {
+pub async fn run(options: Options, predecessor: Option<OwnedFd>) -> Result<(), StartError> {
+    let Some(line) = predecessor else {
+        let sockets = upgrade::activated().map_err(StartError::Activation)?;
+        let (daemon, life) = start(options, sockets, None).await?;
+        return daemon.serve(life, None).await;
+    };
+    let received = Predecessor::receive(line).await;
+    let (predecessor, sockets, state) = received.map_err(StartError::Predecessor)?;
+    match start(options, sockets, Some(state)).await {
+        Ok((daemon, life)) => daemon.serve(life, Some(predecessor)).await,
+        Err(error) => {
+            predecessor.failed(&chain(&error)).await;
+            Err(error)
+        }
+    }
+}
+
+/// Makes everything ready; nothing is served yet.
+async fn start(
+    options: Options,
+    mut sockets: Sockets,
+    state: Option<State>,
+) -> Result<(Daemon, Life), StartError> {
     let mut source = FileSource::new(&options.config);
     let (config, warnings) = source.load().map_err(StartError::Config)?;
     for warning in warnings {
         warn!("{warning}");
     }
-    let signals = Signals::new().map_err(StartError::Signals)?;
-    let (_socket, unix) = AdminSocket::bind(&config.admin.socket)?;
-    let tcp = listen(config.admin.listen).await?;
+    let signals = Signals::new().map_err(system("receive signals"))?;
+    let path = &config.admin.socket;
+    let (socket, unix) = match sockets.take_admin_socket(path) {
+        Some(given) => AdminSocket::adopt(path, given)?,
+        None => AdminSocket::bind(path)?,
+    };
+    let tcp = listen(config.admin.listen, &mut sockets).await?;
     signals::check_watchdog(TICK);
     for key in forwarding::switched_off(&config, forwarding::read) {
         warn!("{}", forwarding::advice(&key));
     }
-
-    let counters: Arc<Counters> = Arc::default();
-    let readiness: Arc<Readiness> = Arc::default();
     let (handle, commands) = Handle::new();
-    let (monitor, driver, changes) = health::monitor(
-        CountingProber::new(health::NetProber, Arc::clone(&counters)),
-        health::Options::default(),
-    );
-
-    let mut tasks = Tasks::default();
-    let workers = proxies::start(&config)?;
-    if let Some(workers) = &workers {
-        proxies::publish(workers, &counters);
-    }
-    let (parts, readers) = parts(&config, monitor, &counters, &readiness, &mut tasks);
-    tasks.spawn(driver.run(std::future::pending()));
     let shared = Shared {
-        handle: handle.clone(),
-        counters,
-        readiness,
+        handle,
+        counters: Arc::default(),
+        readiness: Arc::default(),
     };
-    let around = Surroundings {
+    let names = state.as_ref().map(|it| it.names.clone());
+    let listeners = std::mem::take(&mut sockets.listeners);
+    let workers = proxies::start(&config, listeners, &names.unwrap_or_default())?;
+    if let Some(workers) = &workers {
+        proxies::publish(workers, &shared.counters);
+    }
+    let daemon = Daemon {
         admin: config.admin.clone(),
+        sockets: AdminSockets::of(&unix, tcp.as_ref()).map_err(system("copy a descriptor"))?,
+        launch: Launch::of_this_process().map_err(system("find this program"))?,
+        socket,
         shared,
-        sockets: (unix, tcp),
-        signals,
+        signals: Some(signals),
         commands,
-        changes,
-        workers,
+        hurry: Arc::default(),
         options,
     };
-    let control = begin(config, source, parts, readers)?;
-    around.serve(control, tasks).await
+    let mut life = Life::begin(
+        config,
+        Box::new(source),
+        &daemon.shared,
+        sockets.pin_lock,
+        state,
+    )?;
+    life.control.adopt_workers(workers);
+    daemon.enable_upgrade(&mut life)?;
+    Ok((daemon, life))
 }
 
 /// What the daemon is, around its control task.
-struct Surroundings {
+struct Daemon {
     admin: Admin,
+    /// Descriptors of the admin sockets, for serving them again and for a successor.
+    sockets: AdminSockets,
+    launch: Launch,
+    socket: AdminSocket,
     shared: Shared,
-    sockets: (UnixListener, Option<TcpListener>),
-    signals: Signals,
+    signals: Option<Signals>,
     commands: mpsc::Receiver<Command>,
-    changes: mpsc::UnboundedReceiver<HealthChange>,
-    workers: Option<Workers>,
+    hurry: Arc<Notify>,
     options: Options,
 }
 
-impl Surroundings {
-    /// Serves until told to stop, and ends.
-    async fn serve(
+/// The control task, and what it lives with.
+struct Life {
+    control: Control<OnDemand>,
+    changes: mpsc::UnboundedReceiver<HealthChange>,
+    tasks: Tasks,
+    pumps: (EventPump, CapturePump),
+}
+
+/// The admin server, while it runs.
+type Serving = (watch::Sender<bool>, Vec<JoinHandle<()>>);
+
+impl Life {
+    /// Opens the data plane and makes it follow the configuration.
+    fn begin(
+        config: Config,
+        source: Box<dyn Source>,
+        shared: &Shared,
+        lock: Option<OwnedFd>,
+        state: Option<State>,
+    ) -> Result<Self, StartError> {
+        let counters = &shared.counters;
+        let (monitor, driver, changes) = health::monitor(
+            CountingProber::new(health::NetProber, Arc::clone(counters)),
+            health::Options::default(),
+        );
+        let mut tasks = Tasks::default();
+        let (parts, readers, pumps) = parts(&config, monitor, counters, &shared.readiness);
+        tasks.spawn(driver.run(std::future::pending()));
+        let state = state.as_ref();
+        Ok(Self {
+            control: begin(config, source, parts, readers, lock, state)?,
+            changes,
+            tasks,
+            pumps,
+        })
+    }
+
+    /// Reads what the kernel part tells, which one process at a time may.
+    fn read_rings(
         self,
-        mut control: Control<OnDemand>,
-        mut tasks: Tasks,
+    ) -> (
+        Control<OnDemand>,
+        mpsc::UnboundedReceiver<HealthChange>,
+        Tasks,
+    ) {
+        let mut tasks = self.tasks;
+        tasks.spawn(self.pumps.0.run());
+        tasks.spawn(self.pumps.1.run());
+        (self.control, self.changes, tasks)
+    }
+}
+
+impl Daemon {
+    /// Lets the control task hand over to another process.
+    fn enable_upgrade(&self, life: &mut Life) -> Result<(), StartError> {
+        let sockets = self.sockets.offered(&self.admin, &self.socket);
+        life.control.estate = Some(Estate {
+            launch: self.launch.clone(),
+            sockets: sockets.map_err(system("copy a descriptor"))?,
+        });
+        Ok(())
+    }
+
+    /// Serves until told to stop, or until another process does, and ends.
+    async fn serve(
+        mut self,
+        mut life: Life,
+        predecessor: Option<Predecessor>,
     ) -> Result<(), StartError> {
-        control.adopt_workers(self.workers);
-        let handle = self.shared.handle.clone();
-        let (stopping, admin_tasks) = serve(self.shared, self.sockets.0, self.sockets.1);
+        let mut serving = self.take_over(&mut life, predecessor).await?;
         let socket = self.admin.socket.display();
         match self.admin.listen {
             Some(listen) => info!(%socket, %listen, "ready"),
             None => info!(%socket, "ready"),
         }
-        signals::ready();
-        let hurry: Arc<Notify> = Arc::default();
-        tasks.spawn(self.signals.forward(handle, Arc::clone(&hurry)));
-        let ending = control
-            .run(self.commands, self.changes, self.options.stop_delay, &hurry)
-            .await;
+        let mut signalled = Tasks::default();
+        if let Some(signals) = self.signals.take() {
+            let handle = self.shared.handle.clone();
+            signalled.spawn(signals.forward(handle, Arc::clone(&self.hurry)));
+        }
+        loop {
+            let (mut control, mut changes, tasks) = life.read_rings();
+            let (commands, delay) = (&mut self.commands, self.options.stop_delay);
+            let ended = control.run(commands, &mut changes, delay, &self.hurry);
+            let successor = match ended.await {
+                Ended::Told(ending) => return self.end(control, ending, tasks, serving).await,
+                Ended::Succeeded(successor) => *successor,
+            };
+            tasks.end().await;
+            match self.retire(control, successor, serving).await? {
+                Some(again) => (life, serving) = again,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Begins to serve; if another process did until now, as agreed with it.
+    async fn take_over(
+        &mut self,
+        life: &mut Life,
+        predecessor: Option<Predecessor>,
+    ) -> Result<Serving, StartError> {
+        let Some(mut predecessor) = predecessor else {
+            life.control.serve_connections();
+            life.control.serve_datagrams(Vec::new());
+            self.socket.own_unless_given()?;
+            let serving = self.serve_admin()?;
+            self.note_process();
+            signals::ready();
+            return Ok(serving);
+        };
+        let could = predecessor.ready(life.control.ready()).await;
+        could.map_err(StartError::Predecessor)?;
+        life.control.serve_connections();
+        self.socket.own()?;
+        let serving = self.serve_admin()?;
+        let handed = predecessor.serving().await;
+        life.control.serve_datagrams(handed);
+        self.note_process();
+        signals::main_process(std::process::id());
+        Ok(serving)
+    }
+
+    fn serve_admin(&self) -> Result<Serving, StartError> {
+        let (unix, tcp) = self.sockets.again().map_err(system("copy a descriptor"))?;
+        Ok(serve(self.shared.clone(), unix, tcp))
+    }
+
+    /// Writes the process id where it was asked for.
+    fn note_process(&self) {
+        let Some(path) = &self.options.pid_file else {
+            return;
+        };
+        if let Err(error) = std::fs::write(path, format!("{}\n", std::process::id())) {
+            warn!(%error, path = %path.display(), "the process id cannot be written");
+        }
+    }
+
+    /// Ends, because somebody has told us to.
+    async fn end(
+        self,
+        mut control: Control<OnDemand>,
+        ending: Ending,
+        tasks: Tasks,
+        (stopping, admin_tasks): Serving,
+    ) -> Result<(), StartError> {
         signals::stopping();
         control.set_phase(Phase::Stopping);
-        control.drain_proxies(&hurry).await;
+        control.drain_proxies(&self.hurry).await;
         end(
             control,
             ending.keep_dataplane || self.options.keep_dataplane,
@@ -207,8 +379,106 @@ impl Surroundings {
         for task in admin_tasks {
             let _ = task.await;
         }
+        if let Some(path) = &self.options.pid_file {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
         info!("stopped");
         Ok(())
+    }
+
+    /// Ends with its connections, because another process serves. If that dies meanwhile, gives
+    /// what is to serve again.
+    async fn retire(
+        &mut self,
+        control: Control<OnDemand>,
+        successor: Successor,
+        (stop_admin, admin_tasks): Serving,
+    ) -> Result<Option<(Life, Serving)>, StartError> {
+        signals::main_process(successor.ready.pid);
+        self.socket.disown();
+        let _ = stop_admin.send(true);
+        let state = control.state();
+        let mut retired = control.retire(&successor).await;
+        let is_alone = retired
+            .wind_down(&successor, &mut self.commands, &self.hurry)
+            .await;
+        for task in admin_tasks {
+            let _ = task.await;
+        }
+        if !is_alone {
+            info!("ended: another process serves");
+            return Ok(None);
+        }
+        let how = successor.end();
+        warn!(how, "the new process has died: this one serves again");
+        self.socket.own()?;
+        let Retired {
+            config,
+            source,
+            workers,
+        } = retired;
+        let mut life = Life::begin(config, source, &self.shared, None, Some(state))?;
+        life.control.adopt_workers(workers);
+        life.control.serve_again();
+        self.enable_upgrade(&mut life)?;
+        let serving = self.serve_admin()?;
+        self.note_process();
+        signals::main_process(std::process::id());
+        Ok(Some((life, serving)))
+    }
+}
+
+/// Descriptors of the admin sockets.
+struct AdminSockets {
+    unix: StdUnixListener,
+    tcp: Option<std::net::TcpListener>,
+}
+
+impl AdminSockets {
+    fn of(unix: &UnixListener, tcp: Option<&TcpListener>) -> io::Result<Self> {
+        let tcp = tcp
+            .map(|tcp| tcp.as_fd().try_clone_to_owned())
+            .transpose()?;
+        Ok(Self {
+            unix: unix.as_fd().try_clone_to_owned()?.into(),
+            tcp: tcp.map(Into::into),
+        })
+    }
+
+    /// The sockets, to be served.
+    fn again(&self) -> io::Result<(UnixListener, Option<TcpListener>)> {
+        let tcp = self
+            .tcp
+            .as_ref()
+            .map(|tcp| TcpListener::from_std(tcp.try_clone()?));
+        Ok((
+            UnixListener::from_std(self.unix.try_clone()?)?,
+            tcp.transpose()?,
+        ))
+    }
+
+    /// What a successor is given.
+    fn offered(
+        &self,
+        admin: &Admin,
+        socket: &AdminSocket,
+    ) -> io::Result<Vec<(SocketName, OwnedFd)>> {
+        let path = || admin.socket.clone();
+        let mut offered = vec![
+            (
+                SocketName::AdminSocket { path: path() },
+                self.unix.try_clone()?.into(),
+            ),
+            (
+                SocketName::AdminLock { path: path() },
+                socket.lock().try_clone_to_owned()?,
+            ),
+        ];
+        if let (Some(tcp), Some(asked)) = (&self.tcp, admin.listen) {
+            offered.push((SocketName::AdminListener { asked }, tcp.try_clone()?.into()));
+        }
+        Ok(offered)
     }
 }
 
@@ -218,16 +488,13 @@ fn parts(
     monitor: health::Monitor,
     counters: &Arc<Counters>,
     readiness: &Arc<Readiness>,
-    tasks: &mut Tasks,
-) -> (Parts, Readers) {
+) -> (Parts, Readers, (EventPump, CapturePump)) {
     let names = SharedNames::default();
     let (events_to, events_from) = mpsc::unbounded_channel();
     let (captures_to, captures_from) = mpsc::unbounded_channel();
     let (events, event_pump) = EventHub::new(events_from, names.clone(), counters.clone());
     let (capture, capture_pump) = CaptureHub::new(captures_from, names.clone(), counters.clone());
-    tasks.spawn(event_pump.run());
-    tasks.spawn(capture_pump.run());
-    let daemon = Daemon {
+    let daemon = view::Daemon {
         version: VERSION.to_owned(),
         pid: std::process::id(),
         phase: Phase::Starting,
@@ -250,16 +517,24 @@ fn parts(
             events: events_to,
             captures: captures_to,
         },
+        (event_pump, capture_pump),
     )
+}
+
+/// The error of a call that every process may expect to succeed.
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
 }
 
 fn begin(
     config: Config,
-    source: FileSource,
+    source: Box<dyn Source>,
     mut parts: Parts,
     readers: Readers,
+    lock: Option<OwnedFd>,
+    state: Option<&State>,
 ) -> Result<Control<OnDemand>, StartError> {
-    let plane = OnDemand::open(&config, readers).map_err(StartError::Plane)?;
+    let plane = OnDemand::open(&config, readers, lock).map_err(StartError::Plane)?;
     let is_fresh = plane.tentative() == Some(&Adoption::Fresh);
     parts.daemon.adopted = match plane.tentative() {
         None | Some(Adoption::Fresh) => false,
@@ -267,7 +542,7 @@ fn begin(
         Some(Adoption::Replaced { copied, .. }) => *copied,
     };
     let pin_dir = config.data_plane().pin_dir.clone();
-    Control::begin(plane, Box::new(source), config, parts).map_err(|error| {
+    Control::begin(plane, source, config, parts, state).map_err(|error| {
         // What was there before forwards on; what was made for nothing is removed.
         if is_fresh && let Err(error) = attach::remove(&pin_dir) {
             warn!(error = %chain(&error), "the unused pins remain");
@@ -276,11 +551,21 @@ fn begin(
     })
 }
 
-async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+async fn listen(
+    address: Option<SocketAddr>,
+    sockets: &mut Sockets,
+) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = address else {
         return Ok(None);
     };
-    let listener = TcpListener::bind(address).await;
+    let listener = match sockets.take_admin_listener(address) {
+        Some(given) => {
+            let socket = std::net::TcpListener::from(given);
+            let set = socket.set_nonblocking(true);
+            set.and_then(|()| TcpListener::from_std(socket))
+        }
+        None => TcpListener::bind(address).await,
+    };
     listener
         .map(Some)
         .map_err(|source| StartError::Listen { address, source })
@@ -338,6 +623,16 @@ struct Tasks(Vec<JoinHandle<()>>);
 impl Tasks {
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.push(tokio::spawn(task));
+    }
+}
+
+impl Tasks {
+    /// Ends them; none runs any more afterwards.
+    async fn end(mut self) {
+        for task in std::mem::take(&mut self.0) {
+            task.abort();
+            let _ = task.await;
+        }
     }
 }
 

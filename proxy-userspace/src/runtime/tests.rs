@@ -1,7 +1,7 @@
 //! The control task over a data plane in memory, with paused time.
 
 use super::capture::CaptureHub;
-use super::control::{Control, Ending, Parts, TICK};
+use super::control::{Control, Ended, Ending, Parts, TICK};
 use super::events::EventHub;
 use super::fake::{FakePlane, World};
 use super::names::SharedNames;
@@ -107,7 +107,7 @@ fn start_in(world: Arc<Mutex<World>>, text: &str, sick: Sick) -> Daemoned {
 fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Duration) -> Daemoned {
     let counters: Arc<Counters> = Arc::default();
     let readiness: Arc<Readiness> = Arc::default();
-    let (monitor, driver, changes) = health::monitor(
+    let (monitor, driver, mut changes) = health::monitor(
         sick.clone(),
         health::Options {
             max_running: 64,
@@ -135,12 +135,15 @@ fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Dura
     let (config, _) = source.load().expect("a valid configuration");
     let plane = FakePlane::new(world.clone());
     let text = source.0.clone();
-    let mut control = Control::begin(plane, Box::new(source), config, parts).expect("begins");
-    let (handle, commands) = Handle::new();
+    let mut control = Control::begin(plane, Box::new(source), config, parts, None).expect("begins");
+    let (handle, mut commands) = Handle::new();
     let hurry: Arc<Notify> = Arc::default();
     let hurried = Arc::clone(&hurry);
     let task = tokio::spawn(async move {
-        let ending = control.run(commands, changes, stop_delay, &hurried).await;
+        let ended = control.run(&mut commands, &mut changes, stop_delay, &hurried);
+        let Ended::Told(ending) = ended.await else {
+            panic!("nobody takes over here");
+        };
         control.release(ending.keep_dataplane).expect("released");
         ending
     });

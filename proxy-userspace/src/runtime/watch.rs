@@ -24,6 +24,9 @@ const NEIGHBOUR_TICKS: u64 = 3;
 impl<P: Plane> Control<P> {
     /// Looks after everything that nobody reports.
     pub(super) fn tick(&mut self) {
+        if self.is_frozen {
+            return super::signals::alive();
+        }
         self.ticks += 1;
         if self.behind.is_some() || self.ticks.is_multiple_of(RECONCILE_TICKS) {
             self.reconcile();

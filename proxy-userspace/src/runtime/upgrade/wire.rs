@@ -75,21 +75,21 @@ pub(super) enum Message {
 
 /// What the newer process says of itself once it could serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     /// Its process id.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// Its version.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// It goes on with the kernel part.
-    pub(super) has_plane: bool,
+    pub(crate) has_plane: bool,
     /// Addresses of listeners that it has no use for.
-    pub(super) unused: Vec<(Protocol, SocketAddr)>,
+    pub(crate) unused: Vec<(Protocol, SocketAddr)>,
 }
 
 /// What a descriptor is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum SocketName {
+pub(crate) enum SocketName {
     /// A worker's socket of a listener.
     Listener {
         /// The listener.
@@ -151,9 +151,10 @@ impl Line {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         let flags = nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
-        Ok(Self {
-            socket: AsyncFd::new(socket)?,
-        })
+        // SAFETY: the value owns its descriptor, whose number does not change while it lives, and
+        // nothing takes it out of the `AsyncFd`.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(Self { socket })
     }
 
     /// Sends a message with what rides on it.

@@ -156,7 +156,10 @@ mod tests {
         let mut inherited = given(&[place("old", "192.0.2.1:80"), place("web", "192.0.2.1:81")]);
         let wanted = "192.0.2.1:80".parse().expect("an address");
         let taken = inherited.take(Protocol::Tcp, "web", wanted);
-        assert_eq!(taken.map(|(bound, all)| (bound, all.len())), Some((wanted, 1)));
+        assert_eq!(
+            taken.map(|(bound, all)| (bound, all.len())),
+            Some((wanted, 1))
+        );
         assert!(inherited.take(Protocol::Udp, "web", wanted).is_none());
         let left = inherited.unused();
         assert_eq!(left.len(), 1);

@@ -82,7 +82,14 @@ impl Session {
             send_proxy,
         };
         let link = chosen.link(&mut tried, &mut facts)?;
-        Ok(Self::with(socket, (key, peers), (plan, open), service, link, (tried, facts)))
+        Ok(Self::with(
+            socket,
+            (key, peers),
+            (plan, open),
+            service,
+            link,
+            (tried, facts),
+        ))
     }
 
     /// Goes on with a session of another process. `None` if its listener, its service or its
@@ -111,7 +118,14 @@ impl Session {
             held: Held::new(worker, lease, place),
             header: header(service.settings.send_proxy, &peers),
         };
-        let session = Self::with(socket, (key, peers), (plan, open), service, link, (tried, facts));
+        let session = Self::with(
+            socket,
+            (key, peers),
+            (plan, open),
+            service,
+            link,
+            (tried, facts),
+        );
         session.asked.set(carried.asked);
         session.answered.set(carried.answered);
         session
