@@ -32,7 +32,7 @@ pub enum Change {
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The section `l4`, `workers`, `admin`, `guard` or `tracing`.
+    /// The section `l4`, `workers`, `admin`, `guard`, `tracing` or `overload`.
     Section(&'static str),
     /// An interface.
     Interface(String),
@@ -120,7 +120,7 @@ fn sections(old: &Value, new: &Value, changes: &mut Vec<Change>) {
         _ => {}
     }
     let has_both = !old["l4"].is_null() && !new["l4"].is_null();
-    let sections = ["l4", "workers", "admin", "guard", "tracing"];
+    let sections = ["l4", "workers", "admin", "guard", "tracing", "overload"];
     // A section that comes or goes says so in one line.
     for section in sections
         .into_iter()

@@ -3,6 +3,7 @@
 //! The result is a valid file that means the same: a test reads it back.
 
 mod http;
+mod resilience;
 mod routes;
 mod tls;
 mod tracing;
@@ -44,6 +45,10 @@ pub fn effective(config: &Config) -> Value {
         ("admin", Some(admin(&config.admin))),
         ("guard", Some(guard(&config.guard))),
         ("tracing", config.tracing.as_ref().map(tracing::tracing)),
+        (
+            "overload",
+            config.overload.as_ref().map(resilience::overload),
+        ),
         (
             "listeners",
             Some(l4_listeners.chain(http).chain(streams).collect()),
@@ -195,6 +200,8 @@ fn service(service: &Service, used: upstream::Used) -> Value {
     ]);
     if let Some(map) = value.as_object_mut() {
         map.extend(upstream::keys(service, used));
+        let resilience = &service.upstream.resilience;
+        map.extend(resilience::keys(resilience, used.in_proxies));
     }
     value
 }
@@ -208,6 +215,7 @@ fn timeouts(service: &Service, used: upstream::Used) -> Value {
     let wait = |time: Duration, default: Duration| {
         (used.in_proxies || time != default).then(|| json!(text(time)))
     };
+    let in_text = |time| json!(text(time));
     map([
         ("syn", flow(flows.syn, default.timeouts.syn)),
         (
@@ -229,6 +237,8 @@ fn timeouts(service: &Service, used: upstream::Used) -> Value {
             "idle",
             wait(waits.idle_timeout, default.upstream.idle_timeout),
         ),
+        ("per_try", waits.resilience.per_try_timeout.map(in_text)),
+        ("request", waits.resilience.request_timeout.map(in_text)),
     ])
 }
 

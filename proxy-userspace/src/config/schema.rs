@@ -395,8 +395,9 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 14] = examples![
+const EXAMPLES: [(&str, &str); 15] = examples![
     "canary.yaml",
+    "resilience.yaml",
     "websocket.yaml",
     "grpc.yaml",
     "static.yaml",

@@ -149,6 +149,7 @@ services:
 const PROXIES: &str = r#"
 workers: {count: 3, drain_timeout: 5s}
 tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, propagation: [b3-multi, b3], timeout: 3s}
+overload: {lag: 20ms, hold: 0s}
 listeners:
   - name: web
     kind: http
@@ -188,6 +189,8 @@ routes:
     mirror: {service: next, share: 2%, max_body: 1KiB}
     fault: {delay: {time: 1s, share: 3%}, abort: {status: 503, share: 4%}}
     timeout: 8s
+    retries: {attempts: 1, on: [], buffer: 0B}
+    priority: low
   - {name: moved, match: [/m], redirect: {status: 308, scheme: https, host: h.example, port: 8443, path: {prefix: /n}, keep_query: false}}
   - {name: gone, match: [/g], respond: {status: 410, body: gone, content_type: text/html}}
   - {name: files, match: [/f], files: {root: /srv, index: [], list: true, strip_prefix: /f, precompressed: [gzip], cache_control: no-cache, fallback: 404.html}}
@@ -200,13 +203,28 @@ services:
     send_proxy: v1
     subset: {version: 2}
     zone: here
-    timeouts: {connect: 1s, response: 2s, idle: 3s}
+    timeouts: {connect: 1s, response: 2s, idle: 3s, per_try: 4s, request: 5s}
+    retries:
+      attempts: 4
+      on: [5xx, gateway-error, connect-failure, reset, refused-stream, retriable-4xx, retriable-status, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable]
+      statuses: [429, 425]
+      methods: [POST, PURGE]
+      backoff: {base: 1ms, max: 2s}
+      retry_after: 0s
+      buffer: 1MiB
+      budget: {share: 12.5%, min: 0}
+      announce: true
+    hedge: {percentile: 99%, min: 1ms}
+    circuit: {connections: 1, pending: 2, requests: 3, retries: 4, errors: {share: 5%, window: 6s, min_requests: 7, open: 8s, max_open: 9s, probes: 10}}
+    concurrency: {max: 11, adaptive: true, min: 2, queue: 3, queue_timeout: 4s}
+    fallback: {service: spare}
     backends:
       - {dns: "App.internal:80", backup: true, weight: 3, labels: {version: 2}}
       - "127.0.0.1:80"
       - {srv: _http._tcp.example.com, zone: there}
       - {address: "[::1]:80", tier: 2, labels: {version: 2}, max_connections: 0}
-  - {name: next, backends: ["10.1.0.9:80"]}
+  - {name: next, backends: ["10.1.0.9:80"], concurrency: 12, hedge: {after: 1s}, fallback: {respond: 200}}
+  - {name: spare, backends: ["10.1.0.8:80"]}
 "#;
 
 #[test]

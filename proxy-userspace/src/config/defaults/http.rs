@@ -3,7 +3,7 @@
 //! Where users of nginx, HAProxy and Envoy have one expectation, it is met; where they differ, the
 //! choice and its reason stand beside the value.
 
-use crate::config::model::http::{Http2, HttpTimeouts, Limits};
+use crate::config::model::http::{Http2, HttpTimeouts, Limits, RetryOn};
 use std::time::Duration;
 
 pub(crate) const LIMITS: Limits = Limits {
@@ -119,3 +119,43 @@ pub(crate) const COMPRESSED_TYPES: &[&str] = &[
     "image/x-icon",
     "image/bmp",
 ];
+
+/// With the first one: two more backends get a chance, as with Envoy's `num_retries: 2` and nginx's
+/// usual three servers.
+pub(crate) const RETRY_ATTEMPTS: u32 = 3;
+/// What is safe: nothing was sent, or what was sent may be repeated. Statuses are answers, and
+/// whoever made them may have done something; so they are retried only if somebody says so.
+pub(crate) const RETRY_ON: &[RetryOn] = &[
+    RetryOn::ConnectFailure,
+    RetryOn::Reset,
+    RetryOn::RefusedStream,
+];
+/// As Envoy.
+pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(25);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// The client waits meanwhile; one that is told to come back later can do so itself.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Most calls of gRPC and most JSON; longer content is passed on and not kept.
+pub(crate) const RETRY_BUFFER: u64 = 64 << 10;
+/// As Finagle, Linkerd and Envoy, where budgets are used: at worst a fifth more load.
+pub(crate) const RETRY_BUDGET: f64 = 0.2;
+pub(crate) const RETRY_BUDGET_MIN: u32 = 3;
+/// A service that answers so slowly is helped by no second request at once.
+pub(crate) const HEDGE_MIN: Duration = Duration::from_millis(5);
+pub(crate) const CIRCUIT_SHARE: f64 = 0.5;
+pub(crate) const CIRCUIT_WINDOW: Duration = Duration::from_secs(10);
+/// As Hystrix.
+pub(crate) const CIRCUIT_MIN_REQUESTS: u32 = 20;
+pub(crate) const CIRCUIT_OPEN: Duration = Duration::from_secs(5);
+pub(crate) const CIRCUIT_MAX_OPEN: Duration = Duration::from_secs(60);
+pub(crate) const CIRCUIT_PROBES: u32 = 3;
+/// The queue of `connections` is the one that most mean; this one is for those who ask for it.
+pub(crate) const CONCURRENCY_QUEUE: u32 = 0;
+pub(crate) const CONCURRENCY_QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most that an adaptive limit grows to.
+pub(crate) const CONCURRENCY_MAX: u32 = 1000;
+/// Least that an adaptive limit falls to.
+pub(crate) const CONCURRENCY_MIN: u32 = 8;
+/// A loop that is so late has some hundred requests before each new one.
+pub(crate) const OVERLOAD_LAG: Duration = Duration::from_millis(50);
+pub(crate) const OVERLOAD_HOLD: Duration = Duration::from_secs(1);

@@ -36,6 +36,14 @@ pub(super) fn route(route: &Route) -> Value {
         ("mirror", route.mirror.as_ref().map(mirror)),
         ("fault", route.fault.as_ref().map(fault)),
         ("timeout", route.timeout.map(|time| json!(text(time)))),
+        (
+            "retries",
+            route
+                .retries
+                .as_ref()
+                .map(|retries| super::resilience::retries(retries, None)),
+        ),
+        ("priority", Some(json!(route.priority.word()))),
     ])
 }
 
@@ -108,7 +116,7 @@ fn redirect(redirect: &Redirect) -> Value {
     ])
 }
 
-fn respond(response: &FixedResponse) -> Value {
+pub(super) fn respond(response: &FixedResponse) -> Value {
     json!({
         "status": response.status,
         "body": response.body,

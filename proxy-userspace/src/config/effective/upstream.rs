@@ -3,7 +3,7 @@
 use super::{map, target};
 use crate::config::defaults::{percent, text};
 use crate::config::model::http::{
-    Action, BackendProtocol, BackendTraits, Balance, BalancePolicy, DnsQuestion, HashOn,
+    Action, BackendProtocol, BackendTraits, Balance, BalancePolicy, DnsQuestion, Fallback, HashOn,
     NamedBackend, ProxyVersion, StickyCookie, Upstream,
 };
 use crate::config::model::{Backend, Config, Service};
@@ -35,6 +35,13 @@ impl<'a> Uses<'a> {
         }
         let streams = config.stream_listeners.iter();
         proxies.extend(streams.map(|listener| listener.service.as_str()));
+        let services = config.services.iter();
+        proxies.extend(services.filter_map(|service| {
+            match service.upstream.resilience.fallback.as_ref()? {
+                Fallback::Service(name) => Some(name.as_str()),
+                Fallback::Respond(_) => None,
+            }
+        }));
         let l4 = config.listeners.iter();
         Self {
             l4: l4.map(|listener| listener.service.as_str()).collect(),

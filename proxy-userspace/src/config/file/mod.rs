@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
 pub(crate) mod listener;
+pub(crate) mod resilience;
 pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod service;
@@ -46,6 +47,9 @@ pub(crate) struct File {
     /// as they came.
     #[serde(default)]
     pub(crate) tracing: Field<tracing::Tracing>,
+    /// When workers refuse requests because they have too much to do. Without it they never do.
+    #[serde(default)]
+    pub(crate) overload: Field<resilience::Overload>,
     /// The addresses that clients use, and which service answers there.
     #[serde(default)]
     pub(crate) listeners: Field<Vec<Field<listener::Listener>>>,

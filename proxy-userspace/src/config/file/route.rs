@@ -2,6 +2,7 @@
 
 use super::action::{Edits, Fault, Files, Mirror, PathRewrite, Redirect, Respond, Rewrite, Split};
 use super::http::{Compression, SecurityHeaders};
+use super::resilience::{Priority, Retries};
 use super::scalar::{Host, Name, Network, Text, Time, UrlPath};
 use crate::config::decode::{Field, Pairs};
 use schemars::JsonSchema;
@@ -68,6 +69,13 @@ pub(crate) struct Route {
     /// of the service.
     #[serde(default)]
     pub(crate) timeout: Field<Time>,
+    /// Stands in the place of `retries` of the service, as a whole. With `service` and `split`.
+    #[serde(default)]
+    pub(crate) retries: Field<Retries>,
+    /// How important the requests are when a worker has too much to do (see `overload`).
+    #[serde(default)]
+    #[schemars(extend("default" = "normal"))]
+    pub(crate) priority: Field<Priority>,
 }
 
 /// Conditions, all of which must hold: a path prefix alone, or a map.

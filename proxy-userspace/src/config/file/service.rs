@@ -1,6 +1,7 @@
 //! The key `services`.
 
 use super::health::Health;
+use super::resilience;
 use super::scalar::{Address, BackendName, Endpoint, HostPort, Name, SrvName, Text, Time};
 use super::upstream;
 use crate::config::decode::{Field, Pairs};
@@ -52,6 +53,21 @@ pub(crate) struct Service {
     /// Connections then serve one client only. Datagrams have it each, and only as `v2`.
     #[serde(default)]
     pub(crate) send_proxy: Field<upstream::ProxyVersion>,
+    /// Which failures are met by another attempt, and how.
+    #[serde(default)]
+    pub(crate) retries: Field<resilience::Retries>,
+    /// A second attempt beside one that is slow.
+    #[serde(default)]
+    pub(crate) hedge: Field<resilience::Hedge>,
+    /// When requests are refused at once.
+    #[serde(default)]
+    pub(crate) circuit: Field<resilience::Circuit>,
+    /// Requests at once, of all workers: a number, or a map with more. Without it, no limit.
+    #[serde(default)]
+    pub(crate) concurrency: Field<resilience::Concurrency>,
+    /// What answers when the service cannot.
+    #[serde(default)]
+    pub(crate) fallback: Field<resilience::Fallback>,
     /// Only backends with all of these labels are used; by default all are.
     #[serde(default)]
     pub(crate) subset: Field<Pairs<Text>>,
@@ -110,7 +126,7 @@ pub(crate) enum SelectionMethod {
 }
 
 /// How long flows of l4 listeners are kept that no packet belongs to, at most 26 days: `syn` to
-/// `affinity`; and how long backends of the proxy paths may take: `connect` to `idle`.
+/// `affinity`; and how long backends of the proxy paths may take: `connect` to `request`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ServiceTimeouts")]
@@ -148,6 +164,15 @@ pub(crate) struct Timeouts {
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(defaults::http::IDLE_TIMEOUT)))]
     pub(crate) idle: Field<Time>,
+    /// From the begin of an attempt to the head of its response; then another attempt is made, if
+    /// `retries` allow it, or 504. Without it, the other limits hold.
+    #[serde(default)]
+    pub(crate) per_try: Field<Time>,
+    /// A whole request with all its attempts, to the end of its response; then 504. `timeout` of
+    /// the route and the `grpc-timeout` of a gRPC client hold as well: the shortest wins. Without
+    /// it, these alone.
+    #[serde(default)]
+    pub(crate) request: Field<Time>,
 }
 
 /// A server: its address and port, or a map with more.

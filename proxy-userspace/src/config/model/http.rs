@@ -3,10 +3,15 @@
 
 mod compression;
 mod construct;
+mod resilience;
 mod security;
 
 pub use compression::{Coding, Compression, CompressionLevel};
 pub use construct::default_route;
+pub use resilience::{
+    Budget, Circuit, CircuitErrors, Concurrency, Fallback, Hedge, HedgeAfter, Overload, Priority,
+    Resilience, Retries, RetryOn,
+};
 pub use security::SecurityHeaders;
 
 use super::tls::ServerTls;
@@ -214,6 +219,10 @@ pub struct Route {
     pub fault: Option<Fault>,
     /// The whole exchange, from the request's head to the response's end; `None` for no limit.
     pub timeout: Option<Duration>,
+    /// Stands in the place of the service's [`Resilience::retries`].
+    pub retries: Option<Retries>,
+    /// How important its requests are when a worker has too much to do.
+    pub priority: Priority,
 }
 
 /// Which hosts.
@@ -441,6 +450,8 @@ pub struct Upstream {
     pub subset: Vec<(String, String)>,
     /// This proxy's zone; backends of it come first while enough of them are healthy.
     pub zone: Option<String>,
+    /// Retries, limits, breakers.
+    pub resilience: Resilience,
 }
 
 /// What backends speak.

@@ -28,6 +28,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where traces go; `None` for nowhere.
     pub tracing: Option<tracing::Tracing>,
+    /// When workers refuse requests because they have too much to do; `None` for never.
+    pub overload: Option<http::Overload>,
     /// Listeners of the kernel data plane, in file order.
     pub listeners: Vec<Listener>,
     /// Listeners that speak HTTP, in file order.
@@ -50,6 +52,7 @@ impl Default for Config {
             workers: http::Workers::default(),
             admin: Admin::default(),
             tracing: None,
+            overload: None,
             listeners: Vec::new(),
             http_listeners: Vec::new(),
             stream_listeners: Vec::new(),

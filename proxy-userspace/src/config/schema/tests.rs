@@ -8,12 +8,49 @@ use std::path::Path;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Every key: in several files, because each of their values is changed in many ways.
-const EVERY_KEY: [&str; 4] = [
+const EVERY_KEY: [&str; 5] = [
     EVERY_L4_KEY,
     EVERY_LISTENER_KEY,
     EVERY_SERVICE_KEY,
     EVERY_ROUTE_KEY,
+    EVERY_RESILIENCE_KEY,
 ];
+
+const EVERY_RESILIENCE_KEY: &str = r#"
+overload: {lag: 50ms, hold: 1s}
+listeners:
+  - {name: web, kind: http, address: 192.0.2.10, port: 8080, service: app}
+routes:
+  - {name: all, service: app, priority: high, retries: {attempts: 2}}
+services:
+  - name: app
+    backends: ["10.1.0.1:8080"]
+    timeouts: {per_try: 2s, request: 5s}
+    retries:
+      attempts: 3
+      on: [5xx, retriable-status]
+      statuses: [429]
+      methods: [POST]
+      backoff: {base: 25ms, max: 250ms}
+      retry_after: 2s
+      buffer: 64KiB
+      budget: {share: 20%, min: 3}
+      announce: true
+    hedge: {percentile: 95%, min: 5ms}
+    circuit:
+      connections: 1
+      pending: 2
+      requests: 3
+      retries: 4
+      errors: {share: 50%, window: 10s, min_requests: 20, open: 5s, max_open: 60s, probes: 3}
+    concurrency: {max: 200, adaptive: true, min: 8, queue: 5, queue_timeout: 1s}
+    fallback: {service: other}
+  - name: other
+    backends: ["10.1.0.2:8080"]
+    hedge: {after: 50ms}
+    concurrency: 9
+    fallback: {respond: {status: 503, body: later}}
+"#;
 
 const EVERY_L4_KEY: &str = r#"
 l4:

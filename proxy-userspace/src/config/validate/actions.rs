@@ -155,7 +155,7 @@ fn has_port(host: &str) -> bool {
     host[host.rfind(']').unwrap_or(0)..].contains(':')
 }
 
-fn respond(report: &Report<'_>, at: &At<file::Respond>) -> Option<FixedResponse> {
+pub(super) fn respond(report: &Report<'_>, at: &At<file::Respond>) -> Option<FixedResponse> {
     let keys = match &at.value {
         file::Respond::Status(status) => return Some(FixedResponse::new(status.0)),
         file::Respond::Keys(keys) => keys,

@@ -18,6 +18,7 @@ mod listeners;
 mod pairs;
 mod precedence;
 mod proxies;
+mod resilience;
 mod routes;
 mod services;
 mod tls;
@@ -75,6 +76,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let admin = l4::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
     let tracing = tracing::tracing(report, &file.tracing);
+    let overload = resilience::overload(report, &file.overload);
     let uses = uses::Uses::of(file);
     let services = services::services(report, &file.services, &uses);
     let listeners = listeners::listeners(report, &file.listeners);
@@ -97,6 +99,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         workers,
         admin,
         tracing,
+        overload,
         listeners: models(listeners.l4),
         http_listeners: models(listeners.http),
         stream_listeners: models(listeners.stream),

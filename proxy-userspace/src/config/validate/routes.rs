@@ -112,6 +112,8 @@ fn route(
         mirror,
         fault,
         timeout,
+        retries: super::resilience::of_route(report, &keys.retries),
+        priority: super::resilience::priority(&keys.priority),
     })
 }
 

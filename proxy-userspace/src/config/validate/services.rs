@@ -124,6 +124,8 @@ fn idle_keys(report: &Report<'_>, keys: &file::Service, used: Used) {
                 ("connect", node(&timeouts.connect)),
                 ("response", node(&timeouts.response)),
                 ("idle", node(&timeouts.idle)),
+                ("per_try", node(&timeouts.per_try)),
+                ("request", node(&timeouts.request)),
             ]
         });
         let who = "only listeners of kind `l4` use";
@@ -137,6 +139,11 @@ fn idle_keys(report: &Report<'_>, keys: &file::Service, used: Used) {
                 ("send_proxy", node(&keys.send_proxy)),
                 ("subset", node(&keys.subset)),
                 ("zone", node(&keys.zone)),
+                ("retries", node(&keys.retries)),
+                ("hedge", node(&keys.hedge)),
+                ("circuit", node(&keys.circuit)),
+                ("concurrency", node(&keys.concurrency)),
+                ("fallback", node(&keys.fallback)),
             ],
             who,
         );

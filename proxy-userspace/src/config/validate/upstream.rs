@@ -32,6 +32,7 @@ pub(super) fn upstream(report: &Report<'_>, keys: &Service, backends: &Backends)
         traits: backends.traits.clone(),
         subset: labels(&keys.subset),
         zone: keys.zone.value().map(|zone| zone.0.clone()),
+        resilience: super::resilience::resilience(report, keys),
         ..default
     };
     if let Some(keys) = keys.timeouts.value() {

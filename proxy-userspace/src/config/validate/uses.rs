@@ -56,7 +56,7 @@ impl Uses {
     }
 }
 
-/// Names of services in proxying listeners and routes, and their places, if these are known.
+/// Names of services in proxying listeners, routes and fallbacks, and their places, if these are known.
 pub(super) fn references(file: &File) -> impl Iterator<Item = (&str, Option<Place>)> {
     let is_proxy = |kind: Option<&ListenerKind>| kind.is_some_and(|kind| *kind != ListenerKind::L4);
     let listeners = elements(&file.listeners)
@@ -70,7 +70,11 @@ pub(super) fn references(file: &File) -> impl Iterator<Item = (&str, Option<Plac
         let single = [Some(&route.service), mirror];
         single.into_iter().flatten().filter_map(name).chain(shares)
     });
-    listeners.chain(routes)
+    let fallbacks = elements(&file.services).filter_map(|at| {
+        let fallback = at.value.fallback.value()?;
+        name(&fallback.service)
+    });
+    listeners.chain(routes).chain(fallbacks)
 }
 
 fn name(field: &Field<Name>) -> Option<(&str, Option<Place>)> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::model::http::{
-    BackendProtocol, BackendTraits, Balance, DnsQuestion, NamedBackend, Upstream,
+    BackendProtocol, BackendTraits, Balance, DnsQuestion, NamedBackend, Resilience, Upstream,
 };
 use crate::config::model::{Backend, Service, Timeouts};
 use std::time::Duration;
@@ -234,6 +234,7 @@ fn the_model_is_read_with_subset_limits_and_defaults() {
         ],
         subset: blue,
         zone: Some("a".into()),
+        resilience: Resilience::default(),
     };
     let spec = ServiceSpec::new(&service, &upstream);
     let names: Vec<(&str, u8, u32)> = spec

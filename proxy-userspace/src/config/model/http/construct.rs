@@ -3,8 +3,8 @@
 use super::{
     AccessLog, Action, BackendProtocol, Balance, BalancePolicy, FieldEdits, Files, FixedResponse,
     Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget, Mirror, PathMatch,
-    Redirect, Rewrite, Route, RouteMatch, SecurityHeaders, Split, StickyCookie, StreamListener,
-    Upstream, Workers,
+    Priority, Redirect, Resilience, Rewrite, Route, RouteMatch, SecurityHeaders, Split,
+    StickyCookie, StreamListener, Upstream, Workers,
 };
 use crate::config::defaults::http as defaults;
 use crate::types::Protocol;
@@ -119,6 +119,8 @@ impl Route {
             mirror: None,
             fault: None,
             timeout: None,
+            retries: None,
+            priority: Priority::default(),
         }
     }
 }
@@ -228,6 +230,7 @@ impl Default for Upstream {
             traits: Vec::new(),
             subset: Vec::new(),
             zone: None,
+            resilience: Resilience::default(),
         }
     }
 }
