@@ -15,6 +15,7 @@ pub mod files;
 
 pub mod balance;
 pub mod health;
+pub mod resilience;
 pub mod routing;
 
 pub mod kernel;
