@@ -5,9 +5,9 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::config;
 use crate::config::model::Config;
-use crate::explain::flow::explain_flow;
+use crate::explain::flow::{explain_flow, explain_tls};
 use crate::explain::{
-    Asked, ExplainError, Flow, FlowExplained, Layer, RequestExplained, ServiceExplained,
+    Asked, ExplainError, Flow, FlowExplained, Hello, Layer, RequestExplained, ServiceExplained,
     connection, explain_request,
 };
 use crate::types::Protocol;
@@ -27,6 +27,7 @@ Examples:
   sluice explain -c sluice.yaml POST http://shop.example.com/items -H 'X-Test: 1' --source 192.0.2.9
   sluice explain -c sluice.yaml 'GET /items HTTP/1.0' -H 'Host: shop.example.com' --listener web
   sluice explain -c sluice.yaml --tcp 192.0.2.9:40000 198.51.100.10:80
+  sluice explain -c sluice.yaml --tcp 192.0.2.9:40000 198.51.100.10:443 --server-name shop.example.com
   sluice explain --running http://127.0.0.1:8080/ --json
 
 Exit code: 0 if it is served, 1 if it is refused, dropped, or nobody's.")]
@@ -54,6 +55,17 @@ pub(super) struct Args {
     /// UDP datagrams instead of a request: from where, and to where
     #[arg(long, num_args = 2, value_names = ["SOURCE", "DESTINATION"])]
     udp: Vec<SocketAddr>,
+    /// With --tcp: whom a client of TLS asks for (SNI)
+    #[arg(long, value_name = "NAME", requires = "tcp")]
+    server_name: Option<String>,
+    /// With --tcp: the protocols that it offers (ALPN), such as h2,http/1.1
+    #[arg(
+        long,
+        value_name = "PROTOCOLS",
+        value_delimiter = ',',
+        requires = "tcp"
+    )]
+    alpn: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -83,7 +95,11 @@ impl Args {
                 source,
                 destination,
             };
-            self.print_flow(&explain_flow(&config, &flow))
+            let hello = Hello {
+                server_name: self.server_name.clone(),
+                alpn: self.alpn.clone(),
+            };
+            self.print_flow(&explain_tls(&config, &flow, &hello))
         } else {
             let asked = self.asked()?;
             // The kernel part sees packets first: what it takes is no request to anybody here.
@@ -99,7 +115,8 @@ impl Args {
 
     fn print_flow(&self, explained: &FlowExplained) -> Result<Exit, Failure> {
         let passes = explained.guard.as_ref().is_none_or(|judged| judged.passes);
-        self.print(explained, explained.listener.is_some() && passes, flow_text)
+        let is_taken = explained.listener.is_some() && explained.refused.is_none();
+        self.print(explained, is_taken && passes, flow_text)
     }
 
     fn print<T: serde::Serialize>(
@@ -321,6 +338,9 @@ fn flow_text(explained: &FlowExplained) -> String {
     if let Some(judged) = &explained.guard {
         let word = if judged.passes { "passes" } else { "dropped" };
         line(&mut text, "guard", &format!("{word}: {}", judged.because));
+    }
+    if let Some(refused) = &explained.refused {
+        line(&mut text, "refused", refused);
     }
     if let Some(service) = &explained.service {
         let mode = service.mode.as_deref().map(|mode| format!("  {mode}"));

@@ -202,6 +202,7 @@ fn streams_text(listeners: &[StreamListenerView]) -> String {
         Column::Number("OPEN"),
         Column::Number("CONNECTIONS"),
         Column::Number("FAILED"),
+        Column::Number("REFUSED"),
         Column::Number("DROPPED"),
         Column::Number("IN"),
         Column::Number("OUT"),
@@ -213,6 +214,7 @@ fn streams_text(listeners: &[StreamListenerView]) -> String {
             listener.connections_active.to_string(),
             format::count(listener.connections as f64),
             format::count(listener.failed as f64),
+            format::count(listener.refused as f64),
             format::count(listener.dropped as f64),
             format::bytes(listener.received_bytes as f64),
             format::bytes(listener.sent_bytes as f64),
@@ -531,6 +533,7 @@ app  proxy  round-robin  3 waiting
             connections: 1200,
             connections_active: 7,
             failed: 3,
+            refused: 2,
             dropped: 0,
             received_bytes: 1024,
             sent_bytes: 4096,
@@ -538,8 +541,8 @@ app  proxy  round-robin  3 waiting
         assert_eq!(
             streams_text(&[listener]),
             "\
-LISTENER  ADDRESS           OPEN  CONNECTIONS  FAILED  DROPPED        IN       OUT
-db        0.0.0.0:5432/tcp     7        1.20k       3        0  1.00 KiB  4.00 KiB
+LISTENER  ADDRESS           OPEN  CONNECTIONS  FAILED  REFUSED  DROPPED        IN       OUT
+db        0.0.0.0:5432/tcp     7        1.20k       3        2        0  1.00 KiB  4.00 KiB
 "
         );
     }

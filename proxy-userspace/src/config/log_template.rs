@@ -254,6 +254,12 @@ variables! {
     TraceId = "trace_id" | "otel_trace_id";
     /// Id of our span.
     SpanId = "span_id" | "otel_span_id";
+    /// Server name that the client asked for, where TLS is passed on.
+    PrereadServerName = "ssl_preread_server_name";
+    /// Protocols that it offered.
+    PrereadProtocols = "ssl_preread_alpn_protocols";
+    /// The newest version that it offered.
+    PrereadVersion = "ssl_preread_protocol";
 }
 
 /// Reads a template.

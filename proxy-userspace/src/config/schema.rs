@@ -395,13 +395,14 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 15] = examples![
+const EXAMPLES: [(&str, &str); 16] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
     "grpc.yaml",
     "static.yaml",
     "tcp.yaml",
+    "tls-passthrough.yaml",
     "udp.yaml",
     "l4.yaml",
     "l4-nat.yaml",

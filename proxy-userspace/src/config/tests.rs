@@ -168,6 +168,12 @@ listeners:
   - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout}
   - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}}
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: next, responses: 2}
+  - name: tls
+    kind: tls-passthrough
+    address: 0.0.0.0
+    port: 443
+    names: [{hosts: [WWW.Example.com, "*.example.com"], alpn: [h2, http/1.1], service: next}, {alpn: [x], service: app}]
+    timeouts: {head: 1s, idle: 2s}
 routes:
   - name: all
     listeners: [web]

@@ -8,8 +8,9 @@
 use super::Layer;
 use super::rules::list;
 use crate::balance::maglev;
-use crate::config::model::http::HttpListener;
+use crate::config::model::http::{HttpListener, Passthrough, StreamListener};
 use crate::config::model::{Backend, Config, Guard, Listener, Service};
+use crate::routing::{NameFound, NameMissing, ServerNames};
 use crate::types::{PortMatch, Protocol};
 use ipnet::IpNet;
 use proxy_common::addr::Addr;
@@ -29,6 +30,15 @@ pub struct Flow {
     pub source: SocketAddr,
     /// What it addresses.
     pub destination: SocketAddr,
+}
+
+/// What a client of TLS says first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// Whom it wants.
+    pub server_name: Option<String>,
+    /// The protocols that it offers, in its order.
+    pub alpn: Vec<String>,
 }
 
 /// What becomes of a new flow.
@@ -54,6 +64,9 @@ pub struct FlowExplained {
     /// What the guard says of the client; `None` where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<Judged>,
+    /// Why nobody gets it, although a listener takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// The service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<FlowService>,
@@ -89,6 +102,11 @@ pub struct FlowService {
 
 /// Explains a flow.
 pub fn explain_flow(config: &Config, flow: &Flow) -> FlowExplained {
+    explain_tls(config, flow, &Hello::default())
+}
+
+/// Explains a flow whose client begins with this, should it come to a listener that looks at it.
+pub fn explain_tls(config: &Config, flow: &Flow, hello: &Hello) -> FlowExplained {
     let mut found: Vec<(&Listener, Rank)> = config
         .listeners
         .iter()
@@ -104,10 +122,11 @@ pub fn explain_flow(config: &Config, flow: &Flow) -> FlowExplained {
         because: None,
         hidden: Vec::new(),
         guard: None,
+        refused: None,
         service: None,
     };
     let Some((listener, rank)) = found.first() else {
-        proxied(config, flow, &mut explained);
+        proxied(config, flow, hello, &mut explained);
         return explained;
     };
     explained.layer = Layer::Kernel;
@@ -158,7 +177,7 @@ impl Rank {
 }
 
 /// Who has a socket for the flow, in the stack.
-fn proxied(config: &Config, flow: &Flow, explained: &mut FlowExplained) {
+fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExplained) {
     let takes = |address: SocketAddr| {
         let (bound, wanted) = (address.ip(), flow.destination.ip());
         address.port() == flow.destination.port()
@@ -170,7 +189,11 @@ fn proxied(config: &Config, flow: &Flow, explained: &mut FlowExplained) {
         explained.layer = Layer::UserSpace;
         explained.listener = Some(listener.name.clone());
         explained.because = Some("its address and port".to_owned());
-        let service = config.service(&listener.service);
+        let service = match &listener.passthrough {
+            None => listener.service.as_deref(),
+            Some(names) => named(listener, names, hello, explained),
+        };
+        let service = service.and_then(|name| config.service(name));
         explained.service = service.map(in_user_space);
         return;
     }
@@ -180,6 +203,47 @@ fn proxied(config: &Config, flow: &Flow, explained: &mut FlowExplained) {
         explained.listener = Some(listener.name.clone());
         explained.because = Some("its address and port; routes decide by request".to_owned());
     }
+}
+
+/// The service that the client's first message chooses.
+fn named<'c>(
+    listener: &'c StreamListener,
+    names: &'c Passthrough,
+    hello: &Hello,
+    explained: &mut FlowExplained,
+) -> Option<&'c str> {
+    let name = hello.server_name.as_ref().map(|name| {
+        let name = name.to_ascii_lowercase();
+        name.strip_suffix('.').unwrap_or(&name).to_owned()
+    });
+    let rules = ServerNames::build(names, listener.service.is_some());
+    let protocols = hello.alpn.iter().map(String::as_bytes);
+    let asked = match (&name, hello.alpn.is_empty()) {
+        (Some(name), true) => format!("the server name `{name}`"),
+        (None, true) => "no server name".to_owned(),
+        (Some(name), false) => format!("`{name}` with {}", hello.alpn.join(", ")),
+        (None, false) => format!("no server name, with {}", hello.alpn.join(", ")),
+    };
+    let alert = match rules.find(name.as_deref(), protocols) {
+        Ok(NameFound { rule: None, .. }) => {
+            let because = format!("its address and port; none of `names` is for {asked}");
+            explained.because = Some(because);
+            return listener.service.as_deref();
+        }
+        Ok(NameFound {
+            rule: Some(rule), ..
+        }) => {
+            let because = format!("its address and port; `names[{rule}]` is for {asked}");
+            explained.because = Some(because);
+            return Some(&names.names.get(rule)?.service);
+        }
+        Err(NameMissing::Name) => "unrecognized_name",
+        Err(NameMissing::Protocol) => "no_application_protocol",
+    };
+    explained.refused = Some(format!(
+        "none of `names` is for {asked}, and there is no `service`: alert {alert}"
+    ));
+    None
 }
 
 fn in_user_space(service: &Service) -> FlowService {

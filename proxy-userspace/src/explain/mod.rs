@@ -15,7 +15,7 @@ pub mod request;
 mod rules;
 mod service;
 
-pub use flow::{Flow, FlowExplained};
+pub use flow::{Flow, FlowExplained, Hello};
 pub use request::{Asked, RequestExplained, connection, explain_request};
 pub use rules::RuleExplained;
 pub use service::{Candidate, ServiceExplained};

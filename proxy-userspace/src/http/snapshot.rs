@@ -16,7 +16,7 @@ use super::streams::StreamPlan;
 use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
 use crate::config::model::Config;
 use crate::config::model::http::{
-    Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, Upstream,
+    Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, StreamListener, Upstream,
 };
 use crate::config::model::tracing::{Propagation, Tracing};
 use crate::files::Site;
@@ -236,9 +236,8 @@ impl Snapshot {
             if streams.len() <= id {
                 streams.resize_with(id + 1, || None);
             }
-            let service = by_name.get(stream.service.as_str()).copied();
-            let service = service.unwrap_or(usize::MAX);
-            streams[id] = Some(Arc::new(StreamPlan::new(stream, id, service, kept)?));
+            let services = |name: &str| by_name.get(name).copied();
+            streams[id] = Some(Arc::new(StreamPlan::new(stream, id, services, kept)?));
         }
         Ok(Self {
             listeners,
@@ -314,9 +313,9 @@ impl Snapshot {
 /// Names of the services that routes and listeners refer to, each once.
 fn used_services(config: &Config) -> Vec<String> {
     let mut used = Vec::new();
-    let mut add = |name: &String| {
-        if !used.contains(name) {
-            used.push(name.clone());
+    let mut add = |name: &str| {
+        if !used.iter().any(|used| used == name) {
+            used.push(name.to_owned());
         }
     };
     for route in &config.routes {
@@ -330,7 +329,8 @@ fn used_services(config: &Config) -> Vec<String> {
     config
         .stream_listeners
         .iter()
-        .for_each(|one| add(&one.service));
+        .flat_map(StreamListener::services)
+        .for_each(&mut add);
     used
 }
 

@@ -6,6 +6,7 @@ use crate::config::model::http::StreamListener;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{ListenerCells, Series, StreamCells};
+use crate::routing::ServerNames;
 use std::sync::Arc;
 
 /// A listener that passes TCP or UDP on. Its connections hold it to their end, over reloads.
@@ -21,16 +22,29 @@ pub struct StreamPlan {
     pub flow: Arc<Series<StreamCells>>,
     /// Where connections are logged.
     pub log: Option<LogPlan>,
-    /// The service's number in the snapshot.
-    pub service: usize,
+    /// The service's number in the snapshot, where there is one for all.
+    service: Option<usize>,
+    /// How TLS chooses the service.
+    pub names: Option<NamesPlan>,
     open: Opened,
+}
+
+/// How TLS that is passed on chooses the service.
+#[derive(Debug)]
+pub struct NamesPlan {
+    /// Which rule holds.
+    pub rules: ServerNames,
+    /// How long the client may take to say whom it wants, in nanoseconds.
+    pub timeout: Nanos,
+    /// The services' numbers in the snapshot, by rule.
+    services: Vec<Option<usize>>,
 }
 
 impl StreamPlan {
     pub(super) fn new(
         listener: &StreamListener,
         id: ListenerId,
-        service: usize,
+        service: impl Fn(&str) -> Option<usize>,
         kept: &Kept,
     ) -> Result<Self, CompileError> {
         let log = listener.access_log.as_ref();
@@ -41,10 +55,34 @@ impl StreamPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
-            service,
+            service: listener.service.as_deref().and_then(&service),
+            names: listener.passthrough.as_ref().map(|names| NamesPlan {
+                rules: ServerNames::build(names, listener.service.is_some()),
+                timeout: nanos(names.hello_timeout),
+                services: (names.names.iter())
+                    .map(|rule| service(&rule.service))
+                    .collect(),
+            }),
             open: kept.opened(id),
             settings: listener.clone(),
         })
+    }
+
+    /// The number of the service that a rule of its names chooses, in the snapshot of which this
+    /// is; `None` for the rule: that of all others.
+    pub fn service(&self, rule: Option<usize>) -> Option<usize> {
+        match (rule, &self.names) {
+            (Some(rule), Some(names)) => names.services.get(rule).copied().flatten(),
+            _ => self.service,
+        }
+    }
+
+    /// The name of that service.
+    pub fn service_name(&self, rule: Option<usize>) -> Option<&str> {
+        match (rule, &self.settings.passthrough) {
+            (Some(rule), Some(names)) => names.names.get(rule).map(|rule| rule.service.as_str()),
+            _ => self.settings.service.as_deref(),
+        }
     }
 
     /// A place for one more connection or session, unless there are as many as may be.

@@ -198,6 +198,10 @@ pub struct StreamListenerView {
     pub connections_active: u64,
     /// Those that ended early because of a backend, or because there was none.
     pub failed: u64,
+    /// Clients that were refused: what they sent first was not as it must be, or nobody is
+    /// configured for the server name that they asked for.
+    #[serde(default)]
+    pub refused: u64,
     /// Datagrams that were not passed on.
     pub dropped: u64,
     /// Octets received from clients.

@@ -35,6 +35,7 @@ mod hosts;
 mod normalise;
 mod paths;
 mod rewrite;
+mod server_names;
 mod split;
 mod values;
 
@@ -42,6 +43,7 @@ pub use explain::{Considered, Difference, Verdict, explain};
 pub use hash_on::hash_key;
 pub use normalise::{PathRefusal, normalise};
 pub use rewrite::{CompiledRewrite, location};
+pub use server_names::{NameFound, NameMissing, ServerNames};
 pub use split::Shares;
 
 use crate::config::model::http::Route;

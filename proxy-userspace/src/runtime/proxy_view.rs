@@ -66,6 +66,7 @@ fn streams(config: &Config, workers: &Workers) -> Vec<StreamListenerView> {
             failed: failures
                 .map(|end| cells.sum(|cells| cells.ends(*end)))
                 .sum(),
+            refused: cells.sum(refused),
             dropped: drops.map(|why| flow.sum(|cells| cells.drops(why))).sum(),
             received_bytes: flow.sum(|cells| cells.received.get()),
             sent_bytes: flow.sum(|cells| cells.sent.get()),

@@ -1,12 +1,14 @@
 //! What a connection or session was, told to the metrics and to the access log.
 
+use super::passthrough::Asked;
 use crate::balance::l7::{BackendState, ServiceState};
 use crate::http::snapshot::ListenerId;
 use crate::http::streams::StreamPlan;
 use crate::http::worker::Worker;
+use crate::message::{Refusal, RefusedBy};
 use crate::net::Nanos;
 use crate::observe::access_log::{
-    Attempt, Counts, End, Octets, Phase, Record, Side, Times, Traffic,
+    Attempt, Counts, End, Octets, Phase, Preread, Record, Side, Times, Traffic,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +37,12 @@ pub(super) struct Facts {
     /// Octets from the client and to it.
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// What the client asked for, where TLS is passed on.
+    pub(super) asked: Option<Box<Asked>>,
+    /// Why what it sent was refused.
+    pub(super) refusal: Option<Refusal>,
+    /// It was told why its connection ends.
+    pub(super) is_told: bool,
 }
 
 /// A backend that was tried.
@@ -63,7 +71,15 @@ impl Facts {
             attempts: Vec::new(),
             received: 0,
             sent: 0,
+            asked: None,
+            refusal: None,
+            is_told: false,
         }
+    }
+
+    /// The rule of names by which the service was chosen.
+    pub(super) fn rule(&self) -> Option<usize> {
+        self.asked.as_ref()?.rule
     }
 }
 
@@ -108,7 +124,17 @@ pub(super) fn account(
     let last = facts.attempts.last();
     let mut record = Record::new(&plan.settings.name, peers.client, peers.server);
     record.traffic = traffic;
-    record.service = Some(&plan.settings.service);
+    record.service = match end {
+        End::NoRoute => None,
+        _ => plan.service_name(facts.rule()),
+    };
+    let protocols = protocols(facts);
+    record.preread = facts.asked.as_ref().map(|asked| Preread {
+        server_name: asked.hello.server_name.as_deref(),
+        protocols: &protocols,
+        version: asked.hello.version_name(),
+    });
+    record.refusal = facts.refusal.map(|refusal| (RefusedBy::Client, refusal));
     record.attempts = &attempts;
     record.connection = peers.number;
     record.status = status(end, last);
@@ -124,6 +150,13 @@ pub(super) fn account(
     record.counts = counts(plan, last, service);
     (record.end, record.phase) = (end, phase);
     worker.log_as(peers.listener, log, &record);
+}
+
+/// The protocols that the client offers, with commas between them as in nginx.
+fn protocols(facts: &Facts) -> Vec<u8> {
+    let asked = facts.asked.iter();
+    let names: Vec<_> = asked.flat_map(|asked| asked.hello.protocols()).collect();
+    names.join(&b","[..])
 }
 
 fn attempt(attempt: &Attempted) -> Attempt<'_> {
@@ -148,6 +181,7 @@ fn attempt(attempt: &Attempted) -> Attempt<'_> {
 fn status(end: End, last: Option<&Attempted>) -> u16 {
     match end {
         End::ClientProtocol => 400,
+        End::NoRoute => 404,
         End::Denied => 403,
         End::QueueFull | End::QueueTimeout => 503,
         End::Exhausted | End::Internal => 500,

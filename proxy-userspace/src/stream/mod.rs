@@ -4,6 +4,9 @@
 //!  accepted ─▶ PROXY header, from trusted senders ─▶ choose ─▶ connect (or choose again)
 //!           ─▶ copy both ways ─▶ count, log                                          [tcp]
 //!
+//!  accepted ─▶ PROXY header ─▶ ClientHello, kept as it came ─▶ service, by name and protocol
+//!           ─▶ on as above                                                   [passthrough]
+//!
 //!  datagram ─▶ session of its source, or a new one: choose, connect ─▶ send          [udp]
 //!  answer   ─▶ to the source, from the address that it had asked
 //! ```
@@ -15,6 +18,8 @@
 mod account;
 mod choose;
 mod copy;
+mod header;
+mod passthrough;
 mod tcp;
 pub mod udp;
 

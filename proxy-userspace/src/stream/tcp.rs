@@ -6,6 +6,7 @@
 use super::account::{Facts, Outcome, Peers, account};
 use super::choose::{Connected, reach};
 use super::copy::{self, Broken, Direction};
+use super::{header, passthrough};
 use crate::config::model::http::ProxyVersion;
 use crate::http::snapshot::{ListenerId, SharedSnapshot};
 use crate::http::streams::StreamPlan;
@@ -76,7 +77,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
         Err(ended) => ended,
     };
-    if end != End::Complete {
+    if end != End::Complete && !facts.is_told {
         stream.abort();
     }
     // Its peer learns of the end no later than the log does.
@@ -103,16 +104,25 @@ async fn begin(
     let timer = worker.timers.timer();
     let mut up = Direction::new(&worker.buffers);
     let down = Direction::new(&worker.buffers);
+    let cells = plan.cells.at(worker.index);
     let senders = &plan.settings.proxy_protocol_from;
     let peer = peers.client.ip().to_canonical();
     if senders.iter().any(|net| net.contains(&peer))
-        && !read_header(client, peers, &mut up.input, &timer).await
+        && !read_header(worker, client, peers, &mut up.input, &timer).await
     {
-        let cells = plan.cells.at(worker.index);
         cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
         return Err((End::ClientProtocol, Phase::Request));
     }
-    let service = snapshot.service(plan.service);
+    if let Some(names) = &plan.names {
+        let asked = passthrough::ask(worker, names, client, &mut up.input, &timer, facts);
+        let asked = asked.await;
+        if let Some(refusal) = facts.refusal {
+            cells.refused(RefusedBy::Client, refusal);
+        }
+        asked?;
+    }
+    let service = plan.service(facts.rule());
+    let service = service.and_then(|service| snapshot.service(service));
     let service = service.ok_or((End::NoBackend, Phase::Queue))?;
     let connected = {
         let mut reaching = pin!(reach(worker, service, peers.client.ip(), facts, &timer));
@@ -132,7 +142,9 @@ async fn begin(
         None => {}
         Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, &mut up.preamble),
         Some(ProxyVersion::V2) => {
-            proxy_protocol::write_v2(client, server, false, &[], false, &mut up.preamble);
+            let asked = facts.asked.iter();
+            let additions: Vec<_> = asked.flat_map(|asked| asked.additions()).collect();
+            proxy_protocol::write_v2(client, server, false, &additions, false, &mut up.preamble);
         }
     }
     Ok((connected, (up, down)))
@@ -183,36 +195,35 @@ async fn pass_on(
 }
 
 /// Reads the PROXY header that the sender must send. What follows it stays in `input`.
-async fn read_header(stream: &Stream, peers: &mut Peers, input: &mut Input, timer: &Timer) -> bool {
-    timer.set(timer.read().saturating_add(HEADER));
-    let origin = poll_fn(|cx| {
-        loop {
-            match proxy_protocol::parse(input.filled()) {
+async fn read_header(
+    worker: &Worker,
+    stream: &Stream,
+    peers: &mut Peers,
+    input: &mut Input,
+    timer: &Timer,
+) -> bool {
+    let origin =
+        header::read(
+            worker,
+            stream,
+            input,
+            (timer, HEADER),
+            |input| match proxy_protocol::parse(input.filled()) {
                 Ok(Some((header, consumed))) => {
                     let origin = header.origin;
                     input.consume(consumed);
-                    return Poll::Ready(Some(origin));
+                    Ok(Some(origin))
                 }
-                Ok(None) if input.filled().len() < proxy_protocol::MAX_LENGTH => {}
-                Ok(None) | Err(_) => return Poll::Ready(None),
-            }
-            match stream.poll_read(cx, input.room()) {
-                Poll::Ready(Ok(read @ 1..)) => input.filled_more(read),
-                Poll::Ready(_) => return Poll::Ready(None),
-                Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(None),
-                Poll::Pending => {
-                    input.release();
-                    return Poll::Pending;
-                }
-            }
-        }
-    });
+                Ok(None) if input.filled().len() < proxy_protocol::MAX_LENGTH => Ok(None),
+                Ok(None) | Err(_) => Err(()),
+            },
+        );
     match origin.await {
-        Some(Origin::Client { client, server, .. }) => {
+        Ok(Origin::Client { client, server, .. }) => {
             (peers.client, peers.server) = (client, server);
             true
         }
-        Some(Origin::Local | Origin::Unknown) => true,
-        None => false,
+        Ok(Origin::Local | Origin::Unknown) => true,
+        Err(_) => false,
     }
 }

@@ -1,10 +1,11 @@
 //! Listeners of the proxy paths, and the workers.
 
+use super::routes::host;
 use super::{map, prefix};
 use crate::config::defaults::{percent, size, text};
 use crate::config::model::http::{
     AccessLog, Action, Compression, Forwarded, Http2, HttpListener, HttpTimeouts, Limits,
-    LogFormat, LogTarget, Route, StreamListener, Workers, default_route,
+    LogFormat, LogTarget, NameRule, Passthrough, Route, StreamListener, Workers, default_route,
 };
 use crate::types::Protocol;
 use ipnet::IpNet;
@@ -77,10 +78,14 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
 pub(super) fn stream(listener: &StreamListener) -> Value {
     map([
         ("name", Some(json!(listener.name))),
-        ("kind", Some(json!(listener.protocol.name()))),
+        ("kind", Some(json!(listener.kind()))),
         ("address", Some(json!(listener.address.ip()))),
         ("port", Some(json!(listener.address.port()))),
-        ("service", Some(json!(listener.service))),
+        (
+            "service",
+            listener.service.as_ref().map(|service| json!(service)),
+        ),
+        ("names", listener.passthrough.as_ref().map(names)),
         (
             "proxy_protocol_from",
             (listener.protocol == Protocol::Tcp).then(|| prefixes(&listener.proxy_protocol_from)),
@@ -91,11 +96,28 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
         ),
         (
             "timeouts",
-            Some(json!({"idle": text(listener.idle_timeout)})),
+            Some(map([
+                ("idle", Some(json!(text(listener.idle_timeout)))),
+                (
+                    "head",
+                    listener
+                        .passthrough
+                        .as_ref()
+                        .map(|names| json!(text(names.hello_timeout))),
+                ),
+            ])),
         ),
         ("responses", listener.responses.map(|count| json!(count))),
         ("access_log", listener.access_log.as_ref().map(access_log)),
     ])
+}
+
+fn names(passthrough: &Passthrough) -> Value {
+    let rule = |rule: &NameRule| {
+        let hosts: Value = rule.hosts.iter().map(host).collect();
+        json!({"hosts": hosts, "alpn": rule.alpn, "service": rule.service})
+    };
+    passthrough.names.iter().map(rule).collect()
 }
 
 pub(super) fn prefixes(list: &[IpNet]) -> Value {

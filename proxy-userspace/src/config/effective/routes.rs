@@ -10,12 +10,16 @@ use crate::config::model::http::{
 };
 use serde_json::{Map, Value, json};
 
-pub(super) fn route(route: &Route) -> Value {
-    let (key, action) = action(&route.action);
-    let hosts = route.hosts.iter().map(|host| match host {
+pub(super) fn host(host: &HostMatch) -> Value {
+    match host {
         HostMatch::Exact(name) => json!(name),
         HostMatch::Wildcard(suffix) => json!(format!("*{suffix}")),
-    });
+    }
+}
+
+pub(super) fn route(route: &Route) -> Value {
+    let (key, action) = action(&route.action);
+    let hosts = route.hosts.iter().map(host);
     map([
         ("name", Some(json!(route.name))),
         ("listeners", Some(json!(route.listeners))),

@@ -4,7 +4,7 @@ use super::{map, target};
 use crate::config::defaults::{percent, text};
 use crate::config::model::http::{
     Action, BackendProtocol, BackendTraits, Balance, BalancePolicy, DnsQuestion, Fallback, HashOn,
-    NamedBackend, ProxyVersion, StickyCookie, Upstream,
+    NamedBackend, ProxyVersion, StickyCookie, StreamListener, Upstream,
 };
 use crate::config::model::{Backend, Config, Service};
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ impl<'a> Uses<'a> {
             }
         }
         let streams = config.stream_listeners.iter();
-        proxies.extend(streams.map(|listener| listener.service.as_str()));
+        proxies.extend(streams.flat_map(StreamListener::services));
         let services = config.services.iter();
         proxies.extend(services.filter_map(|service| {
             match service.upstream.resilience.fallback.as_ref()? {

@@ -1,8 +1,7 @@
 //! The key `listeners`.
 
-use super::http;
 use super::scalar::{HttpsRedirect, Name, Network, Percent, Port};
-use super::tls;
+use super::{http, passthrough, tls};
 use crate::config::decode::Field;
 use crate::config::defaults;
 use schemars::JsonSchema;
@@ -27,22 +26,29 @@ pub(crate) struct Listener {
     #[schemars(extend("default" = "tcp"))]
     pub(crate) protocol: Field<TransportProtocol>,
     /// Name of the service that answers. Must be given, except with `kind: http`, where it answers
-    /// what no route matches.
+    /// what no route matches, and with `kind: tls-passthrough`, where it answers what `names` do
+    /// not name.
     #[serde(default)]
     pub(crate) service: Field<Name>,
+    /// Who gets which connection, by what the client says before anything is encrypted. Only with
+    /// `kind: tls-passthrough`.
+    #[serde(default)]
+    #[schemars(extend("default" = []))]
+    pub(crate) names: Field<Vec<Field<passthrough::Names>>>,
     /// Which sources may use this listener, and how fast. Only with `kind: l4`.
     #[serde(default)]
     pub(crate) guard: Field<ListenerGuard>,
     /// Peers that begin each connection with a PROXY header, version 1 or 2; others may not send
-    /// one. Only with `kind: http` and `kind: tcp`.
+    /// one. Only with `kind: http`, `kind: tcp` and `kind: tls-passthrough`.
     #[serde(default)]
     #[schemars(extend("default" = []))]
     pub(crate) proxy_protocol_from: Field<Vec<Field<Network>>>,
-    /// Limits of what clients may send. Not with `kind: l4`; with `tcp` and `udp` only
-    /// `connections`.
+    /// Limits of what clients may send. Not with `kind: l4`; with `tcp`, `tls-passthrough` and
+    /// `udp` only `connections`.
     #[serde(default)]
     pub(crate) limits: Field<http::Limits>,
-    /// How long things may take. Not with `kind: l4`; with `tcp` and `udp` only `idle`.
+    /// How long things may take. Not with `kind: l4`; with `tcp` and `udp` only `idle`, with
+    /// `tls-passthrough` also `head`: until the client has said whom it wants.
     #[serde(default)]
     pub(crate) timeouts: Field<http::Timeouts>,
     /// Datagrams that answer one of a client, 1 for DNS: a session ends as soon as as many have come
@@ -97,6 +103,9 @@ pub(crate) enum ListenerKind {
     Http,
     /// Any protocol over TCP: each connection is passed on to one backend.
     Tcp,
+    /// TLS that is not decrypted here: each connection is passed on by the server name (SNI) and
+    /// the application protocols (ALPN) that the client asks for.
+    TlsPassthrough,
     /// Any protocol over UDP: the datagrams of a client are passed on to one backend.
     Udp,
 }
@@ -108,6 +117,7 @@ impl ListenerKind {
             Self::L4 => "l4",
             Self::Http => "http",
             Self::Tcp => "tcp",
+            Self::TlsPassthrough => "tls-passthrough",
             Self::Udp => "udp",
         }
     }

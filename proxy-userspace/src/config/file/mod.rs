@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
 pub(crate) mod listener;
+pub(crate) mod passthrough;
 pub(crate) mod resilience;
 pub(crate) mod route;
 pub(crate) mod scalar;
@@ -120,12 +121,15 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("sampling", "trace_share"),
     ("scheduler", "selection"),
     ("server_names", "hosts"),
+    ("server_name", "hosts"),
     ("servers", "backends"),
+    ("sni", "hosts"),
     ("snat", "source_addresses"),
     ("ssl", "tls"),
     ("ssl_certificate", "certificate"),
     ("ssl_certificate_key", "key"),
     ("ssl_ciphers", "ciphers"),
+    ("ssl_preread", "tls-passthrough"),
     ("targets", "backends"),
     ("threads", "workers"),
     ("unhealthy_threshold", "fall"),

@@ -4,6 +4,7 @@
 mod compression;
 mod construct;
 mod resilience;
+mod passthrough;
 mod security;
 
 pub use compression::{Coding, Compression, CompressionLevel};
@@ -12,6 +13,7 @@ pub use resilience::{
     Budget, Circuit, CircuitErrors, Concurrency, Fallback, Hedge, HedgeAfter, Overload, Priority,
     Resilience, Retries, RetryOn,
 };
+pub use passthrough::{NameRule, Passthrough};
 pub use security::SecurityHeaders;
 
 use super::tls::ServerTls;
@@ -174,8 +176,10 @@ pub struct StreamListener {
     pub protocol: crate::types::Protocol,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Name of the service.
-    pub service: String,
+    /// Name of the service; `None` only where all have to be named by `passthrough`.
+    pub service: Option<String>,
+    /// What is passed on is TLS, and its first message chooses the service. TCP only.
+    pub passthrough: Option<Passthrough>,
     /// As [`HttpListener::proxy_protocol_from`]. TCP only.
     pub proxy_protocol_from: Vec<IpNet>,
     /// A connection or UDP session on which nothing moves.

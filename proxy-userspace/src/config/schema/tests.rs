@@ -139,6 +139,11 @@ listeners:
     service: app
     access_log: stdout
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app, responses: 1}
+  - name: tls
+    kind: tls-passthrough
+    address: 0.0.0.0
+    port: 443
+    names: [{hosts: [www.example.com, "*.example.com"], alpn: [h2], service: app}]
 services: [{name: app, backends: ["10.1.0.1:80"]}]
 "#;
 
@@ -451,6 +456,7 @@ tracing: {endpoint: "http://127.0.0.1:4318"}
 listeners:
   - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}
   - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}}
+  - {name: tls, kind: tls-passthrough, address: "::", port: 443, names: [{hosts: [a.example], service: app}, {alpn: [h2], service: app}]}
 routes:
   - name: all
     service: app
@@ -530,8 +536,8 @@ services:
             all.insert((definition, key.clone()));
         }
     }
-    // Only `full-nat` has source addresses; labels are not shown where there are none.
+    // Only `full-nat` has source addresses; labels and names are not shown where there are none.
     let not_shown: Vec<_> = all.difference(&held).map(|(_, key)| key.as_str()).collect();
-    assert_eq!(not_shown, ["labels", "remove", "source_addresses"]);
+    assert_eq!(not_shown, ["labels", "remove", "names", "source_addresses"]);
     assert!(held.len() >= 80, "only {} defaults", held.len());
 }

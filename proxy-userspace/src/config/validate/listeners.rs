@@ -38,7 +38,7 @@ pub(super) fn listeners<'f>(
                 let listener = proxies::http(report, at);
                 listeners.http.extend(judged(listener, at));
             }
-            Some(file::ListenerKind::Tcp) => {
+            Some(file::ListenerKind::Tcp | file::ListenerKind::TlsPassthrough) => {
                 let listener = proxies::stream(report, at, Protocol::Tcp);
                 listeners.stream.extend(judged(listener, at));
             }

@@ -16,6 +16,7 @@ mod l4;
 mod limits;
 mod listeners;
 mod pairs;
+mod passthrough;
 mod precedence;
 mod proxies;
 mod resilience;

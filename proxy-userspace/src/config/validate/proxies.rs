@@ -2,6 +2,7 @@
 
 use super::compression::compression;
 use super::http::{access_log, forwarded, http2, limits, networks, security, timeouts};
+use super::passthrough::passthrough;
 use super::tls;
 use super::{mapped, need, number, or, time};
 use crate::config::decode::{At, Field};
@@ -16,19 +17,20 @@ use std::net::SocketAddr;
 
 /// Keys that some kinds of listeners do not have.
 const KEYS: &[(&str, &[ListenerKind])] = {
-    use ListenerKind::{Http, L4, Tcp, Udp};
+    use ListenerKind::{Http, L4, Tcp, TlsPassthrough, Udp};
     &[
         ("protocol", &[L4]),
+        ("names", &[TlsPassthrough]),
         ("guard", &[L4]),
-        ("proxy_protocol_from", &[Http, Tcp]),
-        ("limits", &[Http, Tcp, Udp]),
-        ("timeouts", &[Http, Tcp, Udp]),
+        ("proxy_protocol_from", &[Http, Tcp, TlsPassthrough]),
+        ("limits", &[Http, Tcp, TlsPassthrough, Udp]),
+        ("timeouts", &[Http, Tcp, TlsPassthrough, Udp]),
         ("responses", &[Udp]),
         ("http2", &[Http]),
         ("tls", &[Http]),
         ("https_redirect", &[Http]),
         ("forwarded", &[Http]),
-        ("access_log", &[Http, Tcp, Udp]),
+        ("access_log", &[Http, Tcp, TlsPassthrough, Udp]),
         ("trace_share", &[Http]),
         ("security_headers", &[Http]),
         ("compression", &[Http]),
@@ -39,6 +41,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
 pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
     let given = [
         node(&keys.protocol),
+        node(&keys.names),
         node(&keys.guard),
         node(&keys.proxy_protocol_from),
         node(&keys.limits),
@@ -69,12 +72,13 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
             let draft = match *key {
                 "guard" => draft.fix("remove it; routes of `kind: http` have `sources` in `match`"),
                 "protocol" => draft.fix("remove it: the kind says what is spoken"),
+                "names" => draft.fix("use `kind: tls-passthrough`; `kind: http` has `routes`"),
                 _ => draft.fix("remove it"),
             };
             report.error(Place::Key(node), draft);
         }
     }
-    if matches!(kind, ListenerKind::Tcp | ListenerKind::Udp) {
+    if !matches!(kind, ListenerKind::L4 | ListenerKind::Http) {
         stray_in_sections(report, keys, kind);
     }
 }
@@ -93,16 +97,27 @@ fn stray_in_sections(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
             ),
         ]
     });
+    let has_hello = kind == ListenerKind::TlsPassthrough;
     let timeouts = keys.timeouts.value().map(|timeouts| {
         [
-            ("head", node(&timeouts.head)),
+            ("head", node(&timeouts.head).filter(|_| !has_hello)),
             ("body_idle", node(&timeouts.body_idle)),
             ("body_rate", node(&timeouts.body_rate)),
             ("write", node(&timeouts.write)),
             ("linger", node(&timeouts.linger)),
         ]
     });
-    let given = [(limits, "`connections`"), (timeouts, "`idle`")];
+    let given = [
+        (limits, "`connections`"),
+        (
+            timeouts,
+            if has_hello {
+                "`idle` and `head`"
+            } else {
+                "`idle`"
+            },
+        ),
+    ];
     for (section, only) in given {
         for (key, node) in section.into_iter().flatten() {
             let Some(node) = node else { continue };
@@ -168,11 +183,21 @@ pub(super) fn stream(
 ) -> Option<StreamListener> {
     let keys = &at.value;
     let address = address(report, at);
-    let service = need(report, at.node, "service", "NAME", &keys.service);
+    let is_passthrough = keys.kind.value() == Some(&ListenerKind::TlsPassthrough);
+    let passthrough = is_passthrough.then(|| passthrough(report, at));
+    let service = match is_passthrough {
+        true => keys.service.given(),
+        false => need(report, at.node, "service", "NAME", &keys.service),
+    };
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
     let access_log = access_log(report, &keys.access_log);
     let name = keys.name.value()?.0.clone();
-    let mut listener = StreamListener::new(name, protocol, address?, service?.value.0.clone());
+    let service = match is_passthrough {
+        true => service.map(|service| service.value.0.clone()),
+        false => Some(service?.value.0.clone()),
+    };
+    let mut listener = StreamListener::new(name, protocol, address?, "");
+    (listener.service, listener.passthrough) = (service, passthrough);
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.access_log = access_log;
     if keys.responses.given().is_some() {

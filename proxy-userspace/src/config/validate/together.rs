@@ -63,7 +63,8 @@ fn datagram_headers(report: &Report<'_>, all: &Sections<'_, '_>) {
         let wants_v1 = service.model.upstream.send_proxy == Some(ProxyVersion::V1);
         let by_udp = all.listeners.stream.iter().find(|listener| {
             let listener = &listener.model;
-            listener.protocol == Protocol::Udp && listener.service == service.model.name
+            listener.protocol == Protocol::Udp
+                && listener.services().any(|name| name == service.model.name)
         });
         if let (true, Some(listener), Some(at)) =
             (wants_v1, by_udp, service.file.value.send_proxy.given())

@@ -61,7 +61,11 @@ pub(super) fn references(file: &File) -> impl Iterator<Item = (&str, Option<Plac
     let is_proxy = |kind: Option<&ListenerKind>| kind.is_some_and(|kind| *kind != ListenerKind::L4);
     let listeners = elements(&file.listeners)
         .filter(move |at| is_proxy(at.value.kind.value()))
-        .filter_map(|at| name(&at.value.service));
+        .flat_map(|at| {
+            let rules = elements(&at.value.names).map(|at| &at.value.service);
+            [&at.value.service].into_iter().chain(rules)
+        })
+        .filter_map(name);
     let routes = elements(&file.routes).flat_map(|at| {
         let route = &at.value;
         let split = route.split.value().map(|split| &split.services);

@@ -63,10 +63,23 @@ pub struct Record<'a> {
     pub request_id: &'a [u8],
     /// Trace and span, where the exchange has them.
     pub trace: Option<([u8; 16], [u8; 8])>,
+    /// What the client said first, where TLS is passed on as it is.
+    pub preread: Option<Preread<'a>>,
     /// How busy the proxy was at the end.
     pub counts: Counts,
     /// Cookies that are captured, of the request and of the response.
     pub cookies: [Option<&'a [u8]>; 2],
+}
+
+/// What a client of TLS said before anything was encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preread<'a> {
+    /// Whom it wanted.
+    pub server_name: Option<&'a str>,
+    /// Protocols that it offered, with commas between them. Anything may be in them.
+    pub protocols: &'a [u8],
+    /// The newest version that it offered, such as `TLSv1.3`; empty for an unknown one.
+    pub version: &'a str,
 }
 
 /// What was exchanged.
@@ -206,6 +219,7 @@ impl<'a> Record<'a> {
             fault_delayed: false,
             request_id: &[],
             trace: None,
+            preread: None,
             counts: Counts::default(),
             cookies: [None; 2],
         }

@@ -70,7 +70,9 @@ impl Session {
         let plan = snapshot.stream(socket.listener);
         let plan = plan.ok_or(DatagramDrop::Draining)?;
         let open = plan.take_place().ok_or(DatagramDrop::TableFull)?;
-        let service = snapshot.service(plan.service);
+        let service = plan
+            .service(None)
+            .and_then(|service| snapshot.service(service));
         let service = service.ok_or(DatagramDrop::NoBackend)?;
         let peers = peers(socket, key);
         let (mut tried, mut facts) = (Tried::default(), Facts::new(now));
@@ -104,7 +106,9 @@ impl Session {
         let snapshot = worker.snapshot();
         let plan = snapshot.stream(socket.listener)?;
         let open = plan.take_place()?;
-        let service = snapshot.service(plan.service)?;
+        let service = plan
+            .service(None)
+            .and_then(|service| snapshot.service(service))?;
         let lease = service.state.lease_of(carried.backend)?;
         let backend = Arc::clone(lease.backend());
         let place = Place::new(&backend, limit_of(&backend))?;

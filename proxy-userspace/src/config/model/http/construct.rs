@@ -92,13 +92,31 @@ impl StreamListener {
             name: name.into(),
             protocol,
             address,
-            service: service.into(),
+            service: Some(service.into()),
+            passthrough: None,
             proxy_protocol_from: Vec::new(),
             idle_timeout,
             max_connections,
             responses: None,
             access_log: None,
         }
+    }
+}
+
+impl StreamListener {
+    /// What the file calls it.
+    pub fn kind(&self) -> &'static str {
+        match &self.passthrough {
+            Some(_) => "tls-passthrough",
+            None => self.protocol.name(),
+        }
+    }
+
+    /// Names of its services; some may come more than once.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        let rules = self.passthrough.iter().flat_map(|names| &names.names);
+        let named = rules.map(|rule| rule.service.as_str());
+        self.service.as_deref().into_iter().chain(named)
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) fn line(record: &Record<'_>, calendar: &mut Calendar, out: &mut Vec<u
     object.address("real_client", record.real_client);
     object.socket("server", record.server);
     object.number("connection", record.connection);
+    if let Some(preread) = &record.preread {
+        object.optional("tls_server_name", preread.server_name.map(str::as_bytes));
+        object.nonempty("tls_alpn", preread.protocols);
+        object.nonempty("tls_version", preread.version.as_bytes());
+    }
     if record.traffic == Traffic::Http {
         object.number("connection_requests", record.connection_requests);
         request(record, &mut object);

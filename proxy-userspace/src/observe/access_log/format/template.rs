@@ -176,6 +176,15 @@ impl<'r> Line<'_, 'r> {
                 Some((_, span)) => number::hex(&span, self.out),
                 None => self.value(None),
             },
+            // As nginx: nothing where the client said nothing, `-` where nobody listened.
+            V::PrereadServerName => self.value(record.preread.map(|preread| {
+                let name = preread.server_name;
+                name.unwrap_or_default().as_bytes()
+            })),
+            V::PrereadProtocols => self.value(record.preread.map(|preread| preread.protocols)),
+            V::PrereadVersion => {
+                self.value(record.preread.map(|preread| preread.version.as_bytes()));
+            }
             V::RequestField(name) => self.request_field(name),
             V::ResponseField(name) => {
                 self.field(record.response.map(|head| &head.fields), name, b", ");
