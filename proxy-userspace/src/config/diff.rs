@@ -88,13 +88,14 @@ impl fmt::Display for Change {
 }
 
 /// Settings of `l4`, `workers` and `admin` that a running daemon cannot change.
-const AT_START: [&str; 6] = [
+const AT_START: [&str; 7] = [
     "count",
     "pin_dir",
     "flow_capacity",
     "backend_capacity",
     "socket",
     "listen",
+    "api",
 ];
 
 impl Change {

@@ -2,6 +2,7 @@
 //!
 //! The result is a valid file that means the same: a test reads it back.
 
+mod admin;
 mod http;
 mod resilience;
 mod routes;
@@ -11,8 +12,7 @@ mod upstream;
 
 use super::defaults::{percent, status_text, text};
 use super::model::{
-    Admin, AttachMode, Backend, Config, Guard, HealthCheck, L4, Listener, Probe, ProbeTarget,
-    Service,
+    AttachMode, Backend, Config, Guard, HealthCheck, L4, Listener, Probe, ProbeTarget, Service,
 };
 use super::yaml;
 use crate::types::PortMatch;
@@ -25,6 +25,11 @@ use std::time::Duration;
 /// The configuration as YAML text, with every default filled in.
 pub fn effective_yaml(config: &Config) -> String {
     yaml::to_text(&effective(config))
+}
+
+/// A document of the file's shape as YAML text.
+pub fn to_yaml(document: &Value) -> String {
+    yaml::to_text(document)
 }
 
 /// The configuration as a JSON value in the file's shape, with every default filled in.
@@ -42,7 +47,7 @@ pub fn effective(config: &Config) -> Value {
     let mut file = map([
         ("l4", config.l4.as_ref().map(l4)),
         ("workers", Some(http::workers(&config.workers))),
-        ("admin", Some(admin(&config.admin))),
+        ("admin", Some(admin::admin(&config.admin))),
         ("guard", Some(guard(&config.guard))),
         ("tracing", config.tracing.as_ref().map(tracing::tracing)),
         (
@@ -122,16 +127,6 @@ pub(super) fn attach(mode: AttachMode) -> &'static str {
         AttachMode::Native => "native",
         AttachMode::Generic => "generic",
     }
-}
-
-fn admin(admin: &Admin) -> Value {
-    map([
-        ("socket", Some(json!(admin.socket))),
-        (
-            "listen",
-            admin.listen.map(|listen| listen.to_string().into()),
-        ),
-    ])
 }
 
 fn guard(guard: &Guard) -> Value {

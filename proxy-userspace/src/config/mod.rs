@@ -30,7 +30,7 @@ mod validate;
 mod yaml;
 
 pub use diff::{Change, Subject, diff};
-pub use effective::{effective, effective_yaml};
+pub use effective::{effective, effective_yaml, to_yaml};
 pub use fault::{Code, ConfigErrors, Fault, Faults, Severity};
 pub use schema::{reference_markdown, schema};
 

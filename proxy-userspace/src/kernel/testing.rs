@@ -30,6 +30,7 @@ pub(crate) fn config(listeners: Vec<Listener>, services: Vec<Service>) -> Config
         admin: Admin {
             socket: "/run/test.sock".into(),
             listen: None,
+            api: None,
         },
         listeners,
         services,

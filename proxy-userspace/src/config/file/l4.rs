@@ -1,6 +1,6 @@
 //! The keys `l4`, `admin` and `guard`.
 
-use super::scalar::{InterfaceName, Network, Path, SocketAddress, Time};
+use super::scalar::{InterfaceName, Network, Path, Time};
 use crate::config::decode::Field;
 use crate::config::defaults;
 use schemars::JsonSchema;
@@ -103,21 +103,6 @@ pub(crate) struct Tunnel {
     #[serde(default)]
     #[schemars(range(min = 1), extend("default" = defaults::GUE_PORT))]
     pub(crate) gue_port: Field<u16>,
-}
-
-/// The admin endpoints.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Admin {
-    /// Unix socket through which `sluice status`, `reload` and others reach the daemon: an
-    /// absolute path of at most 107 octets. Its mode is 0660.
-    #[serde(default)]
-    #[schemars(extend("default" = defaults::ADMIN_SOCKET))]
-    pub(crate) socket: Field<Path>,
-    /// TCP address for `/metrics`, `/healthz` and `/readyz`, such as `127.0.0.1:9180`. Nothing
-    /// listens on TCP without it.
-    #[serde(default)]
-    pub(crate) listen: Field<SocketAddress>,
 }
 
 /// Which sources may reach any listener.

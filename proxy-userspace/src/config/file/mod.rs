@@ -8,6 +8,7 @@
 //! given as `default` in the schema and comes from [`super::defaults`].
 
 pub(crate) mod action;
+pub(crate) mod admin;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
@@ -39,7 +40,7 @@ pub(crate) struct File {
     pub(crate) workers: Field<http::Workers>,
     /// How the daemon is asked for status, metrics and changes.
     #[serde(default)]
-    pub(crate) admin: Field<l4::Admin>,
+    pub(crate) admin: Field<admin::Admin>,
     /// Which sources may reach any listener of `kind: l4`. A listener's own rules come first; only where they
     /// have none for a source do these decide.
     #[serde(default)]

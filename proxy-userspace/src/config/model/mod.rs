@@ -160,6 +160,31 @@ pub struct Admin {
     pub socket: PathBuf,
     /// TCP address for metrics and health, if wanted.
     pub listen: Option<SocketAddr>,
+    /// That address serves the whole API, to those who may use it.
+    pub api: Option<AdminApi>,
+}
+
+/// Who may use the API over TCP: whoever shows the token, or a client certificate, or both if both
+/// are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminApi {
+    /// File of the token.
+    pub token_file: Option<PathBuf>,
+    /// The address speaks TLS.
+    pub tls: Option<AdminTls>,
+    /// Metrics and health are shown to everybody.
+    pub public_metrics: bool,
+}
+
+/// Files of the admin address's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminTls {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Who signs the certificates of callers, if these must have one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The admin API at its usual place, nothing on TCP.
@@ -168,6 +193,7 @@ impl Default for Admin {
         Self {
             socket: defaults::ADMIN_SOCKET.into(),
             listen: None,
+            api: None,
         }
     }
 }

@@ -64,7 +64,15 @@ l4:
   icmp_per_second: 1000
   sample_every: 0
 workers: {count: 4, drain_timeout: 30s}
-admin: {socket: /run/sluice/admin.sock, listen: 127.0.0.1:9180}
+admin:
+  socket: /run/sluice/admin.sock
+  listen: 127.0.0.1:9180
+  api: true
+  token: {file: /etc/sluice/token}
+  certificate: /etc/sluice/admin.pem
+  key: /etc/sluice/admin.key
+  client_ca: /etc/sluice/admins.pem
+  metrics: public
 guard: {allow: [198.51.100.7], deny: [198.51.100.0/24]}
 tracing:
   endpoint: http://127.0.0.1:4318/v1/traces

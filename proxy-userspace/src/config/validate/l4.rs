@@ -1,4 +1,4 @@
-//! The sections `l4`, `admin` and `guard`.
+//! The sections `l4` and `guard`.
 
 use super::{Names, elements, need, network, number, or, time};
 use crate::config::decode::{At, Field};
@@ -6,16 +6,13 @@ use crate::config::defaults;
 use crate::config::fault::Code;
 use crate::config::file::l4 as file;
 use crate::config::file::scalar::{Network, Path};
-use crate::config::model::{Admin, AttachMode, Guard, Interface, L4};
+use crate::config::model::{AttachMode, Guard, Interface, L4};
 use crate::config::report::{Draft, Place, Report};
 use crate::config::yaml::NodeId;
 use ipnet::IpNet;
 use proxy_common::maps::capacity;
 use std::collections::HashMap;
 use std::path::PathBuf;
-
-/// Octets of a socket's path: `sun_path` is 108 with its final zero (unix(7)).
-const SOCKET_PATH: usize = 107;
 
 /// The section `l4`. It may be absent where nothing is balanced in the kernel.
 pub(super) fn l4(
@@ -58,7 +55,7 @@ fn section(report: &Report<'_>, at: &At<file::L4>) -> L4 {
     }
 }
 
-fn path(field: &Field<Path>, default: &str) -> PathBuf {
+pub(super) fn path(field: &Field<Path>, default: &str) -> PathBuf {
     field
         .value()
         .map_or_else(|| PathBuf::from(default), |path| path.0.clone())
@@ -145,41 +142,6 @@ fn tunnel(
         });
     let port = number(report, &keys.gue_port, 1..=u16::MAX, defaults::GUE_PORT);
     (v4, v6, port)
-}
-
-/// The section `admin`.
-pub(super) fn admin(report: &Report<'_>, field: &Field<file::Admin>) -> Admin {
-    let Some(keys) = field.value() else {
-        return Admin {
-            socket: defaults::ADMIN_SOCKET.into(),
-            listen: None,
-        };
-    };
-    if let Some(socket) = keys.socket.given()
-        && socket.value.0.as_os_str().len() > SOCKET_PATH
-    {
-        let length = socket.value.0.as_os_str().len();
-        let draft = Draft::new(Code::Limit, format!("the path has {length} octets"))
-            .expected(format!("at most {SOCKET_PATH}, the limit for Unix sockets"))
-            .fix("choose a shorter path, such as `/run/sluice/admin.sock`");
-        report.error(Place::Value(socket.node), draft);
-    }
-    if let Some(listen) = keys.listen.given()
-        && !listen.value.0.ip().is_loopback()
-    {
-        report.warn(
-            Place::Value(listen.node),
-            format!(
-                "`{}` can be reached from other hosts, and nobody is asked for a password",
-                listen.value.0
-            ),
-            "listen on `127.0.0.1`, or make sure that a firewall protects the port",
-        );
-    }
-    Admin {
-        socket: path(&keys.socket, defaults::ADMIN_SOCKET),
-        listen: keys.listen.value().map(|listen| listen.0),
-    }
 }
 
 /// The section `guard`.

@@ -7,6 +7,7 @@
 
 mod actions;
 mod addresses;
+mod admin;
 mod backends;
 mod compression;
 mod fields;
@@ -74,7 +75,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let file = &file.value;
     let l4 = l4::l4(report, root, &file.l4, needs_l4(file));
     let workers = http::workers(report, &file.workers);
-    let admin = l4::admin(report, &file.admin);
+    let admin = admin::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
     let tracing = tracing::tracing(report, &file.tracing);
     let overload = resilience::overload(report, &file.overload);
