@@ -8,6 +8,8 @@
 #[path = "http/support.rs"]
 mod support;
 
+#[path = "http/circuits.rs"]
+mod circuits;
 #[path = "http/compression.rs"]
 mod compression;
 #[path = "http/content.rs"]
@@ -46,6 +48,8 @@ mod passthrough;
 mod peers;
 #[path = "http/proxy_protocol.rs"]
 mod proxy_protocol;
+#[path = "http/retries.rs"]
+mod retries;
 #[path = "http/routes.rs"]
 mod routes;
 #[path = "http/services.rs"]

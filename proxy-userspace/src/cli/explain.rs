@@ -306,6 +306,10 @@ fn service_text(text: &mut String, service: &ServiceExplained) {
             &format!("{} may wait while all are busy", service.queue),
         );
     }
+    if service.attempts > 1 && !service.retried_on.is_empty() {
+        let (most, on) = (service.attempts, service.retried_on.join(", "));
+        line(text, "retries", &format!("up to {most} attempts, on {on}"));
+    }
 }
 
 fn flow_text(explained: &FlowExplained) -> String {

@@ -247,6 +247,12 @@ fn requests_text(service: &ServiceView, proxy: &ProxyServiceView) -> String {
     if proxy.retries > 0 {
         let _ = write!(text, "  {} retries", format::count(proxy.retries as f64));
     }
+    if let Some(circuit) = proxy.circuit.as_ref().filter(|it| it.state != "closed") {
+        let _ = write!(text, "  circuit {}", circuit.state);
+    }
+    if let Some(limit) = &proxy.concurrency {
+        let _ = write!(text, "  {} of {} at once", limit.active, limit.limit);
+    }
     if proxy.panic {
         text.push_str("  too few are healthy: health is ignored");
     }

@@ -308,7 +308,7 @@ impl Around<'_> {
         match &route.action {
             Action::Forward(split) => {
                 let head = self.sent_on(route, found)?;
-                self.services(split, &head, &mut explained);
+                self.services(route, split, &head, &mut explained);
                 let (method, host) = (text(head.method.as_bytes()), text(head.authority()));
                 explained.forwarded = Some(format!("{method} {host}{}", text(head.target())));
             }
@@ -332,7 +332,14 @@ impl Around<'_> {
 
     /// The services, one of which gets the request. A split is kept by the request as it came, a
     /// backend by the request as it is sent on.
-    fn services(&self, split: &Split, sent_on: &RequestHead, explained: &mut RouteExplained) {
+    fn services(
+        &self,
+        route: &Route,
+        split: &Split,
+        sent_on: &RequestHead,
+        explained: &mut RouteExplained,
+    ) {
+        let retries = route.retries.as_ref();
         let came = query(self.head, self.client);
         let sum: f64 = split
             .targets
@@ -351,7 +358,7 @@ impl Around<'_> {
             let is_only = split.targets.len() == 1 || drawn.is_some();
             let share = (!is_only).then(|| f64::from(*weight) / sum);
             let query = query(sent_on, self.client);
-            let service = service::explain(name, share, self.config, &query);
+            let service = service::explain(name, share, retries, self.config, &query);
             explained.services.extend(service);
         }
         if explained.services.is_empty() {

@@ -1,7 +1,7 @@
 //! A service of the proxy: how it chooses, among whom, and whom where that can be told.
 
 use crate::balance::l7::{Ask, Registry, ServiceSpec, Tried};
-use crate::config::model::http::{BackendProtocol, BalancePolicy, DnsQuestion, HashOn};
+use crate::config::model::http::{BackendProtocol, BalancePolicy, DnsQuestion, HashOn, Retries};
 use crate::config::model::{Config, Service};
 use crate::routing::{Query, hash_key};
 use serde::Serialize;
@@ -33,6 +33,10 @@ pub struct ServiceExplained {
     pub choice_by: String,
     /// Requests that wait while all are at their limits; 0: none does.
     pub queue: u32,
+    /// Attempts at most, the first among them.
+    pub attempts: u32,
+    /// What another attempt is made for.
+    pub retried_on: Vec<&'static str>,
 }
 
 /// A backend that may be chosen.
@@ -58,10 +62,12 @@ pub struct Candidate {
 pub(super) fn explain(
     name: &str,
     share: Option<f64>,
+    retries: Option<&Retries>,
     config: &Config,
     query: &Query<'_>,
 ) -> Option<ServiceExplained> {
     let service = config.service(name)?;
+    let retries = retries.unwrap_or(&service.upstream.resilience.retries);
     let spec = ServiceSpec::new(service, &service.upstream);
     let mut candidates: Vec<Candidate> = spec
         .backends
@@ -109,6 +115,8 @@ pub(super) fn explain(
         choice,
         choice_by,
         queue: service.upstream.queue,
+        attempts: retries.attempts,
+        retried_on: retries.on.iter().map(|on| on.word()).collect(),
     })
 }
 

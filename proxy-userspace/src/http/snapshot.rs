@@ -16,7 +16,8 @@ use super::streams::StreamPlan;
 use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
 use crate::config::model::Config;
 use crate::config::model::http::{
-    Action, BackendProtocol, HashOn, HttpListener, Redirect, Route, StreamListener, Upstream,
+    Action, BackendProtocol, Fallback, FixedResponse, HashOn, HttpListener, Overload, Redirect,
+    Route, StreamListener, Upstream,
 };
 use crate::config::model::tracing::{Propagation, Tracing};
 use crate::files::Site;
@@ -25,6 +26,7 @@ use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{ListenerCells, RouteCells, Series, ServiceCells};
 use crate::observe::trace::{Form, Forms};
+use crate::resilience::{Protection, RetryPlan};
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use std::collections::HashMap;
 use std::error::Error;
@@ -51,6 +53,7 @@ pub struct Snapshot {
     services: Vec<ServicePlan>,
     registry: Registry,
     tracing: Option<TracePlan>,
+    overload: Option<Overload>,
 }
 
 /// Traces, where there are any.
@@ -136,6 +139,8 @@ pub struct RoutePlan {
     pub path: Option<CompiledRewrite>,
     /// The whole exchange; `u64::MAX` for no limit.
     pub timeout: Nanos,
+    /// Stands in the place of the service's.
+    pub retries: Option<RetryPlan>,
 }
 
 /// What happens to a request.
@@ -171,6 +176,21 @@ pub struct ServicePlan {
     pub cells: Arc<Series<ServiceCells>>,
     /// Time limits in nanoseconds.
     pub limits: UpstreamLimits,
+    /// Which failures are met by another attempt.
+    pub retries: RetryPlan,
+    /// What all workers count together to protect it.
+    pub protection: Arc<Protection>,
+    /// What answers when it cannot.
+    pub fallback: Option<FallbackPlan>,
+}
+
+/// What answers when a service cannot. A stored copy will be the third kind.
+#[derive(Debug)]
+pub enum FallbackPlan {
+    /// A fixed answer.
+    Respond(Fixed),
+    /// Another service.
+    Service(String),
 }
 
 /// Limits of a service.
@@ -184,6 +204,10 @@ pub struct UpstreamLimits {
     pub idle: Nanos,
     /// How long an unused connection is kept.
     pub keepalive: Nanos,
+    /// From an attempt's begin to the response's head; `u64::MAX` for no limit.
+    pub per_try: Nanos,
+    /// The whole exchange; `u64::MAX` for no limit.
+    pub request: Nanos,
 }
 
 impl Snapshot {
@@ -246,6 +270,7 @@ impl Snapshot {
             services,
             registry,
             tracing: config.tracing.as_ref().map(TracePlan::new),
+            overload: config.overload,
         })
     }
 
@@ -281,6 +306,11 @@ impl Snapshot {
     #[inline]
     pub fn tracing(&self) -> Option<&TracePlan> {
         self.tracing.as_ref()
+    }
+
+    /// When workers refuse requests because they have too much to do.
+    pub fn overload(&self) -> Option<&Overload> {
+        self.overload.as_ref()
     }
 
     /// A route.
@@ -331,6 +361,16 @@ fn used_services(config: &Config) -> Vec<String> {
         .iter()
         .flat_map(StreamListener::services)
         .for_each(&mut add);
+    // Theirs as well; one that was added here may have another.
+    let mut at = 0;
+    while let Some(service) = used.get(at).and_then(|name| config.service(name)) {
+        if let Some(Fallback::Service(name)) = &service.upstream.resilience.fallback
+            && !used.contains(name)
+        {
+            used.push(name.clone());
+        }
+        at += 1;
+    }
     used
 }
 
@@ -433,11 +473,7 @@ impl RoutePlan {
             Action::Redirect(redirect) => {
                 ActionPlan::Redirect(redirect.clone(), rewrite(&redirect.path)?)
             }
-            Action::Respond(fixed) => ActionPlan::Respond(Fixed::new(
-                fixed.status,
-                fixed.content_type.as_bytes(),
-                fixed.body.as_bytes(),
-            )),
+            Action::Respond(fixed) => ActionPlan::Respond(self::fixed(fixed)),
             Action::Files(files) => {
                 let site = Site::open(files).map_err(|source| CompileError::Files {
                     route: route.name.clone(),
@@ -451,14 +487,30 @@ impl RoutePlan {
             filters: Chain::of_route(route, config),
             path: rewrite(&route.rewrite.path)?,
             timeout: route.timeout.map_or(u64::MAX, nanos),
+            retries: route.retries.as_ref().map(RetryPlan::new),
             settings: route.clone(),
         })
+    }
+}
+
+fn fixed(fixed: &FixedResponse) -> Fixed {
+    let (kind, body) = (fixed.content_type.as_bytes(), fixed.body.as_bytes());
+    Fixed::new(fixed.status, kind, body)
+}
+
+impl FallbackPlan {
+    fn new(fallback: &Fallback) -> Self {
+        match fallback {
+            Fallback::Respond(response) => Self::Respond(fixed(response)),
+            Fallback::Service(name) => Self::Service(name.clone()),
+        }
     }
 }
 
 impl ServicePlan {
     fn new(state: &Arc<ServiceState>, config: &Config, kept: &Kept) -> Option<Self> {
         let settings = config.service(state.name())?.upstream.clone();
+        let resilience = &settings.resilience;
         Some(Self {
             cells: kept.metrics.service(state.name()),
             limits: UpstreamLimits {
@@ -466,7 +518,12 @@ impl ServicePlan {
                 response: nanos(settings.response_timeout),
                 idle: nanos(settings.idle_timeout),
                 keepalive: nanos(settings.keepalive),
+                per_try: resilience.per_try_timeout.map_or(u64::MAX, nanos),
+                request: resilience.request_timeout.map_or(u64::MAX, nanos),
             },
+            retries: RetryPlan::new(&resilience.retries),
+            protection: kept.metrics.protection(state.name(), resilience),
+            fallback: resilience.fallback.as_ref().map(FallbackPlan::new),
             state: Arc::clone(state),
             settings,
         })

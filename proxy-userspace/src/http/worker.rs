@@ -5,12 +5,14 @@ use super::exchange::Scratch;
 use super::listening::LogPlan;
 use super::snapshot::{ListenerId, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
-use crate::net::clock::instant;
+use crate::config::model::http::Priority;
+use crate::net::clock::{instant, nanos};
 use crate::net::{Buffers, Clock, Nanos, Timers};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
 use crate::observe::http::{BackendCells, ProxyMetrics, Series};
 use crate::observe::trace::SpanQueue;
+use crate::resilience::Shedder;
 use crate::upstream::pool::{Place, Pools};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,6 +25,15 @@ const KEPT: usize = 1024;
 
 /// How long a line may wait for others before it is handed to the writer.
 const LOG_DELAY: Duration = Duration::from_millis(200);
+
+/// How often the lag of the event loop is measured.
+const LAG_EVERY: Duration = Duration::from_millis(10);
+
+/// How late a timer of an idle loop is: the wheel counts milliseconds.
+const LAG_USUAL: Duration = Duration::from_millis(1);
+
+/// How often is looked whether it is to be measured.
+const LAG_UNWATCHED: Duration = Duration::from_secs(1);
 
 /// How long is waited between two looks whether a connection was closed for somebody who asked.
 pub(super) const ASKED: Duration = Duration::from_millis(2);
@@ -58,6 +69,10 @@ pub struct Worker {
     connections: Cell<usize>,
     /// Copies of requests under way.
     copies: Cell<usize>,
+    /// How late the event loop is.
+    shedder: RefCell<Shedder>,
+    /// The lowest priority that is served.
+    least: Cell<Priority>,
     date: RefCell<Date>,
     wall: RefCell<WallClock>,
     logs: Arc<Writer>,
@@ -102,6 +117,8 @@ impl Worker {
             over: Cell::new(false),
             connections: Cell::new(0),
             copies: Cell::new(0),
+            shedder: RefCell::default(),
+            least: Cell::new(Priority::Low),
             date: RefCell::default(),
             wall: RefCell::default(),
             logs,
@@ -177,6 +194,31 @@ impl Worker {
     #[inline]
     pub fn is_over(&self) -> bool {
         self.over.get()
+    }
+
+    /// True if requests of this priority are refused: the worker has too much to do.
+    #[inline]
+    pub fn refuses(&self, priority: Priority) -> bool {
+        priority < self.least.get()
+    }
+
+    /// Measures for ever how late the event loop runs what is due, where somebody wants to know.
+    pub async fn watch_lag(&self) {
+        loop {
+            let settings = self.snapshot.borrow().overload().copied();
+            let Some(settings) = settings else {
+                self.shedder.take();
+                self.least.set(Priority::Low);
+                tokio::time::sleep(LAG_UNWATCHED).await;
+                continue;
+            };
+            let due = tokio::time::Instant::now() + LAG_EVERY;
+            tokio::time::sleep_until(due).await;
+            let late = due.elapsed().saturating_sub(LAG_USUAL);
+            let mut shedder = self.shedder.borrow_mut();
+            shedder.observe(&settings, nanos(late), self.clock.read());
+            self.least.set(shedder.least());
+        }
     }
 
     /// 64 bits that are hard to predict but may be (splitmix64).

@@ -52,6 +52,7 @@ names! {
     Forwarded = "Forwarded",
     GrpcMessage = "grpc-message",
     GrpcStatus = "grpc-status",
+    GrpcTimeout = "grpc-timeout",
     Host = "Host",
     Http2Settings = "HTTP2-Settings",
     IfMatch = "If-Match",

@@ -170,6 +170,18 @@ metrics! {
         "Octets of responses received from the backend.";
     RETRIES = "sluice_retries_total", Counter, ["service", "reason"],
         "Attempts after a request's first, by why they were made.";
+    RETRY_BUDGET_EXHAUSTED = "sluice_retry_budget_exhausted_total", Counter, ["service"],
+        "Retries that were not made because the service's budget was used up.";
+    HEDGES = "sluice_hedges_total", Counter, ["service", "result"],
+        "Second attempts beside slow ones: won, lost, failed, or denied.";
+    CIRCUIT_STATE = "sluice_circuit_state", Gauge, ["service"],
+        "The service's circuit breaker: 0 closed, 1 half-open, 2 open.";
+    CIRCUIT_OPENS = "sluice_circuit_opens_total", Counter, ["service"],
+        "Times that the service's circuit breaker was opened.";
+    CONCURRENCY_LIMIT = "sluice_concurrency_limit", Gauge, ["service"],
+        "Requests to the service that there may be at once.";
+    CONCURRENCY_ACTIVE = "sluice_concurrency_active", Gauge, ["service"],
+        "Requests to the service that count towards its limit.";
     QUEUE_DURATION = "sluice_upstream_queue_duration_seconds", Histogram, ["service"],
         "Waits for a place at a backend, of requests that had to wait.";
     LOG_LINES = "sluice_log_lines_total", Counter, [],

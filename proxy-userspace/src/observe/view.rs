@@ -228,6 +228,35 @@ pub struct ProxyServiceView {
     pub retries: u64,
     /// True while so few backends are healthy that health is ignored.
     pub panic: bool,
+    /// Retries and hedges in progress.
+    #[serde(default)]
+    pub retrying: u32,
+    /// Its circuit breaker, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<CircuitView>,
+    /// Its limit of requests at once, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyView>,
+}
+
+/// A circuit breaker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitView {
+    /// `closed`, `half-open` or `open`.
+    pub state: String,
+    /// Times that it was opened.
+    pub opens: u64,
+}
+
+/// A limit of requests at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConcurrencyView {
+    /// As it is now.
+    pub limit: u32,
+    /// Requests in progress.
+    pub active: u32,
+    /// Requests that wait.
+    pub waiting: u32,
 }
 
 /// What the proxies know of a backend.

@@ -10,9 +10,10 @@ use crate::observe::http::{
     BackendCells, Code, ConnectFailure, DatagramDrop, ListenerCells, RetryReason,
 };
 use crate::observe::view::{
-    BackendView, HttpListenerView, ProxyBackendView, ProxyServiceView, ServiceView,
-    StreamListenerView, View,
+    BackendView, CircuitView, ConcurrencyView, HttpListenerView, ProxyBackendView,
+    ProxyServiceView, ServiceView, StreamListenerView, View,
 };
+use crate::resilience::Protection;
 use proxy_common::backend::BackendState as Shown;
 use std::collections::BTreeMap;
 
@@ -25,16 +26,38 @@ pub(super) fn add(view: &mut View, config: &Config, workers: &Workers) {
     for service in &mut view.services {
         if let Some(state) = registry.service(&service.name) {
             let cells = metrics.service(&service.name);
+            let protections = metrics.protections();
+            let protection = protections.get(service.name.as_str());
             let retries = |reason| cells.sum(|cells| cells.retries(reason));
             service.proxy = Some(ProxyServiceView {
                 policy: state.spec().policy.name().to_owned(),
                 waiting: state.waiting(),
                 retries: RetryReason::ALL.iter().copied().map(retries).sum(),
                 panic: state.selection().is_panic(),
+                retrying: protection.map_or(0, |it| it.retrying.active()),
+                circuit: protection.and_then(|it| circuit(it)),
+                concurrency: protection.and_then(|it| concurrency(it)),
             });
             backends(service, state, workers);
         }
     }
+}
+
+fn circuit(protection: &Protection) -> Option<CircuitView> {
+    let breaker = protection.breaker.as_ref()?;
+    Some(CircuitView {
+        state: breaker.state().name().to_owned(),
+        opens: breaker.opens(),
+    })
+}
+
+fn concurrency(protection: &Protection) -> Option<ConcurrencyView> {
+    let limiter = protection.limiter.as_ref()?;
+    Some(ConcurrencyView {
+        limit: limiter.limit(),
+        active: limiter.in_flight(),
+        waiting: limiter.waiting(),
+    })
 }
 
 /// Where listeners listen, which they may not have been told.

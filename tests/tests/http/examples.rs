@@ -317,3 +317,38 @@ fn static_sends_files_redirects_and_passes_the_api_on() {
         "{called}"
     );
 }
+
+#[test]
+fn a_shop_goes_on_while_its_services_fail() {
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        listener.local_addr().expect("bound")
+    };
+    let ill = Origin::answering("HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n");
+    let (well, search, old) = (named("well"), named("search"), named("yesterday"));
+    let with = |catalogue: [SocketAddr; 2]| {
+        let backends = [
+            ("10.1.0.1:8080", catalogue[0]),
+            ("10.1.0.2:8080", catalogue[1]),
+            ("10.1.0.3:8080", nobody),
+            ("10.1.0.4:8080", nobody),
+            ("10.1.0.5:8080", search.address),
+            ("10.1.0.6:8080", search.address),
+            ("10.1.0.7:8080", old.address),
+        ];
+        example("resilience.yaml", &backends)
+    };
+    let proxy = with([ill.address, well.address]);
+    for _ in 0..4 {
+        assert_eq!(ask(&proxy, "shop.test", "/", "").text(), "well /");
+    }
+    assert_eq!(
+        ask(&proxy, "shop.test", "/search", "").text(),
+        "search /search"
+    );
+    let order = ask(&proxy, "shop.test", "/orders", "");
+    assert_eq!(order.status, 503);
+    assert!(order.text().starts_with("Your order was not taken"));
+    let proxy = with([nobody, nobody]);
+    assert_eq!(ask(&proxy, "shop.test", "/", "").text(), "yesterday /");
+}

@@ -111,6 +111,12 @@ impl Selection {
         counts.fold(0, u32::saturating_add)
     }
 
+    /// Connections to those, in use or not.
+    pub fn connections(&self) -> u32 {
+        let counts = self.named.iter().map(|named| named.backend.connections());
+        counts.fold(0, u32::saturating_add)
+    }
+
     /// True if so few are healthy that health is ignored.
     pub fn is_panic(&self) -> bool {
         self.is_panic

@@ -73,10 +73,9 @@ pub(super) fn account<C: Client>(
 
 /// Counts what backends were asked and have answered.
 fn count_attempts(around: &Around<'_>, facts: &Facts, cells: &RouteCells) {
-    let Some(service) = facts.service else { return };
-    let service = around.snapshot.service(service);
-    let name = service.map_or("", |service| service.state.name());
     for attempt in &facts.attempts {
+        let service = attempt.service.and_then(|it| around.snapshot.service(it));
+        let name = service.map_or("", |service| service.state.name());
         let (sent, received) = (attempt.sent, attempt.received.all());
         cells.attempt(sent, received);
         let head = attempt.head.map(Duration::from_nanos);

@@ -9,9 +9,11 @@ use crate::balance::l7::{
 use crate::config::model::http::StickyCookie;
 use crate::http::snapshot::ServicePlan;
 use crate::message::{Fields, Name, RequestHead};
+use crate::net::Nanos;
 use crate::observe::access_log::{End, Phase, StickyRequest, StickyResponse};
 use crate::routing::hash_key;
 use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 /// Chooses a backend; waits for one if all are busy and that is allowed.
@@ -20,6 +22,7 @@ pub(super) async fn lease(
     scratch: &mut Scratch,
     service: &ServicePlan,
     tried: &Tried,
+    whole: Nanos,
 ) -> Result<Lease, Failure> {
     use crate::config::model::http::BalancePolicy::{Maglev, Ring};
     let worker = around.worker;
@@ -42,7 +45,7 @@ pub(super) async fn lease(
         tried,
     };
     let leased = match service.state.lease(&ask) {
-        Err(Unavailable::Busy) => wait(around, scratch, service, &ask).await,
+        Err(Unavailable::Busy) => wait(around, scratch, service, &ask, whole).await,
         Err(_) => Err(Failure::new(End::NoBackend, Phase::Connect)),
         Ok(lease) => Ok(lease),
     };
@@ -75,17 +78,25 @@ async fn wait(
     scratch: &mut Scratch,
     service: &ServicePlan,
     ask: &Ask<'_>,
+    whole: Nanos,
 ) -> Result<Lease, Failure> {
+    let pending = service.settings.resilience.circuit.pending;
+    if pending > 0 && service.state.waiting() >= pending {
+        return Err(Failure::new(End::CircuitOpen, Phase::Queue));
+    }
     let (worker, timer) = (around.worker, around.timer);
     let began = worker.clock.read();
     let waiting = service.state.wait(ask);
     let mut waiting = waiting.map_err(|_| Failure::new(End::QueueFull, Phase::Queue))?;
     scratch.facts.ahead = waiting.ahead();
-    timer.set(waiting.deadline());
+    timer.set(waiting.deadline().min(whole));
     let waited = poll_fn(|cx| {
         // Sets the waker; when time is over the balancer is the one to say so.
         timer.poll_expired(cx);
-        waiting.poll(cx, timer.now())
+        match waiting.poll(cx, timer.now()) {
+            Poll::Pending if timer.now() >= whole => Poll::Ready(Err(WaitError::Timeout)),
+            polled => polled,
+        }
     });
     let waited = waited.await;
     let took = worker.clock.read() - began;
@@ -93,6 +104,9 @@ async fn wait(
     let cells = service.cells.at(worker.index);
     cells.queue_waits.observe(Duration::from_nanos(took));
     waited.map_err(|error| match error {
+        WaitError::Timeout if worker.clock.last() >= whole => {
+            Failure::new(End::RouteTimeout, Phase::Queue)
+        }
         WaitError::Timeout => Failure::new(End::QueueTimeout, Phase::Queue),
         WaitError::Unavailable(_) => Failure::new(End::NoBackend, Phase::Queue),
     })

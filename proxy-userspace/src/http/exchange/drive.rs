@@ -12,15 +12,17 @@
 //! one direction gives the other one time as well, unless that one waits for room: an end that
 //! takes nothing is given up however much it says.
 
-use super::failure::Failure;
+use super::failure::{Failure, Retry};
 use super::frames::Frames;
 use super::mirror::Kept;
 use super::pump::{Pump, PumpError, Stalled};
+use super::replay::Replay;
 use super::{Client, Reply};
 use crate::message::{Fields, Refusal, ResponseHead};
 use crate::net::body::{Sink as _, Source};
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase};
+use crate::observe::http::RetryReason;
 use crate::upstream::{Answer as _, Backend};
 use std::task::{Context, Poll};
 
@@ -42,6 +44,8 @@ pub(super) struct Limits {
     pub(super) response: Nanos,
     /// A backend that gives or takes nothing.
     pub(super) backend_idle: Nanos,
+    /// The moment at which the head of the response must be there.
+    pub(super) attempt: Nanos,
     /// The moment at which the whole exchange must be over.
     pub(super) whole: Nanos,
 }
@@ -56,6 +60,8 @@ pub(super) struct Drive<'e, C, B> {
     response: Pump,
     /// What content passes, if the route has filters.
     frames: Option<Frames<'e>>,
+    /// What was taken of the request's content, for another attempt.
+    replay: &'e mut Replay,
     began: Nanos,
     /// When the request's content, or a tunnel's, must have moved.
     request_by: Nanos,
@@ -74,6 +80,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         timer: &'e Timer,
         limits: &'e Limits,
         frames: Option<Frames<'e>>,
+        replay: &'e mut Replay,
     ) -> Self {
         Self {
             client,
@@ -83,6 +90,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             request: Pump::new(limits.body_bytes),
             response: Pump::new(u64::MAX),
             frames,
+            replay,
             began: timer.now(),
             request_by: NEVER,
             response_by: NEVER,
@@ -102,15 +110,25 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         self.request.take_kept()
     }
 
-    /// True if none of the request's content was taken from the client.
+    /// True if another backend can be given the request's content from its beginning.
     pub(super) fn is_replayable(&self) -> bool {
         let is_shown = self.frames.as_ref().is_some_and(Frames::has_begun);
-        self.request.octets() == 0 && !is_shown
+        let is_there = if self.replay.is_active() {
+            self.replay.is_whole()
+        } else {
+            self.request.octets() == 0
+        };
+        is_there && !is_shown
     }
 
     /// True if the client has not sent all of its content.
     pub(super) fn is_request_waiting(&self) -> bool {
         !self.request.is_over()
+    }
+
+    /// The request was sent as a whole already.
+    pub(super) fn skip_request(&mut self) {
+        self.request.stop();
     }
 
     /// Shows the filters the response's head.
@@ -153,6 +171,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
     /// Moves the response's content to its end, and the request's as far as it goes.
     pub(super) async fn content(&mut self) -> Result<(), Failure> {
         self.phase = Phase::Data;
+        self.replay.settle();
         self.spare_request();
         std::future::poll_fn(|cx| self.poll_content(cx)).await
     }
@@ -171,7 +190,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             return Poll::Ready(answer.map_err(|error| {
                 let mut failure = Failure::of_answer(&error, reused);
                 if !replayable {
-                    failure.retry = super::Retry::No;
+                    failure.retry = Retry::No;
                 }
                 failure
             }));
@@ -238,6 +257,9 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         let polled = match &mut self.frames {
             Some(frames) if frames.sees_request() => {
                 self.request.poll(cx, &mut frames.request(source), sink)
+            }
+            _ if self.replay.is_active() => {
+                self.request.poll(cx, &mut self.replay.of(source), sink)
             }
             _ => self.request.poll(cx, source, sink),
         };
@@ -348,6 +370,15 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         if self.limits.whole <= now {
             return Some(Failure::new(End::RouteTimeout, self.phase));
         }
+        if self.phase == Phase::ResponseHead && self.limits.attempt <= now {
+            let failure = Failure::new(End::BackendTimeout, self.phase);
+            let retry = Retry::IfIdempotent(RetryReason::Timeout);
+            return Some(if self.is_replayable() {
+                failure.retry(retry)
+            } else {
+                failure
+            });
+        }
         if self.request_by <= now {
             return Some(match self.request.stalled() {
                 Stalled::Source if self.tunnel => Failure::new(End::ClientTimeout, self.phase),
@@ -372,6 +403,10 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 
     fn arm(&self) {
         let by = self.request_by.min(self.response_by);
+        let by = match self.phase {
+            Phase::ResponseHead => by.min(self.limits.attempt),
+            _ => by,
+        };
         self.timer.set(by.min(self.limits.whole));
     }
 }

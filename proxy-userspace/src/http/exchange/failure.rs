@@ -1,5 +1,6 @@
 //! Why an exchange failed, whose fault it is, and whether trying again may help.
 
+use super::course::Again;
 use crate::message::{Refusal, RefusedBy};
 use crate::net::body::BodyError;
 use crate::observe::access_log::{End, Phase};
@@ -29,6 +30,8 @@ pub enum Retry {
     Unseen(RetryReason),
     /// The backend may have begun with the request: only what may be repeated is.
     IfIdempotent(RetryReason),
+    /// There was an answer, which was given up for another attempt.
+    Decided(Again),
 }
 
 impl Failure {
@@ -125,7 +128,15 @@ impl Failure {
             (End::RateLimited, _) => 429,
             (End::NoRoute, _) => 404,
             (
-                End::NoBackend | End::QueueFull | End::QueueTimeout | End::Stopped | End::Exhausted,
+                End::NoBackend
+                | End::QueueFull
+                | End::QueueTimeout
+                | End::CircuitOpen
+                | End::ConcurrencyLimit
+                | End::Overloaded
+                | End::RetryFailed
+                | End::Stopped
+                | End::Exhausted,
                 _,
             ) => 503,
             (

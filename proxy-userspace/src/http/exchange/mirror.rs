@@ -5,6 +5,7 @@
 //! copied, and when too many copies are under way, later ones are left out.
 
 use super::choose::lease;
+use super::course::Course;
 use super::forward::attempt;
 use super::memory::Octets;
 use super::run::Around;
@@ -17,6 +18,7 @@ use crate::http::snapshot::{ListenerId, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::{Fields, Length, ResponseHead};
 use crate::net::body::{BodyError, Sink};
+use crate::resilience::RetryPlan;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -125,37 +127,39 @@ async fn deliver(
     worker.copies().set(worker.copies().get() + 1);
     let route = snapshot.route(route);
     copy.scratch.facts.head = worker.clock.read();
-    if let Ok(lease) = lease(&around, &mut copy.scratch, service, Tried::NONE).await {
-        let mut nobody = Nobody {
-            body: Octets::new(content),
-            reply: Nowhere,
-        };
+    let whole = super::run::whole_by(copy.scratch.facts.head, route);
+    copy.scratch.facts.service = Some(copy.service);
+    let plan = RetryPlan::NONE;
+    let mut course = Course::new(route, service, &plan, whole);
+    course.begin(&around, &mut copy.scratch);
+    if let Ok(lease) = lease(&around, &mut copy.scratch, service, Tried::NONE, whole).await {
+        let mut nobody = Nobody::new(content);
         let scratch = &mut copy.scratch;
         // Whatever becomes of it, nobody is told.
-        let _ = attempt(
-            &around,
-            scratch,
-            &mut nobody,
-            route,
-            service,
-            lease,
-            false,
-            None,
-        )
-        .await;
+        let _ = attempt(&around, scratch, &mut nobody, &mut course, lease, None).await;
     }
     worker.copies().set(worker.copies().get() - 1);
     worker.put_scratch(copy.scratch);
 }
 
 /// A client that is not there.
-struct Nobody {
+pub(super) struct Nobody {
     body: Octets<Vec<u8>>,
     reply: Nowhere,
 }
 
+impl Nobody {
+    /// One that has sent this content.
+    pub(super) fn new(content: Vec<u8>) -> Self {
+        Self {
+            body: Octets::new(content),
+            reply: Nowhere,
+        }
+    }
+}
+
 /// A response that is dropped.
-struct Nowhere;
+pub(super) struct Nowhere;
 
 impl Client for Nobody {
     type Body = Octets<Vec<u8>>;

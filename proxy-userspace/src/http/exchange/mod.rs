@@ -32,16 +32,21 @@
 //! it into an answer, if one can still be given.
 
 mod account;
+mod admit;
 mod choose;
+mod converse;
+mod course;
 mod drive;
 mod failure;
 mod forward;
 mod frames;
+mod hedge;
 mod hops;
 mod memory;
 mod mirror;
 mod pump;
 mod reach;
+mod replay;
 pub mod respond;
 mod run;
 mod scratch;

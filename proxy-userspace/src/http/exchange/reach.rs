@@ -1,5 +1,6 @@
 //! Ways to a backend: which protocol, and a place on a connection that speaks HTTP/2.
 
+use super::course::Course;
 use super::failure::{Failure, Retry};
 use super::forward::{connect_failure, open as open_once};
 use super::run::Around;
@@ -18,8 +19,11 @@ use crate::upstream::h2::{Claim, Known, Link, Open, OpenError};
 use crate::upstream::pool::Place;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long a backend that may speak HTTP/2 has to show it, where nothing is known of it. Those
@@ -37,10 +41,10 @@ const SHORT: Duration = Duration::from_millis(10);
 pub(super) async fn speaks_h2(
     around: &Around<'_>,
     scratch: &mut Scratch,
-    service: &ServicePlan,
+    course: &Course<'_>,
     lease: &Lease,
 ) -> Result<bool, Failure> {
-    let links = &around.worker.pools.h2;
+    let (links, service) = (&around.worker.pools.h2, course.service);
     match service.settings.protocol {
         BackendProtocol::H1 => return Ok(false),
         BackendProtocol::H2 if scratch.request.protocol.is_empty() => return Ok(true),
@@ -54,7 +58,7 @@ pub(super) async fn speaks_h2(
         },
     }
     let is_auto = service.settings.protocol == BackendProtocol::Auto;
-    let asked = claim(around, scratch, service, lease, false).await;
+    let asked = claim(around, scratch, course, lease, false).await;
     if is_auto {
         let known = match &asked {
             Ok(_) => Known::H2,
@@ -90,15 +94,17 @@ pub(super) async fn speaks_h2(
 pub(super) async fn open_h1(
     around: &Around<'_>,
     scratch: &mut Scratch,
-    service: &ServicePlan,
+    course: &Course<'_>,
     lease: &Lease,
     is_shared: bool,
 ) -> Result<Box<h1::Connection>, Failure> {
     let (worker, backend) = (around.worker, lease.backend());
+    let service = course.service;
     let by = worker.clock.read().saturating_add(service.limits.connect);
+    let by = by.min(course.attempt_by);
     let mut is_asked = false;
     loop {
-        let failure = match open_once(around, scratch, service, lease).await {
+        let failure = match open_once(around, scratch, course, lease).await {
             Ok(connection) => return Ok(Box::new(connection)),
             Err(failure) => failure,
         };
@@ -147,12 +153,12 @@ pub(super) fn prepare_h1(around: &Around<'_>, request: &mut RequestHead) {
 pub(super) async fn claim(
     around: &Around<'_>,
     scratch: &mut Scratch,
-    service: &ServicePlan,
+    course: &Course<'_>,
     lease: &Lease,
     fresh: bool,
 ) -> Result<Claim, Failure> {
     let (worker, backend) = (around.worker, lease.backend());
-    let links = &worker.pools.h2;
+    let (links, service) = (&worker.pools.h2, course.service);
     let most = service.settings.max_streams.max(1);
     let is_shared = service.settings.send_proxy.is_none();
     if is_shared
@@ -162,7 +168,8 @@ pub(super) async fn claim(
         return Ok(claim);
     }
     let began = worker.clock.read();
-    let by = began.saturating_add(service.limits.connect);
+    let connect = course.connect_limit(began);
+    let by = began.saturating_add(connect);
     let mut is_asked = false;
     loop {
         if is_shared && let Some(claim) = links.find(backend, most) {
@@ -176,6 +183,9 @@ pub(super) async fn claim(
         let (opening, is_ours) = match under_way {
             Some(opening) => (opening, false),
             None => match place(backend, most) {
+                Some(_) if course.has_all_connections() => {
+                    return Err(Failure::new(End::CircuitOpen, Phase::Connect));
+                }
                 Some(place) => (links.open(open(around, service, place)), true),
                 None if worker.clock.read() >= by => {
                     return Err(Failure::new(End::QueueTimeout, Phase::Connect));
@@ -191,7 +201,15 @@ pub(super) async fn claim(
                 }
             },
         };
-        let opened = opening.done().await;
+        // Others may wait for it, so it has its own time, and we may have less.
+        around.timer.set(course.attempt_by);
+        let mut done = pin!(opening.done());
+        let opened = poll_fn(|cx| match done.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(opened),
+            Poll::Pending if around.timer.poll_expired(cx) => Poll::Ready(Err(OpenError::Timeout)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
         let took = worker.clock.read() - began;
         if let Some(attempt) = scratch.facts.attempts.last_mut() {
             attempt.reused = false;

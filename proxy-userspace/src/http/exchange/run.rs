@@ -12,16 +12,22 @@ use crate::config::model::http::SecurityHeaders;
 use crate::files::{Body, Site};
 use crate::filter::RequestContext;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ActionPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot};
+use crate::http::snapshot::{
+    ActionPlan, FallbackPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot,
+};
 use crate::http::worker::Worker;
 use crate::http::{admission, forwarded};
 use crate::message::{Length, Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
 use crate::net::body::Source;
 use crate::net::{Nanos, Timer};
-use crate::observe::access_log::{End, Phase};
+use crate::observe::access_log::{End, Phase, Side};
 use crate::routing::{self, Query};
 use std::net::IpAddr;
 use std::rc::Rc;
+
+/// When a client may come back that is refused for want of room, in seconds, if nothing else is
+/// known.
+const SOON: u64 = 1;
 
 /// How an exchange left the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +107,9 @@ async fn serve<C: Client>(
     scratch.facts.rule = found.rule;
     scratch.facts.prefix_len = found.prefix_len;
     let route = around.snapshot.route(found.route);
+    if around.worker.refuses(route.settings.priority) {
+        return Err(Failure::new(End::Overloaded, Phase::Request));
+    }
     if !route.filters.is_empty() {
         let context = RequestContext {
             listener: &around.listener.settings.name,
@@ -211,8 +220,68 @@ async fn pass_on<C: Client>(
     if hops::count(&mut scratch.request) == Hops::Last {
         return last_hop(around, scratch, client, route).await;
     }
-    forward(around, scratch, client, route, service).await?;
-    Ok(End::Complete)
+    let failure = match forward(around, scratch, client, route, service).await {
+        Ok(()) => return Ok(End::Complete),
+        Err(failure) => failure,
+    };
+    match &service.fallback {
+        Some(fallback) if scratch.facts.status == 0 && is_helped(&failure) => {
+            fall_back(around, scratch, client, route, fallback, failure).await
+        }
+        _ => Err(failure),
+    }
+}
+
+/// True for failures of a service that something else may make up for.
+fn is_helped(failure: &Failure) -> bool {
+    let is_refused = matches!(failure.refusal, Some((RefusedBy::Client, _)));
+    let is_refusal = matches!(
+        failure.end,
+        End::NoBackend
+            | End::QueueFull
+            | End::QueueTimeout
+            | End::CircuitOpen
+            | End::ConcurrencyLimit
+            | End::RetryFailed
+            | End::RouteTimeout
+    );
+    !is_refused && (is_refusal || failure.end.side() == Side::Backend)
+}
+
+/// Something else answers, because the service cannot.
+async fn fall_back<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    fallback: &FallbackPlan,
+    failure: Failure,
+) -> Result<End, Failure> {
+    match fallback {
+        FallbackPlan::Respond(fixed) => {
+            around.worker.clock.read();
+            answer(around, scratch, client, Some(route), fixed, false).await?;
+            // What has happened to the service is what logs are to say.
+            Ok(failure.end)
+        }
+        FallbackPlan::Service(name) => {
+            let index = around.snapshot.service_named(name);
+            let service = index.and_then(|index| around.snapshot.service(index));
+            let Some(service) = service.filter(|_| is_whole(scratch)) else {
+                return Err(failure);
+            };
+            scratch.facts.service = index;
+            scratch.facts.retry = None;
+            forward(around, scratch, client, route, service).await?;
+            Ok(End::Complete)
+        }
+    }
+}
+
+/// True if another service can be given the request from its beginning.
+fn is_whole(scratch: &Scratch) -> bool {
+    let is_kept = scratch.replay.is_active() && scratch.replay.is_whole();
+    scratch.request.length == Length::None || scratch.facts.attempts.is_empty() || is_kept
 }
 
 /// Answers a request that must not be passed on any further.
@@ -291,6 +360,12 @@ async fn fail<C: Client>(
         return Outcome::Cut;
     }
     around.worker.clock.read();
+    scratch.facts.retry_after = match failure.end {
+        End::CircuitOpen | End::ConcurrencyLimit | End::Overloaded => {
+            scratch.facts.retry_after.max(SOON)
+        }
+        _ => 0,
+    };
     let fixed = respond::to_failure(failure);
     let last = failure
         .refusal
@@ -311,6 +386,11 @@ async fn answer<C: Client>(
 ) -> Result<(), Failure> {
     let to_head = scratch.request.method == Method::Head;
     let content = fixed.write(to_head, &mut scratch.response);
+    if route.is_none() && scratch.facts.retry_after > 0 {
+        let seconds = scratch.facts.retry_after.to_string();
+        let fields = &mut scratch.response.fields;
+        fields.append(Name::RetryAfter, seconds.as_bytes());
+    }
     if route.is_none() && scratch.response.status == 405 {
         // RFC 9110 §15.5.6 asks for it.
         scratch.response.fields.append(Name::Allow, hops::ALLOW);

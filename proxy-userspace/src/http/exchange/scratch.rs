@@ -1,5 +1,7 @@
 //! What an exchange works with, kept from one to the next.
 
+use super::admit::Trial;
+use super::replay::Replay;
 use crate::balance::l7::BackendState;
 use crate::filter::States;
 use crate::message::{RequestHead, ResponseHead, Version};
@@ -23,6 +25,8 @@ pub struct Scratch {
     pub states: States,
     /// For values that are put together.
     pub text: Vec<u8>,
+    /// What was taken of the request's content.
+    pub replay: Replay,
 }
 
 /// What is noted about an exchange while it goes on.
@@ -73,6 +77,12 @@ pub struct Facts {
     /// Requests that waited before this one for the service, and for the backend that this one must
     /// have.
     pub ahead: (u32, u32),
+    /// The request is as a backend is to see it.
+    pub is_prepared: bool,
+    /// The attempt under way, until a breaker was told of it.
+    pub trial: Option<Trial>,
+    /// When a client that is refused for want of room may come back, in seconds; 0: not known.
+    pub retry_after: u64,
 }
 
 /// A backend that was tried.
@@ -80,6 +90,8 @@ pub struct Facts {
 pub struct Attempted {
     /// Which.
     pub backend: Arc<BackendState>,
+    /// Number of its service in the snapshot.
+    pub service: Option<usize>,
     /// When the attempt began.
     pub began: Nanos,
     /// The connection was there already.
@@ -114,6 +126,7 @@ impl Scratch {
     pub fn forget(&mut self) -> bool {
         self.facts.clear();
         self.states.clear();
+        self.replay.forget();
         let fields = self.request.fields.capacity() + self.response.fields.capacity();
         fields + self.text.capacity() <= KEPT
     }

@@ -91,6 +91,14 @@ ends! {
     QueueFull = "queue_full", Proxy, b'S', "UO";
     /// No place was free in time.
     QueueTimeout = "queue_timeout", Proxy, b's', "UO";
+    /// The service's circuit is open, or one of its thresholds is reached.
+    CircuitOpen = "circuit_open", Proxy, b'S', "UO";
+    /// The service has as many requests as it may have.
+    ConcurrencyLimit = "concurrency_limit", Proxy, b'S', "UO";
+    /// This proxy has too much to do, and the request is not important enough.
+    Overloaded = "overloaded", Proxy, b'R', "OM";
+    /// An answer was given up for another attempt, which was not possible any more.
+    RetryFailed = "retry_failed", Backend, b'S', "UH";
     /// No connection to a backend.
     ConnectFailed = "connect_failed", Backend, b'S', "UF";
     /// No connection to a backend in time.

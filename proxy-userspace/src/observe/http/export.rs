@@ -2,7 +2,7 @@
 
 use super::{
     BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DatagramDrop, DurationSum, Durations,
-    ListenerCells, ProxyMetrics, RetryReason, RouteCells, Series, StreamCells,
+    HedgeResult, ListenerCells, ProxyMetrics, RetryReason, RouteCells, Series, StreamCells,
 };
 use crate::message::{Refusal, RefusedBy};
 use crate::observe::access_log::{End, LogCounters};
@@ -215,12 +215,46 @@ fn services(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
         })
     });
     out.many(names::RETRIES, retries)?;
+    let exhausted = services.iter().filter_map(|series| {
+        let count = seen(series.sum(|cells| cells.budget_exhausted.get()))?;
+        Some((labels::<_, 1>(series), count))
+    });
+    out.many(names::RETRY_BUDGET_EXHAUSTED, exhausted)?;
+    let hedges = services.iter().flat_map(|series| {
+        let [service] = labels(series);
+        HedgeResult::ALL.iter().filter_map(move |&result| {
+            let count = seen(series.sum(|cells| cells.hedges(result)))?;
+            Some(([service, result.label()], count))
+        })
+    });
+    out.many(names::HEDGES, hedges)?;
+    protections(metrics, out)?;
     durations::<_, 1>(
         names::QUEUE_DURATION,
         &services,
         |cells| &cells.queue_waits,
         out,
     )
+}
+
+fn protections(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let protections = metrics.protections();
+    let breakers = || {
+        let all = protections.iter();
+        all.filter_map(|(name, of)| Some(([&**name], of.breaker.as_ref()?)))
+    };
+    let states = breakers().map(|(name, breaker)| (name, (breaker.state() as u64).into()));
+    out.many(names::CIRCUIT_STATE, states)?;
+    let opens = breakers().map(|(name, breaker)| (name, breaker.opens().into()));
+    out.many(names::CIRCUIT_OPENS, opens)?;
+    let limiters = || {
+        let all = protections.iter();
+        all.filter_map(|(name, of)| Some(([&**name], of.limiter.as_ref()?)))
+    };
+    let limits = limiters().map(|(name, it)| (name, u64::from(it.limit()).into()));
+    out.many(names::CONCURRENCY_LIMIT, limits)?;
+    let active = limiters().map(|(name, it)| (name, u64::from(it.in_flight()).into()));
+    out.many(names::CONCURRENCY_ACTIVE, active)
 }
 
 fn logs(counters: &LogCounters, out: &mut Families<'_, '_>) -> fmt::Result {
@@ -279,6 +313,7 @@ fn seen(count: u64) -> Option<Value> {
 #[cfg(test)]
 pub(in crate::observe) mod testing {
     use super::*;
+    use crate::config::model::http::{CircuitErrors, Concurrency, Resilience};
     use crate::message::Method;
     use crate::observe::access_log::Octets;
     use crate::observe::counters::Counters;
@@ -304,6 +339,12 @@ pub(in crate::observe) mod testing {
         let service = metrics.service("web");
         service.at(0).retried(RetryReason::Connect);
         service.at(0).queue_waits.observe(took);
+        service.at(0).budget_exhausted.add(1);
+        service.at(0).hedged(HedgeResult::Won);
+        let mut settings = Resilience::default();
+        settings.circuit.errors = Some(CircuitErrors::default());
+        settings.concurrency = Some(Concurrency::fixed(9));
+        let protection = metrics.protection("web", &settings);
         let backend = metrics.backend("web", "a");
         backend.at(0).request(0, Some(took), 1, 2);
         backend.at(0).connects.observe(took);
@@ -313,6 +354,6 @@ pub(in crate::observe) mod testing {
             logs: Arc::default(),
             spans: Arc::default(),
         });
-        vec![listener, stream, route, service, backend]
+        vec![listener, stream, route, service, backend, protection]
     }
 }

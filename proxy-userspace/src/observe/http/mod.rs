@@ -13,6 +13,7 @@ mod cells;
 pub(in crate::observe) mod export;
 mod registry;
 
+pub use crate::resilience::RetryReason;
 pub use cells::{Code, Codes, DURATION_BUCKETS, DurationSum, Durations, Single};
 pub use registry::{ProxyMetrics, Series};
 
@@ -160,13 +161,26 @@ impl RouteCells {
 pub struct ServiceCells {
     /// Waits for a place at a backend, of those that had to wait.
     pub queue_waits: Durations,
+    /// Retries that were not made because of the budget.
+    pub budget_exhausted: Single,
     retries: [Single; RetryReason::ALL.len()],
+    hedges: [Single; HedgeResult::ALL.len()],
 }
 
 impl ServiceCells {
     /// Counts an attempt after the first.
     pub fn retried(&self, reason: RetryReason) {
         self.retries[reason as usize].add(1);
+    }
+
+    /// Counts a hedge, or one that could not be made.
+    pub fn hedged(&self, result: HedgeResult) {
+        self.hedges[result as usize].add(1);
+    }
+
+    /// Hedges so far.
+    pub fn hedges(&self, result: HedgeResult) -> u64 {
+        self.hedges[result as usize].get()
     }
 
     /// Retries so far.
@@ -245,20 +259,16 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Why a request was tried again.
-    RetryReason {
-        /// No connection.
-        Connect = "connect",
-        /// A kept connection turned out to be closed.
-        Stale = "stale",
-        /// The connection or stream was reset before any answer.
-        Reset = "reset",
-        /// The backend refused the stream unprocessed (HTTP/2).
-        Refused = "refused",
-        /// No answer in time.
-        Timeout = "timeout",
-        /// A status that the configuration has retried.
-        Status = "status",
+    /// What became of a second attempt beside one that was slow.
+    HedgeResult {
+        /// It answered first.
+        Won = "won",
+        /// The first attempt answered first, and the second was cancelled.
+        Lost = "lost",
+        /// Neither answered.
+        Failed = "failed",
+        /// It was not made: the budget is used up, or there is no other backend.
+        Denied = "denied",
     }
 }
 

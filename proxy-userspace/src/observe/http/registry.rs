@@ -1,6 +1,8 @@
 //! Which series there are.
 
 use super::{BackendCells, ListenerCells, RouteCells, ServiceCells, StreamCells};
+use crate::config::model::http::Resilience;
+use crate::resilience::Protection;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -95,6 +97,8 @@ struct Families {
     routes: Family<RouteCells>,
     services: Family<ServiceCells>,
     backends: Family<BackendCells>,
+    /// Not counted by worker. After a reload there may be two of a service for a while.
+    protections: Vec<(Box<str>, Weak<Protection>)>,
 }
 
 impl ProxyMetrics {
@@ -141,6 +145,31 @@ impl ProxyMetrics {
         let backend = if self.backend_labels { backend } else { "" };
         let mut families = self.families.lock();
         families.backends.series(self.workers, &[service, backend])
+    }
+
+    /// The state that protects a service: the same one as long as its settings stay the same and a
+    /// snapshot holds it.
+    pub fn protection(&self, service: &str, settings: &Resilience) -> Arc<Protection> {
+        let known = &mut self.families.lock().protections;
+        known.retain(|(_, known)| known.strong_count() > 0);
+        let same = known.iter().filter(|(name, _)| **name == *service);
+        let mut same = same.filter_map(|(_, known)| known.upgrade());
+        if let Some(same) = same.find(|known| known.settings == *settings) {
+            return same;
+        }
+        let new = Arc::new(Protection::new(settings));
+        known.push((service.into(), Arc::downgrade(&new)));
+        new
+    }
+
+    /// What protects services, by their names, in order of these.
+    pub fn protections(&self) -> BTreeMap<Box<str>, Arc<Protection>> {
+        let families = self.families.lock();
+        let known = families.protections.iter();
+        // The newest of a service is the last.
+        known
+            .filter_map(|(name, known)| Some((name.clone(), known.upgrade()?)))
+            .collect()
     }
 
     /// The listeners in use.

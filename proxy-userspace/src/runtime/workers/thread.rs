@@ -123,6 +123,8 @@ fn main(worker: impl FnOnce() -> Worker, orders: mpsc::UnboundedReceiver<Order>)
 async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(worker.timers.clone().run());
     spawn_local(reap(Rc::clone(&worker)));
+    let watching = Rc::clone(&worker);
+    spawn_local(async move { watching.watch_lag().await });
     let flushing = Rc::clone(&worker);
     spawn_local(async move { flushing.flush_logs_in_time().await });
     let mut listeners: BTreeMap<ListenerId, Vec<Listening>> = BTreeMap::new();
