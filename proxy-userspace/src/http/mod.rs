@@ -12,6 +12,7 @@
 //! next request of every open connection and touches no request under way.
 
 pub mod admission;
+pub mod census;
 pub mod date;
 pub mod exchange;
 pub mod forwarded;

@@ -1,7 +1,9 @@
 //! Who is at the other end of a client's connection.
 
+use super::census::Live;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 /// The two ends of a client's connection, with what is written about them for each request.
 #[derive(Clone, Debug)]
@@ -12,6 +14,8 @@ pub struct Peer {
     pub server: SocketAddr,
     /// Number of the connection, unique in the life of the process.
     pub number: u64,
+    /// What is known of the connection while it lives.
+    pub live: Rc<Live>,
     address: Short<LONGEST_ADDRESS>,
     port: Short<LONGEST_PORT>,
 }
@@ -31,8 +35,19 @@ impl Peer {
             client,
             server,
             number,
+            live: Rc::new(Live::new(number, client, server)),
             address: Short::of(client.ip()),
             port: Short::of(server.port()),
+        }
+    }
+
+    /// The same connection, between those that a PROXY header names.
+    #[must_use]
+    pub fn behind(&self, client: SocketAddr, server: SocketAddr) -> Self {
+        self.live.set_ends(client, server);
+        Self {
+            live: Rc::clone(&self.live),
+            ..Self::new(client, server, self.number)
         }
     }
 

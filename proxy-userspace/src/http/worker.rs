@@ -1,5 +1,6 @@
 //! What all connections of one worker share.
 
+use super::census::{Census, Found, Live, Wanted};
 use super::date::Date;
 use super::exchange::Scratch;
 use super::listening::LogPlan;
@@ -66,7 +67,7 @@ pub struct Worker {
     /// The drain's time is over.
     over: Cell<bool>,
     /// Connections of clients.
-    connections: Cell<usize>,
+    census: Census,
     /// Copies of requests under way.
     copies: Cell<usize>,
     /// How late the event loop is.
@@ -115,7 +116,7 @@ impl Worker {
             draining: Cell::new(false),
             patient: Cell::new(false),
             over: Cell::new(false),
-            connections: Cell::new(0),
+            census: Census::default(),
             copies: Cell::new(0),
             shedder: RefCell::default(),
             least: Cell::new(Priority::Low),
@@ -353,7 +354,12 @@ impl Worker {
 
     /// Connections of clients.
     pub fn connections(&self) -> usize {
-        self.connections.get()
+        self.census.len()
+    }
+
+    /// Those of them that are wanted.
+    pub fn find_connections(&self, wanted: &Wanted) -> Found {
+        self.census.find(wanted, self.clock.read())
     }
 
     /// Copies of requests under way.
@@ -362,9 +368,12 @@ impl Worker {
     }
 
     /// Counts a client's connection as long as the value lives.
-    pub fn count_connection(self: &Rc<Self>) -> Counted {
-        self.connections.set(self.connections.get() + 1);
-        Counted(Rc::clone(self))
+    pub fn count_connection(self: &Rc<Self>, live: &Rc<Live>, listener: ListenerId) -> Counted {
+        let place = self.census.enter(live, listener, self.clock.last());
+        Counted {
+            worker: Rc::clone(self),
+            place,
+        }
     }
 }
 
@@ -390,10 +399,13 @@ fn logger(plan: &LogPlan, logs: &Writer) -> Logger {
 
 /// A connection that is counted.
 #[derive(Debug)]
-pub struct Counted(Rc<Worker>);
+pub struct Counted {
+    worker: Rc<Worker>,
+    place: usize,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        self.worker.census.leave(self.place);
     }
 }

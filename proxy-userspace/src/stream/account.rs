@@ -2,6 +2,7 @@
 
 use super::passthrough::Asked;
 use crate::balance::l7::{BackendState, ServiceState};
+use crate::http::census::Live;
 use crate::http::snapshot::ListenerId;
 use crate::http::streams::StreamPlan;
 use crate::http::worker::Worker;
@@ -11,6 +12,7 @@ use crate::observe::access_log::{
     Attempt, Counts, End, Octets, Phase, Preread, Record, Side, Times, Traffic,
 };
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub(super) struct Facts {
     pub(super) refusal: Option<Refusal>,
     /// It was told why its connection ends.
     pub(super) is_told: bool,
+    /// What is told of it while it lives.
+    pub(super) live: Rc<Live>,
 }
 
 /// A backend that was tried.
@@ -64,7 +68,7 @@ pub(super) struct Attempted {
 pub(super) type Outcome = (End, Phase);
 
 impl Facts {
-    pub(super) fn new(began: Nanos) -> Self {
+    pub(super) fn new(began: Nanos, live: Rc<Live>) -> Self {
         Self {
             began,
             queued: None,
@@ -74,6 +78,7 @@ impl Facts {
             asked: None,
             refusal: None,
             is_told: false,
+            live,
         }
     }
 

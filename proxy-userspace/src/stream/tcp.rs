@@ -8,6 +8,7 @@ use super::choose::{Connected, reach};
 use super::copy::{self, Broken, Direction};
 use super::{header, passthrough};
 use crate::config::model::http::ProxyVersion;
+use crate::http::census::{Live, Spoken};
 use crate::http::snapshot::{ListenerId, SharedSnapshot};
 use crate::http::streams::StreamPlan;
 use crate::http::worker::Worker;
@@ -42,7 +43,9 @@ pub struct Accepted {
 
 /// Serves a client's connection to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let _counted = worker.count_connection();
+    let live = Rc::new(Live::new(accepted.number, accepted.client, accepted.server));
+    live.set_protocol(Spoken::Tcp);
+    let _counted = worker.count_connection(&live, accepted.listener);
     let snapshot = worker.snapshot();
     let Some(plan) = snapshot.stream(accepted.listener).cloned() else {
         return accepted.stream.abort();
@@ -61,11 +64,12 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         number: accepted.number,
         listener: accepted.listener,
     };
-    let mut facts = Facts::new(worker.clock.read());
+    let mut facts = Facts::new(worker.clock.read(), Rc::clone(&live));
     let begun = begin(&worker, snapshot, &plan, &stream, &mut peers, &mut facts).await;
     let mut held = None;
     let (end, phase) = match begun {
         Ok((connected, directions)) => {
+            live.set_ends(peers.client, peers.server);
             let Connected {
                 stream: backend,
                 held: of_backend,
@@ -167,7 +171,9 @@ async fn pass_on(
         timer: &timer,
         idle: plan.idle,
     };
+    let live = Rc::clone(&facts.live);
     let count = |up: u64, down: u64| {
+        live.moved(up, down);
         flow.received.add(up);
         flow.sent.add(down);
         cells.stream_sent.add(up);

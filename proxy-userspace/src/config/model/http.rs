@@ -3,17 +3,17 @@
 
 mod compression;
 mod construct;
-mod resilience;
 mod passthrough;
+mod resilience;
 mod security;
 
 pub use compression::{Coding, Compression, CompressionLevel};
 pub use construct::default_route;
+pub use passthrough::{NameRule, Passthrough};
 pub use resilience::{
     Budget, Circuit, CircuitErrors, Concurrency, Fallback, Hedge, HedgeAfter, Overload, Priority,
     Resilience, Retries, RetryOn,
 };
-pub use passthrough::{NameRule, Passthrough};
 pub use security::SecurityHeaders;
 
 use super::tls::ServerTls;

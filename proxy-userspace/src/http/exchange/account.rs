@@ -43,6 +43,7 @@ pub(super) fn account<C: Client>(
     around.listener.cells.at(worker.index).ended(failure.end);
     let cells = around.listener.cells_of(facts.route).at(worker.index);
     cells.exchange(&scratch.request.method, facts.status, took, received, sent);
+    around.peer.live.request(received.all(), sent.all());
     count_attempts(around, facts, cells);
     trace::record(around, scratch, failure, (received, sent), now);
     if let Some(route) = facts.route.map(|route| around.snapshot.route(route))

@@ -1,6 +1,7 @@
 //! The life of a client's connection.
 
 use super::client::Client;
+use crate::http::census::Spoken;
 use crate::http::exchange::{self, Around, Outcome, Scratch};
 use crate::http::h2;
 use crate::http::peer::Peer;
@@ -62,7 +63,7 @@ enum Next {
 
 /// Serves a client's connection to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let _counted = worker.count_connection();
+    let _counted = worker.count_connection(&accepted.peer.live, accepted.listener);
     let snapshot = worker.snapshot();
     let Some(listener) = snapshot.listener(accepted.listener) else {
         return;
@@ -201,7 +202,7 @@ impl Connection {
         });
         match origin.await {
             Some(Origin::Client { client, server, .. }) => {
-                self.peer = Peer::new(client, server, self.peer.number);
+                self.peer = self.peer.behind(client, server);
             }
             Some(Origin::Local | Origin::Unknown) => {}
             None => {
@@ -271,6 +272,7 @@ impl Connection {
     }
 
     async fn become_http2(self, snapshot: SharedSnapshot) {
+        self.peer.live.set_protocol(Spoken::H2);
         let (stream, early) = self.client.into_raw();
         let begun = h2::Begun {
             stream,

@@ -19,6 +19,7 @@ mod spans;
 mod thread;
 
 use crate::config::model::Config;
+use crate::http::census::{Found, Wanted};
 use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
 use crate::net::{datagram, descriptors, listen};
@@ -36,6 +37,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thread::{Order, Thread};
+use tokio::sync::oneshot;
 
 /// How long access logs may take to be written at the end.
 const LOG_END: Duration = Duration::from_secs(2);
@@ -191,6 +193,25 @@ impl Workers {
             let open = self.listeners.get(&id)?;
             Some((plan.settings.name.as_str(), open.place.bound))
         })
+    }
+
+    /// Names of listeners by their ids.
+    pub fn listener_names(&self) -> BTreeMap<ListenerId, String> {
+        let http = self.snapshot.listeners();
+        let http = http.map(|(id, plan)| (id, plan.settings.name.clone()));
+        let streams = self.snapshot.streams();
+        let streams = streams.map(|(id, plan)| (id, plan.settings.name.clone()));
+        http.chain(streams).collect()
+    }
+
+    /// Asks every worker which connections it has.
+    pub fn ask_connections(&self, wanted: &Wanted) -> Vec<oneshot::Receiver<Found>> {
+        let asked = self.threads.iter().map(|thread| {
+            let (reply, answer) = oneshot::channel();
+            thread.order(Order::Find(wanted.clone(), reply));
+            answer
+        });
+        asked.collect()
     }
 
     /// The snapshot in force.

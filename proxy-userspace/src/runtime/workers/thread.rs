@@ -1,6 +1,7 @@
 //! A worker's thread.
 
 use super::socket::Socket;
+use crate::http::census::{Found, Wanted};
 use crate::http::h1::{self, Accepted};
 use crate::http::listening::connection_number;
 use crate::http::peer::Peer;
@@ -46,6 +47,8 @@ pub(super) enum Order {
     Retire(mpsc::UnboundedSender<Surrendered>),
     /// Take that back; sockets come again by [`Order::Listen`].
     Resume,
+    /// Say which connections there are.
+    Find(Wanted, oneshot::Sender<Found>),
     /// Accept no more, end connections with their requests, then end.
     Drain,
 }
@@ -147,6 +150,8 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
                 worker.retire();
             }
             Order::Resume => worker.resume(),
+            // Whoever asked may have left.
+            Order::Find(wanted, reply) => drop(reply.send(worker.find_connections(&wanted))),
             Order::Drain => {
                 for listening in std::mem::take(&mut listeners).into_values().flatten() {
                     listening.stop.close();

@@ -3,6 +3,7 @@
 use super::{Carried, Given, Key, Socket, connection_number};
 use crate::balance::l7::{BackendState, ServiceState, Tried, Unavailable};
 use crate::config::model::http::ProxyVersion;
+use crate::http::census::{Live, Spoken};
 use crate::http::snapshot::{OpenConnection, ServicePlan};
 use crate::http::streams::StreamPlan;
 use crate::http::worker::{Counted, Worker};
@@ -75,7 +76,7 @@ impl Session {
             .and_then(|service| snapshot.service(service));
         let service = service.ok_or(DatagramDrop::NoBackend)?;
         let peers = peers(socket, key);
-        let (mut tried, mut facts) = (Tried::default(), Facts::new(now));
+        let (mut tried, mut facts) = (Tried::default(), Facts::new(now, live(&peers)));
         let send_proxy = service.settings.send_proxy;
         let chosen = Choice {
             worker,
@@ -112,11 +113,11 @@ impl Session {
         let lease = service.state.lease_of(carried.backend)?;
         let backend = Arc::clone(lease.backend());
         let place = Place::new(&backend, limit_of(&backend))?;
-        let (mut tried, mut facts) = (Tried::default(), Facts::new(now));
-        tried.add(backend.slot());
-        facts.attempts.push(Attempted::new(&backend, now));
         let key = carried.key();
         let peers = peers(socket, key);
+        let (mut tried, mut facts) = (Tried::default(), Facts::new(now, live(&peers)));
+        tried.add(backend.slot());
+        facts.attempts.push(Attempted::new(&backend, now));
         let link = Link {
             socket: Datagrams::new(UdpSocket::from(descriptor)).ok()?,
             held: Held::new(worker, lease, place),
@@ -150,6 +151,7 @@ impl Session {
         let cells = plan.cells.at(worker.index);
         cells.connections.add(1);
         cells.connections_active.add(1);
+        let counted = worker.count_connection(&facts.live, socket.listener);
         Self {
             key,
             peers,
@@ -167,7 +169,7 @@ impl Session {
             end: Cell::new(None),
             waker: RefCell::default(),
             _open: open,
-            _counted: worker.count_connection(),
+            _counted: counted,
             plan: Arc::clone(plan),
         }
     }
@@ -233,7 +235,12 @@ impl Session {
         self.asked.set(self.asked.get() + datagrams.len() as u64);
         self.keep(inbox.datagram(datagrams.start));
         let octets = datagrams.clone().map(|index| inbox.datagram(index).len());
-        self.facts.borrow_mut().received += octets.sum::<usize>() as u64;
+        let octets = octets.sum::<usize>() as u64;
+        {
+            let mut facts = self.facts.borrow_mut();
+            facts.received += octets;
+            facts.live.moved(octets, 0);
+        }
         let Range { mut start, end } = datagrams;
         while start < end && !self.is_ended() {
             let sent = {
@@ -416,6 +423,7 @@ impl Session {
         let index = socket.worker.index;
         let cells = socket.flow.at(index);
         cells.sent.add(sent);
+        self.facts.borrow().live.moved(0, sent);
         cells.datagrams_sent.add(datagrams as u64);
         self.link
             .borrow()
@@ -437,6 +445,13 @@ impl Session {
             self.end.set(Some((End::Complete, Phase::Data)));
         }
     }
+}
+
+/// What is told of a session while it lives.
+fn live(peers: &Peers) -> Rc<Live> {
+    let live = Live::new(peers.number, peers.client, peers.server);
+    live.set_protocol(Spoken::Udp);
+    Rc::new(live)
 }
 
 /// The ends of a session.
