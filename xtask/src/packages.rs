@@ -109,6 +109,7 @@ pub(crate) const SUITES: &[Package] = &[
     program("nghttp2-client", "h2load", "drives HTTP/2 load"),
     program("nftables", "nft", "address translation to compare with"),
     program("tcpdump", "tcpdump", "reads what was captured"),
+    program("chromium", "chromium", "looks at the admin page"),
     program("slowhttptest", "slowhttptest", "plays slow clients"),
     library(
         "python3-venv",

@@ -1,5 +1,18 @@
 //! What is asked and answered over the admin API, besides [`crate::observe::view`].
 
+mod ask;
+mod change;
+
+pub use ask::{
+    ConnectionQuery, ConnectionsAnswer, DEFAULT_CONNECTIONS, HappeningQuery, MAX_CONNECTIONS, Stat,
+    StatsAnswer, StatsFormat, StatsQuery,
+};
+pub use change::{
+    BackendEntry, ChangeQuery, ConfigFormat, ConfigQuery, ConfigSource, HistoryEntry, ReloadAnswer,
+    RollbackRequest,
+};
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -7,7 +20,7 @@ use std::fmt;
 pub const PREFIX: &str = "/api/v1";
 
 /// A backend of a service, by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendName {
     /// The service.
@@ -17,7 +30,7 @@ pub struct BackendName {
 }
 
 /// Body of `POST /api/v1/drain`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
     /// The service.
@@ -30,7 +43,7 @@ pub struct DrainRequest {
 }
 
 /// Answer of `drain` and `undrain`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendAnswer {
     /// The service.
     pub service: String,
@@ -45,21 +58,8 @@ pub struct BackendAnswer {
     pub drain_remaining_seconds: Option<f64>,
 }
 
-/// Answer of a reload that took effect.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ReloadAnswer {
-    /// The generation now in force.
-    pub generation: u64,
-    /// What changed, one sentence each; empty if nothing did.
-    pub changes: Vec<String>,
-    /// What is allowed but probably not meant.
-    pub warnings: Vec<String>,
-    /// Map entries that were written.
-    pub edits: u64,
-}
-
 /// Body of `POST /api/v1/guard` and `POST /api/v1/guard/remove`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardRequest {
     /// Source address or prefix.
@@ -76,7 +76,7 @@ pub struct GuardRequest {
 }
 
 /// What a guard rule does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GuardAction {
     /// New flows of the source pass.
@@ -87,7 +87,7 @@ pub enum GuardAction {
 }
 
 /// Query of `GET /api/v1/flows`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowQuery {
     /// Only flows of this service.
@@ -111,7 +111,7 @@ pub const MAX_FLOWS: usize = 10_000;
 pub const DEFAULT_FLOWS: usize = 100;
 
 /// Answer of `GET /api/v1/flows`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowsAnswer {
     /// The flows, in no particular order.
     pub flows: Vec<crate::observe::view::FlowView>,
@@ -119,27 +119,8 @@ pub struct FlowsAnswer {
     pub truncated: bool,
 }
 
-/// Query of `GET /api/v1/config`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ConfigQuery {
-    /// How to write it.
-    pub format: ConfigFormat,
-}
-
-/// How a configuration is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConfigFormat {
-    /// As the file is.
-    #[default]
-    Yaml,
-    /// JSON of the same shape.
-    Json,
-}
-
-/// Query of `GET /api/v1/events`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Query of `GET /api/v1/packets`: sampled verdicts as they happen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventQuery {
     /// One packet in this many while somebody listens. If absent, the configured rate, or
@@ -161,7 +142,7 @@ pub struct EventQuery {
 pub const DEFAULT_SAMPLE: u32 = 100;
 
 /// Query of `POST /api/v1/capture`, whose answer is a pcapng stream.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaptureQuery {
     /// Octets of each packet.
@@ -182,8 +163,33 @@ pub struct CaptureQuery {
     pub filter: String,
 }
 
+/// Body of `PUT /api/v1/log`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogRequest {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as
+    /// `info,proxy_userspace::health=debug`; absent is that of the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// Seconds after which that of the command line holds again; absent is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<f64>,
+}
+
+/// The log level.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LogView {
+    /// The one in force.
+    pub level: String,
+    /// That of the command line.
+    pub default: String,
+    /// Seconds until that holds again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<f64>,
+}
+
 /// Body of `POST /api/v1/stop`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StopRequest {
     /// Leave the kernel part forwarding.
@@ -193,7 +199,7 @@ pub struct StopRequest {
 }
 
 /// Body of `POST /api/v1/upgrade`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpgradeRequest {
     /// Absolute path of the binary that is to take over; without it, the one that has the name of
@@ -206,7 +212,7 @@ pub struct UpgradeRequest {
 }
 
 /// Answer to `POST /api/v1/upgrade`: the new process serves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpgradeAnswer {
     /// Its process id.
     pub pid: u32,
@@ -219,7 +225,7 @@ pub struct UpgradeAnswer {
 }
 
 /// Why something was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// Whose fault it is, roughly.
     pub kind: RefusalKind,
@@ -230,19 +236,35 @@ pub struct Refusal {
     pub details: Vec<String>,
 }
 
-/// Kinds of [`Refusal`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Kinds of [`Refusal`], each with a status of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalKind {
-    /// The request makes no sense.
+    /// The request cannot be read (400).
+    Malformed,
+    /// The caller has not shown who it is (401).
+    Unauthenticated,
+    /// The caller may not (403).
+    Forbidden,
+    /// The request makes no sense (422).
     Invalid,
-    /// It names something that does not exist.
+    /// It names something that does not exist (404).
     NotFound,
-    /// It does not fit the present state.
+    /// The path does not know the method (405).
+    Method,
+    /// It does not fit the present state (409).
     Conflict,
-    /// The kernel or the daemon failed.
+    /// Somebody else has changed the configuration since it was read (412).
+    Stale,
+    /// The content is too large (413).
+    TooLarge,
+    /// The content is of a type that is not understood here (415).
+    Unsupported,
+    /// A change of the configuration says which one it is based on (428).
+    Unconditional,
+    /// The kernel or the daemon failed (500).
     Internal,
-    /// The daemon is stopping.
+    /// The daemon is stopping, or has no room for more (503).
     Stopping,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::admin::api::{PREFIX, Refusal, RefusalKind};
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderName, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -121,6 +121,25 @@ impl Client {
         self.stream_post(path, body).await.map(Chunks::new)
     }
 
+    /// Puts a configuration in force that is `based` on the one with this entity tag, or on any (`*`).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub async fn put_document<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        yaml: String,
+        based: &str,
+    ) -> Result<T, ClientError> {
+        let fields = [
+            (header::CONTENT_TYPE, "application/yaml"),
+            (header::IF_MATCH, based),
+        ];
+        let answer = self.request(Method::PUT, path, &fields, yaml.into());
+        parse(&read(answer.await?).await?)
+    }
+
     async fn stream_post(
         &self,
         path: &str,
@@ -130,11 +149,22 @@ impl Client {
         self.send(Method::POST, path, body.into()).await
     }
 
-    /// Sends a request to `path`, which is below the API's prefix unless it starts with a slash.
     async fn send(
         &self,
         method: Method,
         path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let fields = [(header::CONTENT_TYPE, "application/json")];
+        self.request(method, path, &fields, body).await
+    }
+
+    /// Sends a request to `path`, which is below the API's prefix unless it starts with a slash.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        fields: &[(HeaderName, &str)],
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
         let unreachable = |source| ClientError::Unreachable {
@@ -155,13 +185,14 @@ impl Client {
         } else {
             below_prefix()
         };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(uri)
-            .header(header::HOST, "sluice")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(protocol)?;
+            .header(header::HOST, "sluice");
+        for (name, value) in fields {
+            request = request.header(name, *value);
+        }
+        let request = request.body(Full::new(body)).map_err(protocol)?;
         let answer = sender.send_request(request).await.map_err(protocol)?;
         if answer.status().is_success() {
             return Ok(answer);

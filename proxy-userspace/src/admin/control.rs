@@ -1,11 +1,13 @@
 //! The way from handlers to the task that owns the data plane: commands one way, answers back.
 
 use crate::admin::api::{
-    BackendAnswer, BackendName, CaptureQuery, DrainRequest, EventQuery, FlowQuery, FlowsAnswer,
-    GuardRequest, Refusal, ReloadAnswer, StopRequest, UpgradeAnswer, UpgradeRequest,
+    BackendAnswer, BackendName, CaptureQuery, ConnectionQuery, ConnectionsAnswer, DrainRequest,
+    EventQuery, FlowQuery, FlowsAnswer, GuardRequest, HistoryEntry, LogRequest, LogView, Refusal,
+    ReloadAnswer, StopRequest, UpgradeAnswer, UpgradeRequest,
 };
+use crate::admin::change::Change;
 use crate::config::model::Config;
-use crate::observe::view::{EventView, GuardView, View};
+use crate::observe::view::{CertificateView, EventView, GuardView, View};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +18,15 @@ const QUEUE: usize = 64;
 /// Where an answer goes. The asker may have left; then the answer is dropped.
 pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
+/// A configuration with its entity tag.
+#[derive(Clone, Debug)]
+pub struct Versioned {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its tag, without quotes.
+    pub etag: String,
+}
+
 /// What the control task can be asked.
 #[derive(Debug)]
 pub enum Command {
@@ -23,6 +34,20 @@ pub enum Command {
     View(Reply<Arc<View>>),
     /// Read the configuration file again and put it in force.
     Reload(Reply<ReloadAnswer>),
+    /// Change the configuration.
+    Configure(Box<Change>, Reply<ReloadAnswer>),
+    /// Which configurations were in force? Newest first.
+    History(Reply<Vec<HistoryEntry>>),
+    /// The configuration of a generation that was in force.
+    Past(u64, Reply<Versioned>),
+    /// What the configuration file says now.
+    ConfigFile(Reply<Box<Config>>),
+    /// The configuration file's text.
+    ConfigText(Reply<String>),
+    /// The log level: from now on, until it expires.
+    SetLog(LogRequest, Reply<LogView>),
+    /// The log level.
+    Log(Reply<LogView>),
     /// Take no new flows to a backend.
     Drain(DrainRequest, Reply<BackendAnswer>),
     /// Take new flows to it again.
@@ -35,12 +60,16 @@ pub enum Command {
     GuardRemove(GuardRequest, Reply<GuardView>),
     /// Which flows are there?
     Flows(FlowQuery, Reply<FlowsAnswer>),
+    /// Which connections with the proxies are there?
+    Connections(ConnectionQuery, Reply<ConnectionsAnswer>),
+    /// Which certificates are shown to clients?
+    Certificates(Reply<Vec<CertificateView>>),
     /// Send sampled events until the receiver is dropped.
     Events(EventQuery, Reply<mpsc::Receiver<EventView>>),
     /// Send a pcapng stream until it ends or the receiver is dropped.
     Capture(CaptureQuery, Reply<mpsc::Receiver<Bytes>>),
     /// The configuration in force.
-    Config(Reply<Box<Config>>),
+    Config(Reply<Versioned>),
     /// Open log files again by their names.
     ReopenLogs(Reply<()>),
     /// Hand over to a new process.

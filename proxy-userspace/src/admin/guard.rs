@@ -8,7 +8,9 @@
 //!   loopback listener only loopback addresses and `localhost`.
 //! - `Origin` is sent by browsers with cross-site requests, and must then equal `Host`.
 //!
-//! The unix socket needs none of this: browsers cannot open it.
+//! Browsers cannot open the unix socket, but people lead theirs to it, by a tunnel of ssh for
+//! example. So it judges as well, and takes any name of one label for itself: the names that
+//! rebinding needs have a domain.
 
 use http::{HeaderMap, header};
 use std::net::IpAddr;
@@ -20,6 +22,8 @@ pub struct HostPolicy {
     pub loopback: bool,
     /// This host's name, lower case; may be empty.
     pub host_name: String,
+    /// True at the unix socket, where tools call the host whatever they like.
+    pub any_label: bool,
 }
 
 /// Why a request was refused.
@@ -37,6 +41,15 @@ pub enum Forbidden {
 }
 
 impl HostPolicy {
+    /// That of the unix socket.
+    pub const fn local() -> Self {
+        Self {
+            loopback: true,
+            host_name: String::new(),
+            any_label: true,
+        }
+    }
+
     /// Judges a request by its headers.
     ///
     /// # Errors
@@ -60,7 +73,8 @@ impl HostPolicy {
     }
 
     fn is_this_endpoint(&self, host: &str) -> bool {
-        if host.eq_ignore_ascii_case("localhost") {
+        let is_label = !host.is_empty() && !host.contains(['.', ':']);
+        if host.eq_ignore_ascii_case("localhost") || self.any_label && is_label {
             return true;
         }
         if let Ok(ip) = host.parse::<IpAddr>() {
@@ -99,6 +113,7 @@ mod tests {
         let policy = HostPolicy {
             loopback,
             host_name: "lb1.example.net".to_owned(),
+            any_label: false,
         };
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
@@ -146,6 +161,21 @@ mod tests {
             check(false, &[("host", "evil.example")]),
             Err(Forbidden::WrongHost)
         );
+    }
+
+    #[test]
+    fn the_unix_socket_takes_any_label_and_no_domain() {
+        let check = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().expect("a header value"));
+            HostPolicy::local().check(&headers).is_ok()
+        };
+        assert!(
+            ["sluice", "localhost:1", "x", "127.0.0.1:8080"]
+                .into_iter()
+                .all(check)
+        );
+        assert!(!["evil.example", "192.0.2.1", ""].into_iter().any(check));
     }
 
     #[test]

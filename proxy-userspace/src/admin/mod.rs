@@ -13,10 +13,16 @@
 //! served on the unix socket only, where file permissions say who may; TCP carries nothing but
 //! read-only numbers, and refuses requests that a web page made a browser send (see [`guard`]).
 
+pub mod access;
 pub mod api;
+pub mod caller;
+pub mod certificate;
+pub mod change;
 pub mod client;
 pub mod control;
+mod endpoint;
 pub mod guard;
+mod openapi;
 pub mod routes;
 pub mod server;
 pub mod socket;

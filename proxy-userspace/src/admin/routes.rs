@@ -1,39 +1,54 @@
-//! Paths and handlers.
+//! What is served, as one list, and who gets at it.
 //!
-//! | path | unix socket | TCP |
-//! |---|---|---|
-//! | `GET /livez`, `/readyz`, `/healthz`, `/metrics` | yes | yes |
-//! | `GET /api/v1/{status,services,backends,flows,events,guard,config,version}` | yes | no |
-//! | `POST /api/v1/{reload,drain,undrain,guard,guard/remove,capture,upgrade,stop}` | yes | no |
+//! The list is the whole truth: the router is made of it, and the OpenAPI document as well.
+//!
+//! | where | what |
+//! |---|---|
+//! | unix socket | everything |
+//! | TCP with `admin.api` | everything, to callers who show a token or a certificate |
+//! | TCP without | `/livez`, `/readyz`, `/healthz`, `/metrics` |
 
+mod act;
+mod answer;
+mod config;
+mod document;
+mod health;
+mod page;
+mod read;
+mod streams;
+
+use crate::admin::access::{Access, SharedAccess};
 use crate::admin::api::{
-    BackendAnswer, BackendName, CaptureQuery, ConfigFormat, ConfigQuery, DrainRequest, EventQuery,
-    FlowQuery, FlowsAnswer, GuardRequest, PREFIX, Refusal, RefusalKind, ReloadAnswer, StopRequest,
-    UpgradeAnswer, UpgradeRequest,
+    BackendAnswer, BackendEntry, BackendName, CaptureQuery, ChangeQuery, ConfigQuery,
+    ConnectionQuery, ConnectionsAnswer, DrainRequest, EventQuery, FlowQuery, FlowsAnswer,
+    GuardRequest, HappeningQuery, HistoryEntry, LogRequest, LogView, Refusal, RefusalKind,
+    ReloadAnswer, RollbackRequest, StatsAnswer, StatsQuery, StopRequest, UpgradeAnswer,
+    UpgradeRequest,
 };
-use crate::admin::control::{Command, Handle, Reply};
+use crate::admin::caller::Caller;
+use crate::admin::control::Handle;
+use crate::admin::endpoint::{Endpoint, Method};
 use crate::admin::guard::HostPolicy;
 use crate::observe::build::BuildInfo;
 use crate::observe::counters::Counters;
-use crate::observe::metrics;
-use crate::observe::process::ProcessUsage;
+use crate::observe::journal::Journal;
 use crate::observe::readiness::Readiness;
-use crate::observe::view::{BackendView, GuardView, ServiceView, View};
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use futures_util::{Stream, stream};
-use http::{StatusCode, header};
-use serde::Serialize;
-use std::convert::Infallible;
-use std::fmt::Write as _;
+use crate::observe::view::{CertificateView, GuardView, RouteView, ServiceView, View};
+use answer::{Given, must_be_json};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use read::{BackendRow, ListenersAnswer};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
+
+/// Octets of a request's body at most: a configuration of tens of thousands of backends.
+const MAX_BODY: usize = 16 << 20;
+
+/// Streams of events at once.
+const MAX_STREAMS: usize = 32;
 
 /// What handlers share.
 #[derive(Clone, Debug)]
@@ -44,46 +59,336 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// What `/readyz` answers.
     pub readiness: Arc<Readiness>,
+    /// What has happened.
+    pub journal: Arc<Journal>,
+    /// Places for streams of events.
+    pub streams: Arc<Semaphore>,
+    /// Who may use the API over TCP, if it is served there.
+    pub access: Option<SharedAccess>,
 }
 
-/// What the unix socket serves: everything.
+impl Shared {
+    /// What handlers share, with nothing going on yet.
+    pub fn new(
+        handle: Handle,
+        counters: Arc<Counters>,
+        readiness: Arc<Readiness>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        Self {
+            handle,
+            counters,
+            readiness,
+            journal,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            access: None,
+        }
+    }
+}
+
+/// Media types of a configuration.
+pub(super) const DOCUMENTS: &[&str] = &["application/json", "application/yaml"];
+
+/// Media types of a merge patch.
+const PATCHES: &[&str] = &["application/merge-patch+json", "application/json"];
+
+/// Everything that is served.
+///
+/// Long because it is the list of everything.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    use Method::{Delete, Get, Patch, Post, Put};
+    const NOT_FOUND: &[StatusCode] = &[StatusCode::NOT_FOUND, StatusCode::CONFLICT];
+    const SERVICE: &str = "Name of a service.";
+    const BACKEND: &str = "Name of a backend.";
+    const NAME: &str = "Name of the entry.";
+    const SECTION: &str = "The list that the entry is in.";
+    let health = [
+        Endpoint::new(Get, "/livez", health::livez)
+            .says("200 while the daemon can be asked anything; else only a restart helps.")
+            .answers_text(&["text/plain"]),
+        Endpoint::new(Get, "/readyz", health::readyz)
+            .says("200 while it balances, else 503 and what is missing; `?verbose` shows every check.")
+            .query::<health::VerboseQuery>()
+            .answers_text(&["text/plain"]),
+        Endpoint::new(Get, "/healthz", health::readyz)
+            .says("As `/readyz`.")
+            .query::<health::VerboseQuery>()
+            .answers_text(&["text/plain"]),
+        Endpoint::new(Get, "/metrics", health::metrics_page)
+            .says("All metrics, as OpenMetrics text.")
+            .answers_text(&["application/openmetrics-text"]),
+        Endpoint::new(Get, "/stats", health::stats)
+            .says("All metrics as a list; `filter` is a regular expression for names.")
+            .query::<StatsQuery>()
+            .answers_documents::<StatsAnswer>(&["application/json", "text/plain"]),
+    ];
+    let read = [
+        Endpoint::new(Get, "/api/v1/status", read::status)
+            .says("Everything about the present state, in one answer.")
+            .answers::<View>(),
+        Endpoint::new(Get, "/api/v1/version", read::version)
+            .says("What was built, from what.")
+            .answers::<BuildInfo>(),
+        Endpoint::new(Get, "/api/v1/listeners", read::listeners)
+            .says("Listeners with their counters.")
+            .answers::<ListenersAnswer>(),
+        Endpoint::new(Get, "/api/v1/routes", read::routes)
+            .says("Routes of HTTP listeners with their counters.")
+            .answers::<Vec<RouteView>>(),
+        Endpoint::new(Get, "/api/v1/services", read::services)
+            .says("Services with their listeners and backends.")
+            .answers::<Vec<ServiceView>>(),
+        Endpoint::new(Get, "/api/v1/services/{service}", read::service)
+            .says("One service.")
+            .at::<String>("service", SERVICE)
+            .answers::<ServiceView>(),
+        Endpoint::new(Get, "/api/v1/backends", read::backends)
+            .says("Backends of all services, with their health and why.")
+            .answers::<Vec<BackendRow>>(),
+        Endpoint::new(Get, "/api/v1/connections", read::connections)
+            .says("Connections of clients with the proxies, the oldest first.")
+            .query::<ConnectionQuery>()
+            .refuses(NOT_FOUND)
+            .answers::<ConnectionsAnswer>(),
+        Endpoint::new(Get, "/api/v1/flows", read::flows)
+            .says("Flows of the kernel's flow table, in no particular order.")
+            .query::<FlowQuery>()
+            .refuses(NOT_FOUND)
+            .answers::<FlowsAnswer>(),
+        Endpoint::new(Get, "/api/v1/certificates", read::certificates)
+            .says("Certificates that are shown to clients, and when they expire.")
+            .answers::<Vec<CertificateView>>(),
+        Endpoint::new(Get, "/api/v1/guard", read::guard_list)
+            .says(
+                "Rules about sources: configured, of operators, and condemned by the guard itself.",
+            )
+            .answers::<Vec<GuardView>>(),
+        Endpoint::new(Get, "/api/v1/log", act::log)
+            .says("The log level.")
+            .answers::<LogView>(),
+        Endpoint::new(Get, "/openapi.json", document::openapi)
+            .says("This document.")
+            .answers::<document::Document>(),
+        Endpoint::new(Get, "/", page::page)
+            .says("The same for people: a page that shows it live.")
+            .answers_text(&["text/html"]),
+    ];
+    let streams = [
+        Endpoint::new(Get, "/api/v1/events", streams::events)
+            .says(
+                "What happens to the daemon, as server-sent events; goes on after `Last-Event-ID`.",
+            )
+            .query::<HappeningQuery>()
+            .answers_text(&["text/event-stream"]),
+        Endpoint::new(Get, "/api/v1/packets", streams::packets)
+            .says("Sampled verdicts of the kernel part, as server-sent events.")
+            .query::<EventQuery>()
+            .refuses(NOT_FOUND)
+            .answers_text(&["text/event-stream"]),
+        Endpoint::new(Post, "/api/v1/capture", streams::capture)
+            .says("Packets as they come, as a pcapng stream.")
+            .takes::<CaptureQuery>()
+            .refuses(NOT_FOUND)
+            .answers_text(&["application/x-pcapng"]),
+    ];
+    let config = [
+        Endpoint::new(Get, "/api/v1/config", config::read)
+            .says("The configuration in force with every default; or what the file says, or its text.")
+            .query::<ConfigQuery>()
+            .refuses(NOT_FOUND)
+            .answers_documents::<document::Document>(DOCUMENTS),
+        Endpoint::new(Get, "/config_dump", config::dump)
+            .says("The configuration in force as JSON.")
+            .answers::<document::Document>(),
+        Endpoint::new(Put, "/api/v1/config", config::put)
+            .says("Put a whole configuration in force.")
+            .query::<ChangeQuery>()
+            .conditional()
+            .takes_documents::<document::Document>(DOCUMENTS)
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Patch, "/api/v1/config", config::patch)
+            .says("Change the configuration in force by a merge patch (RFC 7396).")
+            .query::<ChangeQuery>()
+            .conditional()
+            .takes_documents::<document::Document>(PATCHES)
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Get, "/api/v1/config/history", config::history)
+            .says("The last 20 configurations that were in force, the newest first.")
+            .answers::<Vec<HistoryEntry>>(),
+        Endpoint::new(Get, "/api/v1/config/history/{generation}", config::past)
+            .says("One of them.")
+            .at::<u64>("generation", "Its generation.")
+            .query::<config::PastQuery>()
+            .answers_documents::<document::Document>(DOCUMENTS),
+        Endpoint::new(Post, "/api/v1/config/rollback", config::rollback)
+            .says("Put one of them in force again, as a new generation.")
+            .query::<ChangeQuery>()
+            .takes::<RollbackRequest>()
+            .refuses(NOT_FOUND)
+            .refuses(&[StatusCode::PRECONDITION_FAILED])
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Post, "/api/v1/reload", config::reload)
+            .says("Read the configuration file again and put it in force.")
+            .query::<ChangeQuery>()
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Post, "/api/v1/certificates/reload", config::renew)
+            .says("Read certificates and tokens again, under the configuration in force.")
+            .query::<ChangeQuery>()
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+    ];
+    let entries = [
+        Endpoint::new(Get, "/api/v1/config/{section}/{name}", config::item)
+            .says("A listener, route or service as the configuration has it.")
+            .answers::<BackendEntry>(),
+        Endpoint::new(Put, "/api/v1/config/{section}/{name}", config::put_item)
+            .says("Add or replace a listener, route or service.")
+            .query::<ChangeQuery>()
+            .conditional()
+            .takes::<BackendEntry>()
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Patch, "/api/v1/config/{section}/{name}", config::patch_item)
+            .says("Change a listener, route or service by a merge patch.")
+            .query::<ChangeQuery>()
+            .conditional()
+            .takes_documents::<BackendEntry>(PATCHES)
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(
+            Delete,
+            "/api/v1/config/{section}/{name}",
+            config::delete_item,
+        )
+        .says("Remove a listener, route or service.")
+        .query::<ChangeQuery>()
+        .conditional()
+        .refuses(NOT_FOUND)
+        .answers::<ReloadAnswer>(),
+    ]
+    .map(|endpoint| {
+        let endpoint = endpoint.at::<config::SectionName>("section", SECTION);
+        endpoint.at::<String>("name", NAME)
+    });
+    const OF_BACKEND: &str = "/api/v1/config/services/{service}/backends/{backend}";
+    let backends = [
+        Endpoint::new(Get, OF_BACKEND, config::backend)
+            .says("A backend as the configuration has it.")
+            .answers::<BackendEntry>(),
+        Endpoint::new(Put, OF_BACKEND, config::put_backend)
+            .says("Add or replace a backend.")
+            .query::<ChangeQuery>()
+            .conditional()
+            .takes::<BackendEntry>()
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Patch, OF_BACKEND, config::patch_backend)
+            .says("Change a backend by a merge patch, such as `{\"weight\": 5}`.")
+            .query::<ChangeQuery>()
+            .conditional()
+            .takes_documents::<BackendEntry>(PATCHES)
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+        Endpoint::new(Delete, OF_BACKEND, config::delete_backend)
+            .says("Remove a backend: it drains.")
+            .query::<ChangeQuery>()
+            .conditional()
+            .refuses(NOT_FOUND)
+            .answers::<ReloadAnswer>(),
+    ]
+    .map(|endpoint| {
+        let endpoint = endpoint.at::<String>("service", SERVICE);
+        endpoint.at::<String>("backend", BACKEND)
+    });
+    let act = [
+        Endpoint::new(Post, "/api/v1/drain", act::drain)
+            .says("Take no new flows and requests to a backend.")
+            .takes::<DrainRequest>()
+            .refuses(NOT_FOUND)
+            .answers::<BackendAnswer>(),
+        Endpoint::new(Post, "/api/v1/undrain", act::undrain)
+            .says("Take them to it again.")
+            .takes::<BackendName>()
+            .refuses(NOT_FOUND)
+            .answers::<BackendAnswer>(),
+        Endpoint::new(Post, "/api/v1/guard", act::guard_add)
+            .says("Add or replace a rule about a source.")
+            .takes::<GuardRequest>()
+            .refuses(NOT_FOUND)
+            .answers::<GuardView>(),
+        Endpoint::new(Post, "/api/v1/guard/remove", act::guard_remove)
+            .says("Remove an operator's rule.")
+            .takes::<GuardRequest>()
+            .refuses(NOT_FOUND)
+            .answers::<GuardView>(),
+        Endpoint::new(Put, "/api/v1/log", act::set_log)
+            .says("Change the log level, for some time or until the next restart.")
+            .takes::<LogRequest>()
+            .answers::<LogView>(),
+        Endpoint::new(Post, "/api/v1/upgrade", act::upgrade)
+            .says("Hand over to a new process.")
+            .takes::<UpgradeRequest>()
+            .refuses(NOT_FOUND)
+            .answers::<UpgradeAnswer>(),
+        Endpoint::new(Post, "/api/v1/stop", act::stop)
+            .says("End the daemon.")
+            .takes::<StopRequest>()
+            .status(StatusCode::ACCEPTED),
+    ];
+    let all = [
+        tagged("health", health),
+        tagged("state", read),
+        tagged("streams", streams),
+        tagged("configuration", config),
+        tagged("configuration", entries),
+        tagged("configuration", backends),
+        tagged("actions", act),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+fn tagged<const N: usize>(tag: &'static str, endpoints: [Endpoint; N]) -> Vec<Endpoint> {
+    endpoints.map(|endpoint| endpoint.tagged(tag)).into()
+}
+
+/// Paths for which nobody needs to show anything, if metrics are public.
+pub(super) const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
+
+fn router(shared: Shared, wanted: impl Fn(&Endpoint) -> bool) -> Router {
+    let mut router = Router::new();
+    for endpoint in endpoints().into_iter().filter(wanted) {
+        router = router.route(endpoint.path, endpoint.handler);
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn(must_be_json))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(shared)
+}
+
+/// What the unix socket serves: everything. Browsers get here only through a tunnel that somebody
+/// has made, and then must not be led here by a page of somebody else.
 pub fn local(shared: Shared) -> Router {
-    let api = Router::new()
-        .route("/status", get(status))
-        .route("/services", get(services))
-        .route("/backends", get(backends))
-        .route("/flows", get(flows))
-        .route("/events", get(events))
-        .route("/config", get(config))
-        .route("/version", get(version))
-        .route("/guard", get(guard_list).post(guard_add))
-        .route("/guard/remove", post(guard_remove))
-        .route("/reload", post(reload))
-        .route("/drain", post(drain))
-        .route("/undrain", post(undrain))
-        .route("/capture", post(capture))
-        .route("/upgrade", post(upgrade))
-        .route("/stop", post(stop));
-    read_only()
-        .nest(PREFIX, api)
-        .fallback(not_found)
-        .with_state(shared)
+    let policy = HostPolicy::local();
+    router(shared, |_| true).layer(from_fn_with_state(Arc::new(policy), check_host))
 }
 
-/// What TCP serves: health and metrics, to requests that `policy` accepts.
+/// What TCP serves without the API: health and metrics, to requests that `policy` accepts.
 pub fn public(shared: Shared, policy: HostPolicy) -> Router {
-    read_only()
-        .fallback(not_found)
+    router(shared, |endpoint| PUBLIC.contains(&endpoint.path))
         .layer(from_fn_with_state(Arc::new(policy), check_host))
-        .with_state(shared)
 }
 
-fn read_only() -> Router<Shared> {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/healthz", get(readyz))
-        .route("/metrics", get(metrics_page))
+/// What TCP serves with the API: everything, to requests that `policy` accepts, of callers that
+/// `access` lets in.
+pub fn remote(shared: Shared, policy: HostPolicy, access: SharedAccess) -> Router {
+    router(shared, |_| true)
+        .layer(from_fn_with_state(access, check_access))
+        .layer(from_fn_with_state(Arc::new(policy), check_host))
 }
 
 async fn check_host(
@@ -93,275 +398,50 @@ async fn check_host(
 ) -> Response {
     match policy.check(request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(forbidden) => (StatusCode::FORBIDDEN, format!("{forbidden}\n")).into_response(),
+        Err(forbidden) => {
+            Refusal::new(RefusalKind::Forbidden, forbidden.to_string()).into_response()
+        }
     }
+}
+
+async fn check_access(
+    State(access): State<SharedAccess>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(refusal) = judge(&access.load(), &request) {
+        return refusal;
+    }
+    next.run(request).await
+}
+
+fn judge(access: &Access, request: &Request) -> Result<(), Response> {
+    let is_public = access.has_public_metrics() && PUBLIC.contains(&request.uri().path());
+    if is_public {
+        return Ok(());
+    }
+    let unknown = Caller::Unknown;
+    let caller = request.extensions().get::<Caller>().unwrap_or(&unknown);
+    access.check(caller, request.headers()).map_err(|error| {
+        let refusal = Refusal::new(RefusalKind::Unauthenticated, error.to_string());
+        let mut response = refusal.into_response();
+        // A browser asks for a password only if it is told of Basic.
+        let challenge = HeaderValue::from_static("Bearer realm=\"sluice\", Basic realm=\"sluice\"");
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+        response
+    })
 }
 
 async fn not_found() -> Refusal {
     Refusal::new(
         RefusalKind::NotFound,
-        "no such path here; changes and details are served on the unix socket only",
+        "no such path here; /openapi.json lists those of the API, which the unix socket always serves",
     )
 }
 
-/// Alive as long as the control task is: if it is gone, only a restart helps.
-async fn livez(State(shared): State<Shared>) -> Response {
-    if shared.handle.is_closed() {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the control task is gone\n",
-        )
-            .into_response()
-    } else {
-        "ok\n".into_response()
-    }
-}
-
-/// Every check on a line of its own with `?verbose`, else only those that fail.
-async fn readyz(State(shared): State<Shared>, request: Request) -> Response {
-    let verbose = request.uri().query().is_some_and(|query| {
-        query
-            .split('&')
-            .any(|pair| pair == "verbose" || pair.starts_with("verbose="))
-    });
-    let checks = shared.readiness.checks();
-    let mut text = String::new();
-    for check in checks.iter().filter(|check| verbose || !check.ok) {
-        let mark = if check.ok { "[+]" } else { "[-]" };
-        let word = if check.ok {
-            "ok"
-        } else {
-            check.detail.as_str()
-        };
-        let _ = writeln!(text, "{mark} {}: {word}", check.name);
-    }
-    let ready = checks.iter().all(|check| check.ok);
-    text.push_str(if ready { "ready\n" } else { "not ready\n" });
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, text).into_response()
-}
-
-async fn metrics_page(State(shared): State<Shared>) -> Result<Response, Refusal> {
-    let view = shared.handle.ask(Command::View).await?;
-    let ready = shared.readiness.ready();
-    let text = metrics::page(view, shared.counters, ready, ProcessUsage::read())
-        .map_err(|error| Refusal::internal(&error))?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
-}
-
-async fn status(State(shared): State<Shared>) -> Result<Json<View>, Refusal> {
-    let view = shared.handle.ask(Command::View).await?;
-    Ok(Json(Arc::unwrap_or_clone(view)))
-}
-
-async fn services(State(shared): State<Shared>) -> Result<Json<Vec<ServiceView>>, Refusal> {
-    let view = shared.handle.ask(Command::View).await?;
-    Ok(Json(view.services.clone()))
-}
-
-/// A backend with the name of its service.
-#[derive(Debug, Serialize)]
-struct BackendRow {
-    service: String,
-    #[serde(flatten)]
-    backend: BackendView,
-}
-
-async fn backends(State(shared): State<Shared>) -> Result<Json<Vec<BackendRow>>, Refusal> {
-    let view = shared.handle.ask(Command::View).await?;
-    let rows = view.services.iter().flat_map(|service| {
-        service.backends.iter().map(|backend| BackendRow {
-            service: service.name.clone(),
-            backend: backend.clone(),
-        })
-    });
-    Ok(Json(rows.collect()))
-}
-
-async fn version() -> Json<BuildInfo> {
-    Json(BuildInfo::current())
-}
-
-async fn flows(
-    State(shared): State<Shared>,
-    Asked(query): Asked<FlowQuery>,
-) -> Result<Json<FlowsAnswer>, Refusal> {
-    ask(&shared, |reply| Command::Flows(query, reply)).await
-}
-
-/// YAML, or JSON with `?format=json`.
-async fn config(
-    State(shared): State<Shared>,
-    Asked(query): Asked<ConfigQuery>,
-) -> Result<Response, Refusal> {
-    let config = shared.handle.ask(Command::Config).await?;
-    Ok(match query.format {
-        ConfigFormat::Json => Json(crate::config::effective(&config)).into_response(),
-        ConfigFormat::Yaml => {
-            let yaml = crate::config::effective_yaml(&config);
-            ([(header::CONTENT_TYPE, "application/yaml")], yaml).into_response()
-        }
-    })
-}
-
-async fn guard_list(State(shared): State<Shared>) -> Result<Json<Vec<GuardView>>, Refusal> {
-    ask(&shared, Command::GuardList).await
-}
-
-async fn guard_add(
-    State(shared): State<Shared>,
-    Given(request): Given<GuardRequest>,
-) -> Result<Json<GuardView>, Refusal> {
-    ask(&shared, |reply| Command::GuardAdd(request, reply)).await
-}
-
-async fn guard_remove(
-    State(shared): State<Shared>,
-    Given(request): Given<GuardRequest>,
-) -> Result<Json<GuardView>, Refusal> {
-    ask(&shared, |reply| Command::GuardRemove(request, reply)).await
-}
-
-async fn reload(State(shared): State<Shared>) -> Result<Json<ReloadAnswer>, Refusal> {
-    ask(&shared, Command::Reload).await
-}
-
-async fn drain(
-    State(shared): State<Shared>,
-    Given(request): Given<DrainRequest>,
-) -> Result<Json<BackendAnswer>, Refusal> {
-    ask(&shared, |reply| Command::Drain(request, reply)).await
-}
-
-async fn undrain(
-    State(shared): State<Shared>,
-    Given(name): Given<BackendName>,
-) -> Result<Json<BackendAnswer>, Refusal> {
-    ask(&shared, |reply| Command::Undrain(name, reply)).await
-}
-
-async fn upgrade(
-    State(shared): State<Shared>,
-    Given(request): Given<UpgradeRequest>,
-) -> Result<Json<UpgradeAnswer>, Refusal> {
-    ask(&shared, |reply| Command::Upgrade(request, reply)).await
-}
-
-async fn stop(
-    State(shared): State<Shared>,
-    Given(request): Given<StopRequest>,
-) -> Result<StatusCode, Refusal> {
-    shared
-        .handle
-        .ask(|reply| Command::Stop(request, reply))
-        .await?;
-    Ok(StatusCode::ACCEPTED)
-}
-
-/// Server-sent events (WHATWG HTML §9.2): one JSON object each. The stream ends when the daemon
-/// stops; closing it ends the sampling that it asked for.
-async fn events(
-    State(shared): State<Shared>,
-    Asked(query): Asked<EventQuery>,
-) -> Result<Response, Refusal> {
-    let events = shared
-        .handle
-        .ask(|reply| Command::Events(query, reply))
-        .await?;
-    let stream = stream::unfold(events, |mut events| async {
-        let event = events.recv().await?;
-        // A view is a plain struct; serialising it cannot fail.
-        let event = Event::default().json_data(event).unwrap_or_default();
-        Some((Ok::<_, Infallible>(event), events))
-    });
-    Ok(Sse::new(stream)
-        .keep_alive(KeepAlive::default())
-        .into_response())
-}
-
-/// The answer is the capture file itself, written as packets come.
-async fn capture(
-    State(shared): State<Shared>,
-    Given(query): Given<CaptureQuery>,
-) -> Result<Response, Refusal> {
-    let chunks = shared
-        .handle
-        .ask(|reply| Command::Capture(query, reply))
-        .await?;
-    let body = Body::from_stream(chunk_stream(chunks));
-    Ok(([(header::CONTENT_TYPE, "application/x-pcapng")], body).into_response())
-}
-
-fn chunk_stream(
-    chunks: mpsc::Receiver<Bytes>,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    stream::unfold(chunks, |mut chunks| async {
-        let chunk = chunks.recv().await?;
-        Some((Ok(chunk), chunks))
-    })
-}
-
-async fn ask<T>(
-    shared: &Shared,
-    command: impl FnOnce(Reply<T>) -> Command,
-) -> Result<Json<T>, Refusal> {
-    shared.handle.ask(command).await.map(Json)
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match self.kind {
-            RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            RefusalKind::NotFound => StatusCode::NOT_FOUND,
-            RefusalKind::Conflict => StatusCode::CONFLICT,
-            RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            RefusalKind::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        (status, Json(self)).into_response()
-    }
-}
-
-/// A JSON body, whose faults are answered like every other refusal.
-#[derive(Debug)]
-struct Given<T>(T);
-
-impl<S: Send + Sync, T> FromRequest<S> for Given<T>
-where
-    Json<T>: FromRequest<S, Rejection = JsonRejection>,
-{
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let Json(value) = Json::<T>::from_request(request, state)
-            .await
-            .map_err(|rejection| Refusal::new(RefusalKind::Invalid, rejection.body_text()))?;
-        Ok(Self(value))
-    }
-}
-
-/// A query string, as [`Given`].
-#[derive(Debug)]
-struct Asked<T>(T);
-
-impl<S: Send + Sync, T> FromRequestParts<S> for Asked<T>
-where
-    Query<T>: FromRequestParts<S, Rejection = QueryRejection>,
-{
-    type Rejection = Refusal;
-
-    async fn from_request_parts(
-        parts: &mut http::request::Parts,
-        state: &S,
-    ) -> Result<Self, Refusal> {
-        let Query(value) = Query::<T>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Refusal::new(RefusalKind::Invalid, rejection.body_text()))?;
-        Ok(Self(value))
-    }
+async fn not_allowed() -> Refusal {
+    Refusal::new(RefusalKind::Method, "the path does not know this method")
 }
 
 #[cfg(test)]

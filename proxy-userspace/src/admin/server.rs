@@ -4,17 +4,28 @@
 //! client may not hold a connection open without sending its request, nor may many connections
 //! use up the daemon's file descriptors.
 
+use crate::admin::access::Access;
+use crate::admin::caller::Caller;
+use crate::admin::certificate;
 use axum::Router;
 use axum::serve::Listener;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tracing::debug;
 
 /// Connections of one listener at once. More wait in the kernel's queue.
@@ -26,15 +37,26 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that open connections get to finish once the daemon stops.
 pub const GRACE: Duration = Duration::from_secs(2);
 
+/// Time in which a client must be done with the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves until `stopping` becomes true (or its sender is gone), then lets open requests finish
-/// for [`GRACE`].
+/// for [`GRACE`]. `open` makes of a connection what is spoken over, and says who is at its other
+/// end; requests carry that as an extension.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future closes the listener and all connections at once.
-pub async fn serve<L: Listener>(mut listener: L, router: Router, stopping: watch::Receiver<bool>)
-where
-    L::Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+pub async fn serve<L, O, F, I>(
+    mut listener: L,
+    open: O,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+) where
+    L: Listener,
+    O: Fn(L::Io, L::Addr) -> F,
+    F: Future<Output = Option<(I, Caller)>> + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -45,8 +67,16 @@ where
             Some(_) = connections.join_next() => continue,
             _ = stop.wait_for(|stopping| *stopping) => break,
         };
-        let Some((io, permit)) = accepted else { break };
-        connections.spawn(connection(io, router.clone(), stopping.clone(), permit));
+        let Some(((io, address), permit)) = accepted else {
+            break;
+        };
+        let opened = open(io, address);
+        let (router, stopping) = (router.clone(), stopping.clone());
+        connections.spawn(async move {
+            if let Some((io, caller)) = opened.await {
+                connection(io, caller, router, stopping, permit).await;
+            }
+        });
     }
     drop(listener);
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -54,28 +84,74 @@ where
     let _ = tokio::time::timeout(GRACE, finished).await;
 }
 
+/// A process of this host.
+pub async fn process(stream: UnixStream) -> Option<(UnixStream, Caller)> {
+    let credentials = stream.peer_cred().ok();
+    let caller = credentials.map_or(Caller::Unknown, |credentials| Caller::Process {
+        user: credentials.uid(),
+        process: credentials.pid(),
+    });
+    Some((stream, caller))
+}
+
+/// Somebody over TCP, in clear or over TLS, as the rules in force say.
+pub async fn remote(
+    stream: TcpStream,
+    address: SocketAddr,
+    access: Option<Arc<Access>>,
+) -> Option<(Either<TcpStream, TlsStream<TcpStream>>, Caller)> {
+    let tls = access.as_ref().and_then(|access| access.tls().cloned());
+    let Some(tls) = tls else {
+        return Some((Either::Left(stream), Caller::Address(address)));
+    };
+    let handshake = TlsAcceptor::from(tls).accept(stream);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            debug!(%error, %address, "admin handshake failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    let caller = match certificate {
+        None => Caller::Address(address),
+        Some(der) => Caller::Certificate {
+            subject: certificate::subject(der).unwrap_or_default(),
+            address,
+        },
+    };
+    Some((Either::Right(stream), caller))
+}
+
 async fn accept<L: Listener>(
     listener: &mut L,
     permits: &Arc<Semaphore>,
-) -> Option<(L::Io, OwnedSemaphorePermit)> {
+) -> Option<((L::Io, L::Addr), OwnedSemaphorePermit)> {
     // Before accepting, so that what we cannot serve yet stays in the kernel's queue.
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-    let (io, _) = listener.accept().await;
-    Some((io, permit))
+    Some((listener.accept().await, permit))
 }
 
 async fn connection<I>(
     io: I,
+    caller: Caller,
     router: Router,
     mut stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let inner = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        inner.call(request)
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(io), service);
     let mut serving = std::pin::pin!(serving);
     let mut told = false;
     loop {
@@ -105,7 +181,7 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     async fn start() -> (
         std::net::SocketAddr,
@@ -119,7 +195,12 @@ mod tests {
         (
             address,
             stop,
-            tokio::spawn(serve(listener, router, stopping)),
+            tokio::spawn(serve(
+                listener,
+                |io, from| remote(io, from, None),
+                router,
+                stopping,
+            )),
         )
     }
 

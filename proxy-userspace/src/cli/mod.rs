@@ -11,11 +11,13 @@ mod capture;
 mod check;
 mod completion;
 mod config;
+mod connections;
 mod daemon;
 mod decap;
 mod detach;
 mod drain;
 mod endpoint;
+mod events;
 mod explain;
 mod flows;
 mod format;
@@ -79,6 +81,8 @@ enum Command {
     Undrain(drain::UndrainArgs),
     Guard(guard::Args),
     Flows(flows::Args),
+    Connections(connections::Args),
+    Events(events::Args),
     Observe(observe::Args),
     Capture(capture::Args),
     Upgrade(upgrade::Args),
@@ -143,6 +147,8 @@ impl Command {
             Self::Undrain(args) => args.run(),
             Self::Guard(args) => args.run(),
             Self::Flows(args) => args.run(),
+            Self::Connections(args) => args.run(),
+            Self::Events(args) => args.run(),
             Self::Observe(args) => args.run(),
             Self::Capture(args) => args.run(),
             Self::Upgrade(args) => args.run(),

@@ -52,7 +52,7 @@ impl Args {
             reason: self.reason,
             outcome: self.outcome,
         };
-        let path = query("events", &events)?;
+        let path = query("packets", &events)?;
         let mut lines = Lines::new(self.socket.client().stream(&path).await?);
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {

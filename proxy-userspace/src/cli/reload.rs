@@ -30,28 +30,41 @@ impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let answer: ReloadAnswer =
             args::block_on(async { Ok(self.socket.client().post("reload", &()).await?) })?;
-        match self.output.output {
-            Output::Json => output::json(&answer)?,
-            Output::Table => {
-                for warning in &answer.warnings {
-                    eprintln!("warning: {warning}");
-                }
-                output::print(&text(&answer))?;
-            }
-        }
-        Ok(Exit::Done)
+        show(self.output.output, &answer)
     }
+}
+
+/// Prints what came of a change of the configuration.
+pub(super) fn show(output: Output, answer: &ReloadAnswer) -> Result<Exit, Failure> {
+    match output {
+        Output::Json => output::json(answer)?,
+        Output::Table => {
+            for warning in &answer.warnings {
+                eprintln!("warning: {warning}");
+            }
+            output::print(&text(answer))?;
+        }
+    }
+    Ok(Exit::Done)
 }
 
 fn text(answer: &ReloadAnswer) -> String {
     let generation = answer.generation;
     let mut text = match answer.changes.len() {
+        0 if answer.dry_run => format!("nothing would change (generation {generation})\n"),
+        n if answer.dry_run => format!("{n} changes would be made (generation {generation})\n"),
         0 => format!("nothing changed (generation {generation})\n"),
         1 => format!("1 change in force (generation {generation})\n"),
         n => format!("{n} changes in force (generation {generation})\n"),
     };
     for change in &answer.changes {
         let _ = writeln!(text, "  {change}");
+    }
+    if !answer.kernel_edits.is_empty() {
+        let _ = writeln!(text, "{} edits of the kernel's maps:", answer.edits);
+    }
+    for edit in &answer.kernel_edits {
+        let _ = writeln!(text, "  {edit}");
     }
     text
 }

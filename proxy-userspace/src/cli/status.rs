@@ -487,6 +487,7 @@ web  nat  maglev
             refused: 1,
             received_bytes: 1024,
             sent_bytes: 4096,
+            ..HttpListenerView::default()
         };
         assert_eq!(
             listeners_text(&[listener]),
@@ -515,6 +516,7 @@ web       0.0.0.0:8080     7        1.20k       2     12.3k    5        1  1.00 
                     requests: 12_345,
                     errors: 4,
                     connect_failures: 1,
+                    ..ProxyBackendView::default()
                 }),
                 ..Default::default()
             }],

@@ -1,5 +1,6 @@
 //! Facts about this build, fixed at compile time by the build script.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The version, as in `Cargo.toml`.
@@ -25,7 +26,7 @@ pub const VERSION_LINE: &str = concat!(
 );
 
 /// The facts as one value, for `sluice version -o json` and the admin API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BuildInfo {
     /// See [`VERSION`].
     pub version: String,

@@ -5,7 +5,9 @@
 //! level (`debug`) or a list of directives (`info,proxy_userspace::health=debug`), because a
 //! flood of one module's lines is the usual reason for wanting fewer of the others.
 
+use parking_lot::Mutex;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -37,6 +39,9 @@ pub enum LogError {
     /// A logger is already installed in this process.
     #[error("a logger is already installed")]
     Installed(#[source] tracing::subscriber::SetGlobalDefaultError),
+    /// There is no logger whose level could be changed.
+    #[error("no logger is installed")]
+    Missing,
 }
 
 /// The library that speaks HTTP/2 warns of what clients do wrong, which they could do without end;
@@ -50,13 +55,8 @@ const QUIET: &str = "h2=error";
 /// [`LogError::Level`] if `directives` is not understood, [`LogError::Installed`] at the second
 /// call.
 pub fn install(format: Format, directives: &str) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{directives}"));
-    let filter = filter.map_err(|source| LogError::Level {
-        directives: directives.to_owned(),
-        source,
-    })?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(directives)?)
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
         // It would print to standard error that standard error cannot be written to, and panic: a
@@ -64,16 +64,74 @@ pub fn install(format: Format, directives: &str) -> Result<(), LogError> {
         .log_internal_errors(false)
         .with_target(false);
     let installed = match format {
-        Format::Text => tracing::subscriber::set_global_default(
-            builder
+        Format::Text => {
+            let builder = builder
                 .with_ansi(color(std::io::stderr().is_terminal()))
-                .finish(),
-        ),
-        Format::Json => tracing::subscriber::set_global_default(
-            builder.json().flatten_event(true).with_ansi(false).finish(),
-        ),
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
+            tracing::subscriber::set_global_default(builder.finish()).map(|()| change)
+        }
+        Format::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_ansi(false)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
+            tracing::subscriber::set_global_default(builder.finish()).map(|()| change)
+        }
     };
-    installed.map_err(LogError::Installed)
+    let change = installed.map_err(LogError::Installed)?;
+    let _ = LEVEL.set(Level {
+        default: directives.to_owned(),
+        now: Mutex::new(directives.to_owned()),
+        change,
+    });
+    Ok(())
+}
+
+/// Puts another filter in force; false if the logger is gone.
+type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// What is known of the logger that is installed.
+struct Level {
+    default: String,
+    now: Mutex<String>,
+    change: Change,
+}
+
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+fn filter(directives: &str) -> Result<EnvFilter, LogError> {
+    let filter = EnvFilter::try_new(format!("{QUIET},{directives}"));
+    filter.map_err(|source| LogError::Level {
+        directives: directives.to_owned(),
+        source,
+    })
+}
+
+/// The level in force and the one that was installed; empty if none was.
+pub fn levels() -> (String, String) {
+    LEVEL.get().map_or_else(Default::default, |level| {
+        (level.now.lock().clone(), level.default.clone())
+    })
+}
+
+/// Changes the level; `None` is the one that was installed.
+///
+/// # Errors
+///
+/// [`LogError::Level`]; [`LogError::Missing`] if no logger was installed.
+pub fn set_level(directives: Option<&str>) -> Result<(), LogError> {
+    let level = LEVEL.get().ok_or(LogError::Missing)?;
+    let directives = directives.unwrap_or(&level.default);
+    if !(level.change)(filter(directives)?) {
+        return Err(LogError::Missing);
+    }
+    directives.clone_into(&mut level.now.lock());
+    Ok(())
 }
 
 /// Whether to colour output, given whether it goes to a terminal.

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod counters;
 mod families;
 pub mod http;
+pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod names;

@@ -6,11 +6,12 @@
 //! (not when the daemon starts) and never go down while the maps live; those of requests start with
 //! the daemon.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Everything that `sluice status` shows.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct View {
     /// The daemon.
     pub daemon: Daemon,
@@ -30,6 +31,12 @@ pub struct View {
     /// Listeners that pass TCP or UDP on, in file order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stream_listeners: Vec<StreamListenerView>,
+    /// Routes of HTTP listeners that have served something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteView>,
+    /// Upper bounds of the buckets of all durations, in seconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub duration_bounds: Vec<f64>,
     /// Packets by reason; reasons never seen are left out.
     pub reasons: Vec<ReasonCount>,
     /// Records for observers that were lost on the way; forwarding is not affected.
@@ -40,7 +47,7 @@ pub struct View {
 }
 
 /// Records lost because a ring buffer was full, or its reader or a client too slow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
     /// Sampled events.
     pub events: u64,
@@ -49,7 +56,7 @@ pub struct Lost {
 }
 
 /// The daemon itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Daemon {
     /// Its version.
     pub version: String,
@@ -66,7 +73,7 @@ pub struct Daemon {
 }
 
 /// What the daemon is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Setting up: not ready.
@@ -90,7 +97,7 @@ impl Phase {
 }
 
 /// The configuration in force, and how the last attempt to replace it ended.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigState {
     /// The file.
     pub path: String,
@@ -103,10 +110,16 @@ pub struct ConfigState {
     /// Why the last reload was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload_error: Option<String>,
+    /// Entity tag of the configuration in force: equal for those that mean the same.
+    #[serde(default)]
+    pub etag: String,
+    /// What was changed through the API and is not in the file: a reload undoes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<String>,
 }
 
 /// An interface with the balancer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InterfaceView {
     /// Its name.
     pub name: String,
@@ -117,7 +130,7 @@ pub struct InterfaceView {
 }
 
 /// How full the flow table is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowTable {
     /// Flows that it holds at most.
     pub capacity: u64,
@@ -128,7 +141,7 @@ pub struct FlowTable {
 }
 
 /// How full a map is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MapUsage {
     /// Its name, as pinned.
     pub map: String,
@@ -139,7 +152,7 @@ pub struct MapUsage {
 }
 
 /// A service with its listeners and backends.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceView {
     /// Its name.
     pub name: String,
@@ -158,7 +171,7 @@ pub struct ServiceView {
 }
 
 /// A listener that speaks HTTP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpListenerView {
     /// Its name.
     pub name: String,
@@ -181,10 +194,13 @@ pub struct HttpListenerView {
     pub received_bytes: u64,
     /// Octets sent.
     pub sent_bytes: u64,
+    /// How long requests took.
+    #[serde(default)]
+    pub durations: DurationsView,
 }
 
 /// A listener that passes TCP or UDP on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamListenerView {
     /// Its name.
     pub name: String,
@@ -218,7 +234,7 @@ impl HttpListenerView {
 }
 
 /// How the proxies use a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProxyServiceView {
     /// How a request gets a backend.
     pub policy: String,
@@ -240,7 +256,7 @@ pub struct ProxyServiceView {
 }
 
 /// A circuit breaker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CircuitView {
     /// `closed`, `half-open` or `open`.
     pub state: String,
@@ -249,7 +265,7 @@ pub struct CircuitView {
 }
 
 /// A limit of requests at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConcurrencyView {
     /// As it is now.
     pub limit: u32,
@@ -260,7 +276,7 @@ pub struct ConcurrencyView {
 }
 
 /// What the proxies know of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProxyBackendView {
     /// Requests in progress.
     pub in_flight: u32,
@@ -274,6 +290,9 @@ pub struct ProxyBackendView {
     pub errors: u64,
     /// Connections that could not be opened.
     pub connect_failures: u64,
+    /// How long it took to the heads of its responses.
+    #[serde(default)]
+    pub durations: DurationsView,
 }
 
 impl ServiceView {
@@ -291,7 +310,7 @@ impl ServiceView {
 }
 
 /// A listener: what clients address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerView {
     /// Its name.
     pub name: String,
@@ -318,7 +337,7 @@ pub struct ListenerView {
 }
 
 /// A backend of a service, over all of the service's listeners.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendView {
     /// Its name.
     pub name: String,
@@ -351,7 +370,7 @@ pub struct BackendView {
 }
 
 /// What the checks of a backend say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HealthView {
     /// The verdict after rise, fall and damping: `up`, `down`, `held` (it flaps) or `unknown`.
     pub verdict: String,
@@ -370,7 +389,7 @@ pub struct HealthView {
 }
 
 /// Counters of traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Packets towards the backend.
     pub packets: u64,
@@ -409,7 +428,7 @@ impl Traffic {
 }
 
 /// Packets of one reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReasonCount {
     /// Its name.
     pub reason: String,
@@ -422,7 +441,7 @@ pub struct ReasonCount {
 }
 
 /// A guard rule.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuardView {
     /// Source prefix.
     pub source: String,
@@ -440,8 +459,86 @@ pub struct GuardView {
     pub expires_in_seconds: Option<f64>,
 }
 
+/// A client's connection with the proxies, or a session of UDP.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectionView {
+    /// Its number, unique in the life of the process; access logs have it, too.
+    pub number: u64,
+    /// Name of the listener; empty if that is gone.
+    pub listener: String,
+    /// `h1`, `h2`, `tcp` or `udp`.
+    pub protocol: String,
+    /// The client's address; behind a PROXY header, what that says.
+    pub client: String,
+    /// Our end.
+    pub server: String,
+    /// Seconds since it was accepted.
+    pub age_seconds: f64,
+    /// Requests that have ended.
+    pub requests: u64,
+    /// Octets received from the client, of requests that have ended.
+    pub received_bytes: u64,
+    /// Octets sent to the client, of requests that have ended.
+    pub sent_bytes: u64,
+    /// The worker that serves it.
+    pub worker: usize,
+}
+
+/// How long things took, in buckets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DurationsView {
+    /// How many there were.
+    pub count: u64,
+    /// The sum of all, in seconds.
+    pub sum_seconds: f64,
+    /// How many by bucket, not cumulative; the last bucket has what is above every bound.
+    pub buckets: Vec<u64>,
+}
+
+/// A route at an HTTP listener.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteView {
+    /// Its name.
+    pub name: String,
+    /// The listener.
+    pub listener: String,
+    /// Requests that were answered, or not answered.
+    pub requests: u64,
+    /// Requests by the class of the status that the client was sent.
+    pub responses: BTreeMap<String, u64>,
+    /// Octets received.
+    pub received_bytes: u64,
+    /// Octets sent.
+    pub sent_bytes: u64,
+    /// How long requests took.
+    pub durations: DurationsView,
+}
+
+/// A certificate that is shown to clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateView {
+    /// Who shows it: the name of a listener, or `admin`.
+    pub used_by: String,
+    /// Its subject.
+    pub subject: String,
+    /// The names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Who signed it.
+    pub issuer: String,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: String,
+    /// Since when it is valid, seconds since the epoch.
+    pub not_before_seconds: i64,
+    /// Until when it is valid, seconds since the epoch.
+    pub not_after_seconds: i64,
+    /// SHA-256 of it, in hexadecimal digits.
+    pub fingerprint: String,
+    /// Where it came from: a file, or how it was made.
+    pub source: String,
+}
+
 /// A flow of the flow table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowView {
     /// `tcp` or `udp`.
     pub protocol: String,
@@ -462,7 +559,7 @@ pub struct FlowView {
 }
 
 /// A sampled verdict.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventView {
     /// When, seconds since the epoch.
     pub time_seconds: f64,

@@ -1,5 +1,6 @@
 //! What the control task does when asked.
 
+use super::change::etag;
 use super::control::Control;
 use super::events::protocol_name;
 use super::guard;
@@ -8,10 +9,11 @@ use crate::admin::api::{
     BackendAnswer, BackendName, CaptureQuery, DEFAULT_FLOWS, DEFAULT_SAMPLE, DrainRequest,
     EventQuery, FlowQuery, FlowsAnswer, GuardRequest, MAX_FLOWS, Refusal, RefusalKind, chain,
 };
-use crate::admin::control::Command;
+use crate::admin::control::{Command, Versioned};
 use crate::kernel::plan::Drain;
 use crate::kernel::store::{MapEdit, MapStore as _};
 use crate::kernel::sweep::FlowView as KernelFlow;
+use crate::observe::journal::{Happening, Topic};
 use crate::observe::view::{EventView, FlowView, GuardView, View};
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -39,10 +41,33 @@ impl<P: Plane> Control<P> {
             Command::GuardList(reply) => drop(reply.send(Ok(self.guard_list()))),
             Command::GuardAdd(request, reply) => drop(reply.send(self.guard_add(&request))),
             Command::GuardRemove(request, reply) => drop(reply.send(self.guard_remove(&request))),
+            Command::Connections(query, reply) => self.connections(&query, reply),
+            Command::Certificates(reply) => drop(reply.send(Ok(self.certificates()))),
             Command::Flows(query, reply) => drop(reply.send(self.flows(&query))),
             Command::Events(query, reply) => drop(reply.send(self.events(query))),
             Command::Capture(query, reply) => drop(reply.send(self.capture(&query))),
-            Command::Config(reply) => drop(reply.send(Ok(Box::new(self.config.clone())))),
+            Command::Configure(change, reply) => drop(reply.send(self.configure(&change))),
+            Command::History(reply) => drop(reply.send(Ok(self.history.entries()))),
+            Command::Past(generation, reply) => {
+                let past = self.past(generation).map(|config| Versioned {
+                    etag: etag(&config),
+                    config,
+                });
+                let _ = reply.send(past);
+            }
+            Command::ConfigFile(reply) => {
+                let loaded = self.source.load().map(|(config, _)| Box::new(config));
+                let _ = reply.send(loaded);
+            }
+            Command::ConfigText(reply) => drop(reply.send(self.source.text())),
+            Command::Config(reply) => {
+                let _ = reply.send(Ok(Versioned {
+                    config: Arc::new(self.config.clone()),
+                    etag: self.etag.clone(),
+                }));
+            }
+            Command::SetLog(request, reply) => drop(reply.send(self.set_log(&request))),
+            Command::Log(reply) => drop(reply.send(Ok(self.log()))),
             Command::ReopenLogs(reply) => {
                 if let Some(workers) = &self.workers {
                     workers.reopen_logs();
@@ -79,6 +104,8 @@ impl<P: Plane> Control<P> {
         self.drains
             .begin((service.clone(), backend.clone()), deadline);
         info!(service, backend, ?timeout, "draining");
+        let message = format!("{service}/{backend} drains");
+        self.note(Happening::new(Topic::Drain, message).of(service, backend));
         self.backend_answer(service, backend)
     }
 
@@ -88,6 +115,8 @@ impl<P: Plane> Control<P> {
         self.set_drain(service, backend, Drain::No)?;
         self.drains.cancel(&(service.clone(), backend.clone()));
         info!(service, backend, "drain ended by operator");
+        let message = format!("{service}/{backend} takes traffic again");
+        self.note(Happening::new(Topic::Drain, message).of(service, backend));
         self.backend_answer(service, backend)
     }
 
@@ -173,6 +202,8 @@ impl<P: Plane> Control<P> {
         }
         let view = guard::view(&entry, &self.ids, now_ns);
         info!(source = view.source, listener = ?view.listener, action = view.action, "guard rule added");
+        let message = format!("{} {} added", view.action, view.source);
+        self.note(Happening::new(Topic::Guard, message));
         Ok(view)
     }
 
@@ -181,6 +212,8 @@ impl<P: Plane> Control<P> {
         self.write_guard(&[guard::handed_over(entry)])?;
         let view = guard::view(&entry, &self.ids, self.plane.now_ns());
         info!(source = view.source, listener = ?view.listener, "guard rule removed");
+        let message = format!("{} {} removed", view.action, view.source);
+        self.note(Happening::new(Topic::Guard, message));
         Ok(view)
     }
 

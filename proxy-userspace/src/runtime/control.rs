@@ -3,6 +3,7 @@
 use super::capture::CaptureHub;
 use super::drains::{Deadlines, Key};
 use super::events::EventHub;
+use super::history::History;
 use super::names::SharedNames;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
@@ -10,6 +11,7 @@ use super::source::Source;
 use super::successor::{Estate, Upgrade};
 use super::upgrade::{State, Successor};
 use super::workers::Workers;
+use crate::admin::access::SharedAccess;
 use crate::admin::api::chain;
 use crate::admin::control::Command;
 use crate::config::model::Config;
@@ -22,8 +24,9 @@ use crate::kernel::plan::{
 use crate::kernel::store::{KernelState, MapStore as _, StoreError};
 use crate::kernel::sweep::{STEP_INTERVAL, SweepReport};
 use crate::observe::counters::Counters;
+use crate::observe::journal::{Happening, Journal, Topic};
 use crate::observe::readiness::Readiness;
-use crate::observe::view::{ConfigState, Daemon, Phase};
+use crate::observe::view::{CertificateView, ConfigState, Daemon, Phase};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -68,6 +71,10 @@ pub(crate) struct Parts {
     pub(crate) events: EventHub,
     /// The capture session, if there is one.
     pub(crate) capture: CaptureHub,
+    /// What has happened.
+    pub(crate) journal: Arc<Journal>,
+    /// Who may use the API over TCP, if anybody may.
+    pub(crate) access: Option<SharedAccess>,
     /// Facts for the view.
     pub(crate) daemon: Daemon,
 }
@@ -80,6 +87,14 @@ pub(crate) struct Control<P> {
     /// `sample_every` of the configuration; a listener may have asked for more.
     pub(super) configured_sampling: u32,
     pub(super) config_state: ConfigState,
+    /// Entity tag of the configuration in force.
+    pub(super) etag: String,
+    /// What the file said when it was last read or written.
+    pub(super) saved: Arc<Config>,
+    /// The certificates of listeners.
+    pub(super) shown: Vec<CertificateView>,
+    /// The configurations that were in force.
+    pub(super) history: History,
     pub(super) overlay: Overlay,
     /// Configured backends that an operator drains.
     pub(super) drains: Deadlines<Key>,
@@ -109,6 +124,8 @@ pub(crate) struct Control<P> {
     pub(super) ticks: u64,
     /// The tick from which maps may be made anew for a machine that has outgrown them.
     pub(super) next_refit: u64,
+    /// When the log level is that of the command line again.
+    pub(super) log_until: Option<Instant>,
 }
 
 /// What the sweeper found.
@@ -159,12 +176,16 @@ impl<P: Plane> Control<P> {
             generation: state.map_or(1, |state| state.generation.max(1)),
             loaded_at_seconds: epoch_seconds(),
             last_reload_successful: true,
-            last_reload_error: None,
+            ..ConfigState::default()
         };
         let mut control = Self {
             plane,
             source,
             configured_sampling: config.data_plane().sample_every,
+            etag: String::new(),
+            saved: Arc::new(config.clone()),
+            shown: Vec::new(),
+            history: History::default(),
             config,
             config_state,
             overlay,
@@ -185,6 +206,7 @@ impl<P: Plane> Control<P> {
             is_frozen: false,
             ticks: 0,
             next_refit: 0,
+            log_until: None,
         };
         control.resume(state)?;
         Ok(control)
@@ -218,6 +240,9 @@ impl<P: Plane> Control<P> {
         self.plane.settle();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
+        self.tag();
+        self.remember("start", "start", Vec::new());
+        self.note(Happening::new(Topic::Daemon, "started"));
         self.set_phase(Phase::Serving);
         Ok(())
     }
@@ -348,6 +373,10 @@ impl<P: Plane> Control<P> {
     fn health_changed(&mut self, changes: &[HealthChange]) {
         for change in changes {
             *self.transitions.entry(change.name.clone()).or_default() += 1;
+            let BackendName { service, backend } = &change.name;
+            let verdict = change.verdict.label();
+            let message = format!("{service}/{backend} is {verdict}: {}", change.reason);
+            self.note(Happening::new(Topic::Health, message).of(service, backend));
         }
         if overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor) {
             // Whoever owns the maps afterwards makes up for it.
@@ -367,6 +396,8 @@ impl<P: Plane> Control<P> {
                 backend, "drain deadline passed: remaining flows are selected anew"
             );
             self.overlay.entry(service, backend).drain = Drain::Expired;
+            let message = format!("the drain of {service}/{backend} has ended");
+            self.note(Happening::new(Topic::Drain, message).of(service, backend));
         }
         let retired = self.retiring.take_ended(now);
         if let Removed::Drain { released } = &mut self.overlay.removed {

@@ -26,12 +26,16 @@
 
 pub mod alone;
 mod capture;
+mod change;
 mod commands;
+mod connections;
 mod control;
 mod drains;
 mod events;
 mod forwarding;
 mod guard;
+mod history;
+mod logging;
 mod names;
 mod on_demand;
 mod overlay;

@@ -7,20 +7,24 @@ use crate::config::model::http::{HttpListener, StreamListener};
 use crate::message::{Refusal, RefusedBy};
 use crate::observe::access_log::{End, Side};
 use crate::observe::http::{
-    BackendCells, Code, ConnectFailure, DatagramDrop, ListenerCells, RetryReason,
+    BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DatagramDrop, DurationSum, Durations,
+    ListenerCells, RetryReason, RouteCells, Series,
 };
 use crate::observe::view::{
-    BackendView, CircuitView, ConcurrencyView, HttpListenerView, ProxyBackendView,
-    ProxyServiceView, ServiceView, StreamListenerView, View,
+    BackendView, CircuitView, ConcurrencyView, DurationsView, HttpListenerView, ProxyBackendView,
+    ProxyServiceView, RouteView, ServiceView, StreamListenerView, View,
 };
 use crate::resilience::Protection;
 use proxy_common::backend::BackendState as Shown;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Adds it.
 pub(super) fn add(view: &mut View, config: &Config, workers: &Workers) {
     view.http_listeners = listeners(config, workers);
     view.stream_listeners = streams(config, workers);
+    view.routes = routes(workers);
+    view.duration_bounds = DURATION_BUCKETS.to_vec();
     let registry = workers.snapshot().registry();
     let metrics = workers.metrics();
     for service in &mut view.services {
@@ -122,6 +126,10 @@ fn listeners(config: &Config, workers: &Workers) -> Vec<HttpListenerView> {
         for series in own {
             view.received_bytes += series.sum(|cells| cells.received.get());
             view.sent_bytes += series.sum(|cells| cells.sent.get());
+            view.durations = plus(
+                &view.durations,
+                &durations(series, |cells| &cells.durations),
+            );
             for cells in series.all() {
                 cells.codes.each(|_, code, count| {
                     view.requests += count;
@@ -132,6 +140,55 @@ fn listeners(config: &Config, workers: &Workers) -> Vec<HttpListenerView> {
         view
     };
     config.http_listeners.iter().map(view).collect()
+}
+
+/// Routes with what they have served.
+fn routes(workers: &Workers) -> Vec<RouteView> {
+    let all = workers.metrics().routes();
+    let view = |series: &Arc<Series<RouteCells>>| {
+        let [listener, name] = [0, 1].map(|label| series.labels()[label].to_string());
+        let mut view = RouteView {
+            name,
+            listener,
+            received_bytes: series.sum(|cells| cells.received.get()),
+            sent_bytes: series.sum(|cells| cells.sent.get()),
+            durations: durations(series, |cells| &cells.durations),
+            ..RouteView::default()
+        };
+        for cells in series.all() {
+            cells.codes.each(|_, code, count| {
+                view.requests += count;
+                *view.responses.entry(class(code)).or_default() += count;
+            });
+        }
+        view
+    };
+    all.iter().map(view).collect()
+}
+
+/// The durations of all workers together.
+fn durations<T>(series: &Series<T>, of: impl Fn(&T) -> &Durations) -> DurationsView {
+    let mut sum = DurationSum::default();
+    for cells in series.all() {
+        of(cells).add_to(&mut sum);
+    }
+    DurationsView {
+        count: sum.buckets.iter().sum(),
+        sum_seconds: sum.seconds,
+        buckets: sum.buckets.to_vec(),
+    }
+}
+
+fn plus(one: &DurationsView, other: &DurationsView) -> DurationsView {
+    let at = |view: &DurationsView, bucket: usize| view.buckets.get(bucket).copied().unwrap_or(0);
+    let buckets = 0..one.buckets.len().max(other.buckets.len());
+    DurationsView {
+        count: one.count + other.count,
+        sum_seconds: one.sum_seconds + other.sum_seconds,
+        buckets: buckets
+            .map(|bucket| at(one, bucket) + at(other, bucket))
+            .collect(),
+    }
 }
 
 fn refused(cells: &ListenerCells) -> u64 {
@@ -162,6 +219,7 @@ fn backends(service: &mut ServiceView, state: &ServiceState, workers: &Workers) 
             idle: backend.idle().min(backend.connections()),
             requests: cells.sum(|cells| cells.streams.get()),
             connect_failures: cells.sum(connect_failures),
+            durations: durations(&cells, |cells| &cells.heads),
             ..ProxyBackendView::default()
         };
         for cells in cells.all() {

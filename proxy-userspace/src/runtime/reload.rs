@@ -8,19 +8,18 @@
 //! Until the swap at the end, everything that is kept describes the old configuration, so going
 //! back means to make the data plane follow that once more.
 
-use super::control::{Control, SweepTotals, epoch_seconds};
+use super::control::{Control, SweepTotals};
 use super::forwarding;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
 use super::workers::{Prepared, Workers};
-use crate::admin::api::{Refusal, RefusalKind, ReloadAnswer, chain};
+use crate::admin::api::{Refusal, RefusalKind, chain};
 use crate::config::model::Config;
 use crate::kernel::apply::{ReplaceError, Target, follow, replace};
 use crate::kernel::plan::{Host, Overlay, Plan, Removed};
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::sync::atomic::Ordering::Relaxed;
-use tracing::{error, info, warn};
+use tracing::error;
 
 /// A configuration with what is laid over it, on the way into force.
 struct Next {
@@ -33,70 +32,13 @@ struct Next {
 }
 
 impl<P: Plane> Control<P> {
-    /// Reads the configuration again and puts it in force. The outcome is logged and counted.
-    pub(super) fn reload(&mut self) -> Result<ReloadAnswer, Refusal> {
-        super::signals::reloading();
-        let outcome = self.try_reload();
-        let counters = &self.parts.counters;
-        match &outcome {
-            Ok(answer) => {
-                counters.reloads_succeeded.fetch_add(1, Relaxed);
-                counters.loaded(true, epoch_seconds() as u64);
-                for change in &answer.changes {
-                    info!("{change}");
-                }
-                for warning in &answer.warnings {
-                    warn!("{warning}");
-                }
-                let ReloadAnswer {
-                    generation, edits, ..
-                } = answer;
-                info!(generation, edits, "configuration reloaded");
-            }
-            Err(refusal) => {
-                counters.reloads_failed.fetch_add(1, Relaxed);
-                counters.loaded(false, 0);
-                error!("reload refused, the old configuration stays in force: {refusal}");
-                self.config_state.last_reload_successful = false;
-                self.config_state.last_reload_error = Some(refusal.to_string());
-            }
-        }
-        self.publish_readiness();
-        super::signals::ready();
-        outcome
-    }
-
-    fn try_reload(&mut self) -> Result<ReloadAnswer, Refusal> {
-        let (mut config, mut warnings) = self.source.load()?;
-        warnings.extend(keep_fixed(
-            &self.config,
-            &mut config,
-            self.workers.is_some(),
-        ));
-        warnings.extend(self.missing_switches(&config));
-        let changes = crate::config::diff(&self.config, &config);
-        let changes = changes.iter().map(ToString::to_string).collect();
-        let (edits, plan_warnings) = self.follow_to(config)?;
-        warnings.extend(plan_warnings);
-        self.config_state.generation += 1;
-        self.config_state.loaded_at_seconds = epoch_seconds();
-        self.config_state.last_reload_successful = true;
-        self.config_state.last_reload_error = None;
-        Ok(ReloadAnswer {
-            generation: self.config_state.generation,
-            changes,
-            warnings,
-            edits,
-        })
-    }
-
     /// Makes maps that fit the machine as it is now, for the configuration in force.
     pub(super) fn refit(&mut self) -> Result<(), Refusal> {
         self.follow_to(self.config.clone()).map(drop)
     }
 
     /// Puts a configuration in force; gives the number of edits, and what the plan warns of.
-    fn follow_to(&mut self, config: Config) -> Result<(u64, Vec<String>), Refusal> {
+    pub(super) fn follow_to(&mut self, config: Config) -> Result<(u64, Vec<String>), Refusal> {
         let mut next = self.prepare(config)?;
         let plan = match self.put_in_force(&mut next) {
             Ok(plan) => plan,
@@ -112,7 +54,7 @@ impl<P: Plane> Control<P> {
     }
 
     /// Switches of the kernel that the first `l4` section needs and that are off.
-    fn missing_switches(&self, config: &Config) -> Vec<String> {
+    pub(super) fn missing_switches(&self, config: &Config) -> Vec<String> {
         if self.has_plane() || config.l4.is_none() {
             return Vec::new();
         }
@@ -299,7 +241,7 @@ impl<P: Plane> Control<P> {
 
 /// Keeps what cannot change while the daemon runs; returns a warning for each such change. As long as
 /// there are no workers, any number of them can be had.
-fn keep_fixed(old: &Config, new: &mut Config, has_workers: bool) -> Vec<String> {
+pub(super) fn keep_fixed(old: &Config, new: &mut Config, has_workers: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |key: &str| {
         warnings.push(format!(
@@ -323,6 +265,10 @@ fn keep_fixed(old: &Config, new: &mut Config, has_workers: bool) -> Vec<String> 
     if new.admin.listen != old.admin.listen {
         warn("admin.listen");
         new.admin.listen = old.admin.listen;
+    }
+    if new.admin.api != old.admin.api {
+        warn("admin.api");
+        new.admin.api.clone_from(&old.admin.api);
     }
     warnings
 }

@@ -3,6 +3,9 @@
 use crate::admin::api::{Refusal, RefusalKind};
 use crate::config::model::Config;
 use crate::config::{self, ConfigErrors, Faults};
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Gives the configuration, as often as asked.
@@ -16,6 +19,61 @@ pub trait Source: Send {
 
     /// What messages call it.
     fn name(&self) -> String;
+
+    /// Its text as it is now.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    fn text(&mut self) -> Result<String, Refusal> {
+        Err(not_a_file(&self.name()))
+    }
+
+    /// Writes a text that is to take the place of the present one, without doing that yet.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written; the present one is as it was.
+    fn stage(&mut self, _text: &str) -> Result<Staged, Refusal> {
+        Err(not_a_file(&self.name()))
+    }
+}
+
+/// A text beside the one that it is to replace. Dropped, it is removed.
+#[derive(Debug)]
+pub struct Staged {
+    new: PathBuf,
+    place: PathBuf,
+}
+
+impl Staged {
+    /// Replaces the old text, at once and whole.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses; the old one is as it was.
+    pub fn put_in_place(self) -> Result<(), Refusal> {
+        fs::rename(&self.new, &self.place).map_err(|error| unwritten(&self.place, &error))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // It is not there any more if it was put in place.
+        let _ = fs::remove_file(&self.new);
+    }
+}
+
+fn not_a_file(name: &str) -> Refusal {
+    let message = format!(
+        "the configuration came from `{name}`, which is no file that can be read or written again"
+    );
+    Refusal::new(RefusalKind::Conflict, message)
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Refusal {
+    let message = format!("{} cannot be written: {error}", path.display());
+    Refusal::new(RefusalKind::Conflict, message)
 }
 
 /// A file, read anew each time; `-` is standard input, which can be read once.
@@ -57,6 +115,54 @@ impl Source for FileSource {
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+
+    fn text(&mut self) -> Result<String, Refusal> {
+        if self.path == Path::new(STANDARD_INPUT) {
+            return Err(not_a_file(STANDARD_INPUT));
+        }
+        fs::read_to_string(&self.path).map_err(|error| {
+            let message = format!("{} cannot be read: {error}", self.path.display());
+            Refusal::new(RefusalKind::Conflict, message)
+        })
+    }
+
+    fn stage(&mut self, text: &str) -> Result<Staged, Refusal> {
+        if self.path == Path::new(STANDARD_INPUT) {
+            return Err(not_a_file(STANDARD_INPUT));
+        }
+        // A symbolic link stays one.
+        let place = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut name = place.as_os_str().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let staged = Staged {
+            new: name.into(),
+            place,
+        };
+        write_beside(&staged, text).map_err(|error| unwritten(&staged.place, &error))?;
+        Ok(staged)
+    }
+}
+
+/// Writes the new text with the old one's permissions, down to the disk.
+fn write_beside(staged: &Staged, text: &str) -> io::Result<()> {
+    let _ = fs::remove_file(&staged.new);
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&staged.new)?;
+    if let Ok(old) = fs::metadata(&staged.place) {
+        file.set_permissions(old.permissions())?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Judges a text that did not come from the file.
+pub(crate) fn parse(name: &str, text: &str) -> Result<(Config, Vec<String>), Refusal> {
+    let loaded = config::parse(name, text).map_err(|errors| refusal(Path::new(name), &errors))?;
+    Ok((loaded.config, sentences(&loaded.warnings)))
 }
 
 /// A refusal with every fault on a line of its own.

@@ -24,6 +24,7 @@ use super::source::{FileSource, Source};
 use super::successor::{Estate, Retired};
 use super::upgrade::{self, Launch, Predecessor, SocketName, Sockets, State, Successor};
 use super::workers::WorkersError;
+use crate::admin::access::{Access, AccessError, SharedAccess};
 use crate::admin::api::{Refusal, chain};
 use crate::admin::control::{Command, Handle};
 use crate::admin::guard::HostPolicy;
@@ -35,9 +36,9 @@ use crate::health::{self, HealthChange};
 use crate::kernel::attach;
 use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
-use crate::observe::counters::Counters;
-use crate::observe::readiness::Readiness;
+use crate::observe::journal::Journal;
 use crate::observe::view::{self, Phase};
+use arc_swap::ArcSwap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -81,6 +82,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// What the API over TCP needs cannot be had.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The proxy paths cannot be served.
     #[error(transparent)]
     Workers(#[from] WorkersError),
@@ -168,16 +172,15 @@ async fn start(
         None => AdminSocket::bind(path)?,
     };
     let tcp = listen(config.admin.listen, &mut sockets).await?;
+    let access = access(&config.admin)?;
     signals::check_watchdog(TICK);
     for key in forwarding::switched_off(&config, forwarding::read) {
         warn!("{}", forwarding::advice(&key));
     }
     let (handle, commands) = Handle::new();
-    let shared = Shared {
-        handle,
-        counters: Arc::default(),
-        readiness: Arc::default(),
-    };
+    let journal = Arc::new(Journal::new(epoch_seconds() as u64));
+    let mut shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
+    shared.access = access;
     let names = state.as_ref().map(|it| it.names.clone());
     let listeners = std::mem::take(&mut sockets.listeners);
     let workers = proxies::start(&config, listeners, &names.unwrap_or_default())?;
@@ -247,7 +250,7 @@ impl Life {
             health::Options::default(),
         );
         let mut tasks = Tasks::default();
-        let (parts, readers, pumps) = parts(&config, monitor, counters, &shared.readiness);
+        let (parts, readers, pumps) = parts(&config, monitor, shared);
         tasks.spawn(driver.run(std::future::pending()));
         let state = state.as_ref();
         Ok(Self {
@@ -486,10 +489,10 @@ impl AdminSockets {
 fn parts(
     config: &Config,
     monitor: health::Monitor,
-    counters: &Arc<Counters>,
-    readiness: &Arc<Readiness>,
+    shared: &Shared,
 ) -> (Parts, Readers, (EventPump, CapturePump)) {
     let names = SharedNames::default();
+    let counters = &shared.counters;
     let (events_to, events_from) = mpsc::unbounded_channel();
     let (captures_to, captures_from) = mpsc::unbounded_channel();
     let (events, event_pump) = EventHub::new(events_from, names.clone(), counters.clone());
@@ -505,10 +508,12 @@ fn parts(
     let parts = Parts {
         monitor,
         counters: Arc::clone(counters),
-        readiness: Arc::clone(readiness),
+        readiness: Arc::clone(&shared.readiness),
         names,
         events,
         capture,
+        journal: Arc::clone(&shared.journal),
+        access: shared.access.clone(),
         daemon,
     };
     (
@@ -571,31 +576,48 @@ async fn listen(
         .map_err(|source| StartError::Listen { address, source })
 }
 
+/// Reads what the API over TCP needs, if it is to be served there.
+fn access(admin: &Admin) -> Result<Option<SharedAccess>, StartError> {
+    let Some(api) = &admin.api else {
+        return Ok(None);
+    };
+    let access = Access::load(api)?;
+    Ok(Some(Arc::new(ArcSwap::from_pointee(access))))
+}
+
 /// Serves the admin API until the sender says to stop.
-fn serve(
-    shared: Shared,
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
-) -> (watch::Sender<bool>, Vec<JoinHandle<()>>) {
+fn serve(shared: Shared, unix: UnixListener, tcp: Option<TcpListener>) -> Serving {
     let (stop, stopping) = watch::channel(false);
-    let local = server::serve(unix, routes::local(shared.clone()), stopping.clone());
+    let router = routes::local(shared.clone());
+    let open = |stream, _| server::process(stream);
+    let local = server::serve(unix, open, router, stopping.clone());
     let mut tasks = vec![tokio::spawn(local)];
     if let Some(tcp) = tcp {
-        let loopback = tcp
-            .local_addr()
-            .is_ok_and(|address| address.ip().is_loopback());
-        let host_name = nix::unistd::gethostname().unwrap_or_default();
-        let host_name = host_name.to_string_lossy().to_lowercase();
-        let router = routes::public(
-            shared,
-            HostPolicy {
-                loopback,
-                host_name,
-            },
-        );
-        tasks.push(tokio::spawn(server::serve(tcp, router, stopping)));
+        let policy = policy(&tcp);
+        let access = shared.access.clone();
+        let router = match &access {
+            None => routes::public(shared, policy),
+            Some(access) => routes::remote(shared, policy, Arc::clone(access)),
+        };
+        let open = move |stream, address| {
+            let access = access.as_ref().map(|access| access.load_full());
+            server::remote(stream, address, access)
+        };
+        tasks.push(tokio::spawn(server::serve(tcp, open, router, stopping)));
     }
     (stop, tasks)
+}
+
+/// Which names of this host requests may call it by.
+fn policy(tcp: &TcpListener) -> HostPolicy {
+    let address = tcp.local_addr();
+    let loopback = address.is_ok_and(|address| address.ip().is_loopback());
+    let host_name = nix::unistd::gethostname().unwrap_or_default();
+    HostPolicy {
+        loopback,
+        host_name: host_name.to_string_lossy().to_lowercase(),
+        any_label: false,
+    }
 }
 
 /// Ends: detached or let go of.

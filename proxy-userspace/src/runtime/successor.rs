@@ -90,6 +90,14 @@ impl<P: Plane> Control<P> {
         match self.begin_upgrade(request) {
             Ok(hand_over) => {
                 self.is_frozen = true;
+                let unsaved = &self.config_state.unsaved;
+                if !unsaved.is_empty() {
+                    let changes = unsaved.join(", ");
+                    warn!(
+                        changes,
+                        "made through the API and not in the file: the new process does not have them"
+                    );
+                }
                 Some(Upgrade { hand_over, reply })
             }
             Err(refusal) => {
@@ -211,7 +219,9 @@ impl<P: Plane> Control<P> {
             return Some(command);
         }
         match command {
-            Command::Reload(reply) => drop(reply.send(Err(busy()))),
+            Command::Reload(reply) | Command::Configure(_, reply) => {
+                drop(reply.send(Err(busy())));
+            }
             Command::Drain(_, reply) => drop(reply.send(Err(busy()))),
             Command::Undrain(_, reply) => drop(reply.send(Err(busy()))),
             Command::GuardAdd(_, reply) => drop(reply.send(Err(busy()))),

@@ -15,6 +15,7 @@ use crate::config;
 use crate::config::model::{Config, HealthCheck};
 use crate::health::{self, Failure, FailureKind, Outcome, Passed, Prober, Target};
 use crate::observe::counters::Counters;
+use crate::observe::journal::Journal;
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{BackendView, Daemon, View};
 use parking_lot::Mutex;
@@ -129,6 +130,8 @@ fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Dura
         names,
         events,
         capture,
+        journal: Arc::new(Journal::new(1)),
+        access: None,
         daemon: Daemon::default(),
     };
     let mut source = TextSource(Arc::new(Mutex::new(text.to_owned())));

@@ -68,6 +68,8 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
             .collect(),
         http_listeners: Vec::new(),
         stream_listeners: Vec::new(),
+        routes: Vec::new(),
+        duration_bounds: Vec::new(),
         reasons: reasons(&stats),
         lost: Lost {
             events: stats.events_lost + counters.events_lost.load(Relaxed),

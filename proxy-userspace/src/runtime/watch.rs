@@ -32,6 +32,7 @@ impl<P: Plane> Control<P> {
             self.reconcile();
         }
         self.expire_guard_rules();
+        self.expire_log_level();
         self.watch_interfaces();
         self.watch_machine();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {

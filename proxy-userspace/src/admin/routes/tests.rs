@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::admin::client::{Client, ClientError};
-use crate::admin::server::serve;
+use crate::admin::control::Command;
+use crate::admin::server::{process, serve};
 use crate::admin::socket::AdminSocket;
 use crate::observe::readiness::Check;
-use crate::observe::view::{EventView, Phase};
+use crate::observe::view::{BackendView, EventView, Phase};
+use axum::body::{Body, Bytes};
 use std::future::Future;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// A served API, its client, and what keeps it alive.
 struct Served {
@@ -29,13 +31,11 @@ fn served<F: Future<Output = ()> + Send>(answer: impl Fn(Command) -> F + Send + 
             answer(command).await;
         }
     });
-    let shared = Shared {
-        handle,
-        counters: Arc::default(),
-        readiness: Arc::default(),
-    };
+    let journal = Arc::new(Journal::new(1));
+    let shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(serve(listener, local(shared.clone()), stopping));
+    let open = |stream, _| process(stream);
+    tokio::spawn(serve(listener, open, local(shared.clone()), stopping));
     Served {
         client: Client::new(path),
         shared,
@@ -95,7 +95,7 @@ async fn scripted(command: Command) {
                 .await
                 .expect("still listening");
         }
-        Command::Reload(reply) => {
+        Command::Configure(_, reply) => {
             let mut refusal = Refusal::new(RefusalKind::Invalid, "2 faults in sluice.yaml");
             refusal.details = vec!["line 3: …".to_owned(), "line 9: …".to_owned()];
             let _ = reply.send(Err(refusal));
@@ -161,7 +161,7 @@ async fn changes_need_a_post() {
         .text("drain")
         .await
         .expect_err("GET is not enough");
-    assert!(refusal(error).message.starts_with("405"));
+    assert_eq!(refusal(error).kind, RefusalKind::Method);
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn backends_are_listed_with_their_service() {
 #[tokio::test]
 async fn events_are_one_json_object_each_and_end_with_their_source() {
     let served = served(scripted);
-    let text = served.client.text("events?sample=1").await.expect("ends");
+    let text = served.client.text("packets?sample=1").await.expect("ends");
     let reasons: Vec<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("data: "))
@@ -256,14 +256,12 @@ async fn a_stopped_daemon_is_unreachable() {
 #[tokio::test]
 async fn tcp_serves_numbers_only_and_only_to_its_own_name() {
     let (handle, commands) = Handle::new();
-    let shared = Shared {
-        handle,
-        counters: Arc::default(),
-        readiness: Arc::default(),
-    };
+    let journal = Arc::new(Journal::new(1));
+    let shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
     let policy = HostPolicy {
         loopback: true,
         host_name: String::new(),
+        any_label: false,
     };
     let router = public(shared, policy);
     let status = async |host: &str, path: &str| {
@@ -293,4 +291,129 @@ async fn tcp_serves_numbers_only_and_only_to_its_own_name() {
         status("localhost", "/livez").await,
         StatusCode::SERVICE_UNAVAILABLE
     );
+}
+
+/// Every reference below a value.
+fn references<'v>(value: &'v serde_json::Value, found: &mut Vec<&'v str>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            if let Some(reference) = map.get("$ref").and_then(|value| value.as_str()) {
+                found.push(reference);
+            }
+            map.values().for_each(|value| references(value, found));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_document_tells_of_every_endpoint_and_refers_to_what_it_has() {
+    let document: serde_json::Value = serde_json::from_str(document::text()).expect("JSON");
+    let endpoints = endpoints();
+    let paths = document["paths"].as_object().expect("paths");
+    let operations: usize = paths
+        .values()
+        .filter_map(|path| path.as_object().map(|path| path.len()))
+        .sum();
+    assert_eq!(operations, endpoints.len());
+    let mut ids = std::collections::BTreeSet::new();
+    for endpoint in &endpoints {
+        let operation = &paths[endpoint.path][endpoint.method.name()];
+        let id = operation["operationId"].as_str().expect("an id");
+        assert!(ids.insert(id), "{id} twice");
+        assert!(
+            !endpoint.summary.is_empty() && !endpoint.tag.is_empty(),
+            "{id}"
+        );
+        let named: Vec<String> = endpoint
+            .path
+            .split('{')
+            .skip(1)
+            .map(|rest| rest.split('}').next().unwrap_or_default().to_owned())
+            .collect();
+        let told: Vec<&str> = endpoint
+            .path_parameters
+            .iter()
+            .map(|one| one.name)
+            .collect();
+        assert_eq!(named, told, "{id}");
+    }
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 50);
+    for reference in found {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[test]
+fn the_guide_lists_every_endpoint() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+    let guide = std::fs::read_to_string(path).expect("the guide");
+    let (begin, end) = ("<!-- endpoints -->\n", "<!-- end of endpoints -->");
+    let (before, rest) = guide.split_once(begin).expect("where it begins");
+    let (list, after) = rest.split_once(end).expect("where it ends");
+    let mut wanted = String::from("| | | |\n|---|---|---|\n");
+    for endpoint in endpoints() {
+        let method = endpoint.method.name().to_uppercase();
+        let line = format!(
+            "| `{method}` | `{}` | {} |\n",
+            endpoint.path, endpoint.summary
+        );
+        wanted.push_str(&line);
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, format!("{before}{begin}{wanted}{end}{after}")).expect("writes");
+    } else {
+        assert_eq!(
+            list, wanted,
+            "make it anew by UPDATE_DOCS=1 cargo test -p proxy-userspace"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_so_many_may_follow_events() {
+    let served = served(scripted);
+    let mut followers = Vec::new();
+    for _ in 0..MAX_STREAMS {
+        followers.push(served.client.stream("events").await.expect("a place"));
+    }
+    let error = served.client.stream("events").await.expect_err("no place");
+    assert_eq!(refusal(error).kind, RefusalKind::Stopping);
+}
+
+#[tokio::test]
+async fn the_policy_of_the_page_lets_its_own_script_run_and_nothing_else() {
+    use hyper::service::Service as _;
+    let (handle, _commands) = Handle::new();
+    let journal = Arc::new(Journal::new(1));
+    let router = local(Shared::new(handle, Arc::default(), Arc::default(), journal));
+    let request = Request::builder()
+        .uri("/")
+        .header("host", "sluice")
+        .body(Body::empty());
+    let service = hyper_util::service::TowerToHyperService::new(router);
+    let answer = service
+        .call(request.expect("a request"))
+        .await
+        .expect("infallible");
+    let policy = answer.headers()["content-security-policy"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let html = axum::body::to_bytes(answer.into_body(), 1 << 20)
+        .await
+        .expect("read");
+    let html = String::from_utf8(html.to_vec()).expect("text");
+    // No handler in an attribute, nothing from elsewhere, no markup made of strings.
+    assert!(!html.contains(" onclick") && !html.contains("src=") && !html.contains("innerHTML"));
+    assert!(!html.contains("/*SCRIPT*/") && !html.contains("/*STYLE*/"));
 }

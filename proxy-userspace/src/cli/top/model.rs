@@ -403,7 +403,7 @@ impl Rates {
 
 /// What a backend has got so far. A request of the proxies counts as a flow.
 fn moved(backend: &BackendView) -> Traffic {
-    let requests = backend.proxy.map_or(0, |proxy| proxy.requests);
+    let requests = backend.proxy.as_ref().map_or(0, |proxy| proxy.requests);
     Traffic {
         new_flows: backend.traffic.new_flows + requests,
         ..backend.traffic
@@ -412,7 +412,11 @@ fn moved(backend: &BackendView) -> Traffic {
 
 /// Flows that are not closing, and requests in progress.
 fn live(backend: &BackendView) -> u64 {
-    backend.live_flows + backend.proxy.map_or(0, |proxy| proxy.in_flight.into())
+    backend.live_flows
+        + backend
+            .proxy
+            .as_ref()
+            .map_or(0, |proxy| proxy.in_flight.into())
 }
 
 type Earlier<'a> = HashMap<(&'a str, &'a str), Traffic>;
