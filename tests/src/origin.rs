@@ -9,6 +9,9 @@
 //! | `GET /status` | `ready` |
 //! | `GET /healthz` | 200, or 503 after [`Origin::set_healthy`] with `false` |
 //!
+//! After [`Origin::set_failing`] all but `/healthz` is answered with 500, after
+//! [`Origin::set_delay`] only after that time.
+//!
 //! Every answer has `X-Backend` (the name) and `X-Peer` (whom the origin believes to talk to).
 //! The UDP echo puts `NAME:` before what it was sent.
 
@@ -42,6 +45,8 @@ pub struct Origin {
 struct Shared {
     name: String,
     healthy: AtomicBool,
+    failing: AtomicBool,
+    delay_ms: AtomicU64,
     connections: AtomicU64,
     requests: AtomicU64,
     pattern: Pattern,
@@ -67,6 +72,8 @@ impl Origin {
             shared: Arc::new(Shared {
                 name: name.to_owned(),
                 healthy: AtomicBool::new(true),
+                failing: AtomicBool::new(false),
+                delay_ms: AtomicU64::new(0),
                 connections: AtomicU64::new(0),
                 requests: AtomicU64::new(0),
                 pattern: Pattern::new(),
@@ -134,6 +141,17 @@ impl Origin {
     /// Decides what health checks hear.
     pub fn set_healthy(&self, healthy: bool) {
         self.shared.healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    /// Decides whether requests, but not health checks, are answered with 500.
+    pub fn set_failing(&self, failing: bool) {
+        self.shared.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// Has requests, but not health checks, wait for so long.
+    pub fn set_delay(&self, delay: Duration) {
+        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.shared.delay_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Ends the server at once, as `kill -9` would: its connections are reset or closed and its
@@ -303,6 +321,13 @@ async fn answer(shared: &Shared, head: &Head, difference: Option<u64>) -> Result
         });
     }
     shared.requests.fetch_add(1, Ordering::Relaxed);
+    let delay = shared.delay_ms.load(Ordering::Relaxed);
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    if shared.failing.load(Ordering::Relaxed) {
+        return Ok(Answer::refusal("500 Internal Server Error", "told to fail"));
+    }
     let number = |prefix| {
         target
             .strip_prefix(prefix)

@@ -44,6 +44,8 @@ mod names;
 mod one_line;
 #[path = "http/passthrough.rs"]
 mod passthrough;
+#[path = "http/outlier.rs"]
+mod outlier;
 #[path = "http/peers.rs"]
 mod peers;
 #[path = "http/proxy_protocol.rs"]

@@ -37,6 +37,9 @@ mod nginx;
 #[path = "netns/observe.rs"]
 mod observe;
 
+#[path = "netns/outlier.rs"]
+mod outlier;
+
 #[path = "netns/probes.rs"]
 mod probes;
 
