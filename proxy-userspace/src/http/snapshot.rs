@@ -6,27 +6,28 @@
 //! reference and handed from one snapshot to the next.
 
 mod kept;
+mod service;
 
 pub(super) use kept::Opened;
 pub use kept::{Kept, OpenConnection};
+pub use service::{FallbackPlan, ServicePlan, UpstreamLimits};
 
 use super::exchange::respond::Fixed;
 use super::listening::{ListenerKind, LogPlan, invalid};
 use super::streams::StreamPlan;
-use crate::balance::l7::{Registry, ServiceSpec, ServiceState};
+use crate::balance::l7::{Registry, ServiceSpec};
 use crate::config::model::Config;
 use crate::config::model::http::{
-    Action, BackendProtocol, Fallback, FixedResponse, HashOn, HttpListener, Overload, Redirect,
-    Route, StreamListener, Upstream,
+    Action, Fallback, HashOn, HttpListener, Overload, Redirect, Route, StreamListener,
 };
 use crate::config::model::tracing::{Propagation, Tracing};
 use crate::files::Site;
 use crate::filter::Chain;
 use crate::net::Nanos;
 use crate::net::clock::nanos;
-use crate::observe::http::{ListenerCells, RouteCells, Series, ServiceCells};
+use crate::observe::http::{ListenerCells, RouteCells, Series};
 use crate::observe::trace::{Form, Forms};
-use crate::resilience::{Protection, RetryPlan};
+use crate::resilience::RetryPlan;
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use std::collections::HashMap;
 use std::error::Error;
@@ -163,51 +164,6 @@ pub enum ActionPlan {
     Respond(Fixed),
     /// Files of this host.
     Files(Site),
-}
-
-/// A service.
-#[derive(Debug)]
-pub struct ServicePlan {
-    /// Who gets a request.
-    pub state: Arc<ServiceState>,
-    /// How it is used.
-    pub settings: Upstream,
-    /// What is counted.
-    pub cells: Arc<Series<ServiceCells>>,
-    /// Time limits in nanoseconds.
-    pub limits: UpstreamLimits,
-    /// Which failures are met by another attempt.
-    pub retries: RetryPlan,
-    /// What all workers count together to protect it.
-    pub protection: Arc<Protection>,
-    /// What answers when it cannot.
-    pub fallback: Option<FallbackPlan>,
-}
-
-/// What answers when a service cannot. A stored copy will be the third kind.
-#[derive(Debug)]
-pub enum FallbackPlan {
-    /// A fixed answer.
-    Respond(Fixed),
-    /// Another service.
-    Service(String),
-}
-
-/// Limits of a service.
-#[derive(Clone, Copy, Debug)]
-pub struct UpstreamLimits {
-    /// To open a connection.
-    pub connect: Nanos,
-    /// From the request's end to the response's head.
-    pub response: Nanos,
-    /// Between two pieces of content.
-    pub idle: Nanos,
-    /// How long an unused connection is kept.
-    pub keepalive: Nanos,
-    /// From an attempt's begin to the response's head; `u64::MAX` for no limit.
-    pub per_try: Nanos,
-    /// The whole exchange; `u64::MAX` for no limit.
-    pub request: Nanos,
 }
 
 impl Snapshot {
@@ -473,7 +429,7 @@ impl RoutePlan {
             Action::Redirect(redirect) => {
                 ActionPlan::Redirect(redirect.clone(), rewrite(&redirect.path)?)
             }
-            Action::Respond(fixed) => ActionPlan::Respond(self::fixed(fixed)),
+            Action::Respond(fixed) => ActionPlan::Respond(service::fixed(fixed)),
             Action::Files(files) => {
                 let site = Site::open(files).map_err(|source| CompileError::Files {
                     route: route.name.clone(),
@@ -490,47 +446,5 @@ impl RoutePlan {
             retries: route.retries.as_ref().map(RetryPlan::new),
             settings: route.clone(),
         })
-    }
-}
-
-fn fixed(fixed: &FixedResponse) -> Fixed {
-    let (kind, body) = (fixed.content_type.as_bytes(), fixed.body.as_bytes());
-    Fixed::new(fixed.status, kind, body)
-}
-
-impl FallbackPlan {
-    fn new(fallback: &Fallback) -> Self {
-        match fallback {
-            Fallback::Respond(response) => Self::Respond(fixed(response)),
-            Fallback::Service(name) => Self::Service(name.clone()),
-        }
-    }
-}
-
-impl ServicePlan {
-    fn new(state: &Arc<ServiceState>, config: &Config, kept: &Kept) -> Option<Self> {
-        let settings = config.service(state.name())?.upstream.clone();
-        let resilience = &settings.resilience;
-        Some(Self {
-            cells: kept.metrics.service(state.name()),
-            limits: UpstreamLimits {
-                connect: nanos(settings.connect_timeout),
-                response: nanos(settings.response_timeout),
-                idle: nanos(settings.idle_timeout),
-                keepalive: nanos(settings.keepalive),
-                per_try: resilience.per_try_timeout.map_or(u64::MAX, nanos),
-                request: resilience.request_timeout.map_or(u64::MAX, nanos),
-            },
-            retries: RetryPlan::new(&resilience.retries),
-            protection: kept.metrics.protection(state.name(), resilience),
-            fallback: resilience.fallback.as_ref().map(FallbackPlan::new),
-            state: Arc::clone(state),
-            settings,
-        })
-    }
-
-    /// True if backends are only spoken to in HTTP/2.
-    pub fn is_h2(&self) -> bool {
-        self.settings.protocol == BackendProtocol::H2
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn resilience(report: &Report<'_>, keys: &Service) -> Resilience {
         budget: budget(keys.retries.value().map(|keys| &keys.budget)),
         per_try_timeout: limit(timeouts.map(|keys| &keys.per_try)),
         request_timeout: limit(timeouts.map(|keys| &keys.request)),
-        hedge: hedge(report, &keys.hedge),
+        hedge: hedge(report, keys),
         circuit: circuit(report, &keys.circuit),
         concurrency: concurrency(report, &keys.concurrency),
         fallback: fallback(report, &keys.fallback),
@@ -160,9 +160,17 @@ fn budget(field: Option<&Field<file::Budget>>) -> Budget {
     }
 }
 
-fn hedge(report: &Report<'_>, field: &Field<file::Hedge>) -> Option<Hedge> {
-    let at = field.given()?;
+fn hedge(report: &Report<'_>, service: &Service) -> Option<Hedge> {
+    let at = service.hedge.given()?;
     let keys = &at.value;
+    if !service.sticky_cookie.is_absent() {
+        let draft = Draft::new(
+            Code::Conflict,
+            "a hedge goes to another backend than the one that `sticky_cookie` keeps a client with",
+        )
+        .fix("remove `hedge`, or `sticky_cookie`");
+        report.error(Place::Key(at.node), draft);
+    }
     let there = [
         ("after", !keys.after.is_absent()),
         ("percentile", !keys.percentile.is_absent()),

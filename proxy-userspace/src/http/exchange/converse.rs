@@ -48,7 +48,7 @@ pub(super) async fn converse<C: Client, B: Backend>(
     drive.keep(copy.as_ref().map(|(_, most)| mirror::Kept::new(*most)));
     head(&mut drive, response).await?;
     let took = around.worker.clock.read() - began;
-    noted(around, course, facts, response, took);
+    noted(around, course, facts, response, [took; 2]);
     if course.plan.looks_at_answers()
         && drive.is_replayable()
         && let Some(failure) = course.replaces(around, &request.method, response)
@@ -72,14 +72,14 @@ pub(super) async fn converse<C: Client, B: Backend>(
 }
 
 /// As [`converse`], from the moment at which the head of the response was there, for requests
-/// without content. `took`: how long that was, in nanoseconds.
+/// without content. `took`: how long the backend had until then, and the client, in nanoseconds.
 pub(super) async fn proceed<C: Client, B: Backend>(
     around: &Around<'_>,
     scratch: &mut Scratch,
     client: &mut C,
     course: &mut Course<'_>,
     backend: &mut B,
-    took: Nanos,
+    took: [Nanos; 2],
 ) -> Result<(), Failure> {
     let limits = limits(around, course);
     let Scratch {
@@ -163,19 +163,20 @@ async fn head<C: Client, B: Backend>(
     }
 }
 
-/// Notes that there is an answer, and tells those who watch the service.
+/// Notes that there is an answer, and tells those who watch the service. `took`: how long it took
+/// the backend, and all of them.
 fn noted(
     around: &Around<'_>,
     course: &Course<'_>,
     facts: &mut Facts,
     head: &ResponseHead,
-    took: Nanos,
+    [by_backend, took]: [Nanos; 2],
 ) {
     let now = around.worker.clock.last();
     if let Some(attempt) = facts.attempts.last_mut() {
         attempt.head = Some(now.saturating_sub(attempt.began));
         attempt.status = head.status;
-        attempt.backend.latency().observe(took, now);
+        attempt.backend.latency().observe(by_backend, now);
     }
     if let Some(trial) = facts.trial.take() {
         trial.end(verdict(head), now);

@@ -45,7 +45,9 @@ pub(super) fn after(
 ) -> Option<Nanos> {
     let protection = &service.protection;
     protection.settings.hedge?;
-    let is_fit = request.method.is_idempotent()
+    // A client that is kept with a backend must not be moved by its slowness.
+    let is_fit = service.settings.sticky_cookie.is_none()
+        && request.method.is_idempotent()
         && request.length == Length::None
         && request.protocol.is_empty()
         && route.settings.mirror.is_none();
@@ -91,7 +93,7 @@ pub(super) async fn attempt<C: Client>(
     let mut beside = course.beside(lease.backend().slot(), before);
     let courses = (&*course, &mut beside);
     let raced = race(around, [first, second], client, courses, lease, delay).await;
-    let took = worker.clock.read() - began;
+    let now = worker.clock.read();
     let (reached, winner) = match raced {
         Ok(Won::First(reached)) => (Ok(reached), 0),
         Ok(Won::Second(reached)) => (Ok(reached), 1),
@@ -109,7 +111,9 @@ pub(super) async fn attempt<C: Client>(
     {
         // To its backend it looks as if the client had gone.
         cancelled.end = End::ClientClosed;
-        cancelled.total = worker.clock.last().saturating_sub(cancelled.began);
+        cancelled.total = now.saturating_sub(cancelled.began);
+        // It is as slow as that at least.
+        cancelled.backend.latency().observe(cancelled.total, now);
     }
     // The winner's, or the first one's, are the last.
     let attempts = &mut scratch.facts.attempts;
@@ -120,6 +124,8 @@ pub(super) async fn attempt<C: Client>(
     worker.put_scratch(winner);
     worker.put_scratch(other);
     let reached = reached?;
+    let begun = attempts.last().map_or(began, |last| last.began);
+    let took = [now.saturating_sub(begun), now.saturating_sub(began)];
     match reached.way {
         Way::H1(mut connection) => {
             let spoken = proceed(around, scratch, client, course, &mut *connection, took).await;
