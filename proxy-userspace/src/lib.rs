@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod observe;
 
 pub mod net;
+pub mod tls;
 
 pub mod filter;
 

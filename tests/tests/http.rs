@@ -62,6 +62,8 @@ mod static_files;
 mod stream_peers;
 #[path = "http/streams.rs"]
 mod streams;
+#[path = "http/tls.rs"]
+mod tls;
 #[path = "http/traces.rs"]
 mod traces;
 #[path = "http/tunnels.rs"]

@@ -11,6 +11,8 @@ use x509_parser::x509::X509Name;
 pub struct CertificateView {
     /// Names of hosts in lower case, `*.` in front for all of a domain; and addresses.
     pub names: Vec<String>,
+    /// URIs that it is for, as of SPIFFE.
+    pub uris: Vec<String>,
     /// Whose it is (RFC 4514).
     pub subject: String,
     /// Who has issued it (RFC 4514).
@@ -29,11 +31,16 @@ pub struct CertificateView {
 
 impl CertificateView {
     /// Reads a certificate; says why it is none.
-    pub(super) fn of(certificate: &CertificateDer<'_>, source: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    ///
+    /// Why it is none, as the rest of a sentence that begins with the file's name.
+    pub fn of(certificate: &CertificateDer<'_>, source: &str) -> Result<Self, String> {
         let (_, parsed) = X509Certificate::from_der(certificate)
             .map_err(|error| format!("holds something that is no certificate: {error}"))?;
         Ok(Self {
             names: names(&parsed),
+            uris: uris(&parsed),
             subject: distinguished_name(parsed.subject()),
             issuer: distinguished_name(parsed.issuer()),
             serial: hex(parsed.raw_serial()),
@@ -99,6 +106,19 @@ fn names(parsed: &X509Certificate<'_>) -> Vec<String> {
             _ => None,
         })
         .collect()
+}
+
+fn uris(parsed: &X509Certificate<'_>) -> Vec<String> {
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let names = alternative.map(|names| names.value.general_names.as_slice());
+    let uris = names
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+    uris.collect()
 }
 
 /// A name as RFC 4514 has it, the most specific part first: `CN=a,O=b`. Octets that are not

@@ -4,14 +4,16 @@ use crate::cli::args::LogArgs;
 use crate::cli::endpoint::{self, Endpoint, access_log};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::model::http::{Action, BackendProtocol};
+use crate::config::model::tls::{CertificateSource, ServerTls};
 use crate::config::model::{Config, Service};
 use clap::ValueEnum;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Pass HTTP requests on to one or more servers, without a configuration file
 ///
-/// Speaks HTTP/1.1, HTTP/2 with prior knowledge, gRPC and WebSocket on one port. Needs no privileges
-/// for ports from 1024 on.
+/// Speaks HTTP/1.1, HTTP/2 with prior knowledge, gRPC and WebSocket on one port, and all of them over
+/// TLS with --tls. Needs no privileges for ports from 1024 on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -19,6 +21,7 @@ Examples:
   sluice proxy --from 8080 --to 9000 --to 9001          two servers of this host, in turn
   sluice proxy --from :8080 --to 9000 --access-log -    log requests to standard output
   sluice proxy --from :8080 --to 9000 --dump-config > sluice.yaml
+  sluice proxy --tls --from :8443 --to 9000             HTTPS, with a certificate for localhost
 
 Signals:
   TERM, INT   accept no more, let requests end; a second one ends at once
@@ -30,6 +33,16 @@ pub(super) struct Args {
     /// A server: HOST:PORT, or :PORT or PORT for this host. May be given more than once
     #[arg(long, value_name = "ADDRESS", required = true, value_parser = Endpoint::parse)]
     to: Vec<Endpoint>,
+    /// Speak HTTPS to clients, with a certificate for localhost and the host of --from by a CA of
+    /// your own, which is made and whose path is logged
+    #[arg(long)]
+    tls: bool,
+    /// Speak HTTPS with this certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// What servers speak
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     backend_protocol: Protocol,
@@ -87,7 +100,27 @@ impl Args {
         let action = Action::service("servers");
         let mut config = endpoint::http(&self.from, self.workers, log.as_ref(), action)?;
         config.services.push(self.service());
+        for listener in &mut config.http_listeners {
+            listener.tls = self.certificates(listener.address.ip()).map(ServerTls::new);
+        }
         Ok(config)
+    }
+
+    /// Certificates for a listener at this address, if TLS is spoken.
+    fn certificates(&self, at: IpAddr) -> Option<Vec<CertificateSource>> {
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            return Some(vec![CertificateSource::Files {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                ocsp: None,
+            }]);
+        }
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+        let at = at.to_string();
+        if !names.contains(&at) && at != "0.0.0.0" && at != "::" {
+            names.push(at);
+        }
+        self.tls.then(|| vec![CertificateSource::Local(names)])
     }
 
     fn service(&self) -> Service {

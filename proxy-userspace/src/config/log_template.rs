@@ -180,6 +180,18 @@ variables! {
     Scheme = "scheme";
     /// `on`, or nothing.
     Https = "https";
+    /// `TLSv1.3`
+    SslProtocol = "ssl_protocol";
+    /// Cipher suite, by OpenSSL's name.
+    SslCipher = "ssl_cipher";
+    /// Name that the client asked for (SNI).
+    SslServerName = "ssl_server_name";
+    /// `r` if the connection took an earlier session up again, else `.`.
+    SslSessionReused = "ssl_session_reused";
+    /// Whose the client's certificate is.
+    SslClientSDn = "ssl_client_s_dn";
+    /// `SUCCESS`, or `NONE` without a certificate.
+    SslClientVerify = "ssl_client_verify";
     /// Our address.
     ServerAddr = "server_addr";
     /// Our port.

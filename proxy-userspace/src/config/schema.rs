@@ -395,12 +395,14 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 16] = examples![
+const EXAMPLES: [(&str, &str); 18] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
     "grpc.yaml",
     "static.yaml",
+    "tls.yaml",
+    "mtls.yaml",
     "tcp.yaml",
     "tls-passthrough.yaml",
     "udp.yaml",

@@ -165,7 +165,19 @@ listeners:
     trace_share: 1%
     security_headers: strict
     compression: {codings: [gzip], types: [text/*, Application/JSON], min_size: 2KiB, level: best}
-  - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout}
+    tls:
+      certificates: [{certificate: /a.pem, key: /a.key, ocsp: /a.ocsp}, {local: [LocalHost, "127.0.0.1"]}]
+      min_version: 1.3
+      max_version: "1.3"
+      ciphers: [TLS13_AES_128_GCM_SHA256, ecdhe-rsa-aes128-gcm-sha256]
+      groups: [P-256, X25519MLKEM768]
+      server_preference: true
+      sessions: {cache: 0, tickets: false, ticket_lifetime: 1h}
+      client: {ca: /ca.pem, mode: optional, crl: /crl.pem, depth: 0, headers: [x-ssl]}
+      strict_sni: true
+      handshake_timeout: 3s
+      max_handshakes: 7
+  - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout, https_redirect: true}
   - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}}
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: next, responses: 2}
   - name: tls
@@ -260,6 +272,90 @@ fn every_key_of_the_proxies_reaches_the_model() {
 }
 
 #[test]
+fn what_tls_cannot_mean_is_refused() {
+    let site = "{name: site, kind: http, address: '::', port: 443, service: app, tls: TLS}";
+    let services = "services: [{name: app, backends: ['10.1.0.1:80']}]";
+    let pair = "certificates: [{certificate: /a, key: /b}]";
+    for (tls, fault) in [
+        ("{}", "certificates"),
+        ("{certificates: []}", "there is no certificate"),
+        ("{certificates: [{certificate: /a}]}", "`key`"),
+        (
+            "{certificates: [{certificate: a, key: /b}]}",
+            "an absolute path",
+        ),
+        (
+            "{certificates: [{local: [a], key: /b}]}",
+            "makes its certificate by itself",
+        ),
+        (
+            "{certificates: [{local: [a b]}]}",
+            "is not a name of a host",
+        ),
+        ("{certificates: [{local: []}]}", "there is no name"),
+        ("{PAIR, min_version: 1.1}", "`1.2` or `1.3`"),
+        (
+            "{PAIR, min_version: 1.3, max_version: 1.2}",
+            "no version is spoken",
+        ),
+        (
+            "{PAIR, ciphers: [ECDHE-RSA-AES128-GCM-SHA265]}",
+            "did you mean `ECDHE-RSA-AES128-GCM-SHA256`",
+        ),
+        (
+            "{PAIR, ciphers: [TLS_AES_128_GCM_SHA256]}",
+            "no cipher suite of TLS 1.2",
+        ),
+        ("{PAIR, groups: [x448]}", "is not a group"),
+        ("{PAIR, sessions: {ticket_lifetime: 8days}}", "out of range"),
+        ("{PAIR, client: {}}", "`ca`"),
+        ("{PAIR, client: {ca: /c, depth: 11}}", "out of range"),
+        ("{PAIR}, https_redirect: true", "speaks HTTPS itself"),
+    ] {
+        let site = site.replace("TLS", tls).replace("PAIR", pair);
+        let text = format!("listeners: [{site}]\n{services}\n");
+        let errors = parse_with("test", &text, &|_| None).expect_err(tls);
+        let text = errors.pretty(false);
+        assert!(text.contains(fault), "{tls}: {text}");
+    }
+    let redirect = site.replace("tls: TLS", "https_redirect: 8443");
+    let text = format!("listeners: [{redirect}]\n{services}\n");
+    let errors = parse_with("test", &text, &|_| None).expect_err("never asked");
+    assert!(errors.pretty(false).contains("the service is never asked"));
+}
+
+#[test]
+fn files_of_certificates_are_judged_where_they_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sluice.yaml");
+    let pem = folder.path().join("a.pem");
+    std::fs::write(&pem, "hello").unwrap();
+    let text = format!(
+        "listeners:\n  - name: site\n    kind: http\n    address: '::'\n    port: 443\n    \
+         service: app\n    tls:\n      certificates: [{{certificate: {0}, key: {0}}}]\n      \
+         client: {{ca: /nowhere/ca.pem}}\n\
+         services: [{{name: app, backends: ['10.1.0.1:80']}}]\n",
+        pem.display()
+    );
+    std::fs::write(&path, &text).unwrap();
+    let errors = load(&path).unwrap_err();
+    let lines: Vec<_> = errors
+        .iter()
+        .map(|fault| (fault.line, fault.message.clone()))
+        .collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].0 == 8 && lines[0].1.contains("holds no certificate"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].0 == 9 && lines[1].1.contains("ca.pem` does not exist"),
+        "{lines:?}"
+    );
+    good(&text);
+}
+
+#[test]
 fn what_is_built_in_code_is_what_a_small_file_says() {
     let config = good(
         "
@@ -310,10 +406,10 @@ fn a_service_of_the_kernel_and_of_a_proxy_shows_all_its_keys() {
 fn every_example_loads_without_warnings_and_says_what_it_shows() {
     let mut modes = Vec::new();
     for path in examples() {
-        let loaded = load(&path).unwrap_or_else(|errors| panic!("{}", errors.pretty(false)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded = good(&text);
         let warnings = loaded.warnings.pretty(false);
         assert!(loaded.warnings.is_empty(), "{warnings}");
-        let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("# "), "{}", path.display());
         modes.extend(loaded.config.services.iter().map(|service| service.mode));
     }
@@ -325,7 +421,7 @@ fn every_example_loads_without_warnings_and_says_what_it_shows() {
 #[test]
 fn the_effective_file_means_the_same() {
     for path in examples() {
-        let config = load(&path).unwrap().config;
+        let config = good(&std::fs::read_to_string(&path).unwrap()).config;
         let text = effective_yaml(&config);
         assert_eq!(good(&text).config, config, "{}\n{text}", path.display());
     }

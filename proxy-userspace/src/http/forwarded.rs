@@ -11,7 +11,8 @@ use crate::message::{Fields, Name, RequestHead, Version};
 use std::net::{IpAddr, SocketAddr};
 
 /// Fields by which proxies talk about clients.
-const TOLD: [Name; 6] = [
+const TOLD: [Name; 7] = [
+    Name::XForwardedClientCert,
     Name::XForwardedFor,
     Name::XForwardedProto,
     Name::XForwardedHost,
@@ -72,6 +73,9 @@ pub fn tell(
         for name in TOLD {
             head.fields.remove(name);
         }
+    }
+    if let Some(tls) = &peer.tls {
+        tls.tell(&mut head.fields);
     }
     if settings.x_forwarded {
         append_to_list(head, Name::XForwardedFor, peer.address(), scratch);

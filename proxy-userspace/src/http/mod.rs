@@ -13,6 +13,7 @@
 
 pub mod admission;
 pub mod census;
+pub mod certified;
 pub mod date;
 pub mod exchange;
 pub mod forwarded;
@@ -20,6 +21,7 @@ pub mod h1;
 pub mod h2;
 pub mod listening;
 pub mod peer;
+pub mod secure;
 pub mod snapshot;
 pub mod streams;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! Who is at the other end of a client's connection.
 
 use super::census::Live;
+use super::secure::Secured;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -16,6 +17,8 @@ pub struct Peer {
     pub number: u64,
     /// What is known of the connection while it lives.
     pub live: Rc<Live>,
+    /// What the connection is sealed by, if it is.
+    pub tls: Option<Rc<Secured>>,
     address: Short<LONGEST_ADDRESS>,
     port: Short<LONGEST_PORT>,
 }
@@ -36,6 +39,7 @@ impl Peer {
             server,
             number,
             live: Rc::new(Live::new(number, client, server)),
+            tls: None,
             address: Short::of(client.ip()),
             port: Short::of(server.port()),
         }

@@ -14,6 +14,7 @@ pub use service::{FallbackPlan, ServicePlan, UpstreamLimits};
 
 use super::exchange::respond::Fixed;
 use super::listening::{ListenerKind, LogPlan, invalid};
+use super::secure::TlsPlan;
 use super::streams::StreamPlan;
 use crate::balance::l7::{Registry, ServiceSpec};
 use crate::config::model::Config;
@@ -29,6 +30,7 @@ use crate::observe::http::{ListenerCells, RouteCells, Series};
 use crate::observe::trace::{Form, Forms};
 use crate::resilience::RetryPlan;
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
+use crate::tls::TlsError;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -87,6 +89,14 @@ pub enum CompileError {
         #[source]
         source: io::Error,
     },
+    /// TLS cannot be spoken.
+    #[error("TLS of listener `{listener}`: {source}")]
+    Tls {
+        /// Name of the listener.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
     /// Something is not valid that validation should have refused.
     #[error("a part of the configuration is not valid")]
     Invalid(#[source] Box<dyn Error + Send + Sync>),
@@ -105,6 +115,10 @@ pub struct ListenerPlan {
     pub unrouted: Arc<Series<RouteCells>>,
     /// Where requests are logged.
     pub log: Option<LogPlan>,
+    /// TLS, if it is spoken.
+    pub tls: Option<TlsPlan>,
+    /// Where all requests are sent, if they are.
+    pub redirect: Option<Redirect>,
     /// Open connections, of all workers: at this listener, and at all.
     open: kept::Opened,
     router: Router,
@@ -207,7 +221,7 @@ impl Snapshot {
             if listeners.len() <= id {
                 listeners.resize_with(id + 1, || None);
             }
-            listeners[id] = Some(ListenerPlan::new(listener, id, config, kept)?);
+            listeners[id] = Some(ListenerPlan::new(listener, id, config, kept, old)?);
         }
         let mut streams = Vec::new();
         for stream in &config.stream_listeners {
@@ -344,13 +358,28 @@ impl TracePlan {
     }
 }
 
+/// The same place at the port of an HTTPS listener.
+fn to_https(port: u16) -> Redirect {
+    Redirect {
+        status: 308,
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: Some(port),
+        path: None,
+        keep_query: true,
+    }
+}
+
 impl ListenerPlan {
     fn new(
         listener: &HttpListener,
         id: ListenerId,
         config: &Config,
         kept: &Kept,
+        old: Option<&Snapshot>,
     ) -> Result<Self, CompileError> {
+        let before = old.and_then(|old| old.listener(id)?.tls.as_ref());
+        let before = before.map(|tls| &tls.side.sessions);
         let timeouts = &listener.timeouts;
         let own = config.routes.iter().enumerate();
         let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
@@ -368,6 +397,8 @@ impl ListenerPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
+            tls: TlsPlan::new(listener, &kept.metrics, before)?,
+            redirect: listener.https_redirect.map(to_https),
             open: kept.opened(id),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,
             routes: own

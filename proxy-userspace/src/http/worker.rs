@@ -68,6 +68,8 @@ pub struct Worker {
     over: Cell<bool>,
     /// Connections of clients.
     census: Census,
+    /// Handshakes under way.
+    handshakes: Cell<usize>,
     /// Copies of requests under way.
     copies: Cell<usize>,
     /// How late the event loop is.
@@ -117,6 +119,7 @@ impl Worker {
             patient: Cell::new(false),
             over: Cell::new(false),
             census: Census::default(),
+            handshakes: Cell::new(0),
             copies: Cell::new(0),
             shedder: RefCell::default(),
             least: Cell::new(Priority::Low),
@@ -365,6 +368,11 @@ impl Worker {
     /// Copies of requests under way.
     pub(super) fn copies(&self) -> &Cell<usize> {
         &self.copies
+    }
+
+    /// Handshakes under way.
+    pub(super) fn handshakes(&self) -> &Cell<usize> {
+        &self.handshakes
     }
 
     /// Counts a client's connection as long as the value lives.

@@ -90,6 +90,7 @@ names! {
     XB3Sampled = "X-B3-Sampled",
     XB3SpanId = "X-B3-SpanId",
     XB3TraceId = "X-B3-TraceId",
+    XForwardedClientCert = "X-Forwarded-Client-Cert",
     XForwardedFor = "X-Forwarded-For",
     XForwardedHost = "X-Forwarded-Host",
     XForwardedPort = "X-Forwarded-Port",

@@ -120,6 +120,8 @@ refusals! {
     Frame = "frame", 400;
     /// Informational answers without end before the answer.
     Informational = "informational", 502;
+    /// The connection's certificate is not for the request's host (RFC 9110 §7.4).
+    Misdirected = "misdirected", 421;
     /// The connection ended in the middle of a message.
     Truncated = "truncated", 400;
     /// A connection did not begin as TLS does, at a listener for it.

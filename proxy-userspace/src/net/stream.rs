@@ -351,6 +351,31 @@ impl Stream {
         self.end_socket()
     }
 
+    /// Ends the connection below a session that has failed: says so, and reads and drops until the
+    /// other end has ended its side or `timer`'s time is over.
+    pub async fn end_raw(&self, timer: &Timer) {
+        if self.end_socket().is_err() {
+            return;
+        }
+        let mut dropped = [0; 1024];
+        std::future::poll_fn(|cx| {
+            loop {
+                match self.socket.poll_read_ready(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+                match self.socket.try_read(&mut dropped) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
     fn end_socket(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write)
     }

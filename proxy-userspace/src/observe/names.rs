@@ -138,6 +138,14 @@ metrics! {
         "Datagrams that were not passed on, either way, by reason.";
     STREAM_DURATION = "sluice_stream_duration_seconds", Histogram, ["listener"],
         "How long connections of a tcp listener, or sessions of a udp listener, lasted.";
+    TLS_HANDSHAKES = "sluice_tls_handshakes_total", Counter, ["listener", "version", "result"],
+        "Handshakes by the version that was agreed on, and by how they ended.";
+    TLS_RESUMED = "sluice_tls_resumed_total", Counter, ["listener"],
+        "Handshakes that took an earlier session up again.";
+    TLS_HANDSHAKE_DURATION = "sluice_tls_handshake_seconds", Histogram, ["listener"],
+        "Time that handshakes took that went well, the client's part included.";
+    CERTIFICATE_NOT_AFTER = "sluice_cert_not_after_timestamp_seconds", Gauge, ["listener", "name", "serial"],
+        "Last second of the certificate's validity, since the Unix epoch.";
     REQUESTS = "sluice_requests_total", Counter, ["listener", "route", "method", "code"],
         "Requests by method and by the status that the client was sent.";
     REQUEST_DURATION = "sluice_request_duration_seconds", Histogram, ["listener", "route"],

@@ -1,6 +1,7 @@
 //! The task that owns the data plane: what it keeps, and the order in which it does things.
 
 use super::capture::CaptureHub;
+use super::certificates::Watched;
 use super::drains::{Deadlines, Key};
 use super::events::EventHub;
 use super::history::History;
@@ -122,6 +123,8 @@ pub(crate) struct Control<P> {
     /// Another process is about to take over: the maps are not changed meanwhile.
     pub(super) is_frozen: bool,
     pub(super) ticks: u64,
+    /// The files of certificates, as they were when they were read.
+    pub(super) certificates: Watched,
     /// The tick from which maps may be made anew for a machine that has outgrown them.
     pub(super) next_refit: u64,
     /// When the log level is that of the command line again.
@@ -205,6 +208,7 @@ impl<P: Plane> Control<P> {
             estate: None,
             is_frozen: false,
             ticks: 0,
+            certificates: Watched::default(),
             next_refit: 0,
             log_until: None,
         };

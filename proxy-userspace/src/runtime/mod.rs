@@ -26,6 +26,7 @@
 
 pub mod alone;
 mod capture;
+mod certificates;
 mod change;
 mod commands;
 mod connections;

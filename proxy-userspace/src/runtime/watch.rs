@@ -35,6 +35,7 @@ impl<P: Plane> Control<P> {
         self.expire_log_level();
         self.watch_interfaces();
         self.watch_machine();
+        self.watch_certificates();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
             self.keep_probes_steered();
         }

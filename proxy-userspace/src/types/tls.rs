@@ -92,7 +92,7 @@ const SUITES: [(CipherSuite, TlsVersion, &str, &str); 9] = {
 };
 
 /// Groups for key exchange that are spoken here, and their names: IANA's first.
-const GROUPS: [(NamedGroup, &[&str]); 6] = [
+const GROUPS: [(NamedGroup, &[&str]); 7] = [
     (NamedGroup::X25519MLKEM768, &["X25519MLKEM768"]),
     (
         NamedGroup::secp256r1MLKEM768,
@@ -102,6 +102,7 @@ const GROUPS: [(NamedGroup, &[&str]); 6] = [
     (NamedGroup::secp256r1, &["secp256r1", "prime256v1", "P-256"]),
     (NamedGroup::secp384r1, &["secp384r1", "P-384"]),
     (NamedGroup::MLKEM768, &["MLKEM768"]),
+    (NamedGroup::MLKEM1024, &["MLKEM1024"]),
 ];
 
 /// The suite of this name, by IANA, rustls or OpenSSL.

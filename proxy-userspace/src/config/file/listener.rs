@@ -66,7 +66,6 @@ pub(crate) struct Listener {
     /// Answers every request with a redirect (308) to `https` at this port; `true` for port 443.
     /// Only with `kind: http` without `tls`.
     #[serde(default)]
-    #[schemars(extend("default" = false))]
     pub(crate) https_redirect: Field<HttpsRedirect>,
     /// What backends are told about the client. Only with `kind: http`.
     #[serde(default)]

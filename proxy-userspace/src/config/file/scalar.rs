@@ -577,7 +577,8 @@ scalar!(
         "description": "`true` for port 443, a port, or `false`.",
         "anyOf": [
             {"type": "boolean"},
-            {"type": "integer", "minimum": 1, "maximum": 65535}
+            {"type": "integer", "minimum": 1, "maximum": 65535},
+            {"type": "string", "pattern": "^(true|false|[0-9]{1,5})$"}
         ]
     }
 );

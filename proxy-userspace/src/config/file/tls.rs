@@ -30,9 +30,10 @@ pub(crate) struct Tls {
     /// `secp256r1` and `secp384r1`.
     #[serde(default)]
     pub(crate) groups: Field<Vec<Field<Text>>>,
-    /// `false` lets the client's order of cipher suites decide.
+    /// `true` has our order of cipher suites decide. Else the client's does: all are good, and it
+    /// knows which its processor is fast at.
     #[serde(default)]
-    #[schemars(extend("default" = true))]
+    #[schemars(extend("default" = false))]
     pub(crate) server_preference: Field<bool>,
     /// How sessions are resumed.
     #[serde(default)]

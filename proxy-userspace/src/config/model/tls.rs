@@ -87,7 +87,7 @@ impl ServerTls {
             max_version: TlsVersion::V13,
             ciphers: Vec::new(),
             groups: Vec::new(),
-            server_preference: true,
+            server_preference: false,
             sessions: Sessions::default(),
             client: None,
             strict_sni: false,

@@ -140,6 +140,21 @@ listeners:
     access_log: {to: /var/log/sluice/access.log, format: "$remote_addr $status", share: 50%}
     trace_share: 0%
     security_headers: basic
+    tls:
+      certificates:
+        - {certificate: /etc/sluice/a.pem, key: /etc/sluice/a.key, ocsp: /etc/sluice/a.ocsp}
+        - {local: [localhost]}
+      min_version: 1.2
+      max_version: 1.3
+      ciphers: [TLS_AES_128_GCM_SHA256, ECDHE-RSA-AES128-GCM-SHA256]
+      groups: [x25519]
+      server_preference: true
+      sessions: {cache: 100, tickets: false, ticket_lifetime: 1h}
+      client: {ca: /etc/sluice/ca.pem, mode: optional, crl: /etc/sluice/crl.pem, depth: 1, headers: [xfcc, x-ssl]}
+      strict_sni: true
+      handshake_timeout: 5s
+      max_handshakes: 100
+  - {name: http, kind: http, address: "::", port: 8081, https_redirect: 8443}
   - name: plain
     kind: tcp
     address: 0.0.0.0
@@ -463,7 +478,7 @@ workers: {}
 tracing: {endpoint: "http://127.0.0.1:4318"}
 listeners:
   - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}
-  - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}}
+  - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}, tls: {certificates: [{local: [a]}], sessions: {}, client: {ca: /a}}}
   - {name: tls, kind: tls-passthrough, address: "::", port: 443, names: [{hosts: [a.example], service: app}, {alpn: [h2], service: app}]}
 routes:
   - name: all
@@ -506,6 +521,9 @@ services:
         ("/listeners/1/forwarded", "Forwarded"),
         ("/listeners/1/access_log", "AccessLogKeys"),
         ("/listeners/1/compression", "Compression"),
+        ("/listeners/1/tls", "Tls"),
+        ("/listeners/1/tls/sessions", "Sessions"),
+        ("/listeners/1/tls/client", "ClientAuth"),
         ("/routes/0/request_headers", "Edits"),
         ("/routes/0/mirror", "Mirror"),
         ("/routes/0/fault/delay", "Delay"),

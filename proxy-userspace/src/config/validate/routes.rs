@@ -460,7 +460,9 @@ fn idle_listeners(
             let mut routes = routes.iter();
             routes.any(|route| route.model.listeners.contains(name))
         };
-        if readable && listener.file.value.service.is_absent() && !has_route() {
+        let redirects = listener.model.https_redirect.is_some();
+        let is_alone = listener.file.value.service.is_absent() && !redirects;
+        if readable && is_alone && !has_route() {
             let draft = Draft::new(
                 Code::MissingKey,
                 "the listener has neither a service nor a route: every request would be answered with 404",

@@ -137,6 +137,7 @@ fn log(
     record.phase = failure.phase;
     record.refusal = failure.refusal;
     (record.sticky_request, record.sticky_response) = facts.sticky;
+    record.tls = peer.tls.as_ref().map(|tls| tls.record());
     record.fault_delayed = facts.fault_delayed;
     record.trace = facts.span.map(|span| span.ids());
     record.request_id = request_id(around, &scratch.request);

@@ -8,7 +8,7 @@ use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
 use super::{Client, Reply as _, account, drive, trace};
-use crate::config::model::http::SecurityHeaders;
+use crate::config::model::http::{Redirect, SecurityHeaders};
 use crate::files::{Body, Site};
 use crate::filter::RequestContext;
 use crate::http::peer::Peer;
@@ -17,11 +17,11 @@ use crate::http::snapshot::{
 };
 use crate::http::worker::Worker;
 use crate::http::{admission, forwarded};
-use crate::message::{Length, Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
+use crate::message::{Length, Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead, Scheme};
 use crate::net::body::Source;
 use crate::net::{Nanos, Timer};
 use crate::observe::access_log::{End, Phase, Side};
-use crate::routing::{self, Query};
+use crate::routing::{self, CompiledRewrite, Query};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -91,6 +91,13 @@ async fn serve<C: Client>(
 ) -> Result<End, Failure> {
     let settings = &around.listener.settings;
     let Scratch { request, facts, .. } = &mut *scratch;
+    if let Some(tls) = &around.peer.tls {
+        request.scheme = Scheme::Https;
+        let strict = settings.tls.as_ref().is_some_and(|tls| tls.strict_sni);
+        if strict && !tls.covers(request.host()) {
+            return Err(Failure::refused(Refusal::Misdirected));
+        }
+    }
     admission::check(request, settings.limits.body_bytes).map_err(Failure::refused)?;
     let from = forwarded::real_client(request, &settings.forwarded, around.peer);
     facts.client = Some(from);
@@ -100,6 +107,10 @@ async fn serve<C: Client>(
     }
     let keep = |request: &RequestHead| facts.keep_target(request);
     admission::normalise(request, keep).map_err(Failure::refused)?;
+    if let Some(to) = &around.listener.redirect {
+        redirect(around, scratch, client, None, (to, None)).await?;
+        return Ok(End::Local);
+    }
     let Some(found) = around.listener.find(&query(&scratch.request, from)) else {
         return Err(Failure::new(End::NoRoute, Phase::Request));
     };
@@ -173,28 +184,8 @@ async fn act<C: Client>(
             answer(around, scratch, client, Some(route), fixed, false).await?;
             return Ok(End::Local);
         }
-        ActionPlan::Redirect(redirect, path) => {
-            let Scratch {
-                request,
-                response,
-                text,
-                facts,
-                ..
-            } = scratch;
-            text.clear();
-            let before = request.path();
-            routing::location(
-                redirect,
-                path.as_ref(),
-                request,
-                before,
-                facts.prefix_len,
-                text,
-            );
-            let to_head = request.method == Method::Head;
-            respond::redirect(redirect.status, text, to_head, response);
-            let nothing = Octets::new([0_u8; 0]);
-            send(around, scratch, client, Some(route), nothing, false).await?;
+        ActionPlan::Redirect(to, path) => {
+            redirect(around, scratch, client, Some(route), (to, path.as_ref())).await?;
             return Ok(End::Local);
         }
         ActionPlan::Files(site) => {
@@ -203,6 +194,29 @@ async fn act<C: Client>(
         }
     };
     pass_on(around, scratch, client, route, service).await
+}
+
+/// Sends the client elsewhere.
+async fn redirect<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: Option<&RoutePlan>,
+    (to, path): (&Redirect, Option<&CompiledRewrite>),
+) -> Result<(), Failure> {
+    let Scratch {
+        request,
+        response,
+        text,
+        facts,
+        ..
+    } = scratch;
+    text.clear();
+    routing::location(to, path, request, request.path(), facts.prefix_len, text);
+    let to_head = request.method == Method::Head;
+    respond::redirect(to.status, text, to_head, response);
+    let nothing = Octets::new([0_u8; 0]);
+    send(around, scratch, client, route, nothing, false).await
 }
 
 /// Passes the request on to a service, if there is one and the request may go further.

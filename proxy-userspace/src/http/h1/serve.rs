@@ -5,6 +5,7 @@ use crate::http::census::Spoken;
 use crate::http::exchange::{self, Around, Outcome, Scratch};
 use crate::http::h2;
 use crate::http::peer::Peer;
+use crate::http::secure::secure;
 use crate::http::snapshot::{ListenerId, ListenerPlan, SharedSnapshot};
 use crate::http::worker::Worker;
 use crate::message::h1::{HeadLimits, RequestParser};
@@ -75,13 +76,25 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let cells = Arc::clone(&listener.cells);
     cells.at(worker.index).connections.add(1);
     cells.at(worker.index).connections_active.add(1);
+    // Boxed: a plain connection has no room for it.
+    let sealed = match &listener.tls {
+        None => Some((accepted.stream, accepted.peer)),
+        Some(tls) => {
+            let sealing = secure(&worker, listener, tls, accepted.stream, accepted.peer);
+            Box::pin(sealing).await
+        }
+    };
+    let Some((stream, peer)) = sealed else {
+        cells.at(worker.index).connections_active.sub(1);
+        return;
+    };
     let connection = Connection {
-        client: Client::new(accepted.stream, &worker.buffers, limits(listener)),
+        client: Client::new(stream, &worker.buffers, limits(listener)),
         timer: worker.timers.timer(),
         parser: RequestParser::default(),
         requests: 0,
         free: worker.clock.read(),
-        peer: accepted.peer,
+        peer,
         listener: accepted.listener,
         worker: Rc::clone(&worker),
     };
@@ -150,7 +163,8 @@ impl Connection {
                 // Boxed: else each connection would have room for both.
                 return Box::pin(self.become_http2(snapshot)).await;
             }
-            if listener.settings.http2.only {
+            let agreed = self.peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+            if listener.settings.http2.only || (self.requests == 0 && agreed == Some(b"h2")) {
                 let cells = listener.cells.at(self.worker.index);
                 cells.refused(RefusedBy::Client, Refusal::Preface);
                 break Next::Close;
@@ -174,6 +188,10 @@ impl Connection {
         let Some(listener) = snapshot.listener(self.listener) else {
             return true;
         };
+        if self.peer.tls.is_some() {
+            // It came before the handshake.
+            return true;
+        }
         let senders = &listener.settings.proxy_protocol_from;
         if !senders.iter().any(|net| net.contains(&self.peer.ip())) {
             return true;
@@ -243,6 +261,10 @@ impl Connection {
     /// True if the connection begins with the preface of HTTP/2, and that is served here.
     async fn is_http2(&mut self, listener: &ListenerPlan) -> bool {
         if !listener.settings.http2.enabled || self.client.reader.octets()[0] != PREFACE[0] {
+            return false;
+        }
+        let agreed = self.peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+        if agreed.is_some_and(|protocol| protocol != b"h2") {
             return false;
         }
         self.timer.set_after(listener.timeouts.head);

@@ -24,5 +24,5 @@ mod writer;
 pub use end::{End, Phase, Side, StickyRequest, StickyResponse};
 pub use format::Format;
 pub use logger::Logger;
-pub use record::{Attempt, Counts, Octets, Preread, Record, Times, Traffic};
+pub use record::{Attempt, Counts, Octets, Preread, Record, Times, TlsRecord, Traffic};
 pub use writer::{LogCounters, Sink, Writer};

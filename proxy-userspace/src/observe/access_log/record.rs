@@ -57,6 +57,8 @@ pub struct Record<'a> {
     pub sticky_response: StickyResponse,
     /// Why the message was refused, and whose it was.
     pub refusal: Option<(RefusedBy, Refusal)>,
+    /// What the client's connection is sealed by, if it is.
+    pub tls: Option<TlsRecord<'a>>,
     /// True if a fault filter held the request back.
     pub fault_delayed: bool,
     /// The request's id; empty for none.
@@ -101,6 +103,31 @@ impl Traffic {
             Self::Http => "http",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+        }
+    }
+}
+
+/// What a client's connection is sealed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsRecord<'a> {
+    /// Version, by OpenSSL's name.
+    pub version: &'a str,
+    /// Cipher suite, by OpenSSL's name.
+    pub cipher: &'a str,
+    /// Name that the client asked for.
+    pub server_name: Option<&'a str>,
+    /// True if an earlier session was taken up again.
+    pub is_resumed: bool,
+    /// Whose the client's certificate is, if there is one.
+    pub client_subject: Option<&'a str>,
+}
+
+impl TlsRecord<'_> {
+    /// As nginx has it: a certificate that is not good does not come this far.
+    pub const fn verify(&self) -> &'static str {
+        match self.client_subject {
+            Some(_) => "SUCCESS",
+            None => "NONE",
         }
     }
 }
@@ -216,6 +243,7 @@ impl<'a> Record<'a> {
             sticky_request: StickyRequest::Unused,
             sticky_response: StickyResponse::Unused,
             refusal: None,
+            tls: None,
             fault_delayed: false,
             request_id: &[],
             trace: None,

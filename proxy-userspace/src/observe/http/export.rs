@@ -2,7 +2,8 @@
 
 use super::{
     BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DatagramDrop, DurationSum, Durations,
-    HedgeResult, ListenerCells, ProxyMetrics, RetryReason, RouteCells, Series, StreamCells,
+    HandshakeResult, HandshakeVersion, HedgeResult, ListenerCells, ProxyMetrics, RetryReason,
+    RouteCells, Series, StreamCells,
 };
 use crate::message::{Refusal, RefusedBy};
 use crate::observe::access_log::{End, LogCounters};
@@ -28,6 +29,7 @@ pub(in crate::observe) fn proxy(
     let sources = sources.unwrap_or(&nothing);
     listeners(&sources.metrics, out)?;
     streams(&sources.metrics, out)?;
+    tls(&sources.metrics, out)?;
     routes(&sources.metrics, out)?;
     backends(&sources.metrics, out)?;
     services(&sources.metrics, out)?;
@@ -107,6 +109,37 @@ fn streams(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
         |cells| &cells.durations,
         out,
     )
+}
+
+fn tls(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
+    let listeners = metrics.all_tls();
+    let handshakes = listeners.iter().flat_map(|series| {
+        let [listener] = labels(series);
+        HandshakeVersion::ALL.iter().flat_map(move |&version| {
+            HandshakeResult::ALL.iter().filter_map(move |&result| {
+                let count = seen(series.sum(|cells| cells.handshakes(version, result)))?;
+                Some(([listener, version.label(), result.label()], count))
+            })
+        })
+    });
+    out.many(names::TLS_HANDSHAKES, handshakes)?;
+    let resumed = listeners.iter().map(|series| {
+        let resumed = series.sum(|cells| cells.resumed.get());
+        (labels::<_, 1>(series), resumed.into())
+    });
+    out.many(names::TLS_RESUMED, resumed)?;
+    durations::<_, 1>(
+        names::TLS_HANDSHAKE_DURATION,
+        &listeners,
+        |cells| &cells.durations,
+        out,
+    )?;
+    let certificates = metrics.certificates();
+    let ends = certificates.iter().map(|series| {
+        let not_after = series.at(0).not_after.get();
+        (labels::<_, 3>(series), not_after.into())
+    });
+    out.many(names::CERTIFICATE_NOT_AFTER, ends)
 }
 
 fn routes(metrics: &ProxyMetrics, out: &mut Families<'_, '_>) -> fmt::Result {
@@ -328,6 +361,10 @@ pub(in crate::observe) mod testing {
         listener.at(0).connections.add(1);
         listener.at(1).ended(End::Complete);
         listener.at(1).refused(RefusedBy::Client, Refusal::ObsFold);
+        let tls = metrics.tls("in");
+        tls.at(1)
+            .handshake(HandshakeVersion::V13, HandshakeResult::Ok);
+        let certificate = metrics.certificate(["in", "a.test", "01"], 5);
         let stream = metrics.stream("in");
         stream.at(0).dropped(DatagramDrop::TableFull, 1);
         stream.at(1).durations.observe(took);
@@ -354,6 +391,15 @@ pub(in crate::observe) mod testing {
             logs: Arc::default(),
             spans: Arc::default(),
         });
-        vec![listener, stream, route, service, backend, protection]
+        vec![
+            listener,
+            tls,
+            certificate,
+            stream,
+            route,
+            service,
+            backend,
+            protection,
+        ]
     }
 }

@@ -239,6 +239,35 @@ impl BackendCells {
     }
 }
 
+/// What is counted of a listener's handshakes.
+#[derive(Debug, Default)]
+pub struct TlsCells {
+    /// How long those took that went well.
+    pub durations: Durations,
+    /// Those that took an earlier session up again.
+    pub resumed: Single,
+    results: [[Single; HandshakeResult::ALL.len()]; HandshakeVersion::ALL.len()],
+}
+
+impl TlsCells {
+    /// Counts a handshake.
+    pub fn handshake(&self, version: HandshakeVersion, result: HandshakeResult) {
+        self.results[version as usize][result as usize].add(1);
+    }
+
+    /// Handshakes so far.
+    pub fn handshakes(&self, version: HandshakeVersion, result: HandshakeResult) -> u64 {
+        self.results[version as usize][result as usize].get()
+    }
+}
+
+/// What is said of a listener's certificate.
+#[derive(Debug, Default)]
+pub struct CertificateCells {
+    /// Last second of its validity, since the Unix epoch.
+    pub not_after: Single,
+}
+
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$doc])*
@@ -285,6 +314,58 @@ labels! {
         Local = "local",
         /// Anything else.
         Other = "other",
+    }
+}
+
+labels! {
+    /// Versions of TLS as handshakes are counted.
+    HandshakeVersion {
+        /// None was agreed on.
+        None = "none",
+        /// TLS 1.2.
+        V12 = "TLSv1.2",
+        /// TLS 1.3.
+        V13 = "TLSv1.3",
+    }
+}
+
+labels! {
+    /// What became of a handshake.
+    HandshakeResult {
+        /// Both are agreed.
+        Ok = "ok",
+        /// The client speaks no cipher suite, group or signature of ours.
+        NoSharedCipher = "no_shared_cipher",
+        /// The client speaks no version of ours.
+        NoSharedVersion = "no_shared_version",
+        /// The client speaks no application protocol of ours.
+        NoSharedProtocol = "no_shared_protocol",
+        /// There is no certificate for the name that the client asks for.
+        UnknownName = "unknown_name",
+        /// The client has no certificate and needs one.
+        NoCertificate = "no_certificate",
+        /// The client's certificate is of nobody that is believed.
+        UnknownAuthority = "unknown_ca",
+        /// The client's certificate is out of date.
+        Expired = "expired",
+        /// The client's certificate was revoked.
+        Revoked = "revoked",
+        /// The client's certificate is not good for another reason.
+        BadCertificate = "bad_certificate",
+        /// The client refused by an alert.
+        Alert = "alert",
+        /// The client speaks HTTP without TLS.
+        PlainHttp = "plain_http",
+        /// The client speaks something else.
+        NotTls = "not_tls",
+        /// The client breaks the protocol.
+        Protocol = "protocol",
+        /// The client closed the connection, or it failed.
+        Closed = "closed",
+        /// It took too long.
+        Timeout = "timeout",
+        /// There were as many handshakes at once as may be.
+        TooMany = "too_many",
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which series there are.
 
-use super::{BackendCells, ListenerCells, RouteCells, ServiceCells, StreamCells};
+use super::{
+    BackendCells, CertificateCells, ListenerCells, RouteCells, ServiceCells, StreamCells, TlsCells,
+};
 use crate::config::model::http::Resilience;
 use crate::resilience::Protection;
 use parking_lot::Mutex;
@@ -99,6 +101,8 @@ struct Families {
     backends: Family<BackendCells>,
     /// Not counted by worker. After a reload there may be two of a service for a while.
     protections: Vec<(Box<str>, Weak<Protection>)>,
+    tls: Family<TlsCells>,
+    certificates: Family<CertificateCells>,
 }
 
 impl ProxyMetrics {
@@ -126,6 +130,36 @@ impl ProxyMetrics {
     pub fn stream(&self, listener: &str) -> Arc<Series<StreamCells>> {
         let mut families = self.families.lock();
         families.streams.series(self.workers, &[listener])
+    }
+
+    /// The series of a listener's handshakes.
+    pub fn tls(&self, listener: &str) -> Arc<Series<TlsCells>> {
+        let mut families = self.families.lock();
+        families.tls.series(self.workers, &[listener])
+    }
+
+    /// The series of a listener's certificate, which is written once: here.
+    pub fn certificate(
+        &self,
+        [listener, name, serial]: [&str; 3],
+        not_after: i64,
+    ) -> Arc<Series<CertificateCells>> {
+        let mut families = self.families.lock();
+        let labels = [listener, name, serial];
+        let series = families.certificates.series(self.workers, &labels);
+        let cell = &series.at(0).not_after;
+        cell.add(not_after.cast_unsigned().wrapping_sub(cell.get()));
+        series
+    }
+
+    /// The listeners with TLS in use.
+    pub fn all_tls(&self) -> Vec<Arc<Series<TlsCells>>> {
+        self.families.lock().tls.in_use()
+    }
+
+    /// The certificates in use.
+    pub fn certificates(&self) -> Vec<Arc<Series<CertificateCells>>> {
+        self.families.lock().certificates.in_use()
     }
 
     /// The series of a route at a listener; `route` is empty for requests that no route matched.

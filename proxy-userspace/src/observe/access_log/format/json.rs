@@ -45,6 +45,12 @@ pub(super) fn line(record: &Record<'_>, calendar: &mut Calendar, out: &mut Vec<u
     times(record, &mut object);
     attempts(record, &mut object);
     how_it_ended(record, &mut object);
+    if let Some(tls) = &record.tls {
+        object.text("tls_version", tls.version.as_bytes());
+        object.text("tls_cipher", tls.cipher.as_bytes());
+        object.optional("tls_server_name", tls.server_name.map(str::as_bytes));
+        object.optional("tls_client_subject", tls.client_subject.map(str::as_bytes));
+    }
     object.nonempty("request_id", record.request_id);
     if let Some((trace, span)) = &record.trace {
         object.hex("trace_id", trace);

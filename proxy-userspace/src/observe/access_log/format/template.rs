@@ -4,7 +4,7 @@
 //! there is nothing, and which then say nothing. Where our heads keep less than nginx's, a value
 //! may be missing: the fields of one connection (`$http_connection`) are not in them.
 
-use super::super::{Attempt, End, Record, Side, Traffic, end};
+use super::super::{Attempt, End, Record, Side, TlsRecord, Traffic, end};
 use super::{escape, number};
 use crate::config::log_template::{LogEscape, LogPart, LogTemplate, LogVariable};
 use crate::message::{FieldRef, Fields, Length, Name, RequestHead};
@@ -100,11 +100,19 @@ impl<'r> Line<'_, 'r> {
                 self.plain(if whole { "OK" } else { "" });
             }
             V::RequestId => self.nonempty(record.request_id),
-            V::Scheme => self.plain(record.request.map_or("http", |head| head.scheme.name())),
-            V::Https => {
-                let name = record.request.map_or("http", |head| head.scheme.name());
-                self.plain(if name == "https" { "on" } else { "" });
+            V::Scheme => self.plain(match record.tls {
+                Some(_) => "https",
+                None => "http",
+            }),
+            V::Https => self.plain(if record.tls.is_some() { "on" } else { "" }),
+            V::SslProtocol => self.of_tls(|tls| Some(tls.version)),
+            V::SslCipher => self.of_tls(|tls| Some(tls.cipher)),
+            V::SslServerName => self.of_tls(|tls| tls.server_name),
+            V::SslSessionReused => {
+                self.of_tls(|tls| Some(if tls.is_resumed { "r" } else { "." }));
             }
+            V::SslClientSDn => self.of_tls(|tls| tls.client_subject),
+            V::SslClientVerify => self.of_tls(|tls| Some(tls.verify())),
             V::ServerAddr => number::address(record.server.ip(), self.out),
             V::ServerPort => self.number(record.server.port().into()),
             V::Listener => self.value(Some(record.listener.as_bytes())),
@@ -213,6 +221,11 @@ impl<'r> Line<'_, 'r> {
 
     fn nonempty(&mut self, value: &[u8]) {
         self.value(nonempty(value));
+    }
+
+    fn of_tls(&mut self, value: impl Fn(&TlsRecord<'r>) -> Option<&'r str>) {
+        let value = self.record.tls.as_ref().and_then(value);
+        self.value(value.map(str::as_bytes));
     }
 
     /// Text of our own, which needs no escaping.

@@ -1,0 +1,304 @@
+//! A client's connection until it is sealed: PROXY header, handshake, and what is known then.
+
+use super::certified::Certified;
+use super::peer::Peer;
+use super::snapshot::{CompileError, ListenerPlan};
+use super::worker::Worker;
+use crate::certificates::CertificateView;
+use crate::config::model::http::HttpListener;
+use crate::config::model::tls::ClientAuth;
+use crate::message::{Fields, Refusal, RefusedBy};
+use crate::net::clock::nanos;
+use crate::net::proxy_protocol::{self, Origin};
+use crate::net::tls::{Foreign, HandshakeError};
+use crate::net::{Input, Nanos, Stream, Timer, TlsFacts};
+use crate::observe::access_log::TlsRecord;
+use crate::observe::http::{
+    CertificateCells, HandshakeResult, HandshakeVersion, ProxyMetrics, Series, TlsCells,
+};
+use crate::tls::{ServerSide, SessionKeeper, alpn};
+use crate::types::tls::suite_name;
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+use tracing::{debug, info, warn};
+
+/// What clients without TLS are told, as nginx does.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 49\r\nConnection: close\r\n\r\n\
+    This port speaks HTTPS: the request came without.";
+
+/// How long a client that was refused may take to hear of it.
+const FAREWELL: Nanos = 1_000_000_000;
+
+/// TLS at a listener, compiled.
+#[derive(Debug)]
+pub struct TlsPlan {
+    /// What each handshake needs.
+    pub side: Arc<ServerSide>,
+    cells: Arc<Series<TlsCells>>,
+    /// Held so that they stay on the metrics page.
+    _certificates: Vec<Arc<Series<CertificateCells>>>,
+    timeout: Nanos,
+    most: usize,
+}
+
+impl TlsPlan {
+    /// Reads all files. `before`: the sessions of the configuration before.
+    pub(super) fn new(
+        listener: &HttpListener,
+        metrics: &ProxyMetrics,
+        before: Option<&Arc<SessionKeeper>>,
+    ) -> Result<Option<Self>, CompileError> {
+        let Some(settings) = &listener.tls else {
+            return Ok(None);
+        };
+        let side = ServerSide::new(settings, alpn(&listener.http2), before, SystemTime::now());
+        let side = side.map_err(|source| CompileError::Tls {
+            listener: listener.name.clone(),
+            source,
+        })?;
+        for warning in side.warnings() {
+            warn!(listener = listener.name, "{warning}");
+        }
+        if let Some(path) = &side.authority {
+            info!(
+                listener = listener.name,
+                "clients have to trust the local CA: curl --cacert {}",
+                path.display()
+            );
+        }
+        let certificates = side.certificates().map(|view| {
+            let name = view.names.first().unwrap_or(&view.subject);
+            metrics.certificate([&listener.name, name, &view.serial], view.not_after)
+        });
+        Ok(Some(Self {
+            cells: metrics.tls(&listener.name),
+            _certificates: certificates.collect(),
+            timeout: nanos(settings.handshake_timeout),
+            most: settings.max_handshakes as usize,
+            side: Arc::new(side),
+        }))
+    }
+}
+
+/// What is known of a sealed connection.
+#[derive(Debug)]
+pub struct Secured {
+    version: &'static str,
+    suite: &'static str,
+    server_name: Option<Box<str>>,
+    is_resumed: bool,
+    /// The application's protocol that was agreed on.
+    pub alpn: Option<Box<[u8]>>,
+    /// The client's certificate, if it has one.
+    pub certified: Option<Certified>,
+    /// Certificates are asked for, and clients without one are told of.
+    asks: bool,
+    x_ssl: bool,
+    side: Arc<ServerSide>,
+}
+
+impl Secured {
+    fn new(facts: &TlsFacts, side: &Arc<ServerSide>, client: Option<&ClientAuth>) -> Self {
+        let certified = facts.peer_certificates.first().and_then(|certificate| {
+            let view = CertificateView::of(certificate, "client").ok()?;
+            let (xfcc, x_ssl) = client.map_or((false, false), |it| (it.xfcc, it.x_ssl));
+            Some(Certified::new(&view, xfcc, x_ssl))
+        });
+        Self {
+            version: version(facts).label(),
+            suite: suite_name(facts.suite),
+            server_name: facts
+                .server_name
+                .as_deref()
+                .map(|name| name.to_ascii_lowercase().into()),
+            is_resumed: facts.is_resumed,
+            alpn: facts.alpn.clone(),
+            certified,
+            asks: client.is_some(),
+            x_ssl: client.is_some_and(|client| client.x_ssl),
+            side: Arc::clone(side),
+        }
+    }
+
+    /// True if the connection's certificate is for this host.
+    pub fn covers(&self, host: &[u8]) -> bool {
+        let host = std::str::from_utf8(host).unwrap_or_default();
+        self.side.covers(self.server_name.as_deref(), host)
+    }
+
+    /// Tells a backend of the client's certificate.
+    pub fn tell(&self, fields: &mut Fields) {
+        super::certified::tell(fields, self.certified.as_ref(), self.asks, self.x_ssl);
+    }
+
+    /// For the access log.
+    pub fn record(&self) -> TlsRecord<'_> {
+        TlsRecord {
+            version: self.version,
+            cipher: self.suite,
+            server_name: self.server_name.as_deref(),
+            is_resumed: self.is_resumed,
+            client_subject: self.certified.as_ref().map(|one| one.subject.as_str()),
+        }
+    }
+}
+
+/// A handshake that is counted as under way as long as this lives.
+struct UnderWay<'w>(&'w Cell<usize>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Seals a connection, whose PROXY header comes first. `None` if that fails: it is over then.
+pub async fn secure(
+    worker: &Rc<Worker>,
+    listener: &ListenerPlan,
+    plan: &TlsPlan,
+    mut stream: Stream,
+    mut peer: Peer,
+) -> Option<(Stream, Peer)> {
+    let cells = plan.cells.at(worker.index);
+    let under_way = worker.handshakes();
+    if under_way.get() >= plan.most {
+        cells.handshake(HandshakeVersion::None, HandshakeResult::TooMany);
+        return None;
+    }
+    under_way.set(under_way.get() + 1);
+    let _under_way = UnderWay(under_way);
+    let timer = worker.timers.timer();
+    let began = worker.clock.read();
+    timer.set_after(plan.timeout);
+    let mut input = Input::new(worker.buffers.clone());
+    let senders = &listener.settings.proxy_protocol_from;
+    if senders.iter().any(|net| net.contains(&peer.ip()))
+        && !proxy_header(&stream, &mut peer, &mut input, &timer).await
+    {
+        let cells = listener.cells.at(worker.index);
+        cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
+        return None;
+    }
+    let session = plan.side.begin().ok()?;
+    stream.begin_tls(session, input.filled().to_vec());
+    drop(input);
+    match stream.handshake(&timer).await {
+        Ok(()) => {}
+        Err(error) => {
+            let result = result(&error);
+            cells.handshake(HandshakeVersion::None, result);
+            debug!(client = %peer.client, %error, result = result.label(), "no handshake");
+            farewell(worker, &stream, &error, &timer).await;
+            return None;
+        }
+    }
+    let facts = stream.tls_facts()?;
+    cells.handshake(version(facts), HandshakeResult::Ok);
+    cells.resumed.add(u64::from(facts.is_resumed));
+    let took = worker.clock.read().saturating_sub(began);
+    cells.durations.observe(Duration::from_nanos(took));
+    let client = listener.settings.tls.as_ref();
+    let client = client.and_then(|tls| tls.client.as_ref());
+    peer.tls = Some(Rc::new(Secured::new(facts, &plan.side, client)));
+    Some((stream, peer))
+}
+
+fn version(facts: &TlsFacts) -> HandshakeVersion {
+    match facts.version {
+        ProtocolVersion::TLSv1_2 => HandshakeVersion::V12,
+        ProtocolVersion::TLSv1_3 => HandshakeVersion::V13,
+        _ => HandshakeVersion::None,
+    }
+}
+
+/// What a failure is counted as.
+fn result(error: &HandshakeError) -> HandshakeResult {
+    use HandshakeResult as R;
+    match error {
+        HandshakeError::Io(_) | HandshakeError::Closed => R::Closed,
+        HandshakeError::NotTls(Foreign::Http) => R::PlainHttp,
+        HandshakeError::NotTls(Foreign::Other) => R::NotTls,
+        HandshakeError::TimedOut => R::Timeout,
+        HandshakeError::Tls(error) => match error {
+            Error::NoCertificatesPresented => R::NoCertificate,
+            Error::NoApplicationProtocol => R::NoSharedProtocol,
+            Error::AlertReceived(AlertDescription::UnknownCA) => R::Alert,
+            Error::AlertReceived(_) => R::Alert,
+            Error::General(reason) if reason.contains("no server certificate chain resolved") => {
+                R::UnknownName
+            }
+            Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::Tls13RequiredForQuic
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+            ) => R::NoSharedVersion,
+            Error::PeerIncompatible(_) => R::NoSharedCipher,
+            Error::InvalidCertificate(error) => match error {
+                CertificateError::UnknownIssuer => R::UnknownAuthority,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => R::Expired,
+                CertificateError::Revoked => R::Revoked,
+                _ => R::BadCertificate,
+            },
+            _ => R::Protocol,
+        },
+    }
+}
+
+/// Has a client that was refused hear why. Closed at once, with octets of it unread, the kernel
+/// would send a reset, which can overtake the alert.
+async fn farewell(worker: &Worker, stream: &Stream, error: &HandshakeError, timer: &Timer) {
+    worker.clock.read();
+    timer.set_after(FAREWELL);
+    match error {
+        HandshakeError::NotTls(Foreign::Http) => {
+            // It is little, and nothing was written before: there is room for it.
+            let _ = stream.socket().try_write(PLAIN);
+        }
+        HandshakeError::Tls(_) => {}
+        _ => return,
+    }
+    stream.end_raw(timer).await;
+}
+
+/// Reads the PROXY header that the peer must send. What follows it stays in `input`.
+async fn proxy_header(stream: &Stream, peer: &mut Peer, input: &mut Input, timer: &Timer) -> bool {
+    let origin = poll_fn(|cx| {
+        loop {
+            match proxy_protocol::parse(input.filled()) {
+                Ok(Some((header, consumed))) => {
+                    let origin = header.origin;
+                    input.consume(consumed);
+                    return Poll::Ready(Some(origin));
+                }
+                Ok(None) if input.filled().len() < proxy_protocol::MAX_LENGTH => {}
+                Ok(None) | Err(_) => return Poll::Ready(None),
+            }
+            match stream.poll_read(cx, input.room()) {
+                Poll::Ready(Ok(read @ 1..)) => input.filled_more(read),
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(None),
+                Poll::Pending => {
+                    input.release();
+                    return Poll::Pending;
+                }
+            }
+        }
+    });
+    match origin.await {
+        Some(Origin::Client { client, server, .. }) => {
+            *peer = peer.behind(client, server);
+            true
+        }
+        Some(Origin::Local | Origin::Unknown) => true,
+        None => false,
+    }
+}

@@ -1,0 +1,99 @@
+//! Files of certificates that change by themselves: what renews them need not tell us.
+//!
+//! They are looked at every few seconds. Once they have changed and then stayed as they are for one
+//! look more, for a certificate and its key cannot be replaced at the same moment, the
+//! configuration in force is put in force anew, which reads them. What cannot be used then is
+//! reported, and what was in force before stays.
+
+use super::control::Control;
+use super::plane::Plane;
+use crate::config::model::Config;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use tracing::{info, warn};
+
+/// Ticks between looks.
+const LOOK_TICKS: u64 = 2;
+
+/// What tells a file from what it was before: its device, inode, size, and when it was changed.
+type Seen = Option<(u64, u64, u64, i64, i64)>;
+
+/// What is known of the files.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// As they were when they were read.
+    read: Vec<Seen>,
+    /// As they were at the last look.
+    last: Vec<Seen>,
+}
+
+impl Watched {
+    /// True if they are to be read again.
+    fn look(&mut self, now: Vec<Seen>) -> bool {
+        let is_new = self.read.len() != now.len();
+        if is_new {
+            // Another configuration, which has read them just now.
+            self.read.clone_from(&now);
+        }
+        let is_settled = self.last == now;
+        self.last = now;
+        if !is_settled || self.last == self.read {
+            return false;
+        }
+        self.read.clone_from(&self.last);
+        true
+    }
+}
+
+fn seen(path: &Path) -> Seen {
+    let about = std::fs::metadata(path).ok()?;
+    let (changed, nanos) = (about.mtime(), about.mtime_nsec());
+    Some((about.dev(), about.ino(), about.size(), changed, nanos))
+}
+
+fn all(config: &Config) -> Vec<Seen> {
+    let listeners = config.http_listeners.iter();
+    let tls = listeners.filter_map(|listener| listener.tls.as_ref());
+    tls.flat_map(|tls| tls.files())
+        .map(|path| seen(path))
+        .collect()
+}
+
+impl<P: Plane> Control<P> {
+    /// Reads certificates again that have changed.
+    pub(super) fn watch_certificates(&mut self) {
+        if !self.ticks.is_multiple_of(LOOK_TICKS) || !self.certificates.look(all(&self.config)) {
+            return;
+        }
+        match self.refit() {
+            Ok(()) => info!("certificates have changed: they are in force now"),
+            Err(refusal) => warn!(
+                error = %refusal.message,
+                "certificates have changed and cannot be used: the old ones stay in force"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(size: u64) -> Seen {
+        Some((1, 1, size, 0, 0))
+    }
+
+    #[test]
+    fn files_are_read_once_they_have_changed_and_settled() {
+        let mut watched = Watched::default();
+        assert!(!watched.look(vec![file(1), file(2)]), "read just now");
+        assert!(!watched.look(vec![file(1), file(2)]));
+        assert!(!watched.look(vec![file(3), file(2)]), "half of it");
+        assert!(!watched.look(vec![file(3), None]));
+        assert!(!watched.look(vec![file(3), file(4)]));
+        assert!(watched.look(vec![file(3), file(4)]));
+        assert!(!watched.look(vec![file(3), file(4)]), "once");
+        assert!(!watched.look(vec![file(9)]), "another configuration");
+        assert!(!watched.look(vec![file(9)]));
+    }
+}

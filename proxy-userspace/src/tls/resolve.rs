@@ -1,0 +1,89 @@
+//! Which certificate a client gets.
+
+use crate::certificates::Pair;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Certificates by the names that they are for.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    pairs: Vec<Pair>,
+    exact: HashMap<String, Vec<usize>>,
+    /// By what follows `*.`.
+    wildcards: HashMap<String, Vec<usize>>,
+    /// For clients that ask for no name that is known; empty: they are refused.
+    default: Vec<usize>,
+}
+
+impl Resolver {
+    /// Chooses among these, of which the first is for all other names unless `strict`.
+    pub(super) fn new(pairs: Vec<Pair>, strict: bool) -> Self {
+        let mut by_cost: Vec<usize> = (0..pairs.len()).collect();
+        // Signing with ECDSA costs a tenth of signing with RSA.
+        by_cost.sort_by_key(|&at| pairs[at].key.key.algorithm() == SignatureAlgorithm::RSA);
+        let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
+        for &at in &by_cost {
+            for name in &pairs[at].view.names {
+                let (map, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut wildcards, parent),
+                    None => (&mut exact, name.as_str()),
+                };
+                let list: &mut Vec<usize> = map.entry(name.to_owned()).or_default();
+                list.push(at);
+            }
+        }
+        let is_like_first = |&at: &usize| pairs[at].view.names == pairs[0].view.names;
+        let default = match strict {
+            true => Vec::new(),
+            false => by_cost.into_iter().filter(is_like_first).collect(),
+        };
+        Self {
+            pairs,
+            exact,
+            wildcards,
+            default,
+        }
+    }
+
+    /// Certificates for a name, the preferred one first.
+    fn candidates(&self, name: Option<&str>) -> &[usize] {
+        let found = name.and_then(|name| {
+            let wildcard = || self.wildcards.get(name.split_once('.')?.1);
+            self.exact.get(name).or_else(wildcard)
+        });
+        found.unwrap_or(&self.default)
+    }
+
+    /// The best certificate for a name that can sign in one of these ways.
+    pub(super) fn choose(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<&Arc<CertifiedKey>> {
+        let candidates = self.candidates(name);
+        let fits = |at: &&usize| self.pairs[**at].key.key.choose_scheme(schemes).is_some();
+        let chosen = candidates.iter().find(fits).or(candidates.first())?;
+        Some(&self.pairs[*chosen].key)
+    }
+
+    /// True if what a client gets for `name` is for `host`, too.
+    pub(super) fn covers(&self, name: Option<&str>, host: &str) -> bool {
+        let mut candidates = self.candidates(name).iter();
+        candidates.any(|&at| self.pairs[at].view.covers(host))
+    }
+
+    pub(super) fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        self.choose(name.as_deref(), hello.signature_schemes())
+            .cloned()
+    }
+}

@@ -1,0 +1,177 @@
+//! A listener's side of TLS.
+
+use super::authentication::Judge;
+use super::resolve::Resolver;
+use super::sessions::SessionKeeper;
+use crate::certificates::{
+    CertificateView, FileFault, LocalError, Pair, local_authority, read_ocsp, read_pair,
+};
+use crate::config::model::http::Http2;
+use crate::config::model::tls::{CertificateSource, ServerTls};
+use crate::types::tls::TlsVersion;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// TLS cannot be spoken as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileFault),
+    /// The local authority cannot be used.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The settings do not go together.
+    #[error("the settings of TLS do not go together: {0}")]
+    Settings(#[from] rustls::Error),
+}
+
+/// A listener's side of TLS: what each handshake needs.
+#[derive(Debug)]
+pub struct ServerSide {
+    config: Arc<ServerConfig>,
+    resolver: Arc<Resolver>,
+    /// Its sessions, which may go on under the next configuration.
+    pub sessions: Arc<SessionKeeper>,
+    /// The local authority's certificate, if it has issued one of these.
+    pub authority: Option<PathBuf>,
+}
+
+/// Protocols that are offered by ALPN (RFC 7301), the preferred one first.
+pub fn alpn(http2: &Http2) -> Vec<Vec<u8>> {
+    let (h1, h2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+    match (http2.enabled, http2.only) {
+        (true, true) => vec![h2],
+        (true, false) => vec![h2, h1],
+        (false, _) => vec![h1],
+    }
+}
+
+impl ServerSide {
+    /// Reads all files. `before` are the sessions of the configuration before.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`].
+    pub fn new(
+        settings: &ServerTls,
+        alpn: Vec<Vec<u8>>,
+        before: Option<&Arc<SessionKeeper>>,
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider(settings));
+        let mut authority = None;
+        let mut pairs = Vec::new();
+        for source in &settings.certificates {
+            pairs.push(pair(source, now, &mut authority)?);
+        }
+        let resolver = Arc::new(Resolver::new(pairs, settings.strict_sni));
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions(settings))?;
+        let client = settings.client.as_ref();
+        let judge = client.map(|client| Judge::new(client, &provider));
+        let judge = judge.transpose()?;
+        let trust = judge.as_ref().map(|judge| judge.trust.clone());
+        let trust = trust.unwrap_or_default();
+        let builder = match judge {
+            Some(judge) => builder.with_client_cert_verifier(judge.verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&resolver) as _);
+        config.alpn_protocols = alpn;
+        config.ignore_client_order = settings.server_preference;
+        let kept = before.filter(|kept| kept.is_for(&settings.sessions, &trust));
+        let sessions = match kept {
+            Some(kept) => Arc::clone(kept),
+            None => Arc::new(SessionKeeper::new(settings.sessions, trust)?),
+        };
+        sessions.put_into(&mut config);
+        Ok(Self {
+            config: Arc::new(config),
+            resolver,
+            sessions,
+            authority,
+        })
+    }
+
+    /// Begins a session with a client.
+    ///
+    /// # Errors
+    ///
+    /// What rustls says; it has none for settings that it has taken.
+    pub fn begin(&self) -> Result<ServerConnection, rustls::Error> {
+        ServerConnection::new(Arc::clone(&self.config))
+    }
+
+    /// What is in the certificates.
+    pub fn certificates(&self) -> impl Iterator<Item = &CertificateView> {
+        self.resolver.pairs().iter().map(|pair| &pair.view)
+    }
+
+    /// What is probably not meant, each as a sentence.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.resolver.pairs().iter().flat_map(|pair| &pair.warnings)
+    }
+
+    /// True if the certificate that a client gets for `name` is for `host`, too, which is in lower
+    /// case and without a port.
+    pub fn covers(&self, name: Option<&str>, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        self.resolver.covers(name, host)
+    }
+}
+
+fn pair(
+    source: &CertificateSource,
+    now: SystemTime,
+    authority: &mut Option<PathBuf>,
+) -> Result<Pair, TlsError> {
+    match source {
+        CertificateSource::Files {
+            certificate,
+            key,
+            ocsp,
+        } => {
+            let ocsp = ocsp.as_deref().map(read_ocsp).transpose()?;
+            Ok(read_pair(certificate, key, now)?.with_ocsp(ocsp))
+        }
+        CertificateSource::Local(names) => {
+            let local = local_authority(None)?;
+            let pair = local.issue(names)?;
+            *authority = Some(local.certificate);
+            Ok(pair)
+        }
+    }
+}
+
+fn provider(settings: &ServerTls) -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let suites = settings.ciphers.iter().filter_map(|wanted| {
+        let mut all = aws_lc_rs::ALL_CIPHER_SUITES.iter();
+        all.find(|suite| suite.suite() == *wanted).copied()
+    });
+    let groups = settings.groups.iter().filter_map(|wanted| {
+        let mut all = aws_lc_rs::ALL_KX_GROUPS.iter();
+        all.find(|group| group.name() == *wanted).copied()
+    });
+    if !settings.ciphers.is_empty() {
+        provider.cipher_suites = suites.collect();
+    }
+    if !settings.groups.is_empty() {
+        provider.kx_groups = groups.collect();
+    }
+    provider
+}
+
+fn versions(settings: &ServerTls) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [
+        (TlsVersion::V13, &version::TLS13),
+        (TlsVersion::V12, &version::TLS12),
+    ];
+    let spoken = settings.min_version..=settings.max_version;
+    let all = all.into_iter().filter(|(of, _)| spoken.contains(of));
+    all.map(|(_, version)| version).collect()
+}
