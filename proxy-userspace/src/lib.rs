@@ -13,8 +13,9 @@ pub mod config;
 
 pub mod files;
 
-pub mod balance;
 pub mod health;
+
+pub mod balance;
 pub mod resilience;
 pub mod routing;
 

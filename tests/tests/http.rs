@@ -42,10 +42,10 @@ mod messages;
 mod names;
 #[path = "http/one_line.rs"]
 mod one_line;
-#[path = "http/passthrough.rs"]
-mod passthrough;
 #[path = "http/outlier.rs"]
 mod outlier;
+#[path = "http/passthrough.rs"]
+mod passthrough;
 #[path = "http/peers.rs"]
 mod peers;
 #[path = "http/proxy_protocol.rs"]

@@ -1,5 +1,7 @@
 //! `sluice status`.
 
+mod detail;
+
 use crate::admin::client::{Client, ClientError};
 use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
@@ -21,12 +23,19 @@ const POLL: Duration = Duration::from_millis(100);
 Examples:
   sluice status
   sluice status --wait --wait-duration 30s   return once the daemon is ready
+  sluice status web/web-1                    one backend, and why it is as it is
   sluice status --reasons                    why packets were passed, sent or dropped
   sluice status --json | jq '.services[].backends[] | {name, state, live_flows}'
 
 Counters of packets and flows start at zero when the data plane is made and survive restarts of the
 daemon; those of requests start with the daemon.")]
 pub(super) struct Args {
+    /// Show all about one backend, its history too, or about all of a service
+    #[arg(value_name = "SERVICE[/BACKEND]", conflicts_with_all = ["reasons", "json", "output", "verbose"])]
+    backend: Option<String>,
+    /// Show all about every backend, its history too
+    #[arg(short, long, conflicts_with = "reasons")]
+    verbose: bool,
     /// Print JSON; the same as -o json
     #[arg(long)]
     json: bool,
@@ -56,10 +65,16 @@ impl Args {
         })?;
         if self.json || self.output.output == Output::Json {
             output::json(&view)?;
+        } else if let Some(name) = &self.backend {
+            let text = detail::of(&view, name);
+            output::print(&text.map_err(|error| Failure::new(Exit::Failed, error))?)?;
         } else if self.reasons {
             output::print(&reasons(&view))?;
         } else {
             output::print(&text(&view))?;
+            if self.verbose {
+                output::print(&format!("\n{}", detail::all(&view)))?;
+            }
         }
         let serving = view.daemon.phase == Phase::Serving;
         Ok(if serving { Exit::Done } else { Exit::Failed })

@@ -4,6 +4,7 @@
 
 mod admin;
 mod http;
+mod outlier;
 mod resilience;
 mod routes;
 mod tls;
@@ -247,7 +248,7 @@ pub(super) fn target(backend: &Backend) -> String {
 
 fn health(check: &HealthCheck) -> Value {
     let http = |probe: &Probe| match probe {
-        Probe::Tcp => None,
+        Probe::Tcp | Probe::Grpc(_) => None,
         Probe::Http(http) => Some(map([
             ("method", Some(json!(http.method))),
             ("path", Some(json!(http.path))),
@@ -262,9 +263,18 @@ fn health(check: &HealthCheck) -> Value {
             ),
         ])),
     };
+    let grpc = |probe: &Probe| match probe {
+        Probe::Tcp | Probe::Http(_) => None,
+        Probe::Grpc(grpc) => {
+            let service = (!grpc.service.is_empty()).then(|| json!(grpc.service));
+            let authority = grpc.authority.as_ref().map(|name| json!(name));
+            Some(map([("service", service), ("authority", authority)]))
+        }
+    };
     map([
         ("tcp", (check.probe == Probe::Tcp).then(|| json!({}))),
         ("http", http(&check.probe)),
+        ("grpc", grpc(&check.probe)),
         ("port", check.port.map(Value::from)),
         (
             "target",

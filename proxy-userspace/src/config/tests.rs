@@ -221,6 +221,7 @@ services:
     send_proxy: v1
     subset: {version: 2}
     zone: here
+    outlier: {consecutive_5xx: 3, consecutive_gateway_errors: 0, consecutive_connect_failures: 4, success_rate: {stdev_factor: 2.5, min_hosts: 6, min_requests: 7}, failure_percentage: {threshold: 60%, min_hosts: 8, min_requests: 9}, latency: {factor: 4, intervals: 2, min_hosts: 5, min_requests: 6}, enforce: {consecutive_5xx: 1%, consecutive_gateway_errors: 2%, consecutive_connect_failures: 3%, success_rate: 4%, failure_percentage: 5%, latency: 6%}, interval: 11s, base_ejection_time: 12s, max_ejection_time: 13s, jitter: 14%, max_ejected: 15%}
     timeouts: {connect: 1s, response: 2s, idle: 3s, per_try: 4s, request: 5s}
     retries:
       attempts: 4
@@ -242,7 +243,7 @@ services:
       - {srv: _http._tcp.example.com, zone: there}
       - {address: "[::1]:80", tier: 2, labels: {version: 2}, max_connections: 0}
   - {name: next, backends: ["10.1.0.9:80"], concurrency: 12, hedge: {after: 1s}, fallback: {respond: 200}}
-  - {name: spare, backends: ["10.1.0.8:80"]}
+  - {name: spare, outlier: "off", backends: ["10.1.0.8:80"]}
 "#;
 
 #[test]

@@ -5,6 +5,7 @@ use super::probe::Target;
 use crate::config::model::{Backend, Config, HealthCheck, Listener, ProbeTarget, Service};
 use crate::types::{PortMatch, Protocol};
 use ipnet::IpNet;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -50,6 +51,9 @@ pub struct Check {
     pub adopted: Option<bool>,
 }
 
+/// Backends that DNS has named: by service, their names and where they are.
+pub type Named = HashMap<String, Vec<(String, SocketAddr)>>;
+
 /// What the data plane knows of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -59,7 +63,8 @@ pub struct Known {
     pub mark: Option<u32>,
 }
 
-/// The checks of a configuration, in its order. `known` says what the data plane knows.
+/// The checks of a configuration, in its order, and of what DNS has named. `known` says what the
+/// data plane knows.
 ///
 /// # Errors
 ///
@@ -67,6 +72,7 @@ pub struct Known {
 /// validation refuses such services earlier.
 pub fn checks(
     config: &Config,
+    named: &Named,
     known: impl Fn(&Service, &Backend) -> Known,
 ) -> Result<Vec<Check>, CheckError> {
     let mut checks = Vec::new();
@@ -90,6 +96,16 @@ pub fn checks(
                 },
                 health: health.clone(),
                 adopted: known.adopted,
+            });
+        }
+        for (name, address) in named.get(&service.name).into_iter().flatten() {
+            let port = health.port.unwrap_or(address.port());
+            checks.push(Check {
+                name: BackendName::new(service_name.clone(), name.as_str()),
+                server: (address.ip(), Some(address.port())),
+                target: Target::new(SocketAddr::new(address.ip(), port)),
+                health: health.clone(),
+                adopted: None,
             });
         }
     }

@@ -16,12 +16,12 @@
 //!
 //! ```no_run
 //! use proxy_userspace::config::model::Config;
-//! use proxy_userspace::health::{self, Known, NetProber, Options};
+//! use proxy_userspace::health::{self, Known, Named, NetProber, Options};
 //!
 //! # async fn example(config: &Config, stop: tokio::sync::oneshot::Receiver<()>) -> Result<(), health::CheckError> {
 //! let (monitor, driver, mut changes) = health::monitor(NetProber, Options::default());
 //! // `known` tells what a running data plane already does with a backend, and the probe's mark.
-//! let checks = health::checks(config, |_service, _backend| Known::default())?;
+//! let checks = health::checks(config, &Named::default(), |_service, _backend| Known::default())?;
 //! monitor.reconcile(checks);
 //! // Plan the kernel now, from `monitor.is_up(service, backend)`; `None` means unchecked, so up.
 //! let watch = async {
@@ -50,14 +50,16 @@ mod checks;
 pub mod damping;
 pub mod monitor;
 mod outcome;
+pub mod outlier;
 pub mod probe;
 pub mod schedule;
 pub mod state;
+pub mod steer;
 pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use checks::{BackendName, Check, CheckError, Known, checks};
+pub use checks::{BackendName, Check, CheckError, Known, Named, checks};
 pub use monitor::{Driver, HealthChange, Monitor, Options, Snapshot, monitor};
 pub use outcome::{Failure, FailureKind, Outcome, Passed};
 pub use probe::{NetProber, Prober, Target};

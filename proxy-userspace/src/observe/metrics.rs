@@ -60,6 +60,7 @@ impl Collector for Page {
         self.packets(&mut families)?;
         self.listeners(&mut families)?;
         self.backends(&mut families)?;
+        self.passive_health(&mut families)?;
         self.health(&mut families)?;
         export::proxy(self.counters.proxy.get(), &mut families)?;
         self.pools(&mut families)?;
@@ -199,6 +200,34 @@ impl Page {
         Ok(())
     }
 
+    /// What the proxies have found about backends by real traffic.
+    fn passive_health(&self, out: &mut Families) -> fmt::Result {
+        let backends = || {
+            self.view.services.iter().flat_map(|service| {
+                let backends = service.backends.iter();
+                backends
+                    .map(move |backend| ([service.name.as_str(), backend.name.as_str()], backend))
+            })
+        };
+        out.many(
+            names::BACKEND_EJECTED,
+            backends().map(|(names, backend)| (names, backend.ejection.is_some().into())),
+        )?;
+        let ejections = backends().flat_map(|([service, name], backend)| {
+            let counts = backend.ejections.iter();
+            counts.map(move |(who, count)| ([service, name, who.as_str()], (*count).into()))
+        });
+        out.many(names::BACKEND_EJECTIONS, ejections)?;
+        let latencies = backends()
+            .filter_map(|(names, backend)| Some((names, backend.latency_seconds?.into())));
+        out.many(names::BACKEND_LATENCY, latencies)?;
+        let steered = backends().map(|(names, backend)| {
+            let percent = backend.steered_percent.unwrap_or(100);
+            (names, (f64::from(percent) / 100.0).into())
+        });
+        out.many(names::BACKEND_STEERED, steered)
+    }
+
     fn health(&self, out: &mut Families) -> fmt::Result {
         let checked = || {
             self.view.services.iter().flat_map(|service| {
@@ -317,6 +346,9 @@ mod tests {
                         last_probe_seconds: Some(0.001),
                         ..Default::default()
                     }),
+                    ejections: [("latency".to_owned(), 3)].into(),
+                    latency_seconds: Some(0.25),
+                    steered_percent: Some(70),
                     proxy: Some(ProxyBackendView {
                         connections: 5,
                         idle: 3,

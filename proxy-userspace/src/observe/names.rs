@@ -102,6 +102,14 @@ metrics! {
         "1 while the backend takes new flows.";
     BACKEND_DRAINING = "sluice_backend_draining", Gauge, ["service", "backend"],
         "1 while the backend keeps its flows but takes no new ones.";
+    BACKEND_EJECTED = "sluice_backend_ejected", Gauge, ["service", "backend"],
+        "1 while the backend is out because of what it did with real traffic.";
+    BACKEND_EJECTIONS = "sluice_backend_ejections_total", Counter, ["service", "backend", "detector"],
+        "Ejections of the backend by what has found it.";
+    BACKEND_LATENCY = "sluice_backend_latency_seconds", Gauge, ["service", "backend"],
+        "Latency of the backend as the proxies see it: the smoothed mean of intervals.";
+    BACKEND_STEERED = "sluice_backend_steered_weight_ratio", Gauge, ["service", "backend"],
+        "What l4 listeners use of the backend's weight; below 1 where latency has reduced it.";
 
     HEALTH_PROBES = "sluice_health_probes_total", Counter, ["service", "backend", "result"],
         "Health probes by result: passed, or the way in which they failed.";

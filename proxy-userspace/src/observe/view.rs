@@ -6,6 +6,10 @@
 //! (not when the daemon starts) and never go down while the maps live; those of requests start with
 //! the daemon.
 
+mod passive;
+
+pub use passive::{ChangeView, EjectionView};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -347,7 +351,8 @@ pub struct BackendView {
     pub port: Option<u16>,
     /// Its weight.
     pub weight: u16,
-    /// `up`, `draining` or `down`, as the kernel has it.
+    /// `up`, `draining` or `down`, as the kernel has it, where an ejected backend is `draining`;
+    /// `ejected` where only proxies use the service.
     pub state: String,
     /// Why, where there is something to say: `drained by operator`, `health: connection refused`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -360,6 +365,21 @@ pub struct BackendView {
     /// Health, where it is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthView>,
+    /// Its ejection, while it is out because of what it did with real traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionView>,
+    /// Ejections so far by detector; detectors that never ejected it are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ejections: BTreeMap<String, u64>,
+    /// Its latency as the proxies see it: the smoothed mean of intervals, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_seconds: Option<f64>,
+    /// What l4 listeners use of its weight, in percent, where latency has reduced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered_percent: Option<u8>,
+    /// Its last changes of state, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<ChangeView>,
     /// Flows that are not closing.
     pub live_flows: u64,
     /// Packets and flows.

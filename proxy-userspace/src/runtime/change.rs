@@ -206,14 +206,15 @@ impl<P: Plane> Control<P> {
 
     fn rehearsed_plan(&mut self, config: &Config) -> Result<Option<Plan>, Refusal> {
         let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
-        overlay::checks_for(config, &self.kernel, &self.overlay)
+        let named = self.named();
+        overlay::checks_for(config, &named, &self.kernel, &self.overlay)
             .map_err(|error| invalid(error.to_string()))?;
         if config.l4.is_none() && !self.has_plane() {
             return Ok(None);
         }
         let mut overlay = self.overlay.clone();
         overlay.retain_configured(config);
-        overlay::update_health(&mut overlay, config, &self.parts.monitor);
+        overlay::update_health(&mut overlay, config, &named, &self.parts.monitor);
         let host = self.plane.host(config);
         let plan = plan(&Inputs {
             config,

@@ -146,6 +146,16 @@ impl<P: Plane> Control<P> {
 
     /// Changes a drain in the data plane, or changes nothing.
     fn set_drain(&mut self, service: &str, backend: &str, drain: Drain) -> Result<(), Refusal> {
+        let why = match drain {
+            Drain::No => "the drain was ended by an operator",
+            Drain::Draining | Drain::Expired => "drained by an operator",
+        };
+        self.remembering((service, backend), why, |it| {
+            it.try_drain(service, backend, drain)
+        })
+    }
+
+    fn try_drain(&mut self, service: &str, backend: &str, drain: Drain) -> Result<(), Refusal> {
         let before = std::mem::replace(&mut self.overlay.entry(service, backend).drain, drain);
         self.try_replan().map_err(|error| {
             self.overlay.entry(service, backend).drain = before;

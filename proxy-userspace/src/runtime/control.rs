@@ -4,6 +4,7 @@ use super::capture::CaptureHub;
 use super::certificates::Watched;
 use super::drains::{Deadlines, Key};
 use super::events::EventHub;
+use super::health::{self, Ledger};
 use super::history::History;
 use super::names::SharedNames;
 use super::overlay;
@@ -111,6 +112,8 @@ pub(crate) struct Control<P> {
     pub(super) present: Vec<(String, u32)>,
     /// Changes of health verdicts by backend.
     pub(super) transitions: HashMap<BackendName, u64>,
+    /// What has happened to backends.
+    pub(super) ledger: Ledger,
     pub(super) sweep: SweepTotals,
     pub(super) parts: Parts,
     /// The proxy paths, if there are any.
@@ -201,6 +204,7 @@ impl<P: Plane> Control<P> {
             attached: Vec::new(),
             present: Vec::new(),
             transitions: HashMap::new(),
+            ledger: Ledger::default(),
             sweep: SweepTotals::default(),
             parts,
             workers: None,
@@ -220,12 +224,13 @@ impl<P: Plane> Control<P> {
         if let Some(state) = state {
             self.inherit(state);
         }
-        let mut checks = overlay::checks_for(&self.config, &self.kernel, &self.overlay)?;
+        let named = self.named();
+        let mut checks = overlay::checks_for(&self.config, &named, &self.kernel, &self.overlay)?;
         if let Some(state) = state {
             state.tell(&mut checks);
         }
         self.parts.monitor.reconcile(checks);
-        overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor);
+        overlay::update_health(&mut self.overlay, &self.config, &named, &self.parts.monitor);
         self.begin_adopted_drains();
         if let Some(state) = state {
             self.inherit_deadlines(state);
@@ -256,7 +261,7 @@ impl<P: Plane> Control<P> {
         if !overlay::probes_vips(&self.config) {
             return;
         }
-        match overlay::checks_for(&self.config, &self.kernel, &self.overlay) {
+        match overlay::checks_for(&self.config, &self.named(), &self.kernel, &self.overlay) {
             Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
             Err(error) => error!(%error, "probes to VIPs cannot be marked"),
         }
@@ -331,6 +336,7 @@ impl<P: Plane> Control<P> {
                     Some(command) => self.answer(command),
                     None => return Ended::Told(Ending::default()),
                 },
+                notes = health::news(self.news_of_proxies()) => self.heard(&notes),
                 count = changes.recv_many(&mut batch, HEALTH_BATCH) => {
                     if count > 0 {
                         self.health_changed(&batch);
@@ -371,25 +377,7 @@ impl<P: Plane> Control<P> {
     /// Takes the proxy paths over, which serve this configuration already.
     pub(crate) fn adopt_workers(&mut self, workers: Option<Workers>) {
         self.workers = workers;
-        self.proxies_follow();
-    }
-
-    fn health_changed(&mut self, changes: &[HealthChange]) {
-        for change in changes {
-            *self.transitions.entry(change.name.clone()).or_default() += 1;
-            let BackendName { service, backend } = &change.name;
-            let verdict = change.verdict.label();
-            let message = format!("{service}/{backend} is {verdict}: {}", change.reason);
-            self.note(Happening::new(Topic::Health, message).of(service, backend));
-        }
-        if overlay::update_health(&mut self.overlay, &self.config, &self.parts.monitor) {
-            // Whoever owns the maps afterwards makes up for it.
-            if !self.is_frozen {
-                self.replan("health change");
-            }
-            self.proxies_follow();
-        }
-        self.publish_readiness();
+        self.members_changed();
     }
 
     fn end_drains(&mut self, now: Instant) {
@@ -399,7 +387,13 @@ impl<P: Plane> Control<P> {
                 service,
                 backend, "drain deadline passed: remaining flows are selected anew"
             );
-            self.overlay.entry(service, backend).drain = Drain::Expired;
+            self.remembering(
+                (service, backend),
+                "the drain's deadline has passed",
+                |it| {
+                    it.overlay.entry(service, backend).drain = Drain::Expired;
+                },
+            );
             let message = format!("the drain of {service}/{backend} has ended");
             self.note(Happening::new(Topic::Drain, message).of(service, backend));
         }

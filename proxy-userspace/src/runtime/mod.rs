@@ -35,6 +35,8 @@ mod drains;
 mod events;
 mod forwarding;
 mod guard;
+mod health;
+mod health_view;
 mod history;
 mod logging;
 mod names;

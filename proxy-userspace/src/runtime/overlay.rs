@@ -1,7 +1,7 @@
 //! What is laid over the configuration, kept in step with health checks and drains.
 
 use crate::config::model::{Config, Interface, ProbeTarget};
-use crate::health::{Check, CheckError, Known, Monitor, checks};
+use crate::health::{Check, CheckError, Known, Monitor, Named, checks};
 use crate::kernel::plan::{Drain, Health, Ids, Overlay};
 use crate::kernel::store::KernelState;
 use proxy_common::backend::{BackendState, probe_mark};
@@ -27,6 +27,7 @@ pub(crate) fn steered(config: &Config) -> Option<&[Interface]> {
 /// that it has there, so that neither a restart nor a reload moves flows.
 pub(crate) fn checks_for(
     config: &Config,
+    named: &Named,
     kernel: &KernelState,
     overlay: &Overlay,
 ) -> Result<Vec<Check>, CheckError> {
@@ -36,7 +37,7 @@ pub(crate) fn checks_for(
         .iter()
         .map(|(id, backend)| (*id, backend.state))
         .collect();
-    checks(config, |service, backend| {
+    checks(config, named, |service, backend| {
         let id = ids
             .of_backend(&service.name, &backend.name)
             .next()
@@ -61,14 +62,21 @@ pub(crate) fn checks_for(
 /// Brings the overlay's health up to what the monitor says. True if something changed.
 ///
 /// Backends that are not checked are up.
-pub(crate) fn update_health(overlay: &mut Overlay, config: &Config, monitor: &Monitor) -> bool {
+pub(crate) fn update_health(
+    overlay: &mut Overlay,
+    config: &Config,
+    named: &Named,
+    monitor: &Monitor,
+) -> bool {
     let mut changed = false;
     for service in &config.services {
-        for backend in &service.backends {
-            let up = monitor.is_up(&service.name, &backend.name).unwrap_or(true);
+        let fixed = service.backends.iter().map(|backend| backend.name.as_str());
+        let named = named.get(&service.name).into_iter().flatten();
+        for backend in fixed.chain(named.map(|(name, _)| name.as_str())) {
+            let up = monitor.is_up(&service.name, backend).unwrap_or(true);
             let health = if up { Health::Up } else { Health::Down };
-            if overlay.get(&service.name, &backend.name).health != health {
-                overlay.entry(&service.name, &backend.name).health = health;
+            if overlay.get(&service.name, backend).health != health {
+                overlay.entry(&service.name, backend).health = health;
                 changed = true;
             }
         }

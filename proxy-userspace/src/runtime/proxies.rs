@@ -43,29 +43,18 @@ pub(super) fn publish(workers: &Workers, counters: &Counters) {
 }
 
 /// Tells the balancers of the proxy paths what checks and operators say.
-pub(super) fn follow(workers: &Workers, config: &Config, overlay: &Overlay) {
+pub(super) fn follow(workers: &Workers, overlay: &Overlay) {
     let now = Clock::new().last();
-    let registry = workers.snapshot().registry();
-    for service in &config.services {
-        let Some(state) = registry.service(&service.name) else {
-            continue;
-        };
-        for backend in &service.backends {
-            let known = overlay.get(&service.name, &backend.name);
-            state.set_healthy(&backend.name, known.health == Health::Up, now);
-            state.set_draining(&backend.name, known.drain != Drain::No, now);
+    for state in workers.snapshot().registry().services() {
+        for backend in state.backends() {
+            let known = overlay.get(state.name(), backend.name());
+            state.set_healthy(backend.name(), known.health == Health::Up, now);
+            state.set_draining(backend.name(), known.drain != Drain::No, now);
         }
     }
 }
 
 impl<P: Plane> Control<P> {
-    /// See [`follow`].
-    pub(super) fn proxies_follow(&self) {
-        if let Some(workers) = &self.workers {
-            follow(workers, &self.config, &self.overlay);
-        }
-    }
-
     /// Ends the proxy paths: connections end with their requests, or when their time is over, or
     /// when somebody is in a hurry.
     pub(super) async fn drain_proxies(&mut self, hurry: &Notify) {

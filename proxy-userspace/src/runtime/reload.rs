@@ -73,12 +73,13 @@ impl<P: Plane> Control<P> {
         };
         let proxies = workers.map(|workers| workers.prepare(&config));
         let proxies = proxies.transpose().map_err(internal)?;
-        let checks = overlay::checks_for(&config, &self.kernel, &self.overlay)
+        let named = self.named();
+        let checks = overlay::checks_for(&config, &named, &self.kernel, &self.overlay)
             .map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
         self.parts.monitor.reconcile(checks);
         let mut overlay = self.overlay.clone();
         overlay.retain_configured(&config);
-        overlay::update_health(&mut overlay, &config, &self.parts.monitor);
+        overlay::update_health(&mut overlay, &config, &named, &self.parts.monitor);
         let host = self.plane.host(&config);
         Ok(Next {
             config,
@@ -200,7 +201,7 @@ impl<P: Plane> Control<P> {
 
     /// Goes back to the health checks of the configuration in force.
     fn restore_checks(&mut self) {
-        match overlay::checks_for(&self.config, &self.kernel, &self.overlay) {
+        match overlay::checks_for(&self.config, &self.named(), &self.kernel, &self.overlay) {
             Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
             Err(error) => error!(%error, "cannot go back to the old health checks"),
         }
@@ -226,7 +227,8 @@ impl<P: Plane> Control<P> {
         if let (Some(workers), Some(prepared)) = (&mut self.workers, next.proxies) {
             workers.put_in_force(prepared);
         }
-        self.proxies_follow();
+        self.members_changed();
+        self.ejections_follow();
         let config = &self.config;
         self.drains.retain(|(service, backend)| {
             let service = config.service(service);

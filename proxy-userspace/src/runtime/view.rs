@@ -80,6 +80,14 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
     if let Some(workers) = &control.workers {
         super::proxy_view::add(&mut view, &control.config, workers);
     }
+    let sources = super::health_view::Sources {
+        ledger: &control.ledger,
+        overlay: &control.overlay,
+        snapshot: &snapshot,
+        transitions: &control.transitions,
+        workers: control.workers.as_ref(),
+    };
+    super::health_view::add(&mut view, &sources);
     Ok(view)
 }
 
@@ -251,7 +259,7 @@ impl Services<'_> {
             live_flows: live,
             traffic,
             ids,
-            proxy: None,
+            ..BackendView::default()
         }
     }
 
@@ -344,7 +352,7 @@ fn traffic(stats: &BackendStats) -> Traffic {
     }
 }
 
-fn health_reason(health: &BackendHealth) -> String {
+pub(super) fn health_reason(health: &BackendHealth) -> String {
     match (health.verdict, &health.last_failure) {
         (Verdict::Unknown, _) => "not probed yet".to_owned(),
         (Verdict::Held, _) => format!("flaps: held down (penalty {:.1})", health.penalty),
@@ -353,7 +361,7 @@ fn health_reason(health: &BackendHealth) -> String {
     }
 }
 
-fn health_view(health: &BackendHealth, transitions: u64) -> HealthView {
+pub(super) fn health_view(health: &BackendHealth, transitions: u64) -> HealthView {
     let failed = FailureKind::ALL
         .iter()
         .map(|kind| (kind.label().to_owned(), health.tally.failed[kind.index()]));

@@ -33,6 +33,8 @@ impl<P: Plane> Control<P> {
         }
         self.expire_guard_rules();
         self.expire_log_level();
+        self.ejections_follow();
+        self.steer_by_latency();
         self.watch_interfaces();
         self.watch_machine();
         self.watch_certificates();

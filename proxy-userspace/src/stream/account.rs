@@ -2,6 +2,7 @@
 
 use super::passthrough::Asked;
 use crate::balance::l7::{BackendState, ServiceState};
+use crate::health::outlier as health;
 use crate::http::census::Live;
 use crate::http::snapshot::ListenerId;
 use crate::http::streams::StreamPlan;
@@ -118,6 +119,11 @@ pub(super) fn account(
     let total = Duration::from_nanos(now.saturating_sub(facts.began));
     plan.cells.at(worker.index).ended(end);
     plan.flow.at(worker.index).durations.observe(total);
+    if let (Some(service), Some(last)) = (service, facts.attempts.last())
+        && let Some(outcome) = outcome(last)
+    {
+        service.report(&last.backend, outcome, now, || worker.random());
+    }
     let Some(log) = &plan.log else {
         return;
     };
@@ -162,6 +168,17 @@ fn protocols(facts: &Facts) -> Vec<u8> {
     let asked = facts.asked.iter();
     let names: Vec<_> = asked.flat_map(|asked| asked.hello.protocols()).collect();
     names.join(&b","[..])
+}
+
+/// What a connection says about its backend, besides that it could be opened, which was reported
+/// when it was. One that is reset before it has had an octet was taken by something in the server's
+/// place.
+fn outcome(attempt: &Attempted) -> Option<health::Outcome> {
+    match (attempt.end, attempt.received) {
+        (_, 1..) => Some(health::Outcome::Served),
+        (End::BackendReset, 0) if attempt.connect.is_some() => Some(health::Outcome::GatewayError),
+        _ => None,
+    }
 }
 
 fn attempt(attempt: &Attempted) -> Attempt<'_> {

@@ -3,6 +3,7 @@
 use super::account::{Attempted, Facts, Outcome};
 use crate::balance::l7::{Ask, Lease, ServiceState, Tried, Unavailable, WaitError, hash_key};
 use crate::config::model::http::{BalancePolicy, HashOn};
+use crate::health::outlier as health;
 use crate::http::snapshot::ServicePlan;
 use crate::http::worker::Worker;
 use crate::net::{Stream, Timer};
@@ -171,10 +172,20 @@ async fn open(
         None => cells.connects.observe(Duration::from_nanos(took)),
         Some((_, reason)) => cells.connect_failed(reason),
     });
+    let (now, random) = (worker.clock.last(), || worker.random());
     match failure {
-        None => backend.latency().observe(took, worker.clock.last()),
+        None => {
+            backend.latency().observe(took, now);
+            let outcome = health::Outcome::Connected(took);
+            service.state.report(&backend, outcome, now, random);
+        }
+        // Our own trouble.
         Some((End::Exhausted, _)) => {}
-        Some(_) => backend.latency().observe_failure(worker.clock.last()),
+        Some(_) => {
+            backend.latency().observe_failure(now);
+            let outcome = health::Outcome::ConnectFailure;
+            service.state.report(&backend, outcome, now, random);
+        }
     }
     if let Some(attempt) = facts.attempts.last_mut() {
         attempt.connect = failure.is_none().then_some(took);

@@ -77,7 +77,12 @@ impl Place {
     fn client(&self, name: &str, issued: &Issued) -> [String; 4] {
         let (certificate, key) = issued.write(self.folder.path(), name);
         let text = |path: PathBuf| path.display().to_string();
-        ["--cert".into(), text(certificate), "--key".into(), text(key)]
+        [
+            "--cert".into(),
+            text(certificate),
+            "--key".into(),
+            text(key),
+        ]
     }
 
     fn ca(&self) -> &str {
@@ -97,7 +102,10 @@ impl Place {
 
     /// Our own client, of which every octet can be seen.
     fn connect(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
-        seal(TcpStream::connect(address).expect("connects"), self.settings())
+        seal(
+            TcpStream::connect(address).expect("connects"),
+            self.settings(),
+        )
     }
 }
 
@@ -166,7 +174,10 @@ fn curl_gets_content_over_each_version_of_http_and_tls() {
     let place = Place::new();
     let octets = pattern(1 << 20);
     std::fs::write(place.folder.path().join("file"), &octets).expect("writes");
-    let content = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", octets.len());
+    let content = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+        octets.len()
+    );
     let origin = Origin::answering([content.as_bytes(), &octets].concat());
     let tls = place.tls();
     let folder = place.folder.path().to_owned();
@@ -220,7 +231,10 @@ fn curl_refuses_a_wrong_name_and_a_certificate_that_has_expired() {
         });
         let output = try_curl(&place, proxy.address, &[]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains(complaint), "{text}");
+        assert!(
+            !output.status.success() && text.contains(complaint),
+            "{text}"
+        );
         let is_told = || {
             handshakes(&proxy, HandshakeResult::Alert) + handshakes(&proxy, HandshakeResult::Ok) > 0
         };
@@ -248,10 +262,17 @@ fn versions_ciphers_and_groups_are_those_of_the_configuration() {
     });
     let text = s_client(proxy.address, &["-servername", "a.test"], "");
     assert!(text.contains("ECDHE-RSA-CHACHA20-POLY1305"), "{text}");
-    assert!(text.contains("P-384") || text.contains("secp384r1"), "{text}");
+    assert!(
+        text.contains("P-384") || text.contains("secp384r1"),
+        "{text}"
+    );
     let text = s_client(proxy.address, &["-tls1_3"], "");
     assert!(text.contains("alert protocol version"), "{text}");
-    let text = s_client(proxy.address, &["-cipher", "ECDHE-RSA-AES256-GCM-SHA384"], "");
+    let text = s_client(
+        proxy.address,
+        &["-cipher", "ECDHE-RSA-AES256-GCM-SHA384"],
+        "",
+    );
     assert!(text.contains("alert handshake failure"), "{text}");
     let text = s_client(proxy.address, &["-groups", "P-256"], "");
     assert!(text.contains("alert handshake failure"), "{text}");
@@ -298,7 +319,8 @@ fn the_name_and_what_the_client_can_check_choose_the_certificate() {
 #[test]
 fn sessions_are_resumed_by_tickets_and_by_the_cache() {
     let place = Place::new();
-    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let origin =
+        Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let path = place.folder.path().join("session");
     let path = path.to_str().expect("text");
     for (tickets, cache) in [(true, 0), (false, 100), (false, 0)] {
@@ -317,9 +339,17 @@ fn sessions_are_resumed_by_tickets_and_by_the_cache() {
             }
             let text = s_client(proxy.address, &[version, "-sess_in", path], "");
             let is_resumed = text.contains("\nReused, ");
-            assert_eq!(is_resumed, tickets || cache > 0, "{version} {tickets} {cache}: {text}");
+            assert_eq!(
+                is_resumed,
+                tickets || cache > 0,
+                "{version} {tickets} {cache}: {text}"
+            );
         }
-        let resumed = proxy.workers.metrics().tls("web").sum(|cells| cells.resumed.get());
+        let resumed = proxy
+            .workers
+            .metrics()
+            .tls("web")
+            .sum(|cells| cells.resumed.get());
         assert_eq!(resumed, if tickets || cache > 0 { 2 } else { 0 });
     }
 }
@@ -338,12 +368,20 @@ fn clients_certificates_are_judged_and_backends_are_told() {
     });
     let right = place.client("right", &place.authority.issue_to("Alice"));
     let right = right.each_ref().map(String::as_str);
-    let forged = ["-H", "X-SSL-Client-DN: CN=root", "-H", "X-Forwarded-Client-Cert: Hash=1"];
+    let forged = [
+        "-H",
+        "X-SSL-Client-DN: CN=root",
+        "-H",
+        "X-Forwarded-Client-Cert: Hash=1",
+    ];
     let output = try_curl(&place, proxy.address, &[&right[..], &forged].concat());
     let head = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(head.contains("X-SSL-Client-DN: CN=Alice"), "{head}");
     assert!(head.contains("X-SSL-Client-Verify: SUCCESS"), "{head}");
-    assert!(head.contains("Subject=\"CN=Alice\"") && !head.contains("Hash=1\r"), "{head}");
+    assert!(
+        head.contains("Subject=\"CN=Alice\"") && !head.contains("Hash=1\r"),
+        "{head}"
+    );
     assert!(!head.contains("CN=root"), "{head}");
 
     let revoked = place.authority.issue_as(&Request {
@@ -360,7 +398,11 @@ fn clients_certificates_are_judged_and_backends_are_told() {
     for (name, issued, result) in [
         ("revoked", Some(revoked), HandshakeResult::Revoked),
         ("expired", Some(expired), HandshakeResult::Expired),
-        ("stranger", Some(stranger), HandshakeResult::UnknownAuthority),
+        (
+            "stranger",
+            Some(stranger),
+            HandshakeResult::UnknownAuthority,
+        ),
         ("none", None, HandshakeResult::NoCertificate),
     ] {
         let args = issued.map(|issued| place.client(name, &issued));
@@ -418,7 +460,10 @@ fn certificates_change_under_load_and_no_handshake_fails() {
         }
         for round in 0..10 {
             let before = done.load(Ordering::Relaxed);
-            place.authority.issue(&["a.test"]).write(place.folder.path(), "a");
+            place
+                .authority
+                .issue(&["a.test"])
+                .write(place.folder.path(), "a");
             let mut next = config(&[origin.address], configure);
             next.http_listeners[0].address = address;
             let prepared = proxy.workers.prepare(&next);
@@ -431,7 +476,9 @@ fn certificates_change_under_load_and_no_handshake_fails() {
             let error = proxy.workers.prepare(&next).err().expect("does not fit");
             let text = format!("{:?}", anyhow(&error));
             assert!(text.contains("does not fit"), "{text}");
-            eventually("handshakes go on", || done.load(Ordering::Relaxed) > before + 5);
+            eventually("handshakes go on", || {
+                done.load(Ordering::Relaxed) > before + 5
+            });
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -497,8 +544,14 @@ fn the_end_of_a_response_is_said_and_a_cut_is_seen() {
     let origin = Origin::new(|mut client, number| {
         client.head();
         let body = if number == 0 { "whole" } else { "1000\r\npart" };
-        let coding = if number == 0 { "" } else { "Transfer-Encoding: chunked\r\n" };
-        client.send(format!("HTTP/1.1 200 OK\r\n{coding}Connection: close\r\n\r\n{body}"));
+        let coding = if number == 0 {
+            ""
+        } else {
+            "Transfer-Encoding: chunked\r\n"
+        };
+        client.send(format!(
+            "HTTP/1.1 200 OK\r\n{coding}Connection: close\r\n\r\n{body}"
+        ));
     });
     let proxy = place.proxy(origin.address, |_| ());
     let ask = || {
@@ -511,7 +564,10 @@ fn the_end_of_a_response_is_said_and_a_cut_is_seen() {
         (String::from_utf8_lossy(&all).into_owned(), end)
     };
     let (text, end) = ask();
-    assert!(text.ends_with("\r\n\r\nwhole") && end.is_ok(), "{text} {end:?}");
+    assert!(
+        text.ends_with("\r\n\r\nwhole") && end.is_ok(),
+        "{text} {end:?}"
+    );
     let (text, end) = ask();
     let cut = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
     assert!(end.is_err_and(|kind| cut.contains(&kind)), "{text} {end:?}");
@@ -535,7 +591,10 @@ fn a_client_that_cuts_its_upload_is_not_taken_for_done() {
         .expect("sends");
     stream.flush().expect("sends");
     eventually("it arrives", || origin.connections() == 1);
-    stream.sock.shutdown(std::net::Shutdown::Write).expect("cuts");
+    stream
+        .sock
+        .shutdown(std::net::Shutdown::Write)
+        .expect("cuts");
     let mut octets = Vec::new();
     let _ = stream.sock.read_to_end(&mut octets);
     assert_eq!(whole.load(Ordering::SeqCst), 0);
@@ -564,7 +623,9 @@ fn a_websocket_passes_and_a_proxy_header_comes_before_the_handshake() {
         .expect("sends");
     assert!(answer(&mut stream, 0).starts_with("HTTP/1.1 101 "));
     // "hi", masked with zeros.
-    stream.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).expect("sends");
+    stream
+        .write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i'])
+        .expect("sends");
     let mut head = [0; 2];
     stream.read_exact(&mut head).expect("a message");
     let mut text = vec![0; usize::from(head[1])];
@@ -610,20 +671,23 @@ fn what_alpn_agrees_on_is_what_is_spoken() {
     let place = Place::new();
     let origin = Origin::mirror();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let cases: [(&[u8], &[u8], &str); 2] = [
-        (b"http/1.1", preface, "HTTP/1.1 "),
-        (b"h2", GET, ""),
-    ];
+    let cases: [(&[u8], &[u8], &str); 2] = [(b"http/1.1", preface, "HTTP/1.1 "), (b"h2", GET, "")];
     let proxy = place.proxy(origin.address, |_| ());
     for (protocol, octets, begin) in cases {
         let mut settings = place.settings();
         settings.alpn_protocols = vec![protocol.to_vec()];
-        let mut stream = seal(TcpStream::connect(proxy.address).expect("connects"), settings);
+        let mut stream = seal(
+            TcpStream::connect(proxy.address).expect("connects"),
+            settings,
+        );
         stream.write_all(octets).expect("sends");
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all);
         let text = String::from_utf8_lossy(&all).into_owned();
-        assert!(text.starts_with(begin) && text.is_empty() == begin.is_empty(), "{text}");
+        assert!(
+            text.starts_with(begin) && text.is_empty() == begin.is_empty(),
+            "{text}"
+        );
         assert!(!text.contains(" 200 "), "{text}");
     }
     let tls = place.tls();

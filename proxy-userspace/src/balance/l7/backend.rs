@@ -2,6 +2,8 @@
 
 use super::Nanos;
 use super::latency::Latency;
+use super::outcomes::Outcomes;
+use crate::health::outlier::{Outcome, Window};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ struct Load {
     idle: AtomicU32,
     reclaims: AtomicU32,
     latency: Latency,
+    outcomes: Outcomes,
 }
 
 /// Written by health checks, drains and reloads.
@@ -48,6 +51,9 @@ const DRAINING: u8 = 2;
 /// Not in the group that new requests are chosen from.
 const CLOSED: u8 = 4;
 
+/// Out for a while because of what it did with requests.
+const EJECTED: u8 = 8;
+
 const NO_WEIGHT: u32 = u32::MAX;
 
 impl BackendState {
@@ -61,6 +67,7 @@ impl BackendState {
                 idle: AtomicU32::new(0),
                 reclaims: AtomicU32::new(0),
                 latency: Latency::default(),
+                outcomes: Outcomes::default(),
             },
             rare: Rare {
                 flags: AtomicU8::new(0),
@@ -189,9 +196,35 @@ impl BackendState {
         &self.load.latency
     }
 
-    /// True unless a check or an observation says that it is down.
+    /// Takes note of what became of an attempt. A failure returns the rows of failures as they are
+    /// now, in the order of [`crate::health::outlier::rows`].
+    #[inline]
+    pub(super) fn report(&self, outcome: Outcome) -> Option<[u16; 3]> {
+        self.load.outcomes.report(outcome)
+    }
+
+    /// What it did since the last call.
+    pub(super) fn take_window(&self) -> Window {
+        self.load.outcomes.take()
+    }
+
+    pub(super) fn forget_rows(&self) {
+        self.load.outcomes.forget_rows();
+    }
+
+    /// True unless an active check says that it is down, or it is ejected.
     pub fn is_healthy(&self) -> bool {
+        self.flags() & (DOWN | EJECTED) == 0
+    }
+
+    /// True unless an active check says that it is down.
+    pub fn is_passing(&self) -> bool {
         self.flags() & DOWN == 0
+    }
+
+    /// True while it is out because of what it did with requests.
+    pub fn is_ejected(&self) -> bool {
+        self.flags() & EJECTED != 0
     }
 
     /// True if it takes no new clients.
@@ -221,11 +254,21 @@ impl BackendState {
 
     /// Returns whether this is news.
     pub(super) fn set_healthy(&self, healthy: bool, now: Nanos) -> bool {
-        let changed = self.set_flag(DOWN, !healthy);
-        if changed && healthy {
+        self.set_out(DOWN, !healthy, now)
+    }
+
+    /// Likewise.
+    pub(super) fn set_ejected(&self, ejected: bool, now: Nanos) -> bool {
+        self.set_out(EJECTED, ejected, now)
+    }
+
+    fn set_out(&self, flag: u8, out: bool, now: Nanos) -> bool {
+        let changed = self.set_flag(flag, out);
+        if changed && !out {
             self.rare.up_since.store(now, Ordering::Relaxed);
             // What was learnt before the outage says nothing about the server after it.
             self.load.latency.forget();
+            self.load.outcomes.forget_rows();
         }
         changed
     }

@@ -33,6 +33,12 @@
 //! it nevertheless, as long as it is healthy: that is what tells a drain from an outage. Hash
 //! policies have no such memory: the keys of a draining backend move at once.
 //!
+//! # Passive health
+//!
+//! What becomes of each attempt is reported ([`ServiceState::report`]); [`crate::health::outlier`]
+//! decides who is ejected for it. An ejected backend is as good as one that is down: panic, tiers
+//! and zones make no difference.
+//!
 //! # Slow start
 //!
 //! A backend that becomes healthy begins with a tenth of its weight, which grows linearly. Not so
@@ -42,6 +48,9 @@ mod alias;
 mod backend;
 mod hash_ring;
 mod latency;
+mod news;
+mod outcomes;
+mod outliers;
 mod pick;
 mod queue;
 mod registry;
@@ -56,6 +65,7 @@ mod turns;
 mod waiting;
 
 pub use backend::{BackendState, Slot, Slots};
+pub use news::{News, Note, What};
 pub use pick::{Ask, Tried, Unavailable};
 pub use queue::QueueFull;
 pub use registry::Registry;

@@ -1,6 +1,7 @@
 //! The services of a configuration, and what they take over from the one before.
 
 use super::backend::Slots;
+use super::news::News;
 use super::service::{Secrets, ServiceState};
 use super::spec::ServiceSpec;
 use super::{Nanos, hash_key};
@@ -13,6 +14,7 @@ pub struct Registry {
     services: Vec<Arc<ServiceState>>,
     by_name: HashMap<String, usize>,
     slots: Arc<Slots>,
+    news: Arc<News>,
 }
 
 impl Registry {
@@ -31,6 +33,7 @@ impl Registry {
         now: Nanos,
     ) -> Self {
         let slots = old.map(|old| Arc::clone(&old.slots)).unwrap_or_default();
+        let news = old.map(|old| Arc::clone(&old.news)).unwrap_or_default();
         let services: Vec<Arc<ServiceState>> = specs
             .into_iter()
             .map(|spec| {
@@ -42,7 +45,7 @@ impl Registry {
                 Arc::new(ServiceState::new(
                     spec,
                     old.as_deref(),
-                    &slots,
+                    (&slots, &news),
                     &secrets,
                     now,
                 ))
@@ -53,6 +56,7 @@ impl Registry {
             by_name: names.zip(0..).collect(),
             services,
             slots,
+            news,
         }
     }
 
@@ -76,6 +80,18 @@ impl Registry {
     /// All, in the order of the specification.
     pub fn services(&self) -> &[Arc<ServiceState>] {
         &self.services
+    }
+
+    /// What the balancers tell, those of later configurations too.
+    pub fn news(&self) -> &Arc<News> {
+        &self.news
+    }
+
+    /// Watches for outliers: see [`ServiceState::watch_outliers`].
+    pub fn watch_outliers(&self, now: Nanos, mut random: impl FnMut() -> u64) {
+        for service in &self.services {
+            service.watch_outliers(now, &mut random);
+        }
     }
 
     /// Makes the selections anew whose slow start has a step due at `now`, and returns when the

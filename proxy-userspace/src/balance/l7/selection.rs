@@ -170,7 +170,7 @@ impl Member {
     }
 
     /// Whether it takes new clients when it is healthy.
-    fn is_in_play(&self) -> bool {
+    pub(super) fn is_in_play(&self) -> bool {
         self.weight() > 0 && !self.state.is_draining()
     }
 }

@@ -1,6 +1,8 @@
 //! A service at run time: its members, the selection in force, and its queue.
 
 use super::backend::{BackendState, Slots};
+use super::news::{News, Note, What};
+use super::outliers::Outliers;
 use super::pick::{Ask, Unavailable};
 use super::queue::{Entry, Queue, QueueFull};
 use super::selection::{Member, Selection};
@@ -12,6 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A service, as long as its configuration stays the same. After a reload there is a new one,
 /// with the same [`BackendState`]s, queue and position in the round robin.
@@ -24,6 +27,10 @@ pub struct ServiceState {
     cursor: Arc<Cursor>,
     queue: Arc<Queue>,
     slots: Arc<Slots>,
+    news: Arc<News>,
+    outliers: Arc<Outliers>,
+    /// [`Outliers::version`] of the selection in force.
+    published: AtomicU64,
     secret: u64,
 }
 
@@ -44,7 +51,7 @@ impl ServiceState {
     pub(super) fn new(
         spec: ServiceSpec,
         old: Option<&Self>,
-        slots: &Arc<Slots>,
+        (slots, news): (&Arc<Slots>, &Arc<News>),
         secrets: &Secrets,
         now: Nanos,
     ) -> Self {
@@ -57,6 +64,9 @@ impl ServiceState {
             ),
             queue: old.map(|old| Arc::clone(&old.queue)).unwrap_or_default(),
             slots: Arc::clone(slots),
+            news: Arc::clone(news),
+            outliers: old.map(|old| Arc::clone(&old.outliers)).unwrap_or_default(),
+            published: AtomicU64::new(0),
             secret: secrets.sticky,
             spec,
         };
@@ -179,6 +189,30 @@ impl ServiceState {
         }
     }
 
+    pub(super) fn members(&self) -> &Mutex<Vec<Member>> {
+        &self.members
+    }
+
+    pub(super) fn outliers(&self) -> &Outliers {
+        &self.outliers
+    }
+
+    pub(super) fn news(&self) -> &News {
+        &self.news
+    }
+
+    /// The version of ejections that the selection in force knows.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Servers that DNS has named.
+    pub fn resolved_backends(&self) -> Vec<Arc<BackendState>> {
+        let members = self.members.lock();
+        let named = members.iter().filter(|m| m.question.is_some());
+        named.map(|m| Arc::clone(&m.state)).collect()
+    }
+
     pub(super) fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -217,6 +251,12 @@ impl ServiceState {
         }
         if changed {
             self.publish_members(&members, now);
+            drop(members);
+            self.news.push(Note {
+                service: self.name().into(),
+                at: now,
+                what: What::Members,
+            });
         }
         changed
     }
@@ -260,7 +300,9 @@ impl ServiceState {
     }
 
     /// `members` is what the lock guards: two changes must not overtake each other.
-    fn publish_members(&self, members: &[Member], now: Nanos) {
+    pub(super) fn publish_members(&self, members: &[Member], now: Nanos) {
+        let version = self.outliers.version();
+        self.published.store(version, Ordering::Release);
         let selection = Selection::new(members, &self.spec, &self.cursor, now);
         let open = selection.open();
         for member in members {

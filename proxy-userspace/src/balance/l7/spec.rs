@@ -4,6 +4,7 @@ use super::Nanos;
 use crate::config::model::http::{
     BackendProtocol, BackendTraits, BalancePolicy, NamedBackend, Upstream,
 };
+use crate::config::model::outlier::Outlier;
 use crate::config::model::{Backend, Service};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,6 +28,10 @@ pub struct ServiceSpec {
     pub queue: u32,
     /// How long one waits.
     pub queue_timeout: Nanos,
+    /// When backends are ejected for what they do with requests; `None` for never.
+    pub outlier: Option<Outlier>,
+    /// Requests in an interval from which latency steers the packet path, if it does.
+    pub steered_from: Option<u32>,
     /// The servers, without those outside the subset.
     pub backends: Vec<BackendSpec>,
     /// Servers that DNS names, likewise.
@@ -75,6 +80,8 @@ impl ServiceSpec {
             ring_size: service.ring_size,
             queue: upstream.queue,
             queue_timeout: nanos(upstream.queue_timeout),
+            outlier: upstream.outlier.clone(),
+            steered_from: upstream.steer_by_latency.map(|rules| rules.min_requests),
             backends: backends
                 .filter(|(_, traits)| is_in_subset(traits, upstream))
                 .filter_map(|(backend, traits)| BackendSpec::new(backend, traits, upstream))

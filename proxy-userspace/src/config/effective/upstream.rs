@@ -1,6 +1,6 @@
 //! What services mean to the proxy paths.
 
-use super::{map, target};
+use super::{map, outlier, target};
 use crate::config::defaults::{percent, text};
 use crate::config::model::http::{
     Action, BackendProtocol, BackendTraits, Balance, BalancePolicy, DnsQuestion, Fallback, HashOn,
@@ -104,6 +104,15 @@ pub(super) fn keys(service: &Service, used: Used) -> Map<String, Value> {
             (!upstream.subset.is_empty()).then(|| labels(&upstream.subset)),
         ),
         ("zone", upstream.zone.as_ref().map(|zone| json!(zone))),
+        (
+            "outlier",
+            (all || upstream.outlier != default.outlier)
+                .then(|| outlier::outlier(upstream.outlier.as_ref())),
+        ),
+        (
+            "steer_by_latency",
+            upstream.steer_by_latency.as_ref().map(outlier::steering),
+        ),
     ]);
     match keys {
         Value::Object(keys) => keys,

@@ -6,7 +6,7 @@ use crate::config::defaults;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// An active health check: either `tcp` or `http`, and when a backend counts as up or down.
+/// An active health check: one of `tcp`, `http` and `grpc`, and when a backend counts as up or down.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Health {
@@ -17,6 +17,10 @@ pub(crate) struct Health {
     /// defaults.
     #[serde(default)]
     pub(crate) http: Field<HttpCheck>,
+    /// Succeeds when the server's health service (`grpc.health.v1.Health/Check`) answers `SERVING`,
+    /// over HTTP/2 with prior knowledge. Write `grpc: {}` to ask for the server as a whole.
+    #[serde(default)]
+    pub(crate) grpc: Field<GrpcCheck>,
     /// Port to check. Without it, the backend's port, or the listener's if the backend has none.
     #[serde(default)]
     #[schemars(range(min = 1))]
@@ -79,6 +83,21 @@ pub(crate) struct HttpCheck {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub(crate) body_contains: Field<String>,
+}
+
+/// A check by the protocol of gRPC health checks.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrpcCheck {
+    /// Name of the service that is asked about, such as `shop.v1.Cart`. Without it, the server as
+    /// a whole.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[!-~]+$"))]
+    pub(crate) service: Field<String>,
+    /// `:authority` of the request. Without it, the address that is checked.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[!-~]+$"))]
+    pub(crate) authority: Field<String>,
 }
 
 /// Where a check is sent.

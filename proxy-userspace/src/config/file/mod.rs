@@ -13,6 +13,7 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
 pub(crate) mod listener;
+pub(crate) mod outlier;
 pub(crate) mod passthrough;
 pub(crate) mod resilience;
 pub(crate) mod route;

@@ -1,6 +1,7 @@
 //! The key `services`.
 
 use super::health::Health;
+use super::outlier;
 use super::resilience;
 use super::scalar::{Address, BackendName, Endpoint, HostPort, Name, SrvName, Text, Time};
 use super::upstream;
@@ -87,6 +88,14 @@ pub(crate) struct Service {
     /// Active health check. Without it every backend counts as healthy.
     #[serde(default)]
     pub(crate) health: Field<Health>,
+    /// Passive health: backends that fail real requests or connections of the proxies are ejected
+    /// for a while, from l4 listeners of the service as well. Without it, only 5 connections in a
+    /// row that cannot be opened eject. `{}` for the usual settings, `off` for none of it.
+    #[serde(default)]
+    pub(crate) outlier: Field<outlier::Outlier>,
+    /// Has the latency that the proxies see move the weights of l4 listeners of the service.
+    #[serde(default)]
+    pub(crate) steer_by_latency: Field<outlier::Steering>,
 }
 
 /// How packets reach a backend.

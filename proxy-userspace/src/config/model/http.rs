@@ -16,6 +16,7 @@ pub use resilience::{
 };
 pub use security::SecurityHeaders;
 
+use super::outlier::{Outlier, Steering};
 use super::tls::ServerTls;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -456,6 +457,10 @@ pub struct Upstream {
     pub zone: Option<String>,
     /// Retries, limits, breakers.
     pub resilience: Resilience,
+    /// When backends are ejected for what they do with requests; `None` for never.
+    pub outlier: Option<Outlier>,
+    /// How latency moves the weights of the packet path, if it does.
+    pub steer_by_latency: Option<Steering>,
 }
 
 /// What backends speak.

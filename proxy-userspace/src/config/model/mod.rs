@@ -5,6 +5,7 @@
 //! unique, references exist, modes fit their listeners.
 
 pub mod http;
+pub mod outlier;
 pub mod tls;
 pub mod tracing;
 
@@ -361,6 +362,17 @@ pub enum Probe {
     Tcp,
     /// An HTTP/1.1 request is answered as expected.
     Http(HttpProbe),
+    /// The health service of a gRPC server says that it serves.
+    Grpc(GrpcProbe),
+}
+
+/// A probe by `grpc.health.v1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcProbe {
+    /// The service that is asked about; empty for the server as a whole.
+    pub service: String,
+    /// `:authority`; `None` is the target's address.
+    pub authority: Option<String>,
 }
 
 /// An HTTP probe.

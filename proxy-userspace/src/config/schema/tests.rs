@@ -186,9 +186,31 @@ services:
       - {address: "10.1.0.1:80", tier: 0, labels: {version: 1}, zone: a, max_connections: 10}
       - {dns: "app.internal:8080", backup: true, labels: {version: "1"}}
       - {srv: _http._tcp.example.com}
+    outlier:
+      consecutive_5xx: 3
+      consecutive_gateway_errors: 4
+      consecutive_connect_failures: 0
+      success_rate: {stdev_factor: 2, min_hosts: 3, min_requests: 10}
+      failure_percentage: {threshold: 50%, min_hosts: 3, min_requests: 10}
+      latency: {factor: 4, intervals: 2, min_hosts: 3, min_requests: 10}
+      enforce:
+        consecutive_5xx: 50%
+        consecutive_gateway_errors: 50%
+        consecutive_connect_failures: 50%
+        success_rate: 0%
+        failure_percentage: 1%
+        latency: 2%
+      interval: 5s
+      base_ejection_time: 10s
+      max_ejection_time: 1m
+      jitter: 20%
+      max_ejected: 10%
+    steer_by_latency: {above: 2, below: 1.5, step: 5%, floor: 50%, min_requests: 5}
+    health: {grpc: {service: shop.Cart, authority: cart.internal}}
   - name: other
     balance: {policy: ring, hash_on: source}
     sticky_cookie: b
+    outlier: "off"
     backends: [10.1.0.1:80]
 "#;
 
@@ -495,6 +517,8 @@ services:
     sticky_cookie: {name: b}
     connections: {}
     timeouts: {}
+    outlier: {success_rate: {}, failure_percentage: {}, latency: {}, enforce: {}}
+    steer_by_latency: {}
     backends: [{address: "10.1.0.1:80"}]
   - name: web
     timeouts: {}
@@ -537,6 +561,15 @@ services:
         ("/services/0/sticky_cookie", "StickyCookieKeys"),
         ("/services/0/connections", "Connections"),
         ("/services/0/timeouts", "ServiceTimeouts"),
+        ("/services/0/outlier", "OutlierKeys"),
+        ("/services/0/outlier/success_rate", "SuccessRate"),
+        (
+            "/services/0/outlier/failure_percentage",
+            "FailurePercentage",
+        ),
+        ("/services/0/outlier/latency", "OutlierLatency"),
+        ("/services/0/outlier/enforce", "Enforce"),
+        ("/services/0/steer_by_latency", "Steering"),
         ("/services/1", "Service"),
         ("/services/1/timeouts", "ServiceTimeouts"),
         ("/services/1/backends/0", "BackendKeys"),

@@ -5,7 +5,7 @@ use crate::config::decode::{At, Field};
 use crate::config::defaults;
 use crate::config::fault::Code;
 use crate::config::file::health as file;
-use crate::config::model::{Damping, HealthCheck, HttpProbe, Probe, ProbeTarget};
+use crate::config::model::{Damping, GrpcProbe, HealthCheck, HttpProbe, Probe, ProbeTarget};
 use crate::config::report::{Draft, Place, Report};
 use proxy_common::service::Mode;
 use std::time::Duration;
@@ -47,13 +47,21 @@ pub(super) fn health(
     Some(check)
 }
 
-/// Exactly one of `tcp` and `http`.
+/// Exactly one of `tcp`, `http` and `grpc`.
 fn probe(report: &Report<'_>, at: &At<file::Health>) -> Option<Probe> {
     match (&at.value.tcp, &at.value.http) {
-        (Field::Absent, Field::Absent) => {
+        (Field::Absent, Field::Absent) if at.value.grpc.is_absent() => {
             let draft = Draft::new(Code::MissingKey, "it is not said what to check")
-                .expected("`tcp` or `http`")
-                .fix("add `tcp: {}`, or `http: {path: /healthz}`");
+                .expected("`tcp`, `http` or `grpc`")
+                .fix("add `tcp: {}`, `http: {path: /healthz}` or `grpc: {}`");
+            report.error(Place::Key(at.node), draft);
+            None
+        }
+        (Field::Absent, Field::Absent) => at.value.grpc.given().map(|at| grpc(report, at)),
+        _ if !at.value.grpc.is_absent() => {
+            let draft = Draft::new(Code::Conflict, "`grpc` is given with another check")
+                .expected("one of `tcp`, `http` and `grpc`")
+                .fix("keep `grpc`, which opens a TCP connection anyway");
             report.error(Place::Key(at.node), draft);
             None
         }
@@ -68,6 +76,19 @@ fn probe(report: &Report<'_>, at: &At<file::Health>) -> Option<Probe> {
         (_, Field::Given(keys)) => Some(Probe::Http(http(report, keys))),
         (Field::Bad, _) | (_, Field::Bad) => None,
     }
+}
+
+fn grpc(report: &Report<'_>, at: &At<file::GrpcCheck>) -> Probe {
+    let keys = &at.value;
+    let word = |field, expected| {
+        text(report, field, expected, |text| {
+            text.chars().all(|c| c.is_ascii_graphic())
+        })
+    };
+    Probe::Grpc(GrpcProbe {
+        service: word(&keys.service, "a service's name, without spaces").unwrap_or_default(),
+        authority: word(&keys.authority, "a host name, without spaces"),
+    })
 }
 
 fn http(report: &Report<'_>, at: &At<file::HttpCheck>) -> HttpProbe {

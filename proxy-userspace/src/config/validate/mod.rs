@@ -16,6 +16,7 @@ mod http;
 mod l4;
 mod limits;
 mod listeners;
+mod outlier;
 mod pairs;
 mod passthrough;
 mod precedence;

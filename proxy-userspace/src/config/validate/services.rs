@@ -48,7 +48,7 @@ fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names, uses:
     };
     let backends = backends(report, at, mode, used);
     idle_keys(report, keys, used);
-    let upstream = upstream(report, keys, &backends);
+    let upstream = upstream(report, keys, &backends, used);
     let backends = backends.fixed;
     // Rules about packets hold only where there are packets.
     let (for_kernel, checked_mode): (&[Backend], _) = if used.in_kernel {
@@ -144,6 +144,7 @@ fn idle_keys(report: &Report<'_>, keys: &file::Service, used: Used) {
                 ("circuit", node(&keys.circuit)),
                 ("concurrency", node(&keys.concurrency)),
                 ("fallback", node(&keys.fallback)),
+                ("outlier", node(&keys.outlier)),
             ],
             who,
         );

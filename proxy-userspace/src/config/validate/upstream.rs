@@ -1,7 +1,8 @@
 //! What services mean to the proxy paths.
 
-use super::backends::{Backends, labels};
+use super::backends::{Backends, Used, labels};
 use super::fields::{field_name, is_token, not_empty};
+use super::outlier::{outlier, steering};
 use super::{number, or, time, time_or_zero};
 use crate::config::decode::{At, Field};
 use crate::config::fault::Code;
@@ -14,7 +15,12 @@ use crate::config::report::{Draft, Place, Report};
 use std::time::Duration;
 
 /// The keys of a service that are about proxying.
-pub(super) fn upstream(report: &Report<'_>, keys: &Service, backends: &Backends) -> Upstream {
+pub(super) fn upstream(
+    report: &Report<'_>,
+    keys: &Service,
+    backends: &Backends,
+    used: Used,
+) -> Upstream {
     let default = Upstream::default();
     let mut upstream = Upstream {
         protocol: match or(&keys.protocol, file::BackendProtocol::Auto) {
@@ -33,6 +39,12 @@ pub(super) fn upstream(report: &Report<'_>, keys: &Service, backends: &Backends)
         subset: labels(&keys.subset),
         zone: keys.zone.value().map(|zone| zone.0.clone()),
         resilience: super::resilience::resilience(report, keys),
+        outlier: outlier(report, &keys.outlier),
+        steer_by_latency: steering(
+            report,
+            &keys.steer_by_latency,
+            used.in_kernel && used.in_proxies,
+        ),
         ..default
     };
     if let Some(keys) = keys.timeouts.value() {

@@ -5,7 +5,7 @@
 //! needs, at most 64 KiB. Without an expected text the body is not read at all: the status has
 //! been given, and a check that downloads a page every second is a burden to its server.
 
-use super::{Deadline, Target, socket};
+use super::{Deadline, Target, open, socket};
 use crate::config::model::HttpProbe;
 use crate::health::outcome::{Failure, FailureKind};
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub(super) async fn probe(
     deadline: Deadline,
 ) -> Result<(), Failure> {
     let request = request(expected, target.address)?;
-    let stream = socket::connect(target, deadline).await?;
+    let stream = open(target, deadline).await?;
     exchange(stream, request, expected, deadline).await
 }
 

@@ -11,6 +11,7 @@
 //!
 //! Dropping a probe's future closes its socket and does nothing else.
 
+mod grpc;
 mod http;
 mod socket;
 mod tcp;
@@ -21,6 +22,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 /// Where a probe goes, and how its packets are told from others.
@@ -99,10 +101,19 @@ pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
     match &check.probe {
         Probe::Tcp => tcp::probe(target, deadline).await?,
         Probe::Http(expected) => http::probe(target, expected, deadline).await?,
+        Probe::Grpc(expected) => grpc::probe(target, expected, deadline).await?,
     }
     Ok(Passed {
         latency: started.elapsed(),
     })
+}
+
+/// The connection over which a probe asks: the one place where it could be wrapped.
+async fn open(
+    target: Target,
+    deadline: Deadline,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin, Failure> {
+    socket::connect(target, deadline).await
 }
 
 /// No probe runs longer, whatever the configuration says: a later deadline could overflow.

@@ -3,11 +3,11 @@
 use super::failure::Failure;
 use super::run::{Around, request_id};
 use super::scratch::{Attempted, Facts, Scratch};
-use super::{Client, trace};
+use super::{Client, blame, trace};
 use crate::filter::Ended;
 use crate::http::forwarded;
 use crate::net::Nanos;
-use crate::observe::access_log::{Attempt, Counts, Octets, Record, Side, Times};
+use crate::observe::access_log::{Attempt, Counts, Octets, Phase, Record, Side, Times};
 use crate::observe::http::RouteCells;
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ pub(super) fn account<C: Client>(
     let cells = around.listener.cells_of(facts.route).at(worker.index);
     cells.exchange(&scratch.request.method, facts.status, took, received, sent);
     around.peer.live.request(received.all(), sent.all());
-    count_attempts(around, facts, cells);
+    let is_plain = scratch.request.length.is_empty();
+    count_attempts(around, facts, cells, (failure.phase, is_plain), now);
     trace::record(around, scratch, failure, (received, sent), now);
     if let Some(route) = facts.route.map(|route| around.snapshot.route(route))
         && !route.filters.is_empty()
@@ -72,11 +73,25 @@ pub(super) fn account<C: Client>(
     }
 }
 
-/// Counts what backends were asked and have answered.
-fn count_attempts(around: &Around<'_>, facts: &Facts, cells: &RouteCells) {
+/// Counts what backends were asked and have answered, and reports it to those who judge them.
+/// `phase` is that of the last one, the others failed while they were waited for.
+fn count_attempts(
+    around: &Around<'_>,
+    facts: &Facts,
+    cells: &RouteCells,
+    (phase, is_plain): (Phase, bool),
+    now: Nanos,
+) {
     for attempt in &facts.attempts {
         let service = attempt.service.and_then(|it| around.snapshot.service(it));
         let name = service.map_or("", |service| service.state.name());
+        if let Some(service) = service
+            && let Some(outcome) = blame::outcome(attempt, phase, is_plain)
+        {
+            let random = || around.worker.random();
+            let backend = &attempt.backend;
+            service.state.report(backend, outcome, now, random);
+        }
         let (sent, received) = (attempt.sent, attempt.received.all());
         cells.attempt(sent, received);
         let head = attempt.head.map(Duration::from_nanos);

@@ -33,6 +33,7 @@
 
 mod account;
 mod admit;
+mod blame;
 mod choose;
 mod converse;
 mod course;

@@ -44,6 +44,11 @@ pub struct BackendOverlay {
     pub drain: Drain,
     /// A weight that an operator set in place of the configured one.
     pub weight: Option<u16>,
+    /// Proxies that use the service have ejected it: it keeps its flows and takes no new ones. What
+    /// it does to requests says little about connections that are open, so those are not torn.
+    pub ejected: bool,
+    /// What it has lost of its weight because it is slow, in percent.
+    pub reduced: u8,
 }
 
 /// Whether a backend answers its health checks.
@@ -95,6 +100,7 @@ impl BackendOverlay {
         match (self.health, self.drain) {
             (Health::Down, _) | (_, Drain::Expired) => BackendState::Down,
             (Health::Up, Drain::Draining) => BackendState::Draining,
+            (Health::Up, Drain::No) if self.ejected => BackendState::Draining,
             (Health::Up, Drain::No) => BackendState::Up,
         }
     }
@@ -121,11 +127,16 @@ impl Overlay {
 
     /// Forgets the backends that the configuration no longer has.
     pub fn retain_configured(&mut self, config: &Config) {
-        self.services.retain(|name, backends| {
-            let Some(service) = config.service(name) else {
-                return false;
-            };
-            backends.retain(|name, _| service.backends.iter().any(|b| b.name == *name));
+        self.retain(|service, name| {
+            let service = config.service(service);
+            service.is_some_and(|service| service.backends.iter().any(|b| b.name == *name))
+        });
+    }
+
+    /// Forgets the backends that `is_known`, told service and backend, does not know.
+    pub fn retain(&mut self, is_known: impl Fn(&str, &str) -> bool) {
+        self.services.retain(|service, backends| {
+            backends.retain(|backend, _| is_known(service, backend));
             !backends.is_empty()
         });
     }
@@ -169,7 +180,7 @@ fn facts_of(entry: &Backend, checked: bool) -> Option<BackendOverlay> {
     let facts = BackendOverlay {
         health,
         drain,
-        weight: None,
+        ..BackendOverlay::default()
     };
     (facts != BackendOverlay::default()).then_some(facts)
 }

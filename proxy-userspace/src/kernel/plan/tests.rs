@@ -107,9 +107,66 @@ fn a_backend_that_fails_while_it_drains_is_down() {
     let facts = BackendOverlay {
         health: Health::Down,
         drain: Drain::Draining,
-        weight: None,
+        ..BackendOverlay::default()
     };
     assert_eq!(facts.state().name(), "down");
+}
+
+#[test]
+fn an_ejected_backend_leaves_the_ring_and_keeps_its_flows() {
+    assert_eq!(
+        outline_with(|facts| facts.ejected = true),
+        "settings: busy\nring 1: {1, 3}\nbackend 2: draining\nsettings: at rest"
+    );
+    let facts = BackendOverlay {
+        health: Health::Down,
+        ejected: true,
+        ..BackendOverlay::default()
+    };
+    assert_eq!(facts.state().name(), "down");
+}
+
+#[test]
+fn steering_takes_a_part_of_a_weight_and_moves_nobody_when_it_is_switched_on() {
+    let (mut store, _) = fresh(&web());
+    let mut steered = web();
+    steered.services[0].upstream.steer_by_latency = Some(crate::config::model::outlier::Steering {
+        above: 2.0,
+        below: 1.5,
+        step: 0.1,
+        floor: 0.3,
+        min_requests: 1,
+    });
+    let overlay = Overlay::default();
+    let on = follow_on(&mut store, &steered, &overlay);
+    let weights = |plan: &Plan| -> Vec<u16> {
+        plan.state
+            .backends
+            .iter()
+            .map(|(_, entry)| entry.weight)
+            .collect()
+    };
+    assert_eq!(weights(&on), [100, 100, 100]);
+    let ring = |scale: u16| {
+        let member = |(last, weight)| crate::balance::maglev::Member {
+            addr: proxy_common::addr::Addr::v4([10, 0, 0, last]),
+            port: 80,
+            weight: weight * scale,
+        };
+        let members = [(1, 1), (2, 2), (3, 5)].map(member);
+        crate::balance::maglev::ring(&members, 4099).unwrap()
+    };
+    assert_eq!(ring(100), ring(1));
+    let mut overlay = Overlay::default();
+    overlay.entry("web", "10.0.0.2").reduced = 40;
+    let slower = follow_on(&mut store, &steered, &overlay);
+    assert_eq!(weights(&slower), [100, 60, 100]);
+    // No weight grows too large.
+    for backend in &mut steered.services[0].backends {
+        backend.weight = 40_000;
+    }
+    let heavy = follow_on(&mut store, &steered, &overlay);
+    assert_eq!(weights(&heavy), [40_000, 24_000, 40_000]);
 }
 
 #[test]

@@ -121,6 +121,8 @@ impl<P: Plane> Control<P> {
                     },
                     drain: Drain::from_code(facts.drain),
                     weight: facts.weight,
+                    // What proxies have found about it begins anew.
+                    ..BackendOverlay::default()
                 };
                 if laid != self.overlay.get(&service.name, &backend.name) {
                     *self.overlay.entry(&service.name, &backend.name) = laid;

@@ -1,5 +1,5 @@
-//! What goes on beside the requests: names are resolved, weights of slow starts grow, spans are
-//! exported.
+//! What goes on beside the requests: names are resolved, weights of slow starts grow, backends are
+//! compared with each other, spans are exported.
 //!
 //! One thread for all workers. It changes what balancers choose from, which the workers read.
 
@@ -20,6 +20,9 @@ use tracing::{info, warn};
 
 /// How often weights grow.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often is looked for outliers, and for ejections whose time is over.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How long spans may take to be exported at the end.
 const SPANS_END: Duration = Duration::from_secs(2);
@@ -77,7 +80,7 @@ fn main(
             exporting.await;
         }),
         Err(error) => {
-            warn!(%error, "names are not resolved, slow starts do not end, spans are lost");
+            warn!(%error, "names are not resolved, slow starts and ejections do not end, spans are lost");
         }
     }
 }
@@ -119,7 +122,10 @@ async fn run(
     let mut asked = Vec::new();
     let mut watching = watch(&current, &mut asked, &news);
     let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(LOOK);
+    for timer in [&mut ticks, &mut looks] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             snapshot = snapshots.recv() => match snapshot {
@@ -135,6 +141,10 @@ async fn run(
             Some(update) = updates.recv() => apply(current.registry(), update, &clock),
             () = &mut watching => watching = Box::pin(std::future::pending()),
             _ = ticks.tick() => drop(current.registry().tick(clock.read())),
+            _ = looks.tick() => {
+                let random = || fastrand::u64(..);
+                current.registry().watch_outliers(clock.read(), random);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Carried, Given, Key, Socket, connection_number};
 use crate::balance::l7::{BackendState, ServiceState, Tried, Unavailable};
 use crate::config::model::http::ProxyVersion;
+use crate::health::outlier as health;
 use crate::http::census::{Live, Spoken};
 use crate::http::snapshot::{OpenConnection, ServicePlan};
 use crate::http::streams::StreamPlan;
@@ -298,7 +299,11 @@ impl Session {
             worker.count_backend(self.service.name(), backend, |cells| {
                 cells.connect_failed(failure);
             });
-            backend.latency().observe_failure(worker.clock.last());
+            let now = worker.clock.last();
+            backend.latency().observe_failure(now);
+            let outcome = health::Outcome::ConnectFailure;
+            let random = || worker.random();
+            self.service.report(backend, outcome, now, random);
         }
         let facts = &mut *self.facts.borrow_mut();
         if let Some(last) = facts.attempts.last_mut() {
@@ -436,7 +441,13 @@ impl Session {
         facts.sent += sent;
         if let Some(last) = facts.attempts.last_mut() {
             last.received += received;
-            last.first.get_or_insert(now.saturating_sub(last.began));
+            last.first.get_or_insert_with(|| {
+                // That it can be sent to is all that is known before.
+                let outcome = health::Outcome::Answered(None);
+                let random = || socket.worker.random();
+                self.service.report(&last.backend, outcome, now, random);
+                now.saturating_sub(last.began)
+            });
         }
         self.answered.set(self.answered.get() + datagrams as u64);
         let expected = self.plan.settings.responses.map(u64::from);

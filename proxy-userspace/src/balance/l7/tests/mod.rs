@@ -1,6 +1,7 @@
 //! The balancer from outside: services built from specifications, picks counted.
 
 mod eligibility;
+mod outliers;
 mod policies;
 mod reload;
 mod simulation;
@@ -41,6 +42,8 @@ fn spec(policy: BalancePolicy, weights: &[u16]) -> ServiceSpec {
         ring_size: 4099,
         queue: 0,
         queue_timeout: S,
+        outlier: None,
+        steered_from: None,
         backends: backends.map(|(i, weight)| backend(i, *weight)).collect(),
         names: Vec::new(),
     }

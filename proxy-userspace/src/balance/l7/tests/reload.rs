@@ -233,6 +233,8 @@ fn the_model_is_read_with_subset_limits_and_defaults() {
             traits(0, None, &[]),
         ],
         subset: blue,
+        outlier: None,
+        steer_by_latency: None,
         zone: Some("a".into()),
         resilience: Resilience::default(),
     };

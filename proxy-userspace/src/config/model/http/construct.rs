@@ -7,6 +7,7 @@ use super::{
     StickyCookie, StreamListener, Upstream, Workers,
 };
 use crate::config::defaults::http as defaults;
+use crate::config::model::outlier::Outlier;
 use crate::types::Protocol;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -249,6 +250,8 @@ impl Default for Upstream {
             subset: Vec::new(),
             zone: None,
             resilience: Resilience::default(),
+            outlier: Some(Outlier::connects_only()),
+            steer_by_latency: None,
         }
     }
 }

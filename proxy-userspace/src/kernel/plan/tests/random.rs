@@ -163,6 +163,9 @@ impl Step {
                 health: if is_up { Health::Up } else { Health::Down },
                 drain: [Drain::No, Drain::Draining, Drain::Expired][usize::from(drain)],
                 weight,
+                // As good as any other draw, and it needs no field of its own.
+                ejected: weight.is_some_and(|weight| weight % 2 == 1),
+                reduced: 0,
             };
         }
         if self.drains_removed {

@@ -1,0 +1,136 @@
+//! Who fails requests is out, for everybody and on the spot.
+
+use super::*;
+use crate::config::model::outlier::Outlier;
+use crate::health::outlier::{ChangeKind, Outcome};
+use std::task::{Context, Poll, Waker};
+
+fn rules() -> Outlier {
+    Outlier {
+        consecutive_5xx: 3,
+        jitter: 0.0,
+        ..Outlier::default()
+    }
+}
+
+fn judged(weights: &[u16]) -> ServiceSpec {
+    ServiceSpec {
+        outlier: Some(rules()),
+        ..spec(BalancePolicy::RoundRobin, weights)
+    }
+}
+
+fn registry(old: Option<&Registry>, spec: ServiceSpec) -> Registry {
+    let registry = Registry::build(old, vec![spec], 7, 0, S);
+    registry.activate(old, S);
+    registry
+}
+
+fn fail(service: &ServiceState, index: usize, times: u32) {
+    let backends = service.backends();
+    for _ in 0..times {
+        service.report(&backends[index], Outcome::ServerError, S, || 0);
+    }
+}
+
+fn is_served_by(service: &ServiceState, name: &str) -> bool {
+    share(&shares(service, 30), name) > 0.0
+}
+
+#[test]
+fn a_row_of_failures_ejects_until_time_is_over() {
+    let registry = registry(None, judged(&[1, 1, 1]));
+    let service = &registry.services()[0];
+    fail(service, 1, 2);
+    let backends = service.backends();
+    service.report(&backends[1], Outcome::Answered(Some(1)), S, || 0);
+    fail(service, 1, 2);
+    assert!(is_served_by(service, "b1"), "the row was broken");
+    fail(service, 1, 1);
+    assert!(backends[1].is_ejected() && backends[1].is_passing());
+    assert!(!backends[1].is_healthy());
+    assert!(!is_served_by(service, "b1"));
+    let ejected = service.ejection(&backends[1]).expect("ejected");
+    let until = ejected.until.as_nanos() as u64;
+    assert_eq!(until, S + 30 * S);
+    registry.watch_outliers(until - 1, || 0);
+    assert!(!is_served_by(service, "b1"));
+    registry.watch_outliers(until, || 0);
+    assert!(is_served_by(service, "b1"));
+    assert_eq!(backends[1].up_since(), until, "it starts slowly");
+}
+
+#[test]
+fn a_check_that_passes_does_not_end_an_ejection() {
+    let registry = registry(None, judged(&[1, 1]));
+    let service = &registry.services()[0];
+    fail(service, 1, 3);
+    assert_eq!(service.set_healthy("b1", false, S), Some(true));
+    assert_eq!(service.set_healthy("b1", true, S), Some(true));
+    assert!(!is_served_by(service, "b1"));
+}
+
+#[test]
+fn in_panic_the_ejected_serve_as_well() {
+    let mut spec = judged(&[1, 1, 1]);
+    spec.panic_threshold = 0.9;
+    let registry = registry(None, spec);
+    let service = &registry.services()[0];
+    fail(service, 1, 3);
+    assert!(service.backends()[1].is_ejected());
+    assert!(service.selection().is_panic());
+    assert!(is_served_by(service, "b1"));
+}
+
+#[test]
+fn a_reload_keeps_an_ejection_and_hears_of_those_by_older_connections() {
+    let old = registry(None, judged(&[1, 1, 1, 1]));
+    fail(&old.services()[0], 1, 3);
+    let new = registry(Some(&old), judged(&[1, 1, 1, 1]));
+    let service = &new.services()[0];
+    assert!(!is_served_by(service, "b1"));
+    // A connection that still has the old configuration.
+    fail(&old.services()[0], 2, 3);
+    assert!(service.backends()[2].is_ejected());
+    new.watch_outliers(2 * S, || 0);
+    assert!(!is_served_by(service, "b2"));
+    // Without rules there are no ejections.
+    let mut none = judged(&[1, 1, 1, 1]);
+    none.outlier = None;
+    let none = registry(Some(&new), none);
+    none.watch_outliers(2 * S, || 0);
+    assert!(is_served_by(&none.services()[0], "b1"));
+}
+
+#[test]
+fn whoever_waits_for_news_is_told() {
+    let registry = registry(None, judged(&[1, 1]));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(registry.news().poll(&mut cx).is_pending());
+    fail(&registry.services()[0], 0, 3);
+    let Poll::Ready(notes) = registry.news().poll(&mut cx) else {
+        panic!("nothing is told");
+    };
+    assert_eq!(notes.len(), 1);
+    let What::Outlier(backend, ChangeKind::Ejected(_)) = &notes[0].what else {
+        panic!("{notes:?}");
+    };
+    assert_eq!((&*notes[0].service, backend.name()), ("shop", "b0"));
+    assert!(registry.news().poll(&mut cx).is_pending(), "told once");
+}
+
+#[test]
+fn latencies_are_means_of_intervals() {
+    let registry = registry(None, judged(&[1, 1]));
+    let service = &registry.services()[0];
+    registry.watch_outliers(S, || 0);
+    let backends = service.backends();
+    for latency in [1_024_000, 3_072_000] {
+        service.report(&backends[0], Outcome::Answered(Some(latency)), S, || 0);
+    }
+    registry.watch_outliers(12 * S, || 0);
+    let (round, latencies) = service.latencies();
+    assert_eq!(round, 1);
+    assert_eq!(latencies[0].1, Some(2_048_000.0));
+    assert_eq!(latencies[1].1, None);
+}

@@ -1,0 +1,30 @@
+//! What is known of a backend's past, and of its ejection.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A change of a backend's state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeView {
+    /// When, seconds since the epoch.
+    pub time_seconds: f64,
+    /// The state before: `up`, `ejected`, `draining`, `down` or `unknown` (not probed yet).
+    pub from: String,
+    /// The state from then on.
+    pub to: String,
+    /// Why: what failed and how, which detector with its numbers, who drained.
+    pub why: String,
+}
+
+/// An ejection: the backend is out for a while because of what it did with real traffic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EjectionView {
+    /// What has found it, as the configuration calls it.
+    pub detector: String,
+    /// Why, with the numbers.
+    pub why: String,
+    /// Seconds until it returns.
+    pub remaining_seconds: f64,
+    /// How many ejections, lately, this one is: it takes so many times the base time.
+    pub times: u32,
+}
