@@ -38,15 +38,10 @@ pub(super) async fn forward<C: Client>(
     };
     let plan = route.retries.as_ref().unwrap_or(&service.retries);
     let mut copy = None;
-    if !scratch.facts.is_prepared {
-        scratch.facts.is_prepared = true;
+    if !std::mem::replace(&mut scratch.facts.is_prepared, true) {
         prepare(around, scratch, route);
-        trace::tell(scratch);
         scratch.replay.begin(kept(&scratch.request, plan, service));
-        copy = route.settings.mirror.as_ref().and_then(|mirror| {
-            let copy = mirror::begin(around, mirror, scratch)?;
-            Some((copy, mirror.max_body_bytes))
-        });
+        copy = mirrored(around, scratch, route);
     }
     let mut course = Course::new(route, service, plan, whole);
     let mut last = None;
@@ -123,6 +118,18 @@ fn ended(
     failure
 }
 
+/// The copy of the request for another service, if there is to be one, and the most octets of its
+/// content.
+fn mirrored(
+    around: &Around<'_>,
+    scratch: &Scratch,
+    route: &RoutePlan,
+) -> Option<(mirror::Copy, u64)> {
+    let mirror = route.settings.mirror.as_ref()?;
+    let copy = mirror::begin(around, mirror, scratch)?;
+    Some((copy, mirror.max_body_bytes))
+}
+
 /// Makes the request what the backend is to see.
 fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
     let settings = &around.listener.settings.forwarded;
@@ -138,6 +145,7 @@ fn prepare(around: &Around<'_>, scratch: &mut Scratch, route: &RoutePlan) {
         path.apply(request.path(), scratch.facts.prefix_len, &mut scratch.text);
         request.set_path(&scratch.text);
     }
+    trace::tell(scratch);
 }
 
 /// Speaks with one backend.

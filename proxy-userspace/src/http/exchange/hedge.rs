@@ -106,15 +106,7 @@ pub(super) async fn attempt<C: Client>(
             notes
         }
     };
-    if let Some(cancelled) = other.facts.attempts.last_mut()
-        && cancelled.total == 0
-    {
-        // To its backend it looks as if the client had gone.
-        cancelled.end = End::ClientClosed;
-        cancelled.total = now.saturating_sub(cancelled.began);
-        // It is as slow as that at least.
-        cancelled.backend.latency().observe(cancelled.total, now);
-    }
+    cancel(&mut other, now);
     // The winner's, or the first one's, are the last.
     let attempts = &mut scratch.facts.attempts;
     attempts.append(&mut other.facts.attempts);
@@ -138,6 +130,19 @@ pub(super) async fn attempt<C: Client>(
             note_octets(scratch, stream.octets());
             spoken
         }
+    }
+}
+
+/// Notes that an attempt was cancelled, if it has not ended by itself.
+fn cancel(notes: &mut Scratch, now: Nanos) {
+    if let Some(cancelled) = notes.facts.attempts.last_mut()
+        && cancelled.total == 0
+    {
+        // To its backend it looks as if the client had gone.
+        cancelled.end = End::ClientClosed;
+        cancelled.total = now.saturating_sub(cancelled.began);
+        // It is as slow as that at least.
+        cancelled.backend.latency().observe(cancelled.total, now);
     }
 }
 

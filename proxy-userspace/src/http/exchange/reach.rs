@@ -15,7 +15,7 @@ use crate::net::{Nanos, proxy_protocol};
 use crate::observe::access_log::{End, Phase};
 use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::upstream::h1;
-use crate::upstream::h2::{Claim, Known, Link, Open, OpenError};
+use crate::upstream::h2::{Claim, Known, Link, Open, OpenError, Opening};
 use crate::upstream::pool::Place;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -201,15 +201,7 @@ pub(super) async fn claim(
                 }
             },
         };
-        // Others may wait for it, so it has its own time, and we may have less.
-        around.timer.set(course.attempt_by);
-        let mut done = pin!(opening.done());
-        let opened = poll_fn(|cx| match done.as_mut().poll(cx) {
-            Poll::Ready(opened) => Poll::Ready(opened),
-            Poll::Pending if around.timer.poll_expired(cx) => Poll::Ready(Err(OpenError::Timeout)),
-            Poll::Pending => Poll::Pending,
-        })
-        .await;
+        let opened = done(around, &opening, course.attempt_by).await;
         let took = worker.clock.read() - began;
         if let Some(attempt) = scratch.facts.attempts.last_mut() {
             attempt.reused = false;
@@ -227,6 +219,18 @@ pub(super) async fn claim(
             Err(error) => return Err(not_opened(error)),
         }
     }
+}
+
+/// Waits until a link is open. Others may wait for it, so it has its own time, and we may have less.
+async fn done(around: &Around<'_>, opening: &Opening, by: Nanos) -> Result<Rc<Link>, OpenError> {
+    around.timer.set(by);
+    let mut done = pin!(opening.done());
+    poll_fn(|cx| match done.as_mut().poll(cx) {
+        Poll::Ready(opened) => Poll::Ready(opened),
+        Poll::Pending if around.timer.poll_expired(cx) => Poll::Ready(Err(OpenError::Timeout)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 fn has_room(link: &Link, most: u32) -> bool {
