@@ -129,10 +129,10 @@ pub fn suite_names() -> impl Iterator<Item = &'static str> {
 
 /// The group of this name.
 pub fn group(name: &str) -> Option<NamedGroup> {
-    let is = |known: &&str| known.eq_ignore_ascii_case(name);
+    let is = |known: &str| known.eq_ignore_ascii_case(name);
     let found = GROUPS
         .iter()
-        .find(|(_, names)| names.iter().any(|known| is(&known)));
+        .find(|(_, names)| names.iter().any(|known| is(known)));
     found.map(|(group, _)| *group)
 }
 

@@ -4,7 +4,7 @@
 //! there is nothing, and which then say nothing. Where our heads keep less than nginx's, a value
 //! may be missing: the fields of one connection (`$http_connection`) are not in them.
 
-use super::super::{Attempt, End, Record, Side, TlsRecord, Traffic, end};
+use super::super::{Attempt, End, Record, Side, Traffic, end};
 use super::{escape, number};
 use crate::config::log_template::{LogEscape, LogPart, LogTemplate, LogVariable};
 use crate::message::{FieldRef, Fields, Length, Name, RequestHead};
@@ -63,7 +63,7 @@ struct Line<'a, 'r> {
 }
 
 impl<'r> Line<'_, 'r> {
-    /// A flat table: what each variable writes.
+    /// Long because it is one flat table: what each variable writes.
     fn variable(&mut self, variable: &LogVariable) {
         use LogVariable as V;
         let record = self.record;
@@ -105,14 +105,12 @@ impl<'r> Line<'_, 'r> {
                 None => "http",
             }),
             V::Https => self.plain(if record.tls.is_some() { "on" } else { "" }),
-            V::SslProtocol => self.of_tls(|tls| Some(tls.version)),
-            V::SslCipher => self.of_tls(|tls| Some(tls.cipher)),
-            V::SslServerName => self.of_tls(|tls| tls.server_name),
-            V::SslSessionReused => {
-                self.of_tls(|tls| Some(if tls.is_resumed { "r" } else { "." }));
-            }
-            V::SslClientSDn => self.of_tls(|tls| tls.client_subject),
-            V::SslClientVerify => self.of_tls(|tls| Some(tls.verify())),
+            V::SslProtocol
+            | V::SslCipher
+            | V::SslServerName
+            | V::SslSessionReused
+            | V::SslClientSDn
+            | V::SslClientVerify => self.of_tls(variable),
             V::ServerAddr => number::address(record.server.ip(), self.out),
             V::ServerPort => self.number(record.server.port().into()),
             V::Listener => self.value(Some(record.listener.as_bytes())),
@@ -223,8 +221,18 @@ impl<'r> Line<'_, 'r> {
         self.value(nonempty(value));
     }
 
-    fn of_tls(&mut self, value: impl Fn(&TlsRecord<'r>) -> Option<&'r str>) {
-        let value = self.record.tls.as_ref().and_then(value);
+    /// A variable of a sealed connection.
+    fn of_tls(&mut self, variable: &LogVariable) {
+        use LogVariable as V;
+        let value = self.record.tls.as_ref().and_then(|tls| match variable {
+            V::SslProtocol => Some(tls.version),
+            V::SslCipher => Some(tls.cipher),
+            V::SslServerName => tls.server_name,
+            V::SslSessionReused => Some(if tls.is_resumed { "r" } else { "." }),
+            V::SslClientSDn => tls.client_subject,
+            V::SslClientVerify => Some(tls.verify()),
+            _ => None,
+        });
         self.value(value.map(str::as_bytes));
     }
 
