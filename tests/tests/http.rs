@@ -64,6 +64,8 @@ mod stream_peers;
 mod streams;
 #[path = "http/tls.rs"]
 mod tls;
+#[path = "http/tls_backends.rs"]
+mod tls_backends;
 #[path = "http/traces.rs"]
 mod traces;
 #[path = "http/tunnels.rs"]

@@ -3,6 +3,7 @@
 //! The result is a valid file that means the same: a test reads it back.
 
 mod admin;
+mod backend_tls;
 mod http;
 mod outlier;
 mod resilience;

@@ -395,7 +395,7 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 18] = examples![
+const EXAMPLES: [(&str, &str); 20] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
@@ -405,6 +405,8 @@ const EXAMPLES: [(&str, &str); 18] = examples![
     "mtls.yaml",
     "tcp.yaml",
     "tls-passthrough.yaml",
+    "tls-reencrypt.yaml",
+    "tls-mtls.yaml",
     "udp.yaml",
     "l4.yaml",
     "l4-nat.yaml",

@@ -31,6 +31,7 @@ use crate::observe::trace::{Form, Forms};
 use crate::resilience::RetryPlan;
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use crate::tls::TlsError;
+use crate::upstream::tls::{SideError, SystemRoots};
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -96,6 +97,15 @@ pub enum CompileError {
         listener: String,
         /// Why.
         source: TlsError,
+    },
+    /// TLS to the backends of a service cannot be spoken.
+    #[error("TLS to the backends of service `{service}`")]
+    BackendTls {
+        /// Name of the service.
+        service: String,
+        /// Why.
+        #[source]
+        source: SideError,
     },
     /// Something is not valid that validation should have refused.
     #[error("a part of the configuration is not valid")]
@@ -201,11 +211,12 @@ impl Snapshot {
             .map(|service| ServiceSpec::new(service, &service.upstream))
             .collect();
         let registry = Registry::build(old.map(|old| &old.registry), specs, kept.secret, seed, now);
+        let roots = SystemRoots::default();
         let services: Vec<ServicePlan> = registry
             .services()
             .iter()
-            .filter_map(|state| ServicePlan::new(state, config, kept))
-            .collect();
+            .filter_map(|state| ServicePlan::new(state, config, kept, &roots).transpose())
+            .collect::<Result<_, _>>()?;
         let by_name: HashMap<&str, usize> = services
             .iter()
             .enumerate()

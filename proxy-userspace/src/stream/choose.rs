@@ -9,8 +9,9 @@ use crate::http::worker::Worker;
 use crate::net::{Stream, Timer};
 use crate::observe::access_log::{End, Phase};
 use crate::observe::http::{BackendCells, ConnectFailure, RetryReason, Series};
-use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::connect::{self, ConnectError, Target};
 use crate::upstream::pool::Place;
+use crate::upstream::tls::Offer;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -55,6 +56,7 @@ pub(super) async fn reach(
     worker: &Worker,
     service: &ServicePlan,
     client: IpAddr,
+    preamble: &[u8],
     facts: &mut Facts,
     timer: &Timer,
 ) -> Result<Connected, Outcome> {
@@ -74,12 +76,12 @@ pub(super) async fn reach(
             service.cells.at(worker.index).retried(RetryReason::Connect);
         }
         tried.add(lease.backend().slot());
-        match open(worker, service, lease, facts, timer).await {
+        match open(worker, service, lease, preamble, facts, timer).await {
             Ok(connected) => return Ok(connected),
             Err(End::ConnectTimeout) => timeouts += 1,
-            Err(End::ConnectFailed) => {}
             // Our own trouble: another backend would not help.
-            Err(end) => return Err((end, Phase::Connect)),
+            Err(end @ (End::Exhausted | End::QueueTimeout)) => return Err((end, Phase::Connect)),
+            Err(_) => {}
         }
     }
 }
@@ -153,6 +155,7 @@ async fn open(
     worker: &Worker,
     service: &ServicePlan,
     lease: Lease,
+    preamble: &[u8],
     facts: &mut Facts,
     timer: &Timer,
 ) -> Result<Connected, End> {
@@ -160,13 +163,19 @@ async fn open(
     let by = began.saturating_add(service.limits.connect);
     let place = worker.place(&backend, by).await.ok_or(End::QueueTimeout)?;
     facts.attempts.push(Attempted::new(&backend, began));
-    let connected = connect(backend.address(), timer, service.limits.connect).await;
+    let target = Target {
+        backend: &backend,
+        tls: service.tls.as_deref().map(|side| (side, Offer::Stream)),
+        preamble,
+    };
+    let connected = connect::open(&target, timer, service.limits.connect).await;
     let took = worker.clock.read() - began;
     let failure = match &connected {
         Ok(_) => None,
         Err(ConnectError::Timeout) => Some((End::ConnectTimeout, ConnectFailure::Timeout)),
         Err(error) if error.is_exhaustion() => Some((End::Exhausted, ConnectFailure::Local)),
         Err(ConnectError::Io(error)) => Some((End::ConnectFailed, failure(error))),
+        Err(ConnectError::Tls(failure)) => Some((failure.end(), failure.reason())),
     };
     worker.count_backend(service.state.name(), &backend, |cells| match failure {
         None => cells.connects.observe(Duration::from_nanos(took)),

@@ -128,8 +128,35 @@ async fn begin(
     let service = plan.service(facts.rule());
     let service = service.and_then(|service| snapshot.service(service));
     let service = service.ok_or((End::NoBackend, Phase::Queue))?;
+    let mut introduction = Vec::new();
+    let addresses = (peers.client, peers.server);
+    match service.settings.send_proxy {
+        None => {}
+        Some(ProxyVersion::V1) => {
+            proxy_protocol::write_v1(addresses.0, addresses.1, &mut introduction)
+        }
+        Some(ProxyVersion::V2) => {
+            let asked = facts.asked.iter();
+            let additions: Vec<_> = asked.flat_map(|asked| asked.additions()).collect();
+            proxy_protocol::write_v2(
+                addresses.0,
+                addresses.1,
+                false,
+                &additions,
+                false,
+                &mut introduction,
+            );
+        }
+    }
     let connected = {
-        let mut reaching = pin!(reach(worker, service, peers.client.ip(), facts, &timer));
+        let mut reaching = pin!(reach(
+            worker,
+            service,
+            peers.client.ip(),
+            &introduction,
+            facts,
+            &timer
+        ));
         let mut failed = pin!(client.failed());
         poll_fn(|cx| match reaching.as_mut().poll(cx) {
             Poll::Ready(reached) => Poll::Ready(reached),
@@ -141,15 +168,9 @@ async fn begin(
         })
         .await?
     };
-    let (client, server) = (peers.client, peers.server);
-    match service.settings.send_proxy {
-        None => {}
-        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, &mut up.preamble),
-        Some(ProxyVersion::V2) => {
-            let asked = facts.asked.iter();
-            let additions: Vec<_> = asked.flat_map(|asked| asked.additions()).collect();
-            proxy_protocol::write_v2(client, server, false, &additions, false, &mut up.preamble);
-        }
+    // TLS begins behind it, so it is sent already then.
+    if service.tls.is_none() {
+        up.preamble = introduction;
     }
     Ok((connected, (up, down)))
 }

@@ -1,12 +1,16 @@
 //! Opening connections.
 
+use super::tls::{ClientSide, Offer, TlsFailure};
+use crate::balance::l7::BackendState;
 use crate::net::{Nanos, Stream, Timer};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use tokio::net::TcpSocket;
+use tracing::debug;
 
 /// No connection could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -17,13 +21,16 @@ pub enum ConnectError {
     /// The system, or the host asked, refused.
     #[error("the connection cannot be opened")]
     Io(#[source] io::Error),
+    /// There is no TLS with the host.
+    #[error("no TLS with the backend: {0:?}")]
+    Tls(TlsFailure),
 }
 
 impl ConnectError {
     /// True if this host lacks descriptors, ports or memory: another backend would not help.
     pub fn is_exhaustion(&self) -> bool {
         match self {
-            Self::Timeout => false,
+            Self::Timeout | Self::Tls(_) => false,
             Self::Io(error) => matches!(
                 error.raw_os_error(),
                 Some(
@@ -36,6 +43,59 @@ impl ConnectError {
             ),
         }
     }
+}
+
+/// Where a connection leads.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// To whom.
+    pub backend: &'a Arc<BackendState>,
+    /// TLS, if it is spoken, and what is offered then.
+    pub tls: Option<(&'a ClientSide, Offer)>,
+    /// What is sent before TLS begins: a PROXY header. Without TLS the caller sends it.
+    pub preamble: &'a [u8],
+}
+
+/// Opens a connection, and negotiates TLS if it is spoken. `timer` is set to end all of it after
+/// `timeout`, and is left set.
+///
+/// # Errors
+///
+/// [`ConnectError`].
+///
+/// # Cancel safety
+///
+/// The attempt ends.
+pub async fn open(
+    target: &Target<'_>,
+    timer: &Timer,
+    timeout: Nanos,
+) -> Result<Stream, ConnectError> {
+    let mut stream = connect(target.backend.address(), timer, timeout).await?;
+    let Some((side, offer)) = target.tls else {
+        return Ok(stream);
+    };
+    let mut preamble = target.preamble;
+    while !preamble.is_empty() {
+        let written = poll_fn(|cx| match stream.poll_write(cx, preamble, &[]) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(ConnectError::Io)),
+            Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(ConnectError::Timeout)),
+            Poll::Pending => Poll::Pending,
+        });
+        preamble = &preamble[written.await?..];
+    }
+    let session = side.begin(target.backend, offer);
+    let session = session.map_err(|_| ConnectError::Tls(TlsFailure::Failed))?;
+    stream.begin_tls(session, Vec::new());
+    let negotiated = stream.handshake(timer).await;
+    negotiated.map_err(|error| match TlsFailure::of(&error) {
+        Some(failure) => {
+            debug!(backend = target.backend.name(), address = %target.backend.address(), %error, "no TLS");
+            ConnectError::Tls(failure)
+        }
+        None => ConnectError::Timeout,
+    })?;
+    Ok(stream)
 }
 
 /// Opens a connection. `timer` is set to end it after `timeout`, and is left set.

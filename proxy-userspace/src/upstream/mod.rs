@@ -16,6 +16,7 @@ pub mod connect;
 pub mod h1;
 pub mod h2;
 pub mod pool;
+pub mod tls;
 
 use crate::message::{Refusal, RequestHead, ResponseHead};
 use crate::net::body::{Sink, Source};

@@ -78,6 +78,7 @@ pub(super) fn keys(service: &Service, used: Used) -> Map<String, Value> {
                 })
             }),
         ),
+        ("tls", upstream.tls.as_ref().map(super::backend_tls::tls)),
         (
             "balance",
             (all || upstream.balance != default.balance).then(|| balance(&upstream.balance)),

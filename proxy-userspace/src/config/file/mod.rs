@@ -9,6 +9,7 @@
 
 pub(crate) mod action;
 pub(crate) mod admin;
+pub(crate) mod backend_tls;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;

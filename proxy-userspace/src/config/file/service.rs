@@ -40,6 +40,9 @@ pub(crate) struct Service {
     #[serde(default)]
     #[schemars(extend("default" = "auto"))]
     pub(crate) protocol: Field<upstream::BackendProtocol>,
+    /// TLS, if backends speak it. Then ALPN decides for `protocol: auto`.
+    #[serde(default)]
+    pub(crate) tls: Field<super::backend_tls::BackendTls>,
     /// Who gets a request or proxied connection: the policy, or a map with more.
     #[serde(default)]
     pub(crate) balance: Field<upstream::Balance>,

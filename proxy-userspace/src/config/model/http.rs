@@ -1,12 +1,14 @@
 //! The part of the model that the proxy paths run by: listeners for HTTP, TCP and UDP, routes, and
 //! what a service means to them.
 
+mod backend_tls;
 mod compression;
 mod construct;
 mod passthrough;
 mod resilience;
 mod security;
 
+pub use backend_tls::{BackendTls, TlsIdentity, TlsName};
 pub use compression::{Coding, Compression, CompressionLevel};
 pub use construct::default_route;
 pub use passthrough::{NameRule, Passthrough};
@@ -423,6 +425,8 @@ pub struct Fault {
 pub struct Upstream {
     /// What backends speak.
     pub protocol: BackendProtocol,
+    /// TLS, if they speak it.
+    pub tls: Option<BackendTls>,
     /// Who gets a request.
     pub balance: Balance,
     /// A cookie that keeps a client with its backend, whatever `balance` says.
@@ -471,7 +475,7 @@ pub enum BackendProtocol {
     /// HTTP/2, with prior knowledge.
     H2,
     /// HTTP/2 where the client's request came by it and is gRPC or extended CONNECT, or where the
-    /// backend has shown that it can; else HTTP/1.1.
+    /// backend has shown that it can; else HTTP/1.1. With TLS, what the backend chooses by ALPN.
     Auto,
 }
 

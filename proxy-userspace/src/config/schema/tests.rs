@@ -181,6 +181,7 @@ services:
     send_proxy: v2
     subset: {version: 1}
     zone: a
+    tls: {verify: true, ca: /etc/ca.pem, server_name: app.internal, certificate: /etc/c.pem, key: /etc/c.key, min_version: 1.2, max_version: 1.3, alpn: [x]}
     timeouts: {connect: 5s, response: 60s, idle: 5m}
     backends:
       - {address: "10.1.0.1:80", tier: 0, labels: {version: 1}, zone: a, max_connections: 10}
@@ -514,6 +515,7 @@ routes:
 services:
   - name: app
     balance: {}
+    tls: {}
     sticky_cookie: {name: b}
     connections: {}
     timeouts: {}

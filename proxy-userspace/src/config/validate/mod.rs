@@ -8,6 +8,7 @@
 mod actions;
 mod addresses;
 mod admin;
+mod backend_tls;
 mod backends;
 mod compression;
 mod fields;

@@ -90,7 +90,7 @@ fn host(report: &Report<'_>, node: NodeId, host: &HostMatch) {
     }
 }
 
-fn protocol(report: &Report<'_>, node: NodeId, name: &str) {
+pub(super) fn protocol(report: &Report<'_>, node: NodeId, name: &str) {
     if name.is_empty() || name.len() > LONGEST_PROTOCOL {
         let draft = Draft::new(Code::InvalidValue, "this is not the name of a protocol")
             .expected("1 to 255 octets, such as `h2` or `http/1.1`");

@@ -249,6 +249,11 @@ pub(super) fn redirect(report: &Report<'_>, keys: &Listener) {
 
 /// Judges the files that all sections `tls` name.
 pub(in crate::config) fn files(report: &Report<'_>, file: &File) {
+    for service in elements(&file.services) {
+        if let Some(keys) = service.value.tls.value() {
+            super::backend_tls::files(report, keys);
+        }
+    }
     for listener in elements(&file.listeners) {
         let Some(keys) = listener.value.tls.value() else {
             continue;
@@ -301,7 +306,7 @@ fn certificate_files(report: &Report<'_>, at: &At<file::Certificate>) {
     }
 }
 
-fn noted<T>(report: &Report<'_>, node: NodeId, read: Result<T, FileFault>) {
+pub(super) fn noted<T>(report: &Report<'_>, node: NodeId, read: Result<T, FileFault>) {
     if let Err(fault) = read {
         report.error(
             Place::Value(node),

@@ -28,6 +28,7 @@ pub(super) fn upstream(
             file::BackendProtocol::H2 => BackendProtocol::H2,
             file::BackendProtocol::Auto => BackendProtocol::Auto,
         },
+        tls: super::backend_tls::tls(report, &keys.tls),
         balance: balance(report, &keys.balance),
         sticky_cookie: sticky_cookie(report, &keys.sticky_cookie),
         send_proxy: keys.send_proxy.value().map(|version| match version {
@@ -54,6 +55,7 @@ pub(super) fn upstream(
     }
     connections(report, &keys.connections, &mut upstream);
     nobody(report, keys, &upstream);
+    super::backend_tls::nameless(report, &keys.tls, &upstream);
     upstream
 }
 

@@ -6,6 +6,7 @@ use crate::net::body::BodyError;
 use crate::observe::access_log::{End, Phase};
 use crate::observe::http::RetryReason;
 use crate::upstream::AnswerError;
+use crate::upstream::tls::TlsFailure;
 
 /// Why an exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,9 @@ impl Failure {
         let failure = |end| Self::new(end, Phase::ResponseHead);
         match error {
             AnswerError::Closed => failure(End::BackendClosed).retry(Retry::IfIdempotent(reason)),
+            AnswerError::Io(error) if let Some(tls) = TlsFailure::of_io(error) => {
+                failure(tls.end()).retry(Retry::IfIdempotent(reason))
+            }
             AnswerError::Io(_) => failure(End::BackendReset).retry(Retry::IfIdempotent(reason)),
             AnswerError::Truncated => failure(End::BackendClosed),
             AnswerError::Refused(refusal) => Self {
@@ -140,7 +144,16 @@ impl Failure {
                 _,
             ) => 503,
             (
-                End::ConnectFailed | End::BackendClosed | End::BackendReset | End::BackendProtocol,
+                End::ConnectFailed
+                | End::TlsUnknownAuthority
+                | End::TlsExpired
+                | End::TlsWrongName
+                | End::TlsCertificate
+                | End::TlsAlert
+                | End::TlsFailed
+                | End::BackendClosed
+                | End::BackendReset
+                | End::BackendProtocol,
                 _,
             ) => 502,
             (End::ConnectTimeout | End::BackendTimeout | End::RouteTimeout, _) => 504,

@@ -18,7 +18,8 @@ use crate::net::proxy_protocol;
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::upstream::Backend as _;
-use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::connect::{self, ConnectError, Target};
+use crate::upstream::tls::Offer;
 use crate::upstream::{h1, h2};
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,7 +254,17 @@ pub(super) async fn open(
     if course.has_all_connections() {
         return Err(Failure::new(End::CircuitOpen, Phase::Connect));
     }
-    let connected = connect(backend.address(), around.timer, limit).await;
+    let tls = service.tls.as_deref();
+    let preamble = match (tls, service.settings.send_proxy) {
+        (Some(_), Some(version)) => reach::introduction(around.peer, version),
+        _ => Vec::new(),
+    };
+    let target = Target {
+        backend,
+        tls: tls.map(|side| (side, Offer::Http1)),
+        preamble: &preamble,
+    };
+    let connected = connect::open(&target, around.timer, limit).await;
     let took = worker.clock.read() - began;
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
         attempt.reused = false;
@@ -262,7 +273,9 @@ pub(super) async fn open(
     let error = match connected {
         Ok(stream) => {
             let mut connection = h1::Connection::new(stream, place, &worker.buffers);
-            introduce(&mut connection, around.peer, service);
+            if tls.is_none() {
+                introduce(&mut connection, around.peer, service);
+            }
             let took = Duration::from_nanos(took);
             let name = service.state.name();
             worker.count_backend(name, backend, |cells| cells.connects.observe(took));
@@ -274,6 +287,7 @@ pub(super) async fn open(
         ConnectError::Timeout => (End::ConnectTimeout, ConnectFailure::Timeout),
         error if error.is_exhaustion() => (End::Exhausted, ConnectFailure::Local),
         ConnectError::Io(error) => (End::ConnectFailed, connect_failure(error.kind())),
+        ConnectError::Tls(failure) => (failure.end(), failure.reason()),
     };
     let failure = Failure::new(end, Phase::Connect);
     if end == End::Exhausted {

@@ -53,7 +53,10 @@ pub(super) async fn speaks_h2(
             Known::H1 => return Ok(false),
             Known::H2 if scratch.request.protocol.is_empty() => return Ok(true),
             Known::H2 => {}
-            Known::Nothing if !wants_h2(&scratch.request) => return Ok(false),
+            // TLS says what the backend speaks, so it is asked at once.
+            Known::Nothing if service.tls.is_none() && !wants_h2(&scratch.request) => {
+                return Ok(false);
+            }
             Known::Nothing => {}
         },
     }
@@ -262,11 +265,12 @@ fn open(around: &Around<'_>, service: &ServicePlan, place: Place) -> Open {
             .settings
             .send_proxy
             .map(|version| introduction(around.peer, version)),
+        tls: service.tls.clone(),
     }
 }
 
 /// Tells the backend whose connection it is.
-fn introduction(peer: &Peer, version: ProxyVersion) -> Vec<u8> {
+pub(super) fn introduction(peer: &Peer, version: ProxyVersion) -> Vec<u8> {
     let mut header = Vec::new();
     match version {
         ProxyVersion::V1 => proxy_protocol::write_v1(peer.client, peer.server, &mut header),
@@ -290,7 +294,14 @@ fn count(
         Ok(_) => None,
         Err(OpenError::Timeout) => Some(ConnectFailure::Timeout),
         Err(OpenError::Exhausted) => Some(ConnectFailure::Local),
+        // By what TLS is for, it has said so: no failure.
+        Err(OpenError::NotHttp2)
+            if service.tls.is_some() && service.settings.protocol == BackendProtocol::Auto =>
+        {
+            return;
+        }
         Err(OpenError::NotHttp2) => Some(ConnectFailure::Other),
+        Err(OpenError::Tls(failure)) => Some(failure.reason()),
         Err(OpenError::Failed(kind)) => Some(connect_failure(*kind)),
     };
     worker.count_backend(service.state.name(), backend, |cells| match reason {
@@ -308,6 +319,7 @@ fn not_opened(error: OpenError) -> Failure {
     match error {
         OpenError::Timeout => failure(End::ConnectTimeout).retry(retry),
         OpenError::Failed(_) => failure(End::ConnectFailed).retry(retry),
+        OpenError::Tls(tls) => failure(tls.end()).retry(retry),
         OpenError::NotHttp2 => failure(End::BackendProtocol).retry(retry),
         OpenError::Exhausted => failure(End::Exhausted),
     }

@@ -1,6 +1,6 @@
 //! A service, compiled.
 
-use super::{Fixed, Kept};
+use super::{CompileError, Fixed, Kept};
 use crate::balance::l7::ServiceState;
 use crate::config::model::Config;
 use crate::config::model::http::{BackendProtocol, Fallback, FixedResponse, Upstream};
@@ -8,7 +8,9 @@ use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{Series, ServiceCells};
 use crate::resilience::{Protection, RetryPlan};
+use crate::upstream::tls::{ClientSide, SystemRoots};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A service.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct ServicePlan {
     pub protection: Arc<Protection>,
     /// What answers when it cannot.
     pub fallback: Option<FallbackPlan>,
+    /// TLS, if its backends speak it.
+    pub tls: Option<Arc<ClientSide>>,
 }
 
 /// What answers when a service cannot. A stored copy will be the third kind.
@@ -71,10 +75,24 @@ impl FallbackPlan {
 }
 
 impl ServicePlan {
-    pub(super) fn new(state: &Arc<ServiceState>, config: &Config, kept: &Kept) -> Option<Self> {
-        let settings = config.service(state.name())?.upstream.clone();
+    pub(super) fn new(
+        state: &Arc<ServiceState>,
+        config: &Config,
+        kept: &Kept,
+        roots: &SystemRoots,
+    ) -> Result<Option<Self>, CompileError> {
+        let Some(service) = config.service(state.name()) else {
+            return Ok(None);
+        };
+        let settings = service.upstream.clone();
+        let tls = ClientSide::new(&settings, roots, SystemTime::now());
+        let tls = tls.map_err(|source| CompileError::BackendTls {
+            service: service.name.clone(),
+            source,
+        })?;
         let resilience = &settings.resilience;
-        Some(Self {
+        Ok(Some(Self {
+            tls: tls.map(Arc::new),
             cells: kept.metrics.service(state.name()),
             limits: UpstreamLimits {
                 connect: nanos(settings.connect_timeout),
@@ -89,7 +107,7 @@ impl ServicePlan {
             fallback: resilience.fallback.as_ref().map(FallbackPlan::new),
             state: Arc::clone(state),
             settings,
-        })
+        }))
     }
 
     /// True if backends are only spoken to in HTTP/2.

@@ -103,6 +103,18 @@ ends! {
     ConnectFailed = "connect_failed", Backend, b'S', "UF";
     /// No connection to a backend in time.
     ConnectTimeout = "connect_timeout", Backend, b's', "UF";
+    /// No TLS with a backend: no authority that is believed has issued its certificate.
+    TlsUnknownAuthority = "tls_unknown_authority", Backend, b'S', "UF";
+    /// No TLS with a backend: its certificate is out of date.
+    TlsExpired = "tls_expired", Backend, b'S', "UF";
+    /// No TLS with a backend: its certificate is for other names.
+    TlsWrongName = "tls_wrong_name", Backend, b'S', "UF";
+    /// No TLS with a backend: its certificate is not good.
+    TlsCertificate = "tls_certificate", Backend, b'S', "UF";
+    /// No TLS with a backend: it has refused by an alert.
+    TlsAlert = "tls_alert", Backend, b'S', "UF";
+    /// No TLS with a backend: it speaks none, or breaks it.
+    TlsFailed = "tls_failed", Backend, b'S', "UF";
     /// The backend closed early.
     BackendClosed = "backend_closed", Backend, b'S', "UC";
     /// The backend reset the stream or the connection.

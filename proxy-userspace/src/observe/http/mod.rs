@@ -312,6 +312,18 @@ labels! {
         Unreachable = "unreachable",
         /// This host's own trouble: descriptors, ports, memory.
         Local = "local",
+        /// No authority that is believed has issued its certificate.
+        TlsUnknownAuthority = "tls_unknown_authority",
+        /// Its certificate is out of date.
+        TlsExpired = "tls_expired",
+        /// Its certificate is for other names.
+        TlsWrongName = "tls_wrong_name",
+        /// Its certificate is not good.
+        TlsCertificate = "tls_certificate",
+        /// It has refused TLS by an alert.
+        TlsAlert = "tls_alert",
+        /// It speaks no TLS, or breaks it.
+        TlsFailed = "tls_failed",
         /// Anything else.
         Other = "other",
     }

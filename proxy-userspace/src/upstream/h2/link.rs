@@ -4,6 +4,7 @@ use crate::net::h2::{SEND_BUFFER, Watch, Wire};
 use crate::net::{Nanos, Stream, Timer};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::h1::LIMITS;
+use crate::upstream::tls::TlsFailure;
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use h2::{Ping, PingPong};
@@ -71,6 +72,8 @@ pub enum OpenError {
     Exhausted,
     /// The system, or the host asked, refused.
     Failed(io::ErrorKind),
+    /// There is no TLS with the backend.
+    Tls(TlsFailure),
     /// The backend does not speak HTTP/2, or not in time.
     NotHttp2,
 }
@@ -81,6 +84,7 @@ impl From<ConnectError> for OpenError {
             ConnectError::Timeout => Self::Timeout,
             error if error.is_exhaustion() => Self::Exhausted,
             ConnectError::Io(error) => Self::Failed(error.kind()),
+            ConnectError::Tls(failure) => Self::Tls(failure),
         }
     }
 }

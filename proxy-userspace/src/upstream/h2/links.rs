@@ -3,8 +3,9 @@
 use super::link::{Claim, Driver, Link, OpenError, Opening};
 use crate::balance::l7::BackendState;
 use crate::net::{Nanos, Timer};
-use crate::upstream::connect::connect;
+use crate::upstream::connect::{Target, open as open_connection};
 use crate::upstream::pool::Place;
+use crate::upstream::tls::{ClientSide, Offer};
 use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
@@ -67,6 +68,8 @@ pub struct Open {
     pub most: u32,
     /// What it begins with: a PROXY header. Then it is for one request only.
     pub preamble: Option<Vec<u8>>,
+    /// TLS, if the backend speaks it.
+    pub tls: Option<Arc<ClientSide>>,
 }
 
 impl Links {
@@ -183,8 +186,15 @@ impl Links {
 async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
     let backend = Arc::clone(open.place.backend());
     let is_private = open.preamble.is_some();
-    let preamble = open.preamble.as_deref();
-    let begun = begin(&open.place, open.timer, open.timeout, preamble, open.most).await;
+    let begun = begin(
+        &open.place,
+        open.timer,
+        open.timeout,
+        open.preamble.as_deref().unwrap_or_default(),
+        open.tls.as_deref(),
+        open.most,
+    );
+    let begun = begun.await;
     let (link, driver) = match begun {
         Ok((link, driver)) => (Ok(link), Some(driver)),
         Err(error) => (Err(error), None),
@@ -240,12 +250,22 @@ async fn begin(
     place: &Place,
     timer: Timer,
     timeout: Nanos,
-    preamble: Option<&[u8]>,
+    preamble: &[u8],
+    tls: Option<&ClientSide>,
     most: u32,
 ) -> Result<(Rc<Link>, Driver), OpenError> {
     timer.read();
-    let mut stream = connect(place.backend().address(), &timer, timeout).await?;
-    if let Some(preamble) = preamble {
+    let target = Target {
+        backend: place.backend(),
+        tls: tls.map(|side| (side, Offer::Http2)),
+        preamble,
+    };
+    let mut stream = open_connection(&target, &timer, timeout).await?;
+    if let Some(facts) = stream.tls_facts() {
+        if facts.alpn.as_deref() != Some(b"h2") {
+            return Err(OpenError::NotHttp2);
+        }
+    } else if !preamble.is_empty() {
         let written = stream.socket_mut().write_all(preamble).await;
         written.map_err(|error| OpenError::Failed(error.kind()))?;
     }

@@ -209,6 +209,7 @@ fn the_model_is_read_with_subset_limits_and_defaults() {
     };
     let mut upstream = Upstream {
         protocol: BackendProtocol::H1,
+        tls: None,
         balance: Balance {
             policy: BalancePolicy::Random,
             panic_threshold: 0.25,

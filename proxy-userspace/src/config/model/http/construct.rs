@@ -233,6 +233,7 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             protocol: BackendProtocol::Auto,
+            tls: None,
             balance: Balance::default(),
             sticky_cookie: None,
             max_connections: defaults::MAX_CONNECTIONS,
