@@ -8,6 +8,12 @@
 #[path = "http/support.rs"]
 mod support;
 
+#[path = "http/admin_api.rs"]
+mod admin_api;
+#[path = "http/admin_page.rs"]
+mod admin_page;
+#[path = "http/admin_support.rs"]
+mod admin_support;
 #[path = "http/circuits.rs"]
 mod circuits;
 #[path = "http/compression.rs"]

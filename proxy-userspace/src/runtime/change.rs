@@ -27,6 +27,7 @@ use crate::kernel::plan::{Inputs, Plan, plan};
 use crate::kernel::store::MapEdit;
 use crate::observe::journal::{Happening, Topic};
 use crate::observe::view::CertificateView;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -257,12 +258,24 @@ impl<P: Plane> Control<P> {
                 generated(&crate::config::to_yaml(&document))
             }
         };
-        let (config, warnings) = source::parse(REQUEST, &text)?;
+        let (config, mut warnings) = source::parse(REQUEST, &text)?;
+        if !matches!(edit, Edit::Whole(_)) {
+            self.leave_known(&mut warnings);
+        }
         Ok(Draft {
             config,
             warnings,
             text: Some(text),
         })
+    }
+
+    /// Leaves out what would be said of the configuration in force as well, with every default
+    /// filled in: nobody has written that, and nobody has changed it.
+    fn leave_known(&self, warnings: &mut Vec<String>) {
+        let text = generated(&crate::config::effective_yaml(&self.config));
+        let known = source::parse(REQUEST, &text).map_or_else(|_| Vec::new(), |(_, known)| known);
+        let known: BTreeSet<&str> = known.iter().map(|warning| without_place(warning)).collect();
+        warnings.retain(|warning| !known.contains(without_place(warning)));
     }
 
     /// What of a draft can be put in force without a restart, and what is to be said about it.
@@ -393,6 +406,12 @@ fn shown(config: &Config) -> Vec<CertificateView> {
     shown
 }
 
+/// A warning without the line and column where it stands.
+fn without_place(warning: &str) -> &str {
+    let found = warning.split_once("warning: ");
+    found.map_or(warning, |(_, rest)| rest)
+}
+
 /// An entity tag: equal for configurations that mean the same.
 pub(super) fn etag(config: &Config) -> String {
     let document = crate::config::effective(config).to_string();
@@ -417,7 +436,7 @@ fn describe(edit: &MapEdit) -> String {
         }
         MapEdit::Ring(id, ids) if ids.is_empty() => format!("ring of service {id}: cleared"),
         MapEdit::Ring(id, ids) => {
-            let backends: std::collections::BTreeSet<_> = ids.iter().collect();
+            let backends: BTreeSet<_> = ids.iter().collect();
             format!(
                 "ring of service {id}: {} slots for {} backends",
                 ids.len(),

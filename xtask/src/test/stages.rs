@@ -143,7 +143,9 @@ impl Stage {
                 PACKET_VECTORS => "another balancer's packet cases, replayed",
                 H1_VECTORS => "shapes of HTTP/1 desync and smuggling, replayed",
                 DESYNC => "the same through a running proxy, judged at the origin",
-                CONFORMANCE => "WebSocket and gRPC suites of other projects through a proxy",
+                CONFORMANCE => {
+                    "suites of other projects: WebSocket and gRPC through a proxy, fuzz of the admin API"
+                }
                 ABUSE => "slow clients, too many connections, reloads without end",
                 _ => "a suite that needs privileges",
             },

@@ -44,7 +44,7 @@
     const decimals = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
     return String(+value.toFixed(Math.min(decimals, value >= 100 ? 0 : 2)));
   }
-  function octets(value) { return value < 1e4 ? Math.round(value) + " B" : short(value) + "B"; }
+  function octets(value) { return value < 1e4 ? Math.round(value) + " B" : short(value).replace(/(\D?)$/, " $1") + "B"; }
   function span(seconds) {
     if (seconds === null || !isFinite(seconds)) return "–";
     if (seconds < 1e-3) return trim(seconds * 1e6, 3) + " µs";
@@ -297,7 +297,7 @@
     const { daemon, config } = status;
     write($("phase"), daemon.phase); look($("phase"), "pill " + (daemon.phase === "serving" ? "up" : "warn"));
     const facts = [["version", daemon.version], ["up", span(status.read_at_seconds - daemon.started_at_seconds)], ["configuration", `generation ${config.generation}, ${span(Math.max(0, status.read_at_seconds - config.loaded_at_seconds))} ago`]];
-    if (status.flow_table.capacity) facts.push(["flows", `${short(status.flow_table.entries)} of ${short(status.flow_table.capacity)}`]);
+    if (status.interfaces.length) facts.push(["flows", `${short(status.flow_table.entries)} of ${short(status.flow_table.capacity)}`]);
     keyed($("facts"), facts, ([name]) => name, ([name]) => make("div", {}, make("dt", {}, name), make("dd")), (one, [, text]) => write(one.lastChild, text));
     const unsaved = (config.unsaved || []).length;
     const notice = !config.last_reload_successful ? "The last reload was refused: " + (config.last_reload_error || "") :
