@@ -143,7 +143,8 @@ fn status_metrics_and_api_show_requests_and_connections() {
     let service = &view.services[0];
     let policy = service.proxy.as_ref().map(|proxy| proxy.policy.as_str());
     assert_eq!(policy, Some("round-robin"));
-    let backend = service.backends[0].proxy.expect("used by the proxies");
+    let backend = service.backends[0].proxy.clone();
+    let backend = backend.expect("used by the proxies");
     assert_eq!(
         (backend.requests, backend.errors, backend.in_flight),
         (4, 1, 0)
