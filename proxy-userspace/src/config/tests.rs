@@ -233,7 +233,6 @@ services:
       buffer: 1MiB
       budget: {share: 12.5%, min: 0}
       announce: true
-    hedge: {percentile: 99%, min: 1ms}
     circuit: {connections: 1, pending: 2, requests: 3, retries: 4, errors: {share: 5%, window: 6s, min_requests: 7, open: 8s, max_open: 9s, probes: 10}}
     concurrency: {max: 11, adaptive: true, min: 2, queue: 3, queue_timeout: 4s}
     fallback: {service: spare}
@@ -244,6 +243,8 @@ services:
       - {address: "[::1]:80", tier: 2, labels: {version: 2}, max_connections: 0}
   - {name: next, backends: ["10.1.0.9:80"], tls: {ca: /etc/ca.pem, server_name: Next.internal, certificate: /etc/c.pem, key: /etc/c.key, min_version: 1.3, alpn: [x]}, concurrency: 12, hedge: {after: 1s}, fallback: {respond: 200}}
   - {name: spare, outlier: "off", backends: ["10.1.0.8:80"]}
+  - {name: next, backends: ["10.1.0.9:80"], concurrency: 12, hedge: {after: 1s}, fallback: {respond: 200}}
+  - {name: spare, outlier: "off", backends: ["10.1.0.8:80"], hedge: {percentile: 99%, min: 1ms}}
 "#;
 
 #[test]
