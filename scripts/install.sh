@@ -26,6 +26,7 @@ built=${CARGO_TARGET_DIR:-$root/target}/release/sluice
 binary=$destdir$prefix/bin/sluice
 unit=$destdir$prefix/lib/systemd/system/sluice.service
 man=$destdir$prefix/share/man/man8
+man5=$destdir$prefix/share/man/man5
 bash_completion=$destdir$prefix/share/bash-completion/completions/sluice
 zsh_completion=$destdir$prefix/share/zsh/site-functions/_sluice
 fish_completion=$destdir$prefix/share/fish/vendor_completions.d/sluice.fish
@@ -34,7 +35,7 @@ configuration=$destdir/etc/sluice/sluice.yaml
 if $uninstall; then
     # The configuration is the user's: it stays.
     rm -fv "$binary" "$unit" "$bash_completion" "$zsh_completion" "$fish_completion" \
-        "$man"/sluice.8 "$man"/sluice-*.8
+        "$man"/sluice.8 "$man"/sluice-*.8 "$man5"/sluice.yaml.5
     exit 0
 fi
 
@@ -49,11 +50,13 @@ mv -f "$binary.new" "$binary"
 
 install -d "$(dirname "$unit")" "$man" "$(dirname "$bash_completion")" \
     "$(dirname "$zsh_completion")" "$(dirname "$fish_completion")"
-sed "s|/usr/local/bin/|$prefix/bin/|" "$root/scripts/sluice.service" >"$unit"
+sed "s|/usr/bin/|$prefix/bin/|" "$root/scripts/sluice.service" >"$unit"
 "$built" completion bash >"$bash_completion"
 "$built" completion zsh >"$zsh_completion"
 "$built" completion fish >"$fish_completion"
 "$built" man "$man"
+install -d "$man5"
+mv -f "$man"/sluice.yaml.5 "$man5"/
 if [ ! -e "$configuration" ]; then
     install -D -m 640 "$root/examples/l4.yaml" "$configuration"
 fi

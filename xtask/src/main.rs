@@ -10,6 +10,7 @@ mod build_ebpf;
 mod demo;
 mod fuzz;
 mod host;
+mod package;
 mod packages;
 mod progress;
 mod pypi;
@@ -48,6 +49,8 @@ enum Task {
     BuildEbpf(build_ebpf::Options),
     /// Builds kernel programs and user space; leaves `target/release/sluice`.
     Build(build::Options),
+    /// Makes the Debian package and looks whether it is what it should be.
+    Package(package::Options),
     /// Builds, then runs `sluice` with the arguments after `--`.
     Run(run::Options),
     /// Shows every forwarding mode with real traffic in network namespaces.
@@ -82,6 +85,7 @@ fn dispatch(task: Task, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         Task::Setup(options) => setup::task(workspace, &options),
         Task::BuildEbpf(options) => build_ebpf::task(workspace, &options),
         Task::Build(options) => build::task(workspace, &options),
+        Task::Package(options) => package::task(workspace, &options),
         Task::Run(options) => run::task(workspace, &options),
         Task::Demo(options) => demo::task(workspace, &options),
         Task::Test(options) => test::task(workspace, &options),

@@ -1,5 +1,7 @@
 //! `sluice man`.
 
+mod reference;
+
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use clap_mangen::Man;
@@ -13,7 +15,7 @@ Examples:
   sluice man | man -l -
   sluice man /usr/local/share/man/man8")]
 pub(super) struct Args {
-    /// Directory for sluice.8, sluice-run.8 and the others
+    /// Directory for sluice.8, sluice-run.8 and the others, and sluice.yaml.5
     directory: Option<PathBuf>,
 }
 
@@ -52,7 +54,8 @@ fn write_all(directory: &Path) -> io::Result<()> {
         )?;
         std::fs::write(directory.join(format!("{name}.8")), page)?;
     }
-    Ok(())
+    let reference = reference::page(&crate::config::reference_markdown());
+    std::fs::write(directory.join("sluice.yaml.5"), reference)
 }
 
 /// Section 8: commands for administrators.
@@ -73,5 +76,6 @@ mod tests {
         assert!(read("sluice.8").contains("Exit codes"));
         assert!(read("sluice-drain.8").contains("sluice drain web b2"));
         assert!(read("sluice-guard-add.8").contains("PREFIX"));
+        assert!(read("sluice.yaml.5").starts_with(".TH SLUICE.YAML 5 "));
     }
 }

@@ -34,7 +34,8 @@ pub(crate) struct Options {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Let the abuse stage take minutes: more slow clients, reloads for a minute.
+    /// Let the stages abuse and upgrade take minutes: more slow clients, reloads and upgrades for a
+    /// minute.
     #[arg(long)]
     long: bool,
     /// List the stages and end.

@@ -2,7 +2,7 @@
 
 use super::tally::{self, Tally};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_ebpf, fuzz, pypi, shell, tidy};
+use crate::{build_ebpf, fuzz, package, pypi, shell, tidy};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ enum Kind {
     Fuzz,
     /// A target of the tests' package.
     Suite,
+    /// The Debian package, made and looked at.
+    Package,
 }
 
 /// How stages are run.
@@ -55,13 +57,24 @@ const SUITES: &str = "proxy-tests";
 
 /// Targets of that package that come first, in this order: what is simpler to understand when it
 /// fails comes before what builds on it.
-const ORDER: &[&str] = &["http", CONFORMANCE, ABUSE, "packets", "loader", "netns"];
+const ORDER: &[&str] = &[
+    "http",
+    UPGRADE,
+    CONFORMANCE,
+    ABUSE,
+    "packets",
+    "loader",
+    "netns",
+];
 
 /// Targets of that package that need no privileges: what they test runs in user space alone.
 const UNPRIVILEGED: [&str; 4] = ["http", CONFORMANCE, ABUSE, DESYNC];
 
 /// The target that runs suites of other projects, which come from PyPI.
 const CONFORMANCE: &str = "conformance";
+
+/// The target whose processes take over from each other.
+const UPGRADE: &str = "upgrade";
 
 /// The target whose tests take all that there is of something, one after the other.
 const ABUSE: &str = "abuse";
@@ -121,6 +134,7 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
     });
     suites.retain(|name| vectors || !PEER_VECTORS.contains(&name.as_str()));
     stages.extend(suites.iter().map(|name| stage(name, Kind::Suite)));
+    stages.push(stage("package", Kind::Package));
     stages
 }
 
@@ -135,6 +149,7 @@ impl Stage {
             Kind::Build => "user space and every test compile",
             Kind::Unit(_) => "tests that need no privileges, in every crate",
             Kind::Fuzz => "a few seconds of random octets for everything that reads a network",
+            Kind::Package => "the Debian package has what it should, and can be installed",
             Kind::Suite => match self.name.as_str() {
                 "http" => "the HTTP engine between real clients and origins",
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
@@ -146,6 +161,7 @@ impl Stage {
                 CONFORMANCE => {
                     "suites of other projects: WebSocket and gRPC through a proxy, fuzz of the admin API"
                 }
+                UPGRADE => "new processes take over from old ones, and nothing is lost",
                 ABUSE => "slow clients, too many connections, reloads without end",
                 _ => "a suite that needs privileges",
             },
@@ -164,7 +180,7 @@ impl Stage {
 
     /// True if it runs what [`Self::is_build`] makes.
     pub(crate) fn needs_build(&self) -> bool {
-        matches!(self.kind, Kind::Unit(_) | Kind::Suite)
+        matches!(self.kind, Kind::Unit(_) | Kind::Suite | Kind::Package)
     }
 
     /// Runs it.
@@ -180,6 +196,7 @@ impl Stage {
             Kind::Clippy => clippy(workspace),
             Kind::Build => build(workspace),
             Kind::Fuzz => fuzz::run(workspace, &[], FUZZ_SECONDS, &[]),
+            Kind::Package => package::made(workspace, Profile::Dev).map(drop),
             Kind::Unit(targets) => return unit(workspace, targets, how.filter),
             Kind::Suite => return suite(workspace, &self.name, how),
         }?;
@@ -355,9 +372,9 @@ mod tests {
         let stages = plan(&suites, &[], false);
         assert_eq!(
             names(&stages)[7..],
-            ["packets", "loader", "netns", "bad_input"]
+            ["packets", "loader", "netns", "bad_input", "package"]
         );
-        assert!(stages[7..].iter().all(Stage::is_privileged));
+        assert!(stages[7..11].iter().all(Stage::is_privileged));
         assert!(!stages[..7].iter().any(Stage::is_privileged));
     }
 
@@ -370,8 +387,8 @@ mod tests {
     #[test]
     fn peer_vectors_run_only_where_the_data_is() {
         let suites = PEER_VECTORS.map(str::to_owned);
-        assert_eq!(plan(&suites, &[], false).len(), 7);
-        assert_eq!(plan(&suites, &[], true).len(), 10);
+        assert_eq!(plan(&suites, &[], false).len(), 8);
+        assert_eq!(plan(&suites, &[], true).len(), 11);
     }
 
     #[test]
