@@ -21,6 +21,8 @@ pub mod routing;
 
 pub mod kernel;
 
+pub mod privileges;
+
 pub mod observe;
 
 pub mod net;

@@ -222,6 +222,16 @@ impl Daemon {
         Ok(kill(Pid::from_raw(child.id().try_into()?), signal)?)
     }
 
+    /// The process that has the admin socket.
+    fn owner(&self) -> Option<Pid> {
+        let lock = self.directory.path().join("admin.sock.lock");
+        let pid = fs::read_to_string(lock).ok()?.trim().parse().ok()?;
+        // Its number may be somebody else's by now.
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let is_ours = words.contains(self.directory.path().to_str()?);
+        is_ours.then(|| Pid::from_raw(pid))
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
@@ -395,7 +405,11 @@ impl Drop for Daemon {
         if !self.quiet {
             println!("--- end of sluice's log\n{}---", last_lines(&self.log()));
         }
-        // Errors have nobody to go to; the next test process sweeps what stays.
+        // Errors have nobody to go to; the next test process sweeps what stays. Who has taken over
+        // from the process that was started here is no child of ours.
+        if let Some(successor) = self.owner() {
+            let _ = kill(successor, Signal::SIGKILL);
+        }
         let _ = self.kill();
         let _ = remove_pins(&self.pin_dir);
     }

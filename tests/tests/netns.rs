@@ -48,3 +48,6 @@ mod selection;
 
 #[path = "netns/shapes.rs"]
 mod shapes;
+
+#[path = "netns/upgrade.rs"]
+mod upgrade;

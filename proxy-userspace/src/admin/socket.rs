@@ -142,6 +142,12 @@ impl AdminSocket {
         self.is_own = false;
     }
 
+    /// The process that serves the socket, as it has noted.
+    pub fn owner(&self) -> Option<u32> {
+        let noted = fs::read_to_string(lock_path(&self.path)).ok()?;
+        noted.trim().parse().ok()
+    }
+
     /// The lock, for a successor.
     pub fn lock(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()

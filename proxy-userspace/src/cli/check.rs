@@ -5,6 +5,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Column};
 use crate::config::model::{AttachMode, Config, Interface, Listener, ProbeTarget, Service};
 use crate::kernel::features::{self, Finding, Status};
+use crate::privileges;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -46,7 +47,8 @@ impl Args {
                 name: name.clone(),
                 attach: AttachMode::Auto,
             }));
-        let findings = features::check(&l4, &checked_vips(&listeners, &services));
+        let mut findings = features::check(&l4, &checked_vips(&listeners, &services));
+        findings.push(landlock());
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
             Output::Table => output::print(&text(&findings))?,
@@ -63,6 +65,27 @@ impl Args {
             return args::load(&self.config.path()?);
         }
         Ok(Config::default())
+    }
+}
+
+/// Whether `process.landlock` has an effect here.
+fn landlock() -> Finding {
+    let (status, detail) = match privileges::landlock_version() {
+        Some(version) => (Status::Ok, format!("version {version}")),
+        None => (
+            Status::Warn,
+            "not in this kernel, or not switched on".to_owned(),
+        ),
+    };
+    let remedy = match status {
+        Status::Ok => "",
+        _ => "only needed for `process: {landlock: true}`: add `landlock` to the kernel's `lsm=`",
+    };
+    Finding {
+        name: "landlock".to_owned(),
+        status,
+        detail,
+        remedy: remedy.to_owned(),
     }
 }
 

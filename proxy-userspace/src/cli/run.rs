@@ -2,6 +2,8 @@
 
 use crate::cli::args::{self, ConfigArgs, LogArgs};
 use crate::cli::exit::{Exit, Failure};
+use crate::config;
+use crate::privileges;
 use crate::runtime::{self, Options, StartError};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,15 +47,25 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let options = Options {
+        let mut options = Options {
             config: self.config.path()?,
             keep_dataplane: self.keep_dataplane,
             stop_delay: self.stop_delay,
             pid_file: self.pid_file,
+            kept: None,
         };
         let predecessor = runtime::predecessor();
         let predecessor = predecessor.map_err(|error| Failure::new(Exit::Failed, error))?;
         self.log.install()?;
+        // Before there are other threads. A file with faults is told of when it is read for good.
+        let is_file = options.config != std::path::Path::new("-");
+        let loaded = is_file
+            .then(|| config::load(&options.config).ok())
+            .flatten();
+        if let Some(loaded) = loaded {
+            let kept = privileges::apply(&loaded.config, &options.config);
+            options.kept = Some(kept.map_err(|error| Failure::new(Exit::Failed, error))?);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .enable_all()

@@ -134,6 +134,11 @@ fn head(view: &View) -> String {
         daemon.pid,
         format::span(age),
     );
+    if !daemon.privileges.is_empty() {
+        let all = daemon.privileges.iter();
+        let all: Vec<_> = all.map(|(what, is)| format!("{what} {is}")).collect();
+        let _ = writeln!(text, "privileges  {}", all.join("; "));
+    }
     let config = &view.config;
     let _ = writeln!(
         text,
@@ -403,6 +408,7 @@ mod tests {
                 started_at_seconds: 1_700_000_000.0,
                 adopted: true,
                 pin_dir: String::new(),
+                privileges: [("user".to_owned(), "sluice".to_owned())].into(),
             },
             config: ConfigState {
                 path: "/etc/sluice/sluice.yaml".to_owned(),
@@ -475,6 +481,7 @@ mod tests {
             text(&view()),
             "\
 sluice 0.1.0  serving  pid 42, up 1h 1m, adopted a running data plane
+privileges  user sluice
 config      /etc/sluice/sluice.yaml (generation 3, loaded 2023-11-14T22:13:20Z)
             last reload refused: 2 faults
 interfaces  eth0 (native)

@@ -32,7 +32,7 @@ pub enum Change {
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The section `l4`, `workers`, `admin`, `guard`, `tracing` or `overload`.
+    /// The section `l4`, `workers`, `admin`, `process`, `guard`, `tracing` or `overload`.
     Section(&'static str),
     /// An interface.
     Interface(String),
@@ -108,6 +108,10 @@ impl Change {
                 key,
                 ..
             } => AT_START.contains(&key.as_str()),
+            Self::Setting {
+                subject: Subject::Section("process"),
+                ..
+            } => true,
             Self::Added(_) | Self::Removed(_) | Self::Setting { .. } => false,
         }
     }
@@ -121,7 +125,9 @@ fn sections(old: &Value, new: &Value, changes: &mut Vec<Change>) {
         _ => {}
     }
     let has_both = !old["l4"].is_null() && !new["l4"].is_null();
-    let sections = ["l4", "workers", "admin", "guard", "tracing", "overload"];
+    let sections = [
+        "l4", "workers", "admin", "process", "guard", "tracing", "overload",
+    ];
     // A section that comes or goes says so in one line.
     for section in sections
         .into_iter()

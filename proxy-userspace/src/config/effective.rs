@@ -6,6 +6,7 @@ mod admin;
 mod backend_tls;
 mod http;
 mod outlier;
+mod process;
 mod resilience;
 mod routes;
 mod tls;
@@ -50,6 +51,7 @@ pub fn effective(config: &Config) -> Value {
         ("l4", config.l4.as_ref().map(l4)),
         ("workers", Some(http::workers(&config.workers))),
         ("admin", Some(admin::admin(&config.admin))),
+        ("process", Some(process::process(&config.process))),
         ("guard", Some(guard(&config.guard))),
         ("tracing", config.tracing.as_ref().map(tracing::tracing)),
         (

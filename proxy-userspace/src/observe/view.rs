@@ -74,6 +74,9 @@ pub struct Daemon {
     pub adopted: bool,
     /// Directory of the pins.
     pub pin_dir: String,
+    /// What the process may do: its user, its capabilities and so on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub privileges: BTreeMap<String, String>,
 }
 
 /// What the daemon is doing.

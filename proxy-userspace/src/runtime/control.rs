@@ -29,6 +29,7 @@ use crate::observe::counters::Counters;
 use crate::observe::journal::{Happening, Journal, Topic};
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{CertificateView, ConfigState, Daemon, Phase};
+use crate::privileges::Kept;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -123,6 +124,8 @@ pub(crate) struct Control<P> {
     /// How a new process is started, and what it is handed beside what is kept here; `None` where
     /// that cannot be done.
     pub(super) estate: Option<Estate>,
+    /// What the process may do: a configuration that needs more is refused.
+    pub(super) kept: Option<Kept>,
     /// Another process is about to take over: the maps are not changed meanwhile.
     pub(super) is_frozen: bool,
     pub(super) ticks: u64,
@@ -210,6 +213,7 @@ impl<P: Plane> Control<P> {
             workers: None,
             behind: None,
             estate: None,
+            kept: None,
             is_frozen: false,
             ticks: 0,
             certificates: Watched::default(),

@@ -65,6 +65,15 @@ impl<P: Plane> Control<P> {
     /// Replaces the health checks and lays health and drains over the new configuration. What the
     /// proxy paths need (sockets, files) is had first: that may be refused.
     fn prepare(&mut self, config: Config) -> Result<Next, Refusal> {
+        let reasons = self.kept.iter().flat_map(|kept| kept.refuse(&config));
+        let reasons: Vec<_> = reasons.collect();
+        if !reasons.is_empty() {
+            return Err(Refusal {
+                kind: RefusalKind::Conflict,
+                message: "the daemon has given up what this configuration needs".to_owned(),
+                details: reasons,
+            });
+        }
         let mut begun = None;
         let workers = match &mut self.workers {
             Some(workers) => Some(workers),
@@ -259,6 +268,10 @@ pub(super) fn keep_fixed(old: &Config, new: &mut Config, has_workers: bool) -> V
     {
         warn("l4.pin_dir");
         new.pin_dir.clone_from(&old.pin_dir);
+    }
+    if new.process != old.process {
+        warn("process");
+        new.process = old.process.clone();
     }
     if new.admin.socket != old.admin.socket {
         warn("admin.socket");

@@ -38,7 +38,9 @@ use crate::kernel::load::{Adoption, LoadError};
 use crate::observe::build::VERSION;
 use crate::observe::journal::Journal;
 use crate::observe::view::{self, Phase};
+use crate::privileges::Kept;
 use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -62,6 +64,8 @@ pub struct Options {
     pub stop_delay: Duration,
     /// Where the process id is written once this process serves.
     pub pid_file: Option<PathBuf>,
+    /// What the process was restricted to, if it was.
+    pub kept: Option<Kept>,
 }
 
 /// The daemon could not start, or not end as it should.
@@ -162,6 +166,9 @@ async fn start(
 ) -> Result<(Daemon, Life), StartError> {
     let mut source = FileSource::new(&options.config);
     let (config, warnings) = source.load().map_err(StartError::Config)?;
+    if options.kept.is_none() && config.process.user.is_some() {
+        warn!("`process` is not applied to a configuration from standard input");
+    }
     for warning in warnings {
         warn!("{warning}");
     }
@@ -197,14 +204,10 @@ async fn start(
         commands,
         hurry: Arc::default(),
         options,
+        predecessor: None,
     };
-    let mut life = Life::begin(
-        config,
-        Box::new(source),
-        &daemon.shared,
-        sockets.pin_lock,
-        state,
-    )?;
+    let lock = sockets.pin_lock;
+    let mut life = Life::begin(config, Box::new(source), &daemon.shared, lock, state)?;
     life.control.adopt_workers(workers);
     daemon.enable_upgrade(&mut life)?;
     Ok((daemon, life))
@@ -222,6 +225,8 @@ struct Daemon {
     commands: mpsc::Receiver<Command>,
     hurry: Arc<Notify>,
     options: Options,
+    /// The process that this one has taken over from.
+    predecessor: Option<Predecessor>,
 }
 
 /// The control task, and what it lives with.
@@ -277,13 +282,17 @@ impl Life {
 }
 
 impl Daemon {
-    /// Lets the control task hand over to another process.
+    /// Lets the control task hand over to another process, and tells it what this one may do.
     fn enable_upgrade(&self, life: &mut Life) -> Result<(), StartError> {
         let sockets = self.sockets.offered(&self.admin, &self.socket);
         life.control.estate = Some(Estate {
             launch: self.launch.clone(),
             sockets: sockets.map_err(system("copy a descriptor"))?,
         });
+        life.control.kept.clone_from(&self.options.kept);
+        if let Some(kept) = &self.options.kept {
+            life.control.parts.daemon.privileges = kept.describe().into_iter().collect();
+        }
         Ok(())
     }
 
@@ -342,9 +351,17 @@ impl Daemon {
         let serving = self.serve_admin()?;
         let handed = predecessor.serving().await;
         life.control.serve_datagrams(handed);
+        self.predecessor = Some(predecessor);
         self.note_process();
         signals::main_process(std::process::id());
         Ok(serving)
+    }
+
+    /// Lets an older process that still ends with its connections know that it is not needed.
+    async fn farewell(&mut self) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.farewell().await;
+        }
     }
 
     fn serve_admin(&self) -> Result<Serving, StartError> {
@@ -364,12 +381,13 @@ impl Daemon {
 
     /// Ends, because somebody has told us to.
     async fn end(
-        self,
+        mut self,
         mut control: Control<OnDemand>,
         ending: Ending,
         tasks: Tasks,
         (stopping, admin_tasks): Serving,
     ) -> Result<(), StartError> {
+        self.farewell().await;
         signals::stopping();
         control.set_phase(Phase::Stopping);
         control.drain_proxies(&self.hurry).await;
@@ -395,21 +413,23 @@ impl Daemon {
     async fn retire(
         &mut self,
         control: Control<OnDemand>,
-        successor: Successor,
+        mut successor: Successor,
         (stop_admin, admin_tasks): Serving,
     ) -> Result<Option<(Life, Serving)>, StartError> {
+        self.farewell().await;
         signals::main_process(successor.ready.pid);
         self.socket.disown();
         let _ = stop_admin.send(true);
         let state = control.state();
         let mut retired = control.retire(&successor).await;
         let is_alone = retired
-            .wind_down(&successor, &mut self.commands, &self.hurry)
+            .wind_down(&mut successor, &mut self.commands, &self.hurry)
             .await;
         for task in admin_tasks {
             let _ = task.await;
         }
-        if !is_alone {
+        // A third one may have taken over from the second.
+        if !is_alone || self.socket.owner() != Some(successor.ready.pid) {
             info!("ended: another process serves");
             return Ok(None);
         }
@@ -504,6 +524,7 @@ fn parts(
         started_at_seconds: epoch_seconds(),
         adopted: false,
         pin_dir: config.data_plane().pin_dir.display().to_string(),
+        privileges: BTreeMap::new(),
     };
     let parts = Parts {
         monitor,

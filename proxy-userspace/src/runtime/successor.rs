@@ -17,7 +17,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 /// How long a new process may take until it is ready: it reads the file, has its program
@@ -26,6 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often is looked whether connections have ended.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the new process is watched at least: one that dies of its first requests gives the
+/// service back, also where no connection has kept this process.
+const PROBATION: Duration = Duration::from_secs(5);
 
 /// How long connections that wait for a request may take to be closed.
 const LAST: Duration = Duration::from_secs(1);
@@ -320,7 +324,7 @@ impl Retired {
     /// True if the other process is gone before that.
     pub(crate) async fn wind_down(
         &mut self,
-        successor: &Successor,
+        successor: &mut Successor,
         commands: &mut mpsc::Receiver<Command>,
         hurry: &Notify,
     ) -> bool {
@@ -328,13 +332,15 @@ impl Retired {
         let open = |workers: &Option<Workers>| workers.as_ref().map_or(0, Workers::connections);
         let connections = open(&self.workers);
         info!(connections, ?deadline, "waiting for connections to end");
-        let mut over = pin!(sleep(deadline));
+        let mut over = pin!(sleep(deadline.max(PROBATION)));
+        let proven = Instant::now() + PROBATION;
         loop {
-            if open(&self.workers) == 0 {
+            let is_proven = successor.has_left() || Instant::now() >= proven;
+            if is_proven && open(&self.workers) == 0 {
                 break;
             }
             tokio::select! {
-                () = successor.gone() => return true,
+                () = successor.died() => return true,
                 () = &mut over => break,
                 () = hurry.notified() => break,
                 () = sleep(LOOK) => {}

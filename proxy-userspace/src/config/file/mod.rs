@@ -16,6 +16,7 @@ pub(crate) mod l4;
 pub(crate) mod listener;
 pub(crate) mod outlier;
 pub(crate) mod passthrough;
+pub(crate) mod process;
 pub(crate) mod resilience;
 pub(crate) mod route;
 pub(crate) mod scalar;
@@ -43,6 +44,10 @@ pub(crate) struct File {
     /// How the daemon is asked for status, metrics and changes.
     #[serde(default)]
     pub(crate) admin: Field<admin::Admin>,
+    /// What the daemon may do once it has started: its user, its capabilities, its files. A change
+    /// takes effect when the daemon is restarted.
+    #[serde(default)]
+    pub(crate) process: Field<process::Process>,
     /// Which sources may reach any listener of `kind: l4`. A listener's own rules come first; only where they
     /// have none for a source do these decide.
     #[serde(default)]

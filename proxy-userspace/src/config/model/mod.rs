@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod outlier;
+pub mod process;
 pub mod tls;
 pub mod tracing;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub workers: http::Workers,
     /// The admin endpoints.
     pub admin: Admin,
+    /// What the process may do.
+    pub process: process::Process,
     /// Where traces go; `None` for nowhere.
     pub tracing: Option<tracing::Tracing>,
     /// When workers refuse requests because they have too much to do; `None` for never.
@@ -52,6 +55,7 @@ impl Default for Config {
             l4: None,
             workers: http::Workers::default(),
             admin: Admin::default(),
+            process: process::Process::default(),
             tracing: None,
             overload: None,
             listeners: Vec::new(),

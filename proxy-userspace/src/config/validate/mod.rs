@@ -21,6 +21,7 @@ mod outlier;
 mod pairs;
 mod passthrough;
 mod precedence;
+mod process;
 mod proxies;
 mod resilience;
 mod routes;
@@ -79,6 +80,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let workers = http::workers(report, &file.workers);
     let admin = admin::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
+    let process = process::process(report, &file.process, l4.is_some());
     let tracing = tracing::tracing(report, &file.tracing);
     let overload = resilience::overload(report, &file.overload);
     let uses = uses::Uses::of(file);
@@ -102,6 +104,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         l4,
         workers,
         admin,
+        process,
         tracing,
         overload,
         listeners: models(listeners.l4),

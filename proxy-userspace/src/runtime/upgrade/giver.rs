@@ -113,6 +113,7 @@ impl Offer {
                     ready,
                     line,
                     child: candidate.0.take(),
+                    has_left: false,
                 }),
                 Ok(Ok(None)) => Err(UpgradeError::Ended(candidate.end())),
                 Ok(Err(error)) => Err(error),
@@ -185,6 +186,8 @@ pub(crate) struct Successor {
     pub(crate) ready: Ready,
     line: Line,
     child: Option<Child>,
+    /// It has said that it ends in an orderly way.
+    has_left: bool,
 }
 
 impl Successor {
@@ -192,7 +195,7 @@ impl Successor {
     ///
     /// # Errors
     ///
-    /// What the system says: it may be gone, see [`Self::gone`].
+    /// What the system says: it may be gone, see [`Self::died`].
     pub(crate) async fn release(&self, handed: Vec<Handed>) -> io::Result<()> {
         let all = handed.into_iter().flat_map(|handed| {
             let (bound, number) = (handed.bound, handed.number);
@@ -216,13 +219,25 @@ impl Successor {
         self.line.send(&Message::Released, &[]).await
     }
 
-    /// Waits until it is gone.
+    /// Waits until it has died; for ever if it ends in an orderly way.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub(crate) async fn gone(&self) {
-        self.line.gone().await;
+    pub(crate) async fn died(&mut self) {
+        while !self.has_left {
+            match self.line.receive().await {
+                Ok(Some((Message::Farewell, _))) => self.has_left = true,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// True if it has ended in an orderly way, as far as [`Self::died`] has heard.
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// Makes sure that it is gone; says how it ended.

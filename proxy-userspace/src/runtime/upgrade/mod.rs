@@ -12,7 +12,7 @@
 //!   accepts no more
 //!   sessions of UDP, released ─────────────────▶ reads datagrams, rings, owns the admin socket
 //!   ends with its connections, or, if the
-//!   newer process dies meanwhile, serves again
+//!   newer process dies without a farewell, serves again
 //! ```
 //!
 //! **One always serves.** Until `serving` the older process accepts; from `go` on the newer one

@@ -163,6 +163,13 @@ impl Predecessor {
         Ok(())
     }
 
+    /// Says that this process ends in an orderly way, or that another one serves instead. To be
+    /// kept until then: the older process takes silence at the end for death.
+    pub(crate) async fn farewell(self) {
+        // It may have ended long ago.
+        let _ = self.line.send(&Message::Farewell, &[]).await;
+    }
+
     /// Says that this process serves; gives the sessions of UDP once the older one has let go of
     /// everything.
     pub(crate) async fn serving(&mut self) -> Vec<Handed> {

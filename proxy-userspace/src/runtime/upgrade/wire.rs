@@ -71,6 +71,9 @@ pub(super) enum Message {
     },
     /// The older process does nothing any more but end its connections.
     Released,
+    /// The newer process ends in an orderly way, or has handed over itself: its end is not one
+    /// after which the older one is to serve again.
+    Farewell,
 }
 
 /// What the newer process says of itself once it could serve.
@@ -204,11 +207,6 @@ impl Line {
                 Ok(Some((message, descriptors)))
             }
         }
-    }
-
-    /// Waits until the other end is gone, whatever it says until then.
-    pub(super) async fn gone(&self) {
-        while let Ok(Some(_)) = self.receive().await {}
     }
 }
 
