@@ -72,7 +72,7 @@ pub(crate) fn made(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     deb.args(["deb", "--no-build", "--no-strip", "--output"])
         .arg(&package);
     if matches!(profile, Profile::Dev) {
-        deb.args(["--profile", "dev"]);
+        deb.args(["--fast", "--profile", "dev"]);
     }
     shell::run(
         &mut deb,
