@@ -409,28 +409,28 @@ async fn check_access(
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(refusal) = judge(&access.load(), &request) {
-        return refusal;
+    match judge(&access.load(), &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
     }
-    next.run(request).await
 }
 
-fn judge(access: &Access, request: &Request) -> Result<(), Response> {
+/// The answer to a caller who may not ask.
+fn judge(access: &Access, request: &Request) -> Option<Response> {
     let is_public = access.has_public_metrics() && PUBLIC.contains(&request.uri().path());
     if is_public {
-        return Ok(());
+        return None;
     }
     let unknown = Caller::Unknown;
     let caller = request.extensions().get::<Caller>().unwrap_or(&unknown);
-    access.check(caller, request.headers()).map_err(|error| {
-        let refusal = Refusal::new(RefusalKind::Unauthenticated, error.to_string());
-        let mut response = refusal.into_response();
-        // A browser asks for a password only if it is told of Basic.
-        let challenge = HeaderValue::from_static("Bearer realm=\"sluice\", Basic realm=\"sluice\"");
-        let headers = response.headers_mut();
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
-        response
-    })
+    let error = access.check(caller, request.headers()).err()?;
+    let refusal = Refusal::new(RefusalKind::Unauthenticated, error.to_string());
+    let mut response = refusal.into_response();
+    // A browser asks for a password only if it is told of Basic.
+    let challenge = HeaderValue::from_static("Bearer realm=\"sluice\", Basic realm=\"sluice\"");
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, challenge);
+    Some(response)
 }
 
 async fn not_found() -> Refusal {

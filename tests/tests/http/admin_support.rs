@@ -18,7 +18,7 @@ pub(crate) const TOKEN: &str = "a token that nobody guesses";
 
 /// A daemon with one HTTP listener `web` and one service `app`.
 pub(crate) struct Daemon {
-    pub(crate) process: Process,
+    _process: Process,
     pub(crate) folder: TempDir,
     pub(crate) web: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -69,7 +69,7 @@ impl Daemon {
             .spawn()
             .expect("starts");
         let daemon = Self {
-            process: Process(child),
+            _process: Process(child),
             folder,
             web,
             admin: address,

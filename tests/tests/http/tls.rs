@@ -471,7 +471,7 @@ fn certificates_change_under_load_and_no_handshake_fails() {
             // One that does not fit is refused, and the other keeps serving.
             let other = place.authority.issue(&["a.test"]);
             write_secret(&place.folder.path().join("a.key"), &other.key);
-            let error = proxy.workers.prepare(&next).err().expect("does not fit");
+            let error = proxy.workers.prepare(&next).expect_err("does not fit");
             let text = format!("{:?}", anyhow(&error));
             assert!(text.contains("does not fit"), "{text}");
             eventually("handshakes go on", || {

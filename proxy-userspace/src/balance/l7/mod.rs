@@ -66,6 +66,7 @@ mod waiting;
 
 pub use backend::{BackendState, Slot, Slots};
 pub use news::{News, Note, What};
+pub use outliers::KnownLatency;
 pub use pick::{Ask, Tried, Unavailable};
 pub use queue::QueueFull;
 pub use registry::Registry;

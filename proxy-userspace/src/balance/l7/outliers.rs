@@ -35,6 +35,9 @@ impl Outliers {
 /// What intervals last where there are no rules.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// A backend and its smoothed latency in nanoseconds, if known.
+pub type KnownLatency = (Arc<BackendState>, Option<f64>);
+
 impl ServiceState {
     /// Takes note of what became of an attempt at a backend. `random` is drawn only if a row of
     /// failures is full.
@@ -111,9 +114,9 @@ impl ServiceState {
         }
     }
 
-    /// Smoothed latencies of the backends in nanoseconds by name, where known, and the number of
-    /// intervals that they come from.
-    pub fn latencies(&self) -> (u64, Vec<(Arc<BackendState>, Option<f64>)>) {
+    /// Smoothed latencies of the backends in nanoseconds, where known, and the number of intervals
+    /// that they come from.
+    pub fn latencies(&self) -> (u64, Vec<KnownLatency>) {
         let members = self.members().lock();
         let pool = self.outliers().pool.lock();
         let of = |member: &Member| {

@@ -18,6 +18,7 @@ const EVERY_KEY: [&str; 5] = [
 
 const EVERY_RESILIENCE_KEY: &str = r#"
 overload: {lag: 50ms, hold: 1s}
+process: {user: nobody, group: nogroup, capabilities: needed, no_new_privs: true, landlock: true, paths: [/srv]}
 listeners:
   - {name: web, kind: http, address: 192.0.2.10, port: 8080, service: app}
 routes:

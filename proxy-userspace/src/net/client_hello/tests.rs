@@ -213,7 +213,7 @@ fn extensions_may_lack_and_do_not_come_twice() {
     );
     let twice = [name(b"a"), (21, vec![]), name(b"b")];
     assert_eq!(hello(&twice), Err(Fault::Body));
-    assert_eq!(hello(&[(0x1a1a, vec![]), (0x2a2a, vec![0])]).is_ok(), true);
+    assert!(hello(&[(0x1a1a, vec![]), (0x2a2a, vec![0])]).is_ok());
     for surplus in [&[0][..], &[0, 0, 0], &[0, 5, 0, 0, 0, 0]] {
         let wrong = [&body[..], surplus].concat();
         let wrong = read(&records(&framed(&wrong), 99));
