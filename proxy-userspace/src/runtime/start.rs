@@ -22,7 +22,7 @@ use super::real::Readers;
 use super::signals::{self, Signals};
 use super::source::{FileSource, Source};
 use super::successor::{Estate, Retired};
-use super::upgrade::{self, Launch, Predecessor, SocketName, Sockets, State, Successor};
+use super::upgrade::{self, Launch, Lines, Predecessor, SocketName, Sockets, State, Successor};
 use super::workers::WorkersError;
 use crate::admin::access::{Access, AccessError, SharedAccess};
 use crate::admin::api::{Refusal, chain};
@@ -205,7 +205,14 @@ async fn start(
         hurry: Arc::default(),
         options,
         predecessor: None,
+        lines: Lines::default(),
     };
+    for line in std::mem::take(&mut sockets.ancestors) {
+        daemon
+            .lines
+            .keep(line)
+            .map_err(system("copy a descriptor"))?;
+    }
     let lock = sockets.pin_lock;
     let mut life = Life::begin(config, Box::new(source), &daemon.shared, lock, state)?;
     life.control.adopt_workers(workers);
@@ -227,6 +234,8 @@ struct Daemon {
     options: Options,
     /// The process that this one has taken over from.
     predecessor: Option<Predecessor>,
+    /// Lines to it and to those before it.
+    lines: Lines,
 }
 
 /// The control task, and what it lives with.
@@ -288,6 +297,7 @@ impl Daemon {
         life.control.estate = Some(Estate {
             launch: self.launch.clone(),
             sockets: sockets.map_err(system("copy a descriptor"))?,
+            lines: self.lines.clone(),
         });
         life.control.kept.clone_from(&self.options.kept);
         if let Some(kept) = &self.options.kept {
@@ -351,6 +361,8 @@ impl Daemon {
         let serving = self.serve_admin()?;
         let handed = predecessor.serving().await;
         life.control.serve_datagrams(handed);
+        let line = predecessor.line().and_then(|line| self.lines.keep(line));
+        line.map_err(system("copy a descriptor"))?;
         self.predecessor = Some(predecessor);
         self.note_process();
         signals::main_process(std::process::id());

@@ -4,7 +4,7 @@ use super::control::Control;
 use super::overlay;
 use super::plane::Plane;
 use super::source::Source;
-use super::upgrade::{HandOver, Launch, Offer, Ready, SocketName, Successor, UpgradeError};
+use super::upgrade::{HandOver, Launch, Lines, Offer, Ready, SocketName, Successor, UpgradeError};
 use super::workers::{Handed, Workers};
 use crate::admin::api::{Refusal, RefusalKind, UpgradeAnswer, UpgradeRequest, chain};
 use crate::admin::control::{Command, Reply};
@@ -41,14 +41,18 @@ pub(crate) struct Estate {
     pub(crate) launch: Launch,
     /// The admin sockets and their locks.
     pub(crate) sockets: Vec<(SocketName, OwnedFd)>,
+    /// Lines to those who would serve again.
+    pub(crate) lines: Lines,
 }
 
 impl Estate {
     fn copies(&self) -> io::Result<Vec<(SocketName, OwnedFd)>> {
         let sockets = self.sockets.iter();
-        sockets
-            .map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)))
-            .collect()
+        let sockets = sockets.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
+        // First of all: what has come when this process dies decides who serves.
+        let lines = self.lines.copies()?.into_iter();
+        let lines = lines.map(|line| Ok((SocketName::Ancestor, line)));
+        lines.chain(sockets).collect()
     }
 }
 

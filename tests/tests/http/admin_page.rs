@@ -75,7 +75,7 @@ fn the_page_shows_a_daemon_live_and_obeys_the_keyboard() {
             {"name": "b2", "address": second.address},
             {"name": "b3", "address": dead},
         ],
-        "health": {"tcp": {}, "interval": "1s", "timeout": "1s"},
+        "health": {"tcp": {}, "interval": "1s", "timeout": "500ms"},
     });
     let path = "/api/v1/config/services/app";
     daemon

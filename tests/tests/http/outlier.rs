@@ -294,7 +294,6 @@ fn a_reload_keeps_an_ejection_and_without_rules_it_ends() {
     let addresses = [a.origin.address, b.origin.address];
     let with = |rules: Option<Outlier>| {
         config(&addresses, |config| {
-            config.http_listeners[0].address = proxy.address;
             config.services[0].upstream.outlier = rules;
         })
     };

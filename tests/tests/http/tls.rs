@@ -462,8 +462,7 @@ fn certificates_change_under_load_and_no_handshake_fails() {
                 .authority
                 .issue(&["a.test"])
                 .write(place.folder.path(), "a");
-            let mut next = config(&[origin.address], configure);
-            next.http_listeners[0].address = address;
+            let next = config(&[origin.address], configure);
             let prepared = proxy.workers.prepare(&next);
             if round % 2 == 0 {
                 proxy.workers.put_in_force(prepared.expect("valid"));

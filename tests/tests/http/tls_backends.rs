@@ -207,7 +207,10 @@ fn failures_are_told_apart() {
         assert_eq!(log, format!("502 {}\n", why.label()));
     }
     // Neither TLS nor an answer.
-    let plain = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let plain = Origin::new(|mut client, _| {
+        client.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        client.rest();
+    });
     let speaks_none = proxy(plain.address, trust.tls(), |_| {});
     assert_eq!(get(&speaks_none).0, 502);
     let failed = failures(

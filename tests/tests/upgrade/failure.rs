@@ -33,7 +33,7 @@ fn the_old_process_serves_on_and_says_why() {
     let said = refused(&mut daemon, &["--binary", ends.to_str().expect("text")]);
     assert!(said.contains("exit status: 3"), "{said}");
 
-    let hangs = script(&daemon, "hangs", "sleep 600");
+    let hangs = script(&daemon, "hangs", "exec sleep 600");
     let hangs = hangs.to_str().expect("text");
     let said = refused(&mut daemon, &["--binary", hangs, "--timeout", "300ms"]);
     assert!(said.contains("not ready within 300ms"), "{said}");

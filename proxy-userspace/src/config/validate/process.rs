@@ -34,6 +34,7 @@ pub(super) fn process(report: &Report<'_>, field: &Field<file::Process>, has_l4:
         report.error(Place::Value(group.node), draft);
     }
     if let Some(paths) = keys.paths.given()
+        && !paths.value.is_empty()
         && !or(&keys.landlock, false)
     {
         report.warn(

@@ -30,12 +30,14 @@
 
 mod giver;
 mod launch;
+mod lines;
 mod state;
 mod taker;
 mod wire;
 
 pub(super) use giver::{HandOver, Offer, Successor, UpgradeError};
 pub(super) use launch::Launch;
+pub(super) use lines::Lines;
 pub(super) use state::State;
 pub(super) use taker::{Predecessor, Sockets, activated};
 pub(super) use wire::{Ready, SocketName};

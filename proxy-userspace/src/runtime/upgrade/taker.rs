@@ -21,6 +21,8 @@ pub(crate) struct Sockets {
     pub(crate) listeners: Inherited,
     /// Of the kernel part.
     pub(crate) pin_lock: Option<OwnedFd>,
+    /// Lines that are only kept open, see [`SocketName::Ancestor`].
+    pub(crate) ancestors: Vec<OwnedFd>,
     admin_socket: Option<(PathBuf, OwnedFd)>,
     admin_lock: Option<(PathBuf, OwnedFd)>,
     admin_listener: Option<(SocketAddr, OwnedFd)>,
@@ -48,6 +50,7 @@ impl Sockets {
             SocketName::AdminLock { path } => self.admin_lock = Some((path, socket)),
             SocketName::AdminListener { asked } => self.admin_listener = Some((asked, socket)),
             SocketName::PinLock => self.pin_lock = Some(socket),
+            SocketName::Ancestor => self.ancestors.push(socket),
         }
     }
 
@@ -161,6 +164,11 @@ impl Predecessor {
             None => self.lost(),
         }
         Ok(())
+    }
+
+    /// A second descriptor of the line, for a successor to keep open.
+    pub(crate) fn line(&self) -> io::Result<OwnedFd> {
+        self.line.try_clone()
     }
 
     /// Says that this process ends in an orderly way, or that another one serves instead. To be

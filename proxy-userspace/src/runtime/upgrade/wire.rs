@@ -123,6 +123,9 @@ pub(crate) enum SocketName {
     },
     /// The lock of the pin directory.
     PinLock,
+    /// The line to a process before the older one. It serves again when nobody is at the other end
+    /// any more: should the older process die now, the newer one still is.
+    Ancestor,
 }
 
 /// A session of UDP. Its socket is connected to its backend.
@@ -158,6 +161,11 @@ impl Line {
         // nothing takes it out of the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(socket) }?;
         Ok(Self { socket })
+    }
+
+    /// A second descriptor of this end.
+    pub(super) fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.get_ref().try_clone()
     }
 
     /// Sends a message with what rides on it.

@@ -363,6 +363,11 @@ impl Workers {
     ///
     /// The workers drain on; dropping them cuts off what is left.
     pub async fn drain(&mut self, deadline: Duration) -> usize {
+        // Before the workers' own, as in `put_in_force`: a socket that stays open takes connections
+        // which nobody serves.
+        self.listeners.clear();
+        self.inherited = Inherited::default();
+        self.waiting = Some(Vec::new());
         for thread in &self.threads {
             thread.order(Order::Drain);
         }
