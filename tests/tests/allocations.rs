@@ -126,6 +126,10 @@ fn per_request(scenario: &Scenario) -> f64 {
 
 /// What a request may ask for. A little more than nothing: once a second, a date is written.
 fn limit(scenario: &Scenario) -> Option<f64> {
+    if scenario.tls.is_some() {
+        // Its library decides.
+        return None;
+    }
     let Back::Origin(back) = scenario.job.back else {
         return (scenario.job.back == Back::Grpc).then_some(42.0);
     };

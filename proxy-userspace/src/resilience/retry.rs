@@ -151,6 +151,13 @@ impl RetryPlan {
         method.is_idempotent() || self.methods.contains(method)
     }
 
+    /// True if another attempt may be made after the content of a request of this method was taken:
+    /// else there is no need to keep it. `may_refuse`: backends can say that they did not begin.
+    pub fn may_need_content(&self, method: &Method, may_refuse: bool) -> bool {
+        let refused = may_refuse && self.on & failures(RetryReason::Refused) != 0;
+        self.attempts > 1 && (refused || self.on & OF_GRPC != 0 || self.may_repeat(method))
+    }
+
     /// The wait before the `retry`th retry, from 1: drawn evenly from zero to a bound that doubles
     /// (full jitter: M. Brooker, "Exponential Backoff And Jitter", 2015). `random`: 64 bits.
     pub fn backoff(&self, retry: u32, random: u64) -> Nanos {
@@ -192,6 +199,13 @@ const ANSWERS: u16 = bit(RetryOn::ServerError)
     | bit(RetryOn::Retriable4xx)
     | bit(RetryOn::RetriableStatus)
     | bit(RetryOn::Cancelled)
+    | bit(RetryOn::DeadlineExceeded)
+    | bit(RetryOn::ResourceExhausted)
+    | bit(RetryOn::Internal)
+    | bit(RetryOn::Unavailable);
+
+/// Conditions that statuses of gRPC meet, whatever the method.
+const OF_GRPC: u16 = bit(RetryOn::Cancelled)
     | bit(RetryOn::DeadlineExceeded)
     | bit(RetryOn::ResourceExhausted)
     | bit(RetryOn::Internal)

@@ -7,8 +7,9 @@ use super::run::Around;
 use super::scratch::Scratch;
 use super::trace::{grpc_status, is_grpc};
 use crate::balance::l7::Tried;
+use crate::config::model::http::BackendProtocol;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
-use crate::message::{Length, Method, Name, RequestHead, ResponseHead};
+use crate::message::{Length, Method, Name, RequestHead, ResponseHead, Version};
 use crate::net::Nanos;
 use crate::observe::access_log::{End, Phase};
 use crate::resilience::{Event, RetryPlan, RetryReason, Spent, Verdict, retry_after};
@@ -240,7 +241,14 @@ pub(super) fn whole_by(scratch: &Scratch, route: &RoutePlan, service: &ServicePl
 
 /// Octets of a request's content that are kept for another attempt.
 pub(super) fn kept(request: &RequestHead, plan: &RetryPlan, service: &ServicePlan) -> usize {
-    let is_wanted = plan.attempts > 1 || service.fallback.is_some();
+    // Of `auto`, a request by HTTP/1 seldom goes on by HTTP/2, and its content would be copied.
+    let may_refuse = match service.settings.protocol {
+        BackendProtocol::H1 => false,
+        BackendProtocol::H2 => true,
+        BackendProtocol::Auto => request.version == Version::Http2,
+    };
+    let is_wanted =
+        plan.may_need_content(&request.method, may_refuse) || service.fallback.is_some();
     let fits = match request.length {
         Length::None => false,
         Length::Exact(octets) => octets <= plan.buffer as u64,

@@ -2,7 +2,7 @@
 //! beginning.
 
 use crate::message::Fields;
-use crate::net::body::{BodyError, Filled, Source};
+use crate::net::body::{BodyError, Filled, InSocket, Source};
 use std::task::{Context, Poll};
 
 /// Memory that is kept from one request to the next.
@@ -88,6 +88,18 @@ impl<S: Source> Source for Replayed<'_, S> {
             [] => self.source.content(),
             left => left,
         }
+    }
+
+    fn in_socket(&self) -> Option<InSocket<'_>> {
+        let replay = &*self.replay;
+        if replay.is_whole || !replay.left().is_empty() {
+            return None;
+        }
+        self.source.in_socket()
+    }
+
+    fn taken(&mut self, octets: usize) {
+        self.source.taken(octets);
     }
 
     fn consume(&mut self, octets: usize) {
