@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The version of cargo-deb that is installed where there is none.
-const CARGO_DEB: &str = "3";
+const CARGO_DEB: &str = "~3.8";
 
 /// Files that the package must have, with their modes.
 const WANTED: &[(&str, &str)] = &[

@@ -35,7 +35,8 @@ fn screenshot(page: &mut Chromium, name: &str) {
 
 fn until(page: &mut Chromium, what: &str, expression: &str) {
     let deadline = Instant::now() + 3 * PATIENCE;
-    while page.evaluate(expression).expect("a value") != Value::Bool(true) {
+    // Just after it was told to go somewhere the browser has no document.
+    while !matches!(page.evaluate(expression), Ok(Value::Bool(true))) {
         let text = "document.body && document.body.innerText";
         assert!(
             Instant::now() < deadline,
