@@ -198,7 +198,8 @@ fn take_lock(path: &Path) -> Result<File, SocketError> {
     }
 }
 
-fn note_owner(file: &mut File) -> io::Result<()> {
+/// Writes into a lock that this process has what it guards.
+pub(crate) fn note_owner(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())

@@ -8,9 +8,11 @@ use super::upgrade::{HandOver, Launch, Lines, Offer, Ready, SocketName, Successo
 use super::workers::{Handed, Workers};
 use crate::admin::api::{Refusal, RefusalKind, UpgradeAnswer, UpgradeRequest, chain};
 use crate::admin::control::{Command, Reply};
+use crate::admin::socket::note_owner;
 use crate::config::model::Config;
 use crate::kernel::apply::{Target, follow};
 use crate::observe::build::VERSION;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -46,6 +48,16 @@ pub(crate) struct Estate {
 }
 
 impl Estate {
+    /// Notes in the admin socket's lock that this process serves it.
+    fn note_owner(&self) -> io::Result<()> {
+        for (name, lock) in &self.sockets {
+            if matches!(name, SocketName::AdminLock { .. }) {
+                note_owner(&mut File::from(lock.try_clone()?))?;
+            }
+        }
+        Ok(())
+    }
+
     fn copies(&self) -> io::Result<Vec<(SocketName, OwnedFd)>> {
         let sockets = self.sockets.iter();
         let sockets = sockets.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
@@ -197,6 +209,10 @@ impl<P: Plane> Control<P> {
     /// its own program in place of ours.
     fn thaw(&mut self) {
         self.is_frozen = false;
+        // The other one may have noted itself as the owner just before it died.
+        if let Some(Err(error)) = self.estate.as_ref().map(Estate::note_owner) {
+            warn!(%error, "the admin socket's lock names another process");
+        }
         if !self.has_plane() {
             return;
         }
