@@ -242,7 +242,10 @@ impl<P: Plane> Control<P> {
             Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
             Err(error) => error!(%error, "backends that DNS has named cannot be checked"),
         }
-        overlay::update_health(&mut self.overlay, &self.config, &named, &self.parts.monitor);
+        // Checks may have had results already, which then are no news to anybody later.
+        if overlay::update_health(&mut self.overlay, &self.config, &named, &self.parts.monitor) {
+            self.replan_unless_frozen("health change");
+        }
         self.proxies_follow();
     }
 
