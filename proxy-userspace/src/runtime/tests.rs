@@ -143,6 +143,9 @@ fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Dura
     let hurry: Arc<Notify> = Arc::default();
     let hurried = Arc::clone(&hurry);
     let task = tokio::spawn(async move {
+        // As in a daemon, whose checks have results before all else is ready.
+        sleep(Duration::from_millis(5)).await;
+        control.adopt_workers(None);
         let ended = control.run(&mut commands, &mut changes, stop_delay, &hurried);
         let Ended::Told(ending) = ended.await else {
             panic!("nobody takes over here");
