@@ -55,4 +55,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         asyncio.run(serve())
     else:
-        sys.exit(asyncio.run(run(sys.argv[2], sys.argv[3:])))
+        status = asyncio.run(run(sys.argv[2], sys.argv[3:]))
+        sys.stdout.flush()
+        # The runner's threads abort the interpreter when it takes itself apart while they still run. All
+        # is said by now: leave without that.
+        os._exit(status)

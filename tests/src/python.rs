@@ -65,6 +65,6 @@ pub fn run(command: &mut Command) -> Result<u32> {
     let passed = last
         .split_once(" passed, 0 failed")
         .and_then(|(count, _)| count.parse().ok());
-    ensure!(output.status.success(), "{last}");
+    ensure!(output.status.success(), "{last}: {}", output.status);
     passed.with_context(|| last.to_owned())
 }
