@@ -16,11 +16,13 @@
 //! `Vec` of values without pointers to code. Adding one is a folder with an implementation of
 //! [`Filter`] and one line in the registry.
 
+mod answer;
 mod compress;
 mod fault;
 mod fields;
 mod registry;
 
+pub use answer::Answer;
 pub use fields::secure;
 pub use registry::{AnyFilter, AnyState};
 
@@ -48,8 +50,8 @@ pub enum Flow {
     Continue,
     /// It goes on, and its content is shown to the filter, too.
     Content,
-    /// It is answered with this status, and goes no further.
-    Respond(u16),
+    /// It is answered so, and goes no further.
+    Respond(Box<Answer>),
     /// It waits. The future says what then becomes of it.
     Wait(Pin<Box<dyn Future<Output = Flow>>>),
 }
@@ -154,10 +156,13 @@ impl States {
         !self.request.is_empty()
     }
 
-    /// True if a filter held the request back on purpose.
-    pub fn is_held_back(&self) -> bool {
-        let is_fault = |state: &AnyState| matches!(state, AnyState::Fault(met) if met.delay);
-        self.states.iter().any(is_fault)
+    /// The faults that the request met on purpose.
+    pub fn faults(&self) -> fault::Met {
+        let met = self.states.iter().find_map(|state| match state {
+            AnyState::Fault(met) => Some(*met),
+            _ => None,
+        });
+        met.unwrap_or_default()
     }
 }
 
@@ -186,14 +191,14 @@ impl Chain {
         self.filters.is_empty()
     }
 
-    /// Shows all filters the request's head. `states` is made anew. Returns the status of an
-    /// answer if one of them made an end of it.
+    /// Shows all filters the request's head. `states` is made anew. Returns the answer of the one
+    /// that made an end of it.
     pub async fn request_head(
         &self,
         states: &mut States,
         head: &mut RequestHead,
         context: &RequestContext<'_>,
-    ) -> Option<u16> {
+    ) -> Option<Box<Answer>> {
         states.clear();
         states
             .states
@@ -208,7 +213,7 @@ impl Chain {
                         states.request.push(number);
                         break;
                     }
-                    Flow::Respond(status) => return Some(status),
+                    Flow::Respond(answer) => return Some(answer),
                     Flow::Wait(future) => flow = future.await,
                 }
             }

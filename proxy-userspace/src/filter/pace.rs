@@ -1,6 +1,6 @@
 //! At most so many requests per second, whoever sends them.
 
-use super::{Filter, Flow, RequestContext};
+use super::{Answer, Filter, Flow, RequestContext};
 use crate::message::RequestHead;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -44,7 +44,7 @@ impl Filter for Pace {
         if self.admits(now.as_secs() as u32) {
             Flow::Continue
         } else {
-            Flow::Respond(429)
+            Flow::Respond(Answer::of_status(429))
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Both are drawn from the request's own random number, apart from each other, so that a request
 //! may meet both.
 
-use super::{Filter, Flow, RequestContext, delay};
+use super::{Answer, Filter, Flow, RequestContext, delay};
 use crate::config::model::http::Route;
 use crate::message::RequestHead;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Fault {
 pub struct Met {
     /// It was held back.
     pub delay: bool,
+    /// It was answered with an error.
+    pub abort: bool,
 }
 
 impl Fault {
@@ -48,14 +50,17 @@ impl Filter for Fault {
         let held = self
             .delay
             .filter(|(_, share)| is_drawn(*share, context.random as u32));
-        met.delay = held.is_some();
+        *met = Met {
+            delay: held.is_some(),
+            abort: abort.is_some(),
+        };
         match (held, abort) {
             (None, None) => Flow::Continue,
-            (None, Some(status)) => Flow::Respond(status),
+            (None, Some(status)) => Flow::Respond(Answer::of_status(status)),
             (Some((span, _)), None) => Flow::Wait(delay(span)),
             (Some((span, _)), Some(status)) => Flow::Wait(Box::pin(async move {
                 delay(span).await;
-                Flow::Respond(status)
+                Flow::Respond(Answer::of_status(status))
             })),
         }
     }
@@ -90,13 +95,15 @@ mod tests {
             delay: None,
             abort: Some((503, of_2_32(0.25))),
         };
-        assert!(matches!(met(&fault, 0x3fff_ffff << 32), Flow::Respond(503)));
+        assert!(
+            matches!(met(&fault, 0x3fff_ffff << 32), Flow::Respond(answer) if answer.status == 503)
+        );
         assert!(matches!(met(&fault, 0x4000_0000 << 32), Flow::Continue));
         let all = Fault {
             delay: None,
             abort: Some((503, of_2_32(1.0))),
         };
-        assert!(matches!(met(&all, u64::MAX), Flow::Respond(503)));
+        assert!(matches!(met(&all, u64::MAX), Flow::Respond(answer) if answer.status == 503));
     }
 
     #[tokio::test(start_paused = true)]
@@ -109,7 +116,7 @@ mod tests {
             panic!("not held back");
         };
         let before = tokio::time::Instant::now();
-        assert!(matches!(waiting.await, Flow::Respond(418)));
+        assert!(matches!(waiting.await, Flow::Respond(answer) if answer.status == 418));
         assert_eq!(before.elapsed(), Duration::from_secs(3));
     }
 }

@@ -3,7 +3,10 @@
 //! This is the one place where a failure becomes an answer.
 
 use super::failure::Failure;
+use crate::filter::Answer;
 use crate::message::{Length, Name, ResponseHead};
+
+const PLAIN: &[u8] = b"text/plain; charset=utf-8";
 
 /// A fixed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +28,7 @@ impl Fixed {
 
     /// An answer that says its status in words.
     pub fn of_status(status: u16) -> Self {
-        let content = format!("{status} {}\n", reason(status));
-        Self::new(status, b"text/plain; charset=utf-8", content.as_bytes())
+        Self::new(status, PLAIN, in_words(status).as_bytes())
     }
 
     /// Makes `head` this answer's, to a request with this method; returns the content to send.
@@ -41,18 +43,46 @@ impl Fixed {
         if length > 0 {
             head.fields.set(Name::ContentType, &self.content_type);
         }
-        if to_head {
-            head.length = Length::None;
-            head.described_length = Some(length);
-            return &[];
+        match frame(length, to_head, head) {
+            true => &self.content,
+            false => &[],
         }
-        if matches!(self.status, 204 | 304) {
-            head.length = Length::None;
-            return &[];
-        }
-        head.length = Length::Exact(length);
-        &self.content
     }
+}
+
+/// Makes `head` the answer of a filter; returns the content to send.
+pub fn filtered(answer: Answer, to_head: bool, head: &mut ResponseHead) -> Vec<u8> {
+    begin(head, answer.status);
+    for field in answer.fields.iter() {
+        head.fields.push(field.name, field.spelled, field.value);
+    }
+    let content = answer.content.unwrap_or_else(|| {
+        head.fields.set(Name::ContentType, PLAIN);
+        in_words(answer.status).into_bytes()
+    });
+    match frame(content.len() as u64, to_head, head) {
+        true => content,
+        false => Vec::new(),
+    }
+}
+
+/// Says how long the content of this length is that `head` announces; false if it is not sent.
+fn frame(length: u64, to_head: bool, head: &mut ResponseHead) -> bool {
+    if to_head {
+        head.length = Length::None;
+        head.described_length = Some(length);
+        return false;
+    }
+    if matches!(head.status, 204 | 304) {
+        head.length = Length::None;
+        return false;
+    }
+    head.length = Length::Exact(length);
+    true
+}
+
+fn in_words(status: u16) -> String {
+    format!("{status} {}\n", reason(status))
 }
 
 /// Says who answers, and the status in words.
@@ -132,5 +162,45 @@ pub const fn reason(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(head: &ResponseHead, name: Name) -> &str {
+        std::str::from_utf8(head.fields.get(name).unwrap_or_default()).expect("text")
+    }
+
+    #[test]
+    fn a_filter_answers_with_fields_and_content_of_its_own() {
+        let mut answer = Answer::with_content(401, b"application/json", b"{}".to_vec());
+        answer.fields.append_named(b"WWW-Authenticate", b"Bearer");
+        let mut head = ResponseHead::default();
+        let content = filtered(*answer.clone(), false, &mut head);
+        assert_eq!((content.as_slice(), head.status), (b"{}".as_slice(), 401));
+        assert_eq!(head.length, Length::Exact(2));
+        assert_eq!(field(&head, Name::ContentType), "application/json");
+        assert_eq!(
+            head.fields.get_named(b"www-authenticate"),
+            Some(&b"Bearer"[..])
+        );
+        // To HEAD the same without the content.
+        let content = filtered(*answer, true, &mut head);
+        assert_eq!((content.len(), head.length), (0, Length::None));
+        assert_eq!(head.described_length, Some(2));
+        assert_eq!(field(&head, Name::ContentType), "application/json");
+    }
+
+    #[test]
+    fn without_content_it_says_its_status_in_words() {
+        let mut head = ResponseHead::default();
+        let content = filtered(*Answer::of_status(429), false, &mut head);
+        assert_eq!(content, b"429 Too Many Requests\n");
+        assert_eq!(head.length, Length::Exact(22));
+        assert_eq!(field(&head, Name::ContentType), "text/plain; charset=utf-8");
+        let content = filtered(*Answer::of_status(204), false, &mut head);
+        assert_eq!((content.len(), head.length), (0, Length::None));
     }
 }

@@ -132,11 +132,17 @@ async fn serve<C: Client>(
             .filters
             .request_head(&mut scratch.states, head, &context);
         let ended = ended.await;
-        scratch.facts.fault_delayed = scratch.states.is_held_back();
-        if let Some(status) = ended {
-            let fixed = Fixed::of_status(status);
-            answer(around, scratch, client, Some(route), &fixed, false).await?;
-            return Ok(End::FaultInjected);
+        let faults = scratch.states.faults();
+        scratch.facts.fault_delayed = faults.delay;
+        if let Some(answer) = ended {
+            let to_head = scratch.request.method == Method::Head;
+            let content = respond::filtered(*answer, to_head, &mut scratch.response);
+            let content = Octets::new(content);
+            send(around, scratch, client, Some(route), content, false).await?;
+            return Ok(match faults.abort {
+                true => End::FaultInjected,
+                false => End::Local,
+            });
         }
     }
     act(around, scratch, client, route).await
