@@ -344,11 +344,18 @@ impl Stream {
     /// As [`Self::poll_shutdown`], for who does not wait: a session's end is said only if the
     /// socket takes it at once.
     pub fn shutdown(&self) -> io::Result<()> {
+        self.say_end();
+        self.end_socket()
+    }
+
+    /// Before a connection is closed whose last message is whole: says the end of its session, if it
+    /// has one and the socket takes it at once. Each side owes the other that (RFC 8446 §6.1), and
+    /// some clients take what ends without for cut off.
+    pub fn say_end(&self) {
         if let Some(tls) = &self.tls {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let _ = tls.poll_close(&self.socket, &mut cx);
         }
-        self.end_socket()
     }
 
     /// Ends the connection below a session that has failed: says so, and reads and drops until the

@@ -95,6 +95,11 @@ impl Connection {
     pub fn is_quiet(&self) -> bool {
         self.response.reader.is_idle()
     }
+
+    /// Before a kept connection is closed: says the end of its TLS session, if it has one.
+    pub fn say_end(&self) {
+        self.response.reader.stream().say_end();
+    }
 }
 
 impl Backend for Connection {

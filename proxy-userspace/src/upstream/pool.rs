@@ -90,6 +90,7 @@ impl Pools {
             if connection.is_quiet() {
                 return Some(connection);
             }
+            connection.say_end();
         }
         None
     }
@@ -104,6 +105,7 @@ impl Pools {
     ) {
         let backend = connection.backend();
         if backend.is_idle_wanted() {
+            connection.say_end();
             return;
         }
         let mut pools = self.pools.borrow_mut();
@@ -122,6 +124,8 @@ impl Pools {
             pool.idle.push(connection);
             pool.backend.pooled();
             self.kept.set(self.kept.get() + 1);
+        } else {
+            connection.say_end();
         }
     }
 
@@ -133,9 +137,13 @@ impl Pools {
             let keepalive = pool.keepalive;
             let backend = &pool.backend;
             pool.idle.retain(|connection| {
-                now.saturating_sub(connection.kept_since) < keepalive
+                let stays = now.saturating_sub(connection.kept_since) < keepalive
                     && connection.is_quiet()
-                    && !backend.is_idle_wanted()
+                    && !backend.is_idle_wanted();
+                if !stays {
+                    connection.say_end();
+                }
+                stays
             });
             for _ in pool.idle.len()..before {
                 pool.backend.unpooled();

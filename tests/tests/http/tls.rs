@@ -571,6 +571,26 @@ fn the_end_of_a_response_is_said_and_a_cut_is_seen() {
 }
 
 #[test]
+fn a_connection_that_is_closed_after_whole_messages_says_its_end() {
+    let place = Place::new();
+    let origin = Origin::mirror();
+    let proxy = Proxy::with(&[origin.address], |config| {
+        let listener = &mut config.http_listeners[0];
+        listener.tls = Some(place.tls());
+        listener.timeouts.idle = Duration::from_millis(300);
+    });
+    // At the client's wish, and because the next request does not come.
+    for wish in ["Connection: close\r\n", ""] {
+        let mut stream = place.connect(proxy.address);
+        let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{wish}\r\n");
+        stream.write_all(request.as_bytes()).expect("sends");
+        let mut all = Vec::new();
+        let end = stream.read_to_end(&mut all).map_err(|error| error.kind());
+        assert!(all.starts_with(b"HTTP/1.1 200") && end.is_ok(), "{end:?}");
+    }
+}
+
+#[test]
 fn a_client_that_cuts_its_upload_is_not_taken_for_done() {
     let place = Place::new();
     let whole = Arc::new(AtomicUsize::new(0));

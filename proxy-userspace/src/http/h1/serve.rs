@@ -56,8 +56,10 @@ enum Next {
     Request,
     /// The connection is closed, and the client is given time to take what it was sent.
     Linger,
-    /// The connection is closed at once.
+    /// The connection is closed at once, after whole messages.
     Close,
+    /// The connection is closed at once. What was sent is not the whole, and its framing says so.
+    Cut,
     /// The connection is reset: what was sent is not the whole.
     Reset,
 }
@@ -342,7 +344,7 @@ impl Connection {
         }
         match exchange::run(&around, scratch, client).await {
             Outcome::Cut if client.ends_by_close() => Next::Reset,
-            Outcome::Cut => Next::Close,
+            Outcome::Cut => Next::Cut,
             Outcome::Complete if client.is_kept() => self.discard(listener).await,
             Outcome::Complete if client.is_silent() => Next::Close,
             Outcome::Complete => Next::Linger,
@@ -428,7 +430,8 @@ impl Connection {
 
     async fn end(mut self, next: Next) {
         match next {
-            Next::Request | Next::Close => {}
+            Next::Request | Next::Cut => {}
+            Next::Close => self.client.stream().say_end(),
             Next::Reset => self.client.stream().abort(),
             Next::Linger => self.linger().await,
         }

@@ -56,6 +56,11 @@ impl Reader {
         }
     }
 
+    /// What it reads from.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// What was read and is not content: heads, and what follows the message.
     #[inline]
     pub fn octets(&self) -> &[u8] {
