@@ -9,16 +9,19 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
-use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig};
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -119,6 +122,54 @@ pub struct Clients {
     pub resume: bool,
 }
 
+/// The sessions that the connections of a run may resume. They ask one server, and the stores of
+/// rustls keep 8 tickets of each: too few for connections that begin at the same time.
+#[derive(Debug, Default)]
+struct Tickets {
+    group: Mutex<Option<NamedGroup>>,
+    tickets: Mutex<VecDeque<Tls13ClientSessionValue>>,
+}
+
+impl Tickets {
+    /// More than the connections of a run, each of which uses one and gets one or two.
+    const MOST: usize = 4096;
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        *locked(&self.group) = Some(group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        *locked(&self.group)
+    }
+
+    // Clients speak TLS 1.3 only.
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        let mut tickets = locked(&self.tickets);
+        if tickets.len() == Self::MOST {
+            tickets.pop_front();
+        }
+        tickets.push_back(ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        locked(&self.tickets).pop_front()
+    }
+}
+
 /// What the connections of a run share.
 #[derive(Clone)]
 pub struct Dialler {
@@ -151,7 +202,7 @@ impl Clients {
         let alpn: &[u8] = if self.h2 { b"h2" } else { b"http/1.1" };
         config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = match self.resume {
-            true => Resumption::store(Arc::new(ClientSessionMemoryCache::new(4096))),
+            true => Resumption::store(Arc::new(Tickets::default())),
             false => Resumption::disabled(),
         };
         Ok(Dialler {
