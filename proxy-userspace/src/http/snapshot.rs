@@ -391,6 +391,7 @@ impl ListenerPlan {
     ) -> Result<Self, CompileError> {
         let before = old.and_then(|old| old.listener(id)?.tls.as_ref());
         let before = before.map(|tls| &tls.side.sessions);
+        let before = before.or_else(|| kept.inherited(&listener.name, listener.address));
         let timeouts = &listener.timeouts;
         let own = config.routes.iter().enumerate();
         let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));

@@ -12,7 +12,7 @@
 //! that a backend failed. Attempts that end for the client's sake say nothing. What was under way
 //! when the state changed belongs to the state before, and is not counted in the new one.
 
-use super::{Nanos, nanos};
+use super::{CarriedCircuit, Nanos, nanos};
 use crate::config::model::http::CircuitErrors;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -168,6 +168,26 @@ impl Breaker {
             State::Open { until } => Some(until),
             _ => None,
         }
+    }
+
+    /// What a successor has to know; `None` for a closed circuit.
+    pub(super) fn carried(&self, now: Nanos) -> Option<CarriedCircuit> {
+        let inner = self.inner.lock();
+        let left = match inner.state {
+            State::Closed(_) => return None,
+            State::Open { until } => until.saturating_sub(now),
+            State::HalfOpen { .. } => 0,
+        };
+        let opened = inner.opened;
+        Some(CarriedCircuit { left, opened })
+    }
+
+    /// Goes on as another process has left off.
+    pub(super) fn inherit(&self, carried: &CarriedCircuit, now: Nanos) {
+        let mut inner = self.inner.lock();
+        inner.opened = carried.opened.max(1);
+        let until = now.saturating_add(carried.left);
+        self.change(&mut inner, State::Open { until });
     }
 
     fn open(&self, inner: &mut Inner, now: Nanos) {

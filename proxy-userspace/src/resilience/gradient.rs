@@ -11,7 +11,7 @@
 //! traffic down to a few requests every minute. What Gradient2 gives up is that a slow rise over many
 //! minutes is taken for normal; the most that the configuration allows is the bound for that.
 
-use super::Nanos;
+use super::{CarriedLimit, Nanos};
 
 /// Samples are averaged over so much time at least.
 const WINDOW: Nanos = 250_000_000;
@@ -66,6 +66,24 @@ impl Gradient {
     /// The limit.
     pub fn limit(&self) -> u32 {
         self.limit as u32
+    }
+
+    /// What a successor has to know.
+    pub(super) const fn carried(&self) -> CarriedLimit {
+        CarriedLimit {
+            limit: self.limit,
+            long: self.long,
+            windows: self.windows,
+        }
+    }
+
+    /// Goes on from there, within its own bounds.
+    pub(super) fn inherit(&mut self, carried: &CarriedLimit) {
+        if carried.limit.is_finite() && carried.long.is_finite() && carried.long >= 0.0 {
+            self.limit = carried.limit.clamp(self.min, self.max);
+            self.long = carried.long;
+            self.windows = carried.windows;
+        }
     }
 
     /// Takes a sample: how long an answer took, and how many requests there were. Returns the limit

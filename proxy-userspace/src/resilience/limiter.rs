@@ -1,6 +1,6 @@
 //! Requests of a service at once: a fixed limit or an adaptive one, and those who wait.
 
-use super::{Gradient, Nanos};
+use super::{CarriedLimit, Gradient, Nanos};
 use crate::config::model::http::Concurrency;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,6 +105,21 @@ impl Limiter {
         if let Some(gradient) = &self.gradient {
             gradient.lock().dropped();
         }
+    }
+
+    /// What a successor has to know; `None` for a fixed limit.
+    pub(super) fn carried(&self) -> Option<CarriedLimit> {
+        Some(self.gradient.as_ref()?.lock().carried())
+    }
+
+    /// Goes on from a limit that another process has found.
+    pub(super) fn inherit(&self, carried: &CarriedLimit) {
+        let Some(gradient) = &self.gradient else {
+            return;
+        };
+        let mut gradient = gradient.lock();
+        gradient.inherit(carried);
+        self.limit.store(gradient.limit(), Ordering::Relaxed);
     }
 
     /// Told when there may be room.

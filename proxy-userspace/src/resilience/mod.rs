@@ -20,6 +20,7 @@
 
 mod breaker;
 mod budget;
+mod carried;
 mod gradient;
 mod latencies;
 mod limiter;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use breaker::{Breaker, BreakerState, Period, Verdict};
 pub use budget::{Retrying, Spent};
+pub use carried::{CarriedCircuit, CarriedLimit, CarriedProtection};
 pub use gradient::Gradient;
 pub use latencies::Latencies;
 pub use limiter::{Limiter, Queued};

@@ -406,3 +406,67 @@ fn a_lag_refuses_the_least_important_first_and_lets_them_back_last() {
     ];
     assert_eq!(seen, back, "one step after the other");
 }
+
+/// What another process begins with, of the same settings.
+fn succeeded(protection: &Protection, now: Nanos) -> Option<Protection> {
+    let carried = protection.carried(now)?;
+    let text = serde_json::to_string(&carried).expect("written");
+    let told: CarriedProtection = serde_json::from_str(&text).expect("read");
+    let successor = Protection::new(&protection.settings);
+    // Its clock began at another time.
+    successor.inherit(&told, 1_000 * SECOND);
+    Some(successor)
+}
+
+#[test]
+fn an_open_circuit_stays_open_in_another_process() {
+    let mut settings = Resilience::default();
+    settings.circuit.errors = Some(CircuitErrors {
+        min_requests: 1,
+        open: Duration::from_secs(10),
+        ..CircuitErrors::default()
+    });
+    let protection = Protection::new(&settings);
+    let breaker = protection.breaker.as_ref().expect("configured");
+    assert!(succeeded(&protection, SECOND).is_none(), "it is closed");
+    let period = breaker.admit(SECOND).expect("closed");
+    breaker.report(period, Verdict::Bad, SECOND);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    let successor = succeeded(&protection, 4 * SECOND).expect("open");
+    let breaker = successor.breaker.as_ref().expect("configured");
+    assert_eq!(breaker.state(), BreakerState::Open);
+    assert_eq!(breaker.until(), Some(1_007 * SECOND));
+    assert_eq!(breaker.admit(1_007 * SECOND - 1), None);
+    let probe = breaker.admit(1_007 * SECOND).expect("half-open");
+    breaker.report(probe, Verdict::Bad, 1_007 * SECOND);
+    assert_eq!(breaker.until(), Some(1_027 * SECOND), "twice as long");
+}
+
+#[test]
+fn an_adaptive_limit_goes_on_in_another_process_within_its_bounds() {
+    let settings = Resilience {
+        concurrency: Some(Concurrency {
+            adaptive: Some(5),
+            ..Concurrency::fixed(400)
+        }),
+        ..Resilience::default()
+    };
+    let protection = Protection::new(&settings);
+    let limiter = protection.limiter.as_ref().expect("configured");
+    let begun = limiter.limit();
+    for turn in 0..2000 {
+        while limiter.try_begin() {}
+        limiter.observe(MS, turn * 30 * MS);
+    }
+    assert!(limiter.limit() > begun);
+    let successor = succeeded(&protection, 0).expect("adaptive");
+    let inherited = successor.limiter.as_ref().expect("configured");
+    assert_eq!(inherited.limit(), limiter.limit());
+    let mut carried = protection.carried(0).expect("adaptive");
+    carried.limit.as_mut().expect("one").limit = 1e9;
+    successor.inherit(&carried, 0);
+    assert_eq!(inherited.limit(), 400);
+    carried.limit.as_mut().expect("one").limit = f64::NAN;
+    successor.inherit(&carried, 0);
+    assert_eq!(inherited.limit(), 400);
+}

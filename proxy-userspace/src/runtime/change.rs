@@ -12,6 +12,7 @@
 //! reload that undoes it says so, with the generation to go back to.
 
 use super::control::{Control, epoch_seconds};
+use super::history::Configured;
 use super::overlay;
 use super::plane::Plane;
 use super::reload::keep_fixed;
@@ -293,12 +294,12 @@ impl<P: Plane> Control<P> {
 
     /// The configuration of a generation.
     pub(super) fn past(&self, generation: u64) -> Result<Arc<Config>, Refusal> {
-        self.history.config(generation).cloned().ok_or_else(|| {
+        self.history.config(generation).unwrap_or_else(|| {
             let (first, last) = self.history.range();
             let message = format!(
                 "generation {generation} is not kept; there are those from {first} to {last}"
             );
-            Refusal::new(RefusalKind::NotFound, message)
+            Err(Refusal::new(RefusalKind::NotFound, message))
         })
     }
 
@@ -359,6 +360,27 @@ impl<P: Plane> Control<P> {
             self.config_state.last_reload_successful = false;
             self.config_state.last_reload_error = Some(refusal.to_string());
         }
+    }
+
+    /// Writes the configuration with which this process begins into the history, unless it was in
+    /// force already in the process before.
+    pub(super) fn remember_beginning(&mut self) {
+        let Some(last) = self.history.last() else {
+            return self.remember("start", "start", Vec::new());
+        };
+        if last.etag == self.etag && last.generation == self.config_state.generation {
+            self.config_state.loaded_at_seconds = last.at_seconds;
+            return;
+        }
+        self.config_state.generation = last.generation + 1;
+        let changes = self.history.changes(&self.config);
+        self.remember("upgrade", "upgrade", changes);
+    }
+
+    /// What a successor has to know of the configuration.
+    pub(super) fn configured(&self) -> Configured {
+        let is_unsaved = !self.config_state.unsaved.is_empty();
+        Configured::new(&self.history, is_unsaved.then_some(&*self.saved))
     }
 
     /// Writes the configuration in force into the history.

@@ -5,7 +5,7 @@ use super::certificates::Watched;
 use super::drains::{Deadlines, Key};
 use super::events::EventHub;
 use super::health::{self, Ledger};
-use super::history::History;
+use super::history::{Beginning, History};
 use super::names::SharedNames;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
@@ -169,10 +169,15 @@ impl<P: Plane> Control<P> {
     pub(crate) fn begin(
         mut plane: P,
         source: Box<dyn Source>,
-        config: Config,
+        beginning: Beginning,
         parts: Parts,
         state: Option<&State>,
     ) -> Result<Self, BeginError> {
+        let Beginning {
+            config,
+            saved,
+            history,
+        } = beginning;
         let kernel = plane.store().state()?;
         let ids = Ids::recover(&config, &kernel);
         let mut overlay = Overlay::adopt(&config, &kernel);
@@ -192,9 +197,9 @@ impl<P: Plane> Control<P> {
             source,
             configured_sampling: config.data_plane().sample_every,
             etag: String::new(),
-            saved: Arc::new(config.clone()),
+            saved,
             shown: Vec::new(),
-            history: History::default(),
+            history,
             config,
             config_state,
             overlay,
@@ -227,6 +232,7 @@ impl<P: Plane> Control<P> {
     fn resume(&mut self, state: Option<&State>) -> Result<(), BeginError> {
         if let Some(state) = state {
             self.inherit(state);
+            self.inherit_pages(&state.pages);
         }
         let named = self.named();
         let mut checks = overlay::checks_for(&self.config, &named, &self.kernel, &self.overlay)?;
@@ -254,7 +260,7 @@ impl<P: Plane> Control<P> {
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
         self.tag();
-        self.remember("start", "start", Vec::new());
+        self.remember_beginning();
         self.note(Happening::new(Topic::Daemon, "started"));
         self.set_phase(Phase::Serving);
         Ok(())
@@ -382,6 +388,8 @@ impl<P: Plane> Control<P> {
     pub(crate) fn adopt_workers(&mut self, workers: Option<Workers>) {
         self.workers = workers;
         self.members_changed();
+        self.ejections_follow();
+        self.note_rounds();
     }
 
     fn end_drains(&mut self, now: Instant) {

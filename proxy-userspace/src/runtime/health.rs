@@ -22,7 +22,8 @@ use crate::health::{BackendName, HealthChange, Named, Verdict, steer};
 use crate::kernel::plan::Drain;
 use crate::observe::journal::{Happening, Topic};
 use crate::observe::view::ChangeView;
-use std::collections::{HashMap, VecDeque};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -70,6 +71,18 @@ impl Ledger {
     }
 }
 
+/// What has happened to a backend, told to a successor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LedgerPage {
+    service: String,
+    backend: String,
+    history: Vec<ChangeView>,
+    /// By the detectors' labels.
+    ejections: BTreeMap<String, u64>,
+    /// Changes of its checks' verdict.
+    transitions: u64,
+}
+
 /// Waits for news of the proxies; for ever if there are none.
 pub(super) async fn news(of: Option<Arc<News>>) -> Vec<Note> {
     match of {
@@ -79,6 +92,53 @@ pub(super) async fn news(of: Option<Arc<News>>) -> Vec<Note> {
 }
 
 impl<P: Plane> Control<P> {
+    /// What has happened to backends, for a successor.
+    pub(super) fn ledger_pages(&self) -> Vec<LedgerPage> {
+        let known = self.ledger.backends.keys().chain(self.transitions.keys());
+        let known: BTreeSet<(&str, &str)> =
+            known.map(|name| (&*name.service, &*name.backend)).collect();
+        let pages = known.into_iter().map(|(service, backend)| {
+            let page = self.ledger.page(service, backend);
+            let name = BackendName::new(service, backend);
+            let counts = page.map_or([0; Detector::ALL.len()], |page| page.ejections);
+            let counts = Detector::ALL.iter().map(|it| it.label()).zip(counts);
+            LedgerPage {
+                service: service.to_owned(),
+                backend: backend.to_owned(),
+                history: page.map_or_else(Vec::new, |page| page.history.iter().cloned().collect()),
+                ejections: counts
+                    .filter(|(_, count)| *count > 0)
+                    .map(|(label, count)| (label.to_owned(), count))
+                    .collect(),
+                transitions: self.transitions.get(&name).copied().unwrap_or(0),
+            }
+        });
+        pages.collect()
+    }
+
+    /// Goes on with what a predecessor has written down about services that there still are.
+    pub(super) fn inherit_pages(&mut self, pages: &[LedgerPage]) {
+        for page in pages {
+            if self.config.service(&page.service).is_none() {
+                continue;
+            }
+            let name = BackendName::new(page.service.clone(), page.backend.clone());
+            if page.transitions > 0 {
+                self.transitions.insert(name.clone(), page.transitions);
+            }
+            let excess = page.history.len().saturating_sub(REMEMBERED);
+            let ejections = Detector::ALL.map(|detector| {
+                let count = page.ejections.get(detector.label());
+                count.copied().unwrap_or(0)
+            });
+            let page = Page {
+                history: page.history.iter().skip(excess).cloned().collect(),
+                ejections,
+            };
+            self.ledger.backends.insert(name, page);
+        }
+    }
+
     fn registry(&self) -> Option<&Registry> {
         Some(self.workers.as_ref()?.snapshot().registry())
     }
@@ -327,7 +387,7 @@ impl<P: Plane> Control<P> {
     }
 
     /// Remembers which intervals have been looked at.
-    fn note_rounds(&mut self) {
+    pub(super) fn note_rounds(&mut self) {
         let steered = self.config.services.iter();
         let steered = steered.filter(|service| service.upstream.steer_by_latency.is_some());
         let rounds = steered.filter_map(|service| {

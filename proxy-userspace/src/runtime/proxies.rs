@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::plane::Plane;
-use super::workers::{Inherited, Names, Workers, WorkersError};
+use super::workers::{Inherited, Known, Workers, WorkersError};
 use crate::config::model::Config;
 use crate::kernel::plan::{Drain, Health, Overlay};
 use crate::net::clock::Clock;
@@ -20,12 +20,12 @@ use tracing::{info, warn};
 pub(super) fn start(
     config: &Config,
     inherited: Inherited,
-    names: &Names,
+    known: &Known,
 ) -> Result<Option<Workers>, WorkersError> {
     if config.http_listeners.is_empty() && config.stream_listeners.is_empty() {
         return Ok(None);
     }
-    let workers = Workers::take_over(config, inherited, names)?;
+    let workers = Workers::take_over(config, inherited, known)?;
     for address in workers.listeners() {
         info!(%address, "listening");
     }

@@ -13,6 +13,7 @@ use super::capture::{CaptureHub, CapturePump};
 use super::control::{BeginError, Control, Ended, Ending, Parts, TICK, epoch_seconds};
 use super::events::{EventHub, EventPump};
 use super::forwarding;
+use super::history::Beginning;
 use super::names::SharedNames;
 use super::on_demand::OnDemand;
 use super::plane::{Plane, PlaneError};
@@ -165,7 +166,10 @@ async fn start(
     state: Option<State>,
 ) -> Result<(Daemon, Life), StartError> {
     let mut source = FileSource::new(&options.config);
-    let (config, warnings) = source.load().map_err(StartError::Config)?;
+    let (file, warnings) = source.load().map_err(StartError::Config)?;
+    let configured = state.as_ref().and_then(|it| it.configured.as_ref());
+    let beginning = Beginning::new(file, configured);
+    let config = &beginning.config;
     if options.kept.is_none() && config.process.user.is_some() {
         warn!("`process` is not applied to a configuration from standard input");
     }
@@ -181,16 +185,16 @@ async fn start(
     let tcp = listen(config.admin.listen, &mut sockets).await?;
     let access = access(&config.admin)?;
     signals::check_watchdog(TICK);
-    for key in forwarding::switched_off(&config, forwarding::read) {
+    for key in forwarding::switched_off(config, forwarding::read) {
         warn!("{}", forwarding::advice(&key));
     }
     let (handle, commands) = Handle::new();
     let journal = Arc::new(Journal::new(epoch_seconds() as u64));
     let mut shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
     shared.access = access;
-    let names = state.as_ref().map(|it| it.names.clone());
+    let known = state.as_ref().map(|it| it.proxies.clone());
     let listeners = std::mem::take(&mut sockets.listeners);
-    let workers = proxies::start(&config, listeners, &names.unwrap_or_default())?;
+    let workers = proxies::start(config, listeners, &known.unwrap_or_default())?;
     if let Some(workers) = &workers {
         proxies::publish(workers, &shared.counters);
     }
@@ -214,7 +218,7 @@ async fn start(
             .map_err(system("copy a descriptor"))?;
     }
     let lock = sockets.pin_lock;
-    let mut life = Life::begin(config, Box::new(source), &daemon.shared, lock, state)?;
+    let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, lock, state)?;
     life.control.adopt_workers(workers);
     daemon.enable_upgrade(&mut life)?;
     Ok((daemon, life))
@@ -252,7 +256,7 @@ type Serving = (watch::Sender<bool>, Vec<JoinHandle<()>>);
 impl Life {
     /// Opens the data plane and makes it follow the configuration.
     fn begin(
-        config: Config,
+        beginning: Beginning,
         source: Box<dyn Source>,
         shared: &Shared,
         lock: Option<OwnedFd>,
@@ -264,11 +268,11 @@ impl Life {
             health::Options::default(),
         );
         let mut tasks = Tasks::default();
-        let (parts, readers, pumps) = parts(&config, monitor, shared);
+        let (parts, readers, pumps) = parts(&beginning.config, monitor, shared);
         tasks.spawn(driver.run(std::future::pending()));
         let state = state.as_ref();
         Ok(Self {
-            control: begin(config, source, parts, readers, lock, state)?,
+            control: begin(beginning, source, parts, readers, lock, state)?,
             changes,
             tasks,
             pumps,
@@ -450,10 +454,18 @@ impl Daemon {
         self.socket.own()?;
         let Retired {
             config,
+            saved,
+            history,
             source,
             workers,
         } = retired;
-        let mut life = Life::begin(config, source, &self.shared, None, Some(state))?;
+        // What was in force here still is, whatever the file says by now.
+        let beginning = Beginning {
+            config,
+            saved,
+            history,
+        };
+        let mut life = Life::begin(beginning, source, &self.shared, None, Some(state))?;
         life.control.adopt_workers(workers);
         life.control.serve_again();
         self.enable_upgrade(&mut life)?;
@@ -565,14 +577,15 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 }
 
 fn begin(
-    config: Config,
+    beginning: Beginning,
     source: Box<dyn Source>,
     mut parts: Parts,
     readers: Readers,
     lock: Option<OwnedFd>,
     state: Option<&State>,
 ) -> Result<Control<OnDemand>, StartError> {
-    let plane = OnDemand::open(&config, readers, lock).map_err(StartError::Plane)?;
+    let config = &beginning.config;
+    let plane = OnDemand::open(config, readers, lock).map_err(StartError::Plane)?;
     let is_fresh = plane.tentative() == Some(&Adoption::Fresh);
     parts.daemon.adopted = match plane.tentative() {
         None | Some(Adoption::Fresh) => false,
@@ -580,7 +593,7 @@ fn begin(
         Some(Adoption::Replaced { copied, .. }) => *copied,
     };
     let pin_dir = config.data_plane().pin_dir.clone();
-    Control::begin(plane, source, config, parts, state).map_err(|error| {
+    Control::begin(plane, source, beginning, parts, state).map_err(|error| {
         // What was there before forwards on; what was made for nothing is removed.
         if is_fresh && let Err(error) = attach::remove(&pin_dir) {
             warn!(error = %chain(&error), "the unused pins remain");

@@ -1,6 +1,7 @@
 //! The control task and the process that takes over from it.
 
 use super::control::Control;
+use super::history::History;
 use super::overlay;
 use super::plane::Plane;
 use super::source::Source;
@@ -17,6 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
@@ -110,14 +112,6 @@ impl<P: Plane> Control<P> {
         match self.begin_upgrade(request) {
             Ok(hand_over) => {
                 self.is_frozen = true;
-                let unsaved = &self.config_state.unsaved;
-                if !unsaved.is_empty() {
-                    let changes = unsaved.join(", ");
-                    warn!(
-                        changes,
-                        "made through the API and not in the file: the new process does not have them"
-                    );
-                }
                 Some(Upgrade { hand_over, reply })
             }
             Err(refusal) => {
@@ -262,6 +256,10 @@ impl<P: Plane> Control<P> {
 pub(crate) struct Retired {
     /// The configuration that was in force.
     pub(crate) config: Config,
+    /// What the file said.
+    pub(crate) saved: Arc<Config>,
+    /// The configurations that were in force.
+    pub(crate) history: History,
     /// Where it came from.
     pub(crate) source: Box<dyn Source>,
     /// The workers, which end with their connections.
@@ -307,6 +305,8 @@ impl<P: Plane> Control<P> {
         let Self {
             plane,
             config,
+            saved,
+            history,
             source,
             mut workers,
             ..
@@ -333,6 +333,8 @@ impl<P: Plane> Control<P> {
         }
         Retired {
             config,
+            saved,
+            history,
             source,
             workers,
         }

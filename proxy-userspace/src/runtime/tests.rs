@@ -4,6 +4,7 @@ use super::capture::CaptureHub;
 use super::control::{Control, Ended, Ending, Parts, TICK};
 use super::events::EventHub;
 use super::fake::{FakePlane, World};
+use super::history::Beginning;
 use super::names::SharedNames;
 use super::source::Source;
 use crate::admin::api::{
@@ -138,7 +139,9 @@ fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Dura
     let (config, _) = source.load().expect("a valid configuration");
     let plane = FakePlane::new(world.clone());
     let text = source.0.clone();
-    let mut control = Control::begin(plane, Box::new(source), config, parts, None).expect("begins");
+    let beginning = Beginning::new(config, None);
+    let control = Control::begin(plane, Box::new(source), beginning, parts, None);
+    let mut control = control.expect("begins");
     let (handle, mut commands) = Handle::new();
     let hurry: Arc<Notify> = Arc::default();
     let hurried = Arc::clone(&hurry);

@@ -10,7 +10,9 @@ mod server;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 pub use crate::certificates::CertificateView;
 pub use server::{ServerSide, TlsError, alpn};
-pub use sessions::SessionKeeper;
+pub use sessions::{CarriedSessions, SessionKeeper};
+pub use tickets::TicketKeys;

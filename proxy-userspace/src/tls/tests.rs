@@ -92,6 +92,10 @@ fn sessions_go_on_over_a_reload_while_the_same_is_believed() {
     };
     let first = side(&settings, None);
     assert!(Arc::ptr_eq(&first, &side(&settings, Some(&first))));
+    let carried = first.carried().expect("tickets");
+    let inherited = Arc::new(SessionKeeper::inherited(&carried).expect("keys"));
+    assert_eq!(inherited.carried(), Some(carried));
+    assert!(Arc::ptr_eq(&inherited, &side(&settings, Some(&inherited))));
     settings.client = Some(crate::config::model::tls::ClientAuth {
         ca: certificate,
         required: true,
@@ -105,6 +109,7 @@ fn sessions_go_on_over_a_reload_while_the_same_is_believed() {
         !Arc::ptr_eq(&first, &judged),
         "what was not checked must not be believed"
     );
+    assert!(!Arc::ptr_eq(&inherited, &side(&settings, Some(&inherited))));
     assert!(Arc::ptr_eq(&judged, &side(&settings, Some(&judged))));
     let (other, _) = write(folder.path(), "b", &["b.test"], false);
     settings.client.as_mut().expect("set").ca = other;
@@ -114,7 +119,7 @@ fn sessions_go_on_over_a_reload_while_the_same_is_believed() {
         tickets: false,
         ..Sessions::default()
     };
-    side(&settings, None);
+    assert_eq!(side(&settings, None).carried(), None);
 }
 
 #[test]

@@ -46,6 +46,7 @@
 
 mod alias;
 mod backend;
+mod carried;
 mod hash_ring;
 mod latency;
 mod news;
@@ -65,6 +66,7 @@ mod turns;
 mod waiting;
 
 pub use backend::{BackendState, Slot, Slots};
+pub use carried::CarriedBackend;
 pub use news::{News, Note, What};
 pub use outliers::KnownLatency;
 pub use pick::{Ask, Tried, Unavailable};

@@ -30,6 +30,15 @@ impl Outliers {
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
+
+    /// Somebody is ejected, or returns.
+    pub(super) fn raise(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn pool(&self) -> &Mutex<Pool> {
+        &self.pool
+    }
 }
 
 /// What intervals last where there are no rules.
@@ -158,7 +167,7 @@ impl ServiceState {
             });
         }
         if is_news {
-            self.outliers().version.fetch_add(1, Ordering::AcqRel);
+            self.outliers().raise();
             self.publish_members(members, now);
         }
     }

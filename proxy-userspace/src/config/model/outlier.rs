@@ -1,6 +1,7 @@
 //! Passive health: what makes a backend an outlier, and how long it is ejected. And how latency
 //! steers the weights of the packet path.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -84,7 +85,8 @@ pub struct Steering {
 }
 
 /// What finds outliers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Detector {
     /// Answers with 5xx in a row.
     Consecutive5xx,

@@ -23,15 +23,18 @@
 //!
 //! Pure: time is an argument (on any monotonic clock), random numbers too.
 
+mod carried;
 mod detect;
 mod pool;
 #[cfg(test)]
 mod tests;
 
+pub use carried::{Carried, CarriedEjection};
 pub(crate) use detect::{ALIKE, median_of_others};
 pub use pool::{Ejected, Host, Pool, rows};
 
 use crate::config::model::outlier::Detector;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -89,7 +92,8 @@ impl Window {
 }
 
 /// What a detector has found, with its numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// As many failures in a row as are too many.
     Row(Detector, u32),

@@ -30,22 +30,22 @@ pub struct Ejected {
 
 /// What is known of one backend.
 #[derive(Clone, Copy, Debug, Default)]
-struct Record {
+pub(super) struct Record {
     /// What it did since the interval began.
     window: Window,
     /// Smoothed mean latency in nanoseconds.
-    latency: Option<f64>,
+    pub(super) latency: Option<f64>,
     /// Intervals since there were enough requests to know it by.
-    age: u32,
+    pub(super) age: u32,
     /// Intervals in a row in which it was slow.
-    slow: u32,
+    pub(super) slow: u32,
     /// Ejections, less the intervals in which it was well.
-    times: u32,
+    pub(super) times: u32,
     /// It was out for a part of the interval.
     was_out: bool,
     /// The interval in which it was last found and not ejected.
     spared: Option<u64>,
-    ejected: Option<Ejected>,
+    pub(super) ejected: Option<Ejected>,
 }
 
 /// The backends of one service.
@@ -71,6 +71,16 @@ impl Pool {
     /// Adds what a backend did.
     pub fn observe(&mut self, id: u32, window: &Window) {
         self.records.entry(id).or_default().window.add(window);
+    }
+
+    /// What is known of a backend.
+    pub(super) fn record(&self, id: u32) -> Option<&Record> {
+        self.records.get(&id)
+    }
+
+    /// Takes a backend as known so.
+    pub(super) fn put(&mut self, id: u32, record: Record) {
+        self.records.insert(id, record);
     }
 
     /// The ejection of a backend, if it is ejected.

@@ -370,3 +370,57 @@ fn out(world: &World) -> usize {
         .filter(|id| world.pool.ejected(*id).is_some())
         .count()
 }
+
+#[test]
+fn another_process_goes_on_with_an_ejection_by_its_own_clock() {
+    let mut world = World::new(rules(), 3);
+    assert!(matches!(world.suspect(1), Some(ChangeKind::Ejected(_))));
+    world.now += 10 * S;
+    assert_eq!(world.pool.carried(0, world.now), None, "nothing is known");
+    let carried = world.pool.carried(1, world.now).expect("ejected");
+    let text = serde_json::to_string(&carried).expect("written");
+    let told: Carried = serde_json::from_str(&text).expect("read");
+
+    let mut successor = World::new(rules(), 3);
+    successor.now = 100_000 * S;
+    successor.pool.inherit(1, &told, successor.now);
+    let ejected = *successor.pool.ejected(1).expect("still ejected");
+    assert_eq!(ejected.until, successor.now + 20 * S);
+    assert_eq!(ejected.since, successor.now - 10 * S);
+    assert_eq!((ejected.times, ejected.evidence), (1, row()));
+    successor.now = ejected.until;
+    let rules = &successor.rules;
+    let back = successor.pool.tick(
+        Some(rules),
+        rules.interval,
+        1,
+        &successor.hosts,
+        successor.now,
+        || 0,
+    );
+    assert!(back.iter().any(|it| it.kind == ChangeKind::Returned));
+    let Some(ChangeKind::Ejected(again)) = successor.suspect(1) else {
+        panic!("not ejected");
+    };
+    assert_eq!(again.times, 2, "it is known what it did before");
+}
+
+#[test]
+fn another_process_goes_on_with_latencies_and_believes_no_nonsense() {
+    let mut world = World::new(rules(), 3);
+    let ms = Duration::from_millis;
+    world.interval(|id| window(200, ms(1 + u64::from(id)), 0));
+    let mut successor = Pool::default();
+    for id in 0..3 {
+        let carried = world.pool.carried(id, world.now).expect("known");
+        successor.inherit(id, &carried, S);
+        assert_eq!(successor.latency(id), world.pool.latency(id));
+    }
+    for nonsense in ["-1.0", "1e999"] {
+        let text = format!("{{\"latency\": {nonsense}}}");
+        if let Ok(carried) = serde_json::from_str::<Carried>(&text) {
+            successor.inherit(0, &carried, S);
+            assert_eq!(successor.latency(0), None);
+        }
+    }
+}

@@ -6,6 +6,7 @@ use crate::http::listening::ListenerKind;
 use crate::observe::access_log::Writer;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanQueue;
+use crate::tls::SessionKeeper;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Kept {
     ids: HashMap<(ListenerKind, String, SocketAddr), ListenerId>,
     /// Key of cookies.
     pub(super) secret: u64,
+    /// Sessions of TLS that began in another process, until their listeners are compiled.
+    sessions: Vec<(String, SocketAddr, Arc<SessionKeeper>)>,
 }
 
 impl Kept {
@@ -50,7 +53,31 @@ impl Kept {
             open_all: Arc::default(),
             ids: HashMap::new(),
             secret,
+            sessions: Vec::new(),
         }
+    }
+
+    /// Has a listener that is compiled for the first time go on with sessions of another process.
+    pub fn inherit(&mut self, name: String, address: SocketAddr, sessions: SessionKeeper) {
+        self.sessions.push((name, address, Arc::new(sessions)));
+    }
+
+    /// Nobody goes on with what is left.
+    pub fn forget_inherited(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// Sessions of another process for a listener, as its sockets are found: by the address, or,
+    /// where the system chooses the port, by the name.
+    pub(super) fn inherited(&self, name: &str, address: SocketAddr) -> Option<&Arc<SessionKeeper>> {
+        let all = || {
+            self.sessions
+                .iter()
+                .filter(|(_, known, _)| *known == address)
+        };
+        let named = all().find(|(known, ..)| known == name);
+        let found = named.or_else(|| all().find(|_| address.port() != 0));
+        found.map(|(.., sessions)| sessions)
     }
 
     /// Key of cookies.

@@ -4,23 +4,31 @@
 use crate::health::{Check, Verdict};
 use crate::kernel::plan::{BackendOverlay, Drain, Health};
 use crate::runtime::control::Control;
+use crate::runtime::health::LedgerPage;
+use crate::runtime::history::Configured;
 use crate::runtime::plane::Plane;
-use crate::runtime::workers::Names;
+use crate::runtime::workers::Known;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The state of a control task.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The configuration's generation.
     pub(crate) generation: u64,
     /// What is known of backends.
     pub(crate) backends: Vec<BackendFacts>,
-    /// What is known of the proxies' names.
+    /// What the proxies know.
+    #[serde(default, rename = "names")]
+    pub(crate) proxies: Known,
+    /// What has happened to backends.
     #[serde(default)]
-    pub(crate) names: Names,
+    pub(crate) pages: Vec<LedgerPage>,
+    /// The configuration in force, and those before.
+    #[serde(default)]
+    pub(crate) configured: Option<Configured>,
 }
 
 /// What is known of a backend.
@@ -40,6 +48,12 @@ pub(crate) struct BackendFacts {
     pub(crate) drain_left: Option<u64>,
     /// A weight that an operator has set.
     pub(crate) weight: Option<u16>,
+    /// The proxies have ejected it.
+    #[serde(default)]
+    pub(crate) ejected: bool,
+    /// By how many percent latency has reduced its weight.
+    #[serde(default)]
+    pub(crate) reduced: u8,
 }
 
 impl State {
@@ -91,17 +105,21 @@ impl<P: Plane> Control<P> {
                     drain: known.drain.code(),
                     drain_left: left.map(|left| left.as_millis() as u64),
                     weight: known.weight,
+                    ejected: known.ejected,
+                    reduced: known.reduced,
                 }
             })
         });
         State {
             generation: self.config_state.generation,
             backends: backends.collect(),
-            names: self
+            proxies: self
                 .workers
                 .as_ref()
-                .map(|it| it.names())
+                .map(|it| it.known())
                 .unwrap_or_default(),
+            pages: self.ledger_pages(),
+            configured: Some(self.configured()),
         }
     }
 
@@ -121,8 +139,8 @@ impl<P: Plane> Control<P> {
                     },
                     drain: Drain::from_code(facts.drain),
                     weight: facts.weight,
-                    // What proxies have found about it begins anew.
-                    ..BackendOverlay::default()
+                    ejected: facts.ejected,
+                    reduced: facts.reduced.min(100),
                 };
                 if laid != self.overlay.get(&service.name, &backend.name) {
                     *self.overlay.entry(&service.name, &backend.name) = laid;
@@ -161,6 +179,8 @@ mod tests {
                 drain: Drain::Draining.code(),
                 drain_left: Some(5000),
                 weight: Some(3),
+                ejected: true,
+                reduced: 30,
             }],
             ..State::default()
         };

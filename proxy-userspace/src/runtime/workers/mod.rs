@@ -13,6 +13,7 @@
 
 mod house;
 mod inherited;
+mod known;
 mod retire;
 mod socket;
 mod spans;
@@ -29,7 +30,8 @@ use crate::observe::trace::{SpanCounters, SpanQueue};
 use crate::types::Protocol;
 use house::House;
 pub use inherited::{Inherited, Place};
-pub use retire::{Handed, Names};
+pub use known::Known;
+pub use retire::Handed;
 use socket::{Kind, Socket};
 use std::collections::BTreeMap;
 use std::io;
@@ -132,14 +134,16 @@ impl Workers {
     pub fn take_over(
         config: &Config,
         inherited: Inherited,
-        names: &Names,
+        known: &Known,
     ) -> Result<Self, WorkersError> {
-        let secret = names.secret.unwrap_or_else(|| fastrand::u64(..));
+        let secret = known.secret.unwrap_or_else(|| fastrand::u64(..));
         let mut workers = Self::idle_with(config, secret)?;
         workers.inherited = inherited;
         workers.waiting = Some(Vec::new());
+        known.prepare(&mut workers.kept);
         let prepared = workers.prepare(config)?;
-        names.tell(prepared.snapshot.registry(), workers.clock.read());
+        workers.kept.forget_inherited();
+        known.tell(&prepared.snapshot, workers.clock.read());
         workers.put_in_force(prepared);
         Ok(workers)
     }

@@ -13,83 +13,12 @@
 
 use super::socket::Kind;
 use super::thread::{Order, Surrendered};
-use super::{Inherited, Place, Waiting, Workers};
-use crate::balance::l7::{Registry, Resolved};
-use crate::net::Nanos;
+use super::{Inherited, Known, Place, Waiting, Workers};
 use crate::stream::udp::Given;
 use crate::types::Protocol;
-use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use tokio::sync::mpsc;
-
-/// What the balancers of a predecessor knew and those of its successor have to know.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
-    /// Key of cookies: clients come back with those that the predecessor has given out.
-    pub secret: Option<u64>,
-    /// What DNS has answered.
-    pub answers: Vec<NameAnswer>,
-}
-
-/// A server that DNS has named.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NameAnswer {
-    /// The service.
-    pub service: String,
-    /// The question, as it is written in messages.
-    pub question: String,
-    /// [`Resolved::rank`].
-    pub rank: u8,
-    /// Where the server is.
-    pub address: SocketAddr,
-    /// [`Resolved::weight`].
-    pub weight: u16,
-}
-
-impl Names {
-    fn of(registry: &Registry, secret: u64) -> Self {
-        let services = registry.services().iter();
-        let answers = services.flat_map(|service| {
-            let names = &service.spec().names;
-            let resolved = service.resolved().into_iter();
-            resolved.filter_map(|(question, found)| {
-                Some(NameAnswer {
-                    service: service.name().to_owned(),
-                    question: format!("{:?}", names.get(question)?.named.question),
-                    rank: found.rank,
-                    address: found.address,
-                    weight: found.weight,
-                })
-            })
-        });
-        Self {
-            secret: Some(secret),
-            answers: answers.collect(),
-        }
-    }
-
-    /// Has services know their members before DNS has answered.
-    pub(super) fn tell(&self, registry: &Registry, now: Nanos) {
-        for service in registry.services() {
-            for (number, name) in service.spec().names.iter().enumerate() {
-                let question = format!("{:?}", name.named.question);
-                let answers = self.answers.iter();
-                let found = answers
-                    .filter(|it| it.service == service.name() && it.question == question)
-                    .map(|it| Resolved {
-                        rank: it.rank,
-                        address: it.address,
-                        weight: it.weight,
-                    });
-                let found: Vec<_> = found.collect();
-                if !found.is_empty() {
-                    service.set_resolved(number, &found, now);
-                }
-            }
-        }
-    }
-}
 
 /// Sessions of datagrams that were given away: whose socket, its number, and they.
 #[derive(Debug)]
@@ -103,9 +32,9 @@ pub struct Handed {
 }
 
 impl Workers {
-    /// What the balancers of a successor have to know.
-    pub fn names(&self) -> Names {
-        Names::of(self.snapshot.registry(), self.kept.secret())
+    /// What the proxies of a successor have to know.
+    pub fn known(&self) -> Known {
+        Known::of(&self.snapshot, &self.kept, self.clock.read())
     }
 
     /// All listening sockets, with their numbers.

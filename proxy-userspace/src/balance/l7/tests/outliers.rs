@@ -134,3 +134,27 @@ fn latencies_are_means_of_intervals() {
     assert_eq!(latencies[0].1, Some(2_048_000.0));
     assert_eq!(latencies[1].1, None);
 }
+
+#[test]
+fn who_is_ejected_stays_so_in_another_process_and_that_is_no_news() {
+    let before = registry(None, judged(&[1, 1, 1]));
+    fail(&before.services()[0], 1, 3);
+    let carried = before.services()[0].carried(S);
+    assert_eq!(carried.len(), 1);
+
+    let after = registry(None, judged(&[1, 1, 1]));
+    let service = &after.services()[0];
+    service.inherit(&carried, S);
+    assert!(service.backends()[1].is_ejected() && !is_served_by(service, "b1"));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(after.news().poll(&mut cx).is_pending());
+    after.watch_outliers(S + 30 * S, || 0);
+    assert!(is_served_by(service, "b1"));
+
+    // The same name is another server.
+    let mut moved = judged(&[1, 1, 1]);
+    moved.backends[1].address = address(77);
+    let moved = registry(None, moved);
+    moved.services()[0].inherit(&carried, S);
+    assert!(moved.services()[0].ejected().is_empty());
+}
