@@ -37,8 +37,8 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-/// A listener's number: the same in all snapshots of a process that have a listener of this name
-/// at this address.
+/// A listener's number: the same in all snapshots of a process that have such a listener at this
+/// address, whatever its name is.
 pub type ListenerId = usize;
 
 /// A snapshot as the tasks of one worker hold it.

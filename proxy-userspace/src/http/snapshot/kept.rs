@@ -28,8 +28,10 @@ pub struct Kept {
     open: Vec<Arc<AtomicU32>>,
     /// Those of all listeners.
     open_all: Arc<AtomicU32>,
-    /// Listeners by kind, name and address.
-    ids: HashMap<(ListenerKind, String, SocketAddr), ListenerId>,
+    /// Listeners by kind and address; where the system chooses the port, by name, too. A listener
+    /// that gets another name stays the same one: connections that wait in the queues of its
+    /// sockets would be lost with those.
+    ids: HashMap<(ListenerKind, SocketAddr, Option<String>), ListenerId>,
     /// Key of cookies.
     pub(super) secret: u64,
     /// Sessions of TLS that began in another process, until their listeners are compiled.
@@ -98,7 +100,8 @@ impl Kept {
         address: SocketAddr,
     ) -> ListenerId {
         let next = self.ids.len();
-        let key = (kind, name.to_owned(), address);
+        let name = (address.port() == 0).then(|| name.to_owned());
+        let key = (kind, address, name);
         let id = *self.ids.entry(key).or_insert(next);
         if self.open.len() <= id {
             self.open.resize_with(id + 1, Arc::default);

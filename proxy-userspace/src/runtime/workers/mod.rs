@@ -306,7 +306,7 @@ impl Workers {
         let (bound, sockets) = match self.inherited.take(protocol, name, asked) {
             Some((bound, given)) => (bound, inherited::complete(kind, bound, given, workers)?),
             None => {
-                // A listener that gets another name or kind follows itself.
+                // A listener that becomes one of another kind follows itself.
                 let is_ours = |open: &Open| {
                     let Place {
                         protocol: ours,
@@ -351,6 +351,11 @@ impl Workers {
                 self.listen((id, number, socket));
             }
         }
+        for (id, name) in self.listener_names() {
+            if let Some(open) = self.listeners.get_mut(&id) {
+                open.place.name = name;
+            }
+        }
         for id in closed {
             // Before the workers' own: theirs are emptied and then the last.
             self.listeners.remove(&id);
@@ -384,12 +389,11 @@ impl Workers {
         if in_time { 0 } else { self.connections() }
     }
 
-    /// Connections of clients, of all workers.
+    /// Connections of clients, of all workers, those of listeners that are gone among them.
     pub fn connections(&self) -> usize {
-        let listeners = self.snapshot.listeners().map(|(_, plan)| &plan.cells);
-        let streams = self.snapshot.streams().map(|(_, plan)| &plan.cells);
-        let all = listeners.chain(streams);
-        let open = all.map(|cells| cells.sum(|cells| cells.connections_active.get()));
+        let all = self.kept.metrics.listeners();
+        let open = all.iter();
+        let open = open.map(|cells| cells.sum(|cells| cells.connections_active.get()));
         usize::try_from(open.sum::<u64>()).unwrap_or(usize::MAX)
     }
 }
