@@ -5,6 +5,7 @@
 //! here. Nor does a kept connection that turns out to be closed: a server may close what is idle,
 //! and a request that meets that on its way is repeated. What is retried is decided elsewhere.
 
+use super::grpc;
 use super::scratch::Attempted;
 use crate::health::outlier::Outcome;
 use crate::observe::access_log::{End, Phase, Side};
@@ -23,7 +24,12 @@ pub(super) fn outcome(attempt: &Attempted, phase: Phase, is_plain: bool) -> Opti
         // It has answered, whatever became of the answer here or on its way to the client.
         _ => {}
     }
-    Some(match attempt.status {
+    let status = match (attempt.status, attempt.grpc) {
+        // A gRPC server answers 200 whatever happens.
+        (200, Some(code)) => grpc::to_http(code),
+        (status, _) => status,
+    };
+    Some(match status {
         0 => return None,
         502..=504 => Outcome::GatewayError,
         // These say that the client asked for a method or version that the server does not know.
@@ -64,6 +70,7 @@ mod tests {
             head: (status != 0).then_some(300),
             total: 400,
             status,
+            grpc: None,
             end,
             sent: 10,
             received: Octets::default(),
@@ -111,6 +118,29 @@ mod tests {
             let answered = Some(Outcome::Answered(Some(200)));
             assert_eq!(of(End::Complete, status), answered, "{status}");
         }
+    }
+
+    #[test]
+    fn a_status_of_grpc_counts_as_the_like_of_http() {
+        for (code, expected) in [
+            (0, Outcome::Answered(Some(200))),
+            (2, Outcome::ServerError),
+            (3, Outcome::Answered(Some(200))),
+            (4, Outcome::GatewayError),
+            (8, Outcome::Answered(Some(200))),
+            (12, Outcome::Answered(Some(200))),
+            (13, Outcome::ServerError),
+            (14, Outcome::GatewayError),
+        ] {
+            let mut call = attempt(End::Complete, 200);
+            call.grpc = Some(code);
+            let found = outcome(&call, Phase::Data, true);
+            assert_eq!(found, Some(expected), "{code}");
+        }
+        let mut torn = attempt(End::BackendReset, 200);
+        torn.grpc = Some(0);
+        let failed = Some(Outcome::GatewayError);
+        assert_eq!(outcome(&torn, Phase::Data, true), failed);
     }
 
     #[test]

@@ -5,12 +5,13 @@ use super::course::{Course, verdict};
 use super::drive::{Drive, Limits};
 use super::failure::Failure;
 use super::frames::Frames;
+use super::grpc;
 use super::run::{Around, secure};
 use super::scratch::{Facts, Scratch};
-use super::{Client, Reply as _, mirror, trace};
+use super::{Client, Reply as _, mirror};
 use crate::http::forwarded;
 use crate::http::snapshot::ServicePlan;
-use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead};
+use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead, Version};
 use crate::net::Nanos;
 use crate::observe::access_log::{End, Phase, StickyResponse};
 use crate::upstream::{Backend, h1};
@@ -176,6 +177,7 @@ fn noted(
     if let Some(attempt) = facts.attempts.last_mut() {
         attempt.head = Some(now.saturating_sub(attempt.began));
         attempt.status = head.status;
+        attempt.grpc = grpc::status(&head.fields);
         attempt.backend.latency().observe(by_backend, now);
     }
     if let Some(trial) = facts.trial.take() {
@@ -224,13 +226,16 @@ async fn relay<C: Client, B: Backend>(
     if is_tunnel {
         drive.tunnel();
     }
-    let is_grpc = facts.span.is_some_and(|span| span.sampled) && trace::is_grpc(&head.fields);
-    if is_grpc {
-        facts.grpc_status = trace::grpc_status(&head.fields);
-    }
+    facts.grpc_status = grpc::status(&head.fields);
+    let is_open = facts.grpc_status.is_none();
+    // It is spoken over HTTP/2 only.
+    let is_grpc = head.version == Version::Http2 && is_open && grpc::is_grpc(&head.fields);
     let moved = drive.content().await;
-    if is_grpc && facts.grpc_status.is_none() {
-        facts.grpc_status = trace::grpc_status(drive.trailers());
+    if is_grpc && moved.is_ok() {
+        facts.grpc_status = grpc::status(drive.trailers());
+        if let Some(attempt) = facts.attempts.last_mut() {
+            attempt.grpc = facts.grpc_status;
+        }
     }
     moved
 }

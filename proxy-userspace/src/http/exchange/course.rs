@@ -3,9 +3,9 @@
 use super::Client;
 use super::Reply as _;
 use super::failure::{Failure, Retry};
+use super::grpc;
 use super::run::Around;
 use super::scratch::Scratch;
-use super::trace::{grpc_status, is_grpc};
 use crate::balance::l7::Tried;
 use crate::config::model::http::BackendProtocol;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
@@ -159,7 +159,7 @@ impl<'c> Course<'c> {
     ) -> Option<Failure> {
         let event = Event::Answer {
             status: head.status,
-            grpc: grpc_status(&head.fields),
+            grpc: grpc::status(&head.fields),
         };
         let reason = self.plan.reason(event, method)?;
         let worker = around.worker;
@@ -289,7 +289,7 @@ pub(super) async fn pause<C: Client>(
 /// What an answer says of a service's health.
 pub(super) fn verdict(head: &ResponseHead) -> Verdict {
     let is_ill =
-        head.status >= 500 || grpc_status(&head.fields).is_some_and(|code| ILL.contains(&code));
+        head.status >= 500 || grpc::status(&head.fields).is_some_and(|code| ILL.contains(&code));
     if is_ill { Verdict::Bad } else { Verdict::Good }
 }
 
@@ -326,7 +326,7 @@ fn grpc_timeout(value: &[u8]) -> Option<Nanos> {
 
 /// Tells a gRPC server how much time is left.
 fn tell_deadline(request: &mut RequestHead, left: Nanos) {
-    if !request.fields.contains(Name::GrpcTimeout) && !is_grpc(&request.fields) {
+    if !request.fields.contains(Name::GrpcTimeout) && !grpc::is_grpc(&request.fields) {
         return;
     }
     let mut text = [0; 16];

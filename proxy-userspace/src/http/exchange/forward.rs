@@ -221,6 +221,7 @@ pub(super) fn note_attempt(
         head: None,
         total: 0,
         status: 0,
+        grpc: None,
         end: End::Complete,
         sent: 0,
         received: Octets::default(),

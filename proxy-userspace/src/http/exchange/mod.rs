@@ -41,6 +41,7 @@ mod drive;
 mod failure;
 mod forward;
 mod frames;
+mod grpc;
 mod hedge;
 mod hops;
 mod memory;

@@ -3,6 +3,7 @@
 use super::course::Course;
 use super::failure::{Failure, Retry};
 use super::forward::{connect_failure, open as open_once};
+use super::grpc;
 use super::run::Around;
 use super::scratch::Scratch;
 use crate::balance::l7::{BackendState, Lease};
@@ -131,11 +132,8 @@ pub(super) async fn open_h1(
 
 /// True for requests that lose something over HTTP/1.
 fn wants_h2(request: &RequestHead) -> bool {
-    let is_grpc = || {
-        let kind = request.fields.get(Name::ContentType);
-        kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
-    };
-    request.version == Version::Http2 && (!request.protocol.is_empty() || is_grpc())
+    let is_wanted = || !request.protocol.is_empty() || grpc::is_grpc(&request.fields);
+    request.version == Version::Http2 && is_wanted()
 }
 
 /// Makes of a WebSocket over HTTP/2 one over HTTP/1, whose server wants a key (RFC 6455 §4.1).

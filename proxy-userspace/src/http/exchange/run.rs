@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::forward::forward;
 use super::frames::Frames;
+use super::grpc;
 use super::hops::{self, Hops};
 use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
@@ -10,7 +11,7 @@ use super::scratch::Scratch;
 use super::{Client, Reply as _, account, drive, trace};
 use crate::config::model::http::{Redirect, SecurityHeaders};
 use crate::files::{Body, Site};
-use crate::filter::RequestContext;
+use crate::filter::{Answer, RequestContext};
 use crate::http::peer::Peer;
 use crate::http::snapshot::{
     ActionPlan, FallbackPlan, ListenerId, ListenerPlan, RoutePlan, SharedSnapshot,
@@ -63,7 +64,11 @@ pub async fn run<C: Client>(around: &Around<'_>, scratch: &mut Scratch, client: 
     trace::begin(around, scratch);
     let (outcome, failure) = match serve(around, scratch, client).await {
         Ok(end) => (Outcome::Complete, Failure::new(end, Phase::Request)),
-        Err(failure) => (fail(around, scratch, client, &failure).await, failure),
+        Err(failure) => {
+            let is_grpc = grpc::is_grpc(&scratch.request.fields);
+            let outcome = fail(around, scratch, client, &failure, is_grpc).await;
+            (outcome, failure)
+        }
     };
     cells.requests_active.sub(1);
     account::account(around, scratch, client, &failure, true);
@@ -79,7 +84,8 @@ pub async fn refuse<C: Client>(
 ) -> Outcome {
     let failure = Failure::refused(refusal);
     scratch.request.method = Method::Get;
-    let outcome = fail(around, scratch, client, &failure).await;
+    // What is left of a head tells nothing.
+    let outcome = fail(around, scratch, client, &failure, false).await;
     account::account(around, scratch, client, &failure, false);
     outcome
 }
@@ -135,10 +141,7 @@ async fn serve<C: Client>(
         let faults = scratch.states.faults();
         scratch.facts.fault_delayed = faults.delay;
         if let Some(answer) = ended {
-            let to_head = scratch.request.method == Method::Head;
-            let content = respond::filtered(*answer, to_head, &mut scratch.response);
-            let content = Octets::new(content);
-            send(around, scratch, client, Some(route), content, false).await?;
+            filtered(around, scratch, client, route, *answer).await?;
             return Ok(match faults.abort {
                 true => End::FaultInjected,
                 false => End::Local,
@@ -146,6 +149,24 @@ async fn serve<C: Client>(
         }
     }
     act(around, scratch, client, route).await
+}
+
+/// A filter answers.
+async fn filtered<C: Client>(
+    around: &Around<'_>,
+    scratch: &mut Scratch,
+    client: &mut C,
+    route: &RoutePlan,
+    answer: Answer,
+) -> Result<(), Failure> {
+    if answer.status >= 400 && grpc::is_grpc(&scratch.request.fields) {
+        let said = (grpc::of_http(answer.status), answer.status);
+        return grpc::answer(around, scratch, client, Some(route), said, false).await;
+    }
+    let to_head = scratch.request.method == Method::Head;
+    let content = respond::filtered(answer, to_head, &mut scratch.response);
+    let content = Octets::new(content);
+    send(around, scratch, client, Some(route), content, false).await
 }
 
 /// The request's id, if requests have ids here.
@@ -367,6 +388,7 @@ async fn fail<C: Client>(
     scratch: &mut Scratch,
     client: &mut C,
     failure: &Failure,
+    is_grpc: bool,
 ) -> Outcome {
     if let Some((by, refusal)) = failure.refusal {
         around
@@ -386,11 +408,17 @@ async fn fail<C: Client>(
         }
         _ => 0,
     };
-    let fixed = respond::to_failure(failure);
     let last = failure
         .refusal
         .is_some_and(|(by, _)| by == RefusedBy::Client);
-    match answer(around, scratch, client, None, &fixed, last).await {
+    let answered = if is_grpc {
+        let said = (grpc::of_failure(failure), failure.status());
+        grpc::answer(around, scratch, client, None, said, last).await
+    } else {
+        let fixed = respond::to_failure(failure);
+        answer(around, scratch, client, None, &fixed, last).await
+    };
+    match answered {
         Ok(()) => Outcome::Complete,
         Err(_) => Outcome::Cut,
     }
@@ -419,7 +447,7 @@ async fn answer<C: Client>(
 }
 
 /// Sends a response that was made here.
-async fn send<C: Client>(
+pub(super) async fn send<C: Client>(
     around: &Around<'_>,
     scratch: &mut Scratch,
     client: &mut C,

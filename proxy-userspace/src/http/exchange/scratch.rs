@@ -66,7 +66,7 @@ pub struct Facts {
     pub rule: usize,
     /// Our part of the trace, where there are traces.
     pub span: Option<Span>,
-    /// The status of gRPC that the backend gave; noted only where the exchange is sampled.
+    /// The status of gRPC that the client was given.
     pub grpc_status: Option<u16>,
     /// Why the next attempt is made, if it is not the first.
     pub retry: Option<RetryReason>,
@@ -104,6 +104,8 @@ pub struct Attempted {
     pub total: Nanos,
     /// Its status; 0 for none.
     pub status: u16,
+    /// Its status of gRPC, if it gave one.
+    pub grpc: Option<u16>,
     /// How it ended.
     pub end: End,
     /// Octets sent to it.

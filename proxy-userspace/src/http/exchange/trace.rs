@@ -120,18 +120,6 @@ fn attempt_record(attempt: &Attempted, now: Nanos, ended_at: Duration) -> Attemp
     }
 }
 
-/// The status of gRPC in fields or trailers.
-pub(super) fn grpc_status(fields: &crate::message::Fields) -> Option<u16> {
-    let status = std::str::from_utf8(fields.get(Name::GrpcStatus)?).ok()?;
-    status.parse().ok()
-}
-
-/// True for what answers with a status of gRPC.
-pub(super) fn is_grpc(fields: &crate::message::Fields) -> bool {
-    let kind = fields.get(Name::ContentType);
-    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
-}
-
 /// The wall-clock time of `at`, when that of `now` is known.
 fn before(wall: Duration, now: Nanos, at: Nanos) -> Duration {
     wall.saturating_sub(Duration::from_nanos(now.saturating_sub(at)))
