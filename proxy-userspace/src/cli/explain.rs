@@ -8,8 +8,9 @@ use crate::config::model::Config;
 use crate::explain::flow::{explain_flow, explain_tls};
 use crate::explain::{
     Asked, ExplainError, Flow, FlowExplained, Hello, Layer, RequestExplained, ServiceExplained,
-    connection, explain_request,
+    ServiceNow, connection, explain_request,
 };
+use crate::observe::view::View;
 use crate::types::Protocol;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,7 +35,7 @@ Exit code: 0 if it is served, 1 if it is refused, dropped, or nobody's.")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What the daemon has in force, not what is in the file
+    /// What the daemon has in force, not what is in the file; and how its services are at the moment
     #[arg(long)]
     running: bool,
     /// [METHOD] URL, or a request line; the method is GET if there is none
@@ -99,24 +100,38 @@ impl Args {
                 server_name: self.server_name.clone(),
                 alpn: self.alpn.clone(),
             };
-            self.print_flow(&explain_tls(&config, &flow, &hello))
+            self.print_flow(explain_tls(&config, &flow, &hello))
         } else {
             let asked = self.asked()?;
             // The kernel part sees packets first: what it takes is no request to anybody here.
             let taken = connection(&asked).map(|flow| explain_flow(&config, &flow));
             if let Some(taken) = taken.filter(|taken| taken.layer == Layer::Kernel) {
-                return self.print_flow(&taken);
+                return self.print_flow(taken);
             }
-            let explained = explain_request(&config, &asked).map_err(failure)?;
+            let mut explained = explain_request(&config, &asked).map_err(failure)?;
+            if let Some(view) = self.view()? {
+                explained.tell_now(&view);
+            }
             let is_served = explained.route.is_some();
             self.print(&explained, is_served, request_text)
         }
     }
 
-    fn print_flow(&self, explained: &FlowExplained) -> Result<Exit, Failure> {
+    fn print_flow(&self, mut explained: FlowExplained) -> Result<Exit, Failure> {
+        if let Some(view) = self.view()? {
+            explained.tell_now(&view);
+        }
         let passes = explained.guard.as_ref().is_none_or(|judged| judged.passes);
         let is_taken = explained.listener.is_some() && explained.refused.is_none();
-        self.print(explained, is_taken && passes, flow_text)
+        self.print(&explained, is_taken && passes, flow_text)
+    }
+
+    /// What a running daemon says of itself, if that was asked for.
+    fn view(&self) -> Result<Option<View>, Failure> {
+        if !self.running {
+            return Ok(None);
+        }
+        args::block_on(async { Ok(Some(self.socket.client().get("status").await?)) })
     }
 
     fn print<T: serde::Serialize>(
@@ -310,6 +325,25 @@ fn service_text(text: &mut String, service: &ServiceExplained) {
         let (most, on) = (service.attempts, service.retried_on.join(", "));
         line(text, "retries", &format!("up to {most} attempts, on {on}"));
     }
+    now_text(text, service.now.as_ref());
+}
+
+/// How a service is at the moment.
+fn now_text(text: &mut String, now: Option<&ServiceNow>) {
+    let Some(now) = now else {
+        return;
+    };
+    let backends = now.backends.iter().map(|backend| {
+        let says: Vec<&str> = [backend.state.as_str()]
+            .into_iter()
+            .chain(backend.says.iter().map(String::as_str))
+            .collect();
+        format!("{}  {}", backend.backend, says.join(", "))
+    });
+    let all = now.says.iter().cloned().chain(backends);
+    for (index, what) in all.enumerate() {
+        line(text, if index == 0 { "now" } else { "" }, &what);
+    }
 }
 
 fn flow_text(explained: &FlowExplained) -> String {
@@ -366,6 +400,7 @@ fn flow_text(explained: &FlowExplained) -> String {
             let about = if index == 0 { "candidates" } else { "" };
             line(&mut text, about, &format!("{name}  weight {weight}"));
         }
+        now_text(&mut text, service.now.as_ref());
     }
     text
 }

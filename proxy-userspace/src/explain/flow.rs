@@ -6,6 +6,7 @@
 //! listeners of the proxies may have sockets.
 
 use super::Layer;
+use super::now::ServiceNow;
 use super::rules::list;
 use crate::balance::maglev;
 use crate::config::model::http::{HttpListener, Passthrough, StreamListener};
@@ -98,6 +99,9 @@ pub struct FlowService {
     pub choice: Option<String>,
     /// What the choice depends on.
     pub choice_by: String,
+    /// As it is at the moment, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<ServiceNow>,
 }
 
 /// Explains a flow.
@@ -254,6 +258,7 @@ fn in_user_space(service: &Service) -> FlowService {
         candidates: candidates(service),
         choice: None,
         choice_by: "the policy, by connection".to_owned(),
+        now: None,
     }
 }
 
@@ -300,6 +305,7 @@ fn in_kernel(config: &Config, service: &Service, flow: &Flow) -> FlowService {
         },
         candidates,
         choice,
+        now: None,
     }
 }
 

@@ -8,14 +8,17 @@
 //! path has; only the order in which the packet path asks its maps is told anew, see [`flow`].
 //!
 //! What an explanation cannot know is what only the moment decides: draws, turns, loads, health.
-//! It says so, and names who is in the running.
+//! It says so, and names who is in the running. What a daemon says of itself can be added
+//! ([`RequestExplained::tell_now`]).
 
 pub mod flow;
+mod now;
 pub mod request;
 mod rules;
 mod service;
 
 pub use flow::{Flow, FlowExplained, Hello};
+pub use now::{BackendNow, ServiceNow};
 pub use request::{Asked, RequestExplained, connection, explain_request};
 pub use rules::RuleExplained;
 pub use service::{Candidate, ServiceExplained};

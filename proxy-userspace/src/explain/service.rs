@@ -1,5 +1,6 @@
 //! A service of the proxy: how it chooses, among whom, and whom where that can be told.
 
+use super::now::ServiceNow;
 use crate::balance::l7::{Ask, Registry, ServiceSpec, Tried};
 use crate::config::model::http::{BackendProtocol, BalancePolicy, DnsQuestion, HashOn, Retries};
 use crate::config::model::{Config, Service};
@@ -37,6 +38,9 @@ pub struct ServiceExplained {
     pub attempts: u32,
     /// What another attempt is made for.
     pub retried_on: Vec<&'static str>,
+    /// As it is at the moment, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<ServiceNow>,
 }
 
 /// A backend that may be chosen.
@@ -117,6 +121,7 @@ pub(super) fn explain(
         queue: service.upstream.queue,
         attempts: retries.attempts,
         retried_on: retries.on.iter().map(|on| on.word()).collect(),
+        now: None,
     })
 }
 
