@@ -6,7 +6,8 @@
 //! slower, so the fastest is the one that they disturbed least.
 
 use super::report::Row;
-use anyhow::{Context, Result};
+use super::upkeep::Upkeep;
+use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use proxy_userspace::config::model::http::{Action, Forwarded, HostMatch, Route};
 use proxy_userspace::http::forwarded;
@@ -22,12 +23,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Names of the rows.
-pub const NAMES: [&str; 4] = [
+pub const NAMES: [&str; 6] = [
     "micro_small",
     "micro_browser",
     "micro_routes_1",
     "micro_routes_10k",
+    "micro_report",
+    "micro_resilience",
 ];
+
+/// What the others are a part of.
+const WHOLE: &str = "micro_small";
 
 /// A request without more than it needs.
 const SMALL: &[u8] = b"GET / HTTP/1.1\r\nHost: bench.test\r\n\r\n";
@@ -86,7 +92,13 @@ pub fn run(wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
             "micro_small" => exchanges(SMALL)?,
             "micro_browser" => exchanges(BROWSER)?,
             "micro_routes_1" => look_ups(1)?,
-            _ => look_ups(10_000)?,
+            "micro_routes_10k" => look_ups(10_000)?,
+            "micro_report" => reports()?,
+            _ => upkeep()?,
+        };
+        let note = match name {
+            "micro_report" | "micro_resilience" => share(&rows, took),
+            _ => None,
         };
         rows.push(Row {
             scenario: name.to_owned(),
@@ -96,10 +108,35 @@ pub fn run(wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
             p50_us: None,
             p99_us: None,
             memory_kib: None,
-            note: None,
+            note,
         });
     }
     Ok(rows)
+}
+
+/// How much of a small request that is, if one was measured.
+fn share(rows: &[Row], took: Duration) -> Option<String> {
+    let whole = rows.iter().find(|row| row.scenario == WHOLE)?.cpu_us?;
+    let percent = 100.0 * took.as_secs_f64() * 1e6 / whole;
+    Some(format!("{percent:.1} % of {WHOLE}"))
+}
+
+/// What passive health is told of each answer.
+fn reports() -> Result<Duration> {
+    let mut upkeep = Upkeep::default();
+    fastest(|_| {
+        upkeep.report();
+        Ok(())
+    })
+}
+
+/// All that is counted about each request that goes well.
+fn upkeep() -> Result<Duration> {
+    let mut upkeep = Upkeep::default();
+    fastest(|_| {
+        ensure!(upkeep.request(), "a request was refused");
+        Ok(())
+    })
 }
 
 fn exchanges(octets: &[u8]) -> Result<Duration> {

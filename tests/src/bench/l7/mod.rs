@@ -22,6 +22,7 @@ mod peer;
 pub mod report;
 pub mod scenario;
 pub mod tls;
+pub mod upkeep;
 pub mod usage;
 pub mod websocket;
 
