@@ -28,6 +28,8 @@ mod datagrams;
 mod examples;
 #[path = "http/failures.rs"]
 mod failures;
+#[path = "http/grpc.rs"]
+mod grpc;
 #[path = "http/h2_backends.rs"]
 mod h2_backends;
 #[path = "http/h2_clients.rs"]
@@ -54,6 +56,8 @@ mod outlier;
 mod passthrough;
 #[path = "http/peers.rs"]
 mod peers;
+#[path = "http/policies.rs"]
+mod policies;
 #[path = "http/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "http/retries.rs"]

@@ -10,6 +10,8 @@ mod clients;
 mod failure;
 #[path = "upgrade/killed.rs"]
 mod killed;
+#[path = "upgrade/known.rs"]
+mod known;
 #[path = "upgrade/load.rs"]
 mod load;
 #[path = "upgrade/privileges.rs"]

@@ -1,7 +1,7 @@
 //! What the daemon gives up, read from the kernel and not from what it says.
 
 use crate::clients::Clients;
-use crate::support::{Daemon, Origins, eventually};
+use crate::support::{Daemon, Origins, certificate, eventually};
 use nix::unistd::User;
 use proxy_tests::privilege;
 use std::fs;
@@ -76,6 +76,10 @@ fn a_strict_daemon_serves_reloads_and_hands_over_and_refuses_what_it_cannot() {
     let mut daemon = Daemon::start_as(&origins, more, |command, _, folder| {
         // Where its socket goes.
         nix::unistd::chown(folder, Some(nobody.uid), Some(nobody.gid)).expect("given");
+        // Its successor reads it again.
+        for file in certificate(folder) {
+            nix::unistd::chown(&file, Some(nobody.uid), Some(nobody.gid)).expect("given");
+        }
         command
     });
     let clients = Clients::of_all_kinds(daemon.addresses);

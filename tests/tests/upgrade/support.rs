@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proxy_tests::alone::unused_address;
+use proxy_tests::certificates::Authority;
 use proxy_tests::daemon::sluice;
 use proxy_tests::wait::PATIENCE;
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -32,9 +34,17 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
+    /// HTTP over TLS.
+    pub(crate) tls: SocketAddr,
     pub(crate) tcp: SocketAddr,
     pub(crate) udp: SocketAddr,
 }
+
+/// The name in the certificate of every daemon.
+pub(crate) const HOST: &str = "a.test";
+
+/// Who has issued it.
+pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("upgrade"));
 
 /// A daemon and all that come after it, with their files. Dropping it kills them.
 pub(crate) struct Daemon {
@@ -59,6 +69,7 @@ impl Daemon {
     ) -> Self {
         let addresses = Addresses {
             http: unused_address(),
+            tls: unused_address(),
             tcp: unused_address(),
             udp: unused_address(),
         };
@@ -227,12 +238,21 @@ pub(crate) fn memory(pid: i32) -> u64 {
     number.expect("a figure")
 }
 
+/// Where the certificate is that [`text`] names, and its key.
+pub(crate) fn certificate(folder: &Path) -> [PathBuf; 2] {
+    ["sealed.pem", "sealed.key"].map(|name| folder.join(name))
+}
+
 fn text(folder: &Path, addresses: Addresses, origins: &Origins, more: &str) -> String {
+    AUTHORITY.issue(&[HOST]).write(folder, "sealed");
+    let [certificate, key] = certificate(folder);
     let at = |address: SocketAddr| format!("address: {}, port: {}", address.ip(), address.port());
     format!(
         "admin: {{socket: {}/admin.sock}}\n\
          listeners:\n\
          - {{name: web, kind: http, {}, service: web}}\n\
+         - {{name: sealed, kind: http, {}, service: web, tls: {{certificates: [\
+           {{certificate: {}, key: {}}}]}}}}\n\
          - {{name: copy, kind: tcp, {}, service: copy}}\n\
          - {{name: echo, kind: udp, {}, service: echo, timeouts: {{idle: 10s}}}}\n\
          services:\n\
@@ -242,6 +262,9 @@ fn text(folder: &Path, addresses: Addresses, origins: &Origins, more: &str) -> S
          {more}\n",
         folder.display(),
         at(addresses.http),
+        at(addresses.tls),
+        certificate.display(),
+        key.display(),
         at(addresses.tcp),
         at(addresses.udp),
         origins.http,
@@ -253,7 +276,7 @@ fn text(folder: &Path, addresses: Addresses, origins: &Origins, more: &str) -> S
 
 /// Backends of each kind.
 pub(crate) struct Origins {
-    http: SocketAddr,
+    pub(crate) http: SocketAddr,
     tcp: SocketAddr,
     udp: [SocketAddr; 2],
 }
