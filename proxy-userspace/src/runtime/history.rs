@@ -122,14 +122,17 @@ pub(crate) struct Configured {
 impl Configured {
     /// `saved`: what the file said, if that is not in force.
     pub(crate) fn new(history: &History, saved: Option<&Config>) -> Self {
-        let mut left = TOLD;
-        let newest_first = history.past.iter().rev();
-        let told = newest_first.map_while(|(entry, stored)| {
+        let mut past: Vec<(HistoryEntry, String)> = Vec::new();
+        let mut octets = 0;
+        for (entry, stored) in history.past.iter().rev() {
             let text = stored.text();
-            left = left.checked_sub(text.len())?;
-            Some((entry.clone(), text))
-        });
-        let mut past: Vec<_> = told.collect();
+            octets += text.len();
+            // Without the one in force nothing could go on.
+            if octets > TOLD && !past.is_empty() {
+                break;
+            }
+            past.push((entry.clone(), text));
+        }
         past.reverse();
         Self {
             saved: saved.map(effective_yaml),
@@ -256,6 +259,19 @@ mod tests {
             assert_eq!(begun.history.changes(&running), Vec::<String>::new());
             assert!(!begun.history.changes(&file).is_empty());
         }
+    }
+
+    #[test]
+    fn of_many_octets_the_newest_are_told() {
+        let mut history = History::default();
+        for generation in 1..=5 {
+            let stored = Stored::Text("#".repeat(TOLD / 3));
+            history.past.push_back((entry(generation), stored));
+        }
+        assert_eq!(told(&history, None).history().range(), (3, 5));
+        let stored = Stored::Text("#".repeat(TOLD + 1));
+        history.past.push_back((entry(6), stored));
+        assert_eq!(told(&history, None).history().range(), (6, 6));
     }
 
     #[test]
