@@ -108,13 +108,7 @@ pub(super) async fn answer<C: Client>(
 
 /// Makes `head` an answer without content that says `code`, and in words what HTTP would have said.
 /// `retry_after`: when the client may come back, in seconds; 0 if that is not known.
-fn write(
-    code: u16,
-    status: u16,
-    retry_after: u64,
-    version: Version,
-    head: &mut ResponseHead,
-) {
+fn write(code: u16, status: u16, retry_after: u64, version: Version, head: &mut ResponseHead) {
     respond::begin(head, 200);
     head.length = match version {
         // The head is the end of the stream.
