@@ -5,7 +5,9 @@ use crate::support::{Client, Origin, Proxy, config, eventually};
 use proxy_userspace::balance::l7::BackendState;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{BackendTraits, StreamListener};
-use proxy_userspace::config::model::outlier::{Detector, FailurePercentage, Outlier, Slowness};
+use proxy_userspace::config::model::outlier::{
+    Detector, FailurePercentage, Outlier, Slowness, SuccessRate,
+};
 use proxy_userspace::runtime::workers::Workers;
 use proxy_userspace::types::Protocol;
 use std::net::{SocketAddr, TcpListener};
@@ -231,6 +233,36 @@ fn half_of_the_time_is_too_often() {
     });
     assert_eq!(detector(&proxy, &b), Some(Detector::FailurePercentage));
     assert!(!is_ejected(&proxy, &a) && !is_ejected(&proxy, &c));
+}
+
+#[test]
+fn who_succeeds_less_than_the_others_is_found_by_comparison() {
+    let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(Moody::new);
+    let rules = Outlier {
+        consecutive_5xx: 0,
+        consecutive_gateway_errors: 0,
+        success_rate: Some(SuccessRate {
+            stdev_factor: 1.5,
+            min_hosts: 5,
+            min_requests: 2,
+        }),
+        interval: Duration::from_millis(500),
+        ..rows()
+    };
+    let proxy = proxy(&[&a, &b, &c, &d, &e], rules);
+    b.be(Mood::Half);
+    let mut client = proxy.client();
+    eventually("b is ejected", || {
+        for _ in 0..10 {
+            client.send(GET);
+            client.answer();
+        }
+        is_ejected(&proxy, &b)
+    });
+    assert_eq!(detector(&proxy, &b), Some(Detector::SuccessRate));
+    for other in [&a, &c, &d, &e] {
+        assert!(!is_ejected(&proxy, other));
+    }
 }
 
 #[test]

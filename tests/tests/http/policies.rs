@@ -182,12 +182,12 @@ fn an_adaptive_limit_falls_while_a_service_is_slow_and_grows_again() {
             })
         })
         .collect();
-    eventually("it grows", || limit() > begun + 2);
-    let grown = limit();
+    // It cannot have come so far before enough is known of how long answers usually take.
+    eventually("it grows", || limit() >= 2 * begun);
     latency_ms.store(SLOW, Ordering::SeqCst);
-    eventually("it falls", || limit() < grown / 2 + 1);
+    eventually("it falls", || limit() <= begun + 2);
     latency_ms.store(FAST, Ordering::SeqCst);
-    eventually("it grows again", || limit() > begun + 2);
+    eventually("it grows again", || limit() > begun + 4);
     is_over.store(true, Ordering::SeqCst);
     for client in clients {
         client.join().expect("answered");

@@ -114,7 +114,10 @@ fn who_is_ejected_stays_so_and_it_is_known_why() {
         for known in ["ejections", "history", "state"] {
             assert_eq!(after[known], before[known], "{known}");
         }
-        let explained = sluice(&daemon, &["explain", "--running", &format!("http://{judged}/")]);
+        let explained = sluice(
+            &daemon,
+            &["explain", "--running", &format!("http://{judged}/")],
+        );
         assert!(explained.contains("ill  ejected"), "{explained}");
         assert_eq!(
             after["ejection"]["detector"],

@@ -78,3 +78,12 @@ fn names_that_do_not_exist_are_refused_with_those_that_do() {
     let error = choose(&choice).unwrap_err().to_string();
     assert!(error.contains("get, get_1000"), "{error}");
 }
+
+#[test]
+fn what_health_and_resilience_cost_is_measured() {
+    let wanted = ["micro_report", "micro_resilience"];
+    let rows = micro::run(|name| wanted.contains(&name)).unwrap();
+    let cpu: Vec<f64> = rows.iter().map(|row| row.cpu_us.unwrap()).collect();
+    // The whole holds the part.
+    assert!(cpu.len() == 2 && cpu[0] > 0.0 && cpu[0] < cpu[1], "{cpu:?}");
+}
