@@ -35,6 +35,7 @@ pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod http;
+pub mod http2;
 pub mod kernel;
 pub mod load;
 pub mod losses;

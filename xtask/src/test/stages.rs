@@ -59,6 +59,7 @@ const SUITES: &str = "proxy-tests";
 /// fails comes before what builds on it.
 const ORDER: &[&str] = &[
     "http",
+    H2_CONFORMANCE,
     UPGRADE,
     CONFORMANCE,
     ABUSE,
@@ -68,7 +69,10 @@ const ORDER: &[&str] = &[
 ];
 
 /// Targets of that package that need no privileges: what they test runs in user space alone.
-const UNPRIVILEGED: [&str; 4] = ["http", CONFORMANCE, ABUSE, DESYNC];
+const UNPRIVILEGED: [&str; 5] = ["http", H2_CONFORMANCE, CONFORMANCE, ABUSE, DESYNC];
+
+/// The target that says HTTP/2 frame by frame.
+const H2_CONFORMANCE: &str = "h2_conformance";
 
 /// The target that runs suites of other projects, which come from PyPI.
 const CONFORMANCE: &str = "conformance";
@@ -152,6 +156,7 @@ impl Stage {
             Kind::Package => "the Debian package has what it should, and can be installed",
             Kind::Suite => match self.name.as_str() {
                 "http" => "the HTTP engine between real clients and origins",
+                H2_CONFORMANCE => "HTTP/2 frame by frame, from clients and from origins",
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
                 "loader" => "loading, attaching, pinning and adopting",
                 "netns" => "real traffic in network namespaces",

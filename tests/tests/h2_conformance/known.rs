@@ -1,0 +1,38 @@
+//! Where the engine deviates today, and it is known. What is mended leaves this file.
+
+use proxy_tests::http2::{Outcome, error};
+
+/// The engine names many connection errors `PROTOCOL_ERROR` that have an error of their own: these
+/// clients are told less than they might be, and cut off all the same.
+const CODES_ARE_EXACT: bool = false;
+
+/// Cases that fail.
+const DEVIATIONS: [&str; 7] = [
+    "3.4: another frame in place of SETTINGS",
+    "3.4: a request in place of SETTINGS",
+    // Dropped before anybody sees them.
+    "8.1: trailers with :method",
+    "8.1: trailers with :path",
+    "8.1: trailers with :status",
+    "8.1: content behind trailers",
+    // They say the same.
+    "8.3.1: two hosts",
+];
+
+/// True if nothing that is known is let pass.
+fn is_exact() -> bool {
+    std::env::var_os("SLUICE_H2_EXACT").is_some() || std::env::var_os("SLUICE_H2_TARGET").is_some()
+}
+
+/// True if a case fails, as is known.
+pub(crate) fn deviates(about: &str) -> bool {
+    !is_exact() && DEVIATIONS.contains(&about)
+}
+
+/// True if one of the outcomes that are allowed has come, or what stands for it.
+pub(crate) fn allows(allowed: &[Outcome], outcome: Outcome) -> bool {
+    let stands_for_all = outcome == Outcome::Away(error::PROTOCOL_ERROR);
+    let is_away = |outcome: &Outcome| matches!(outcome, Outcome::Away(_));
+    let lenient = !CODES_ARE_EXACT && !is_exact() && stands_for_all;
+    allowed.contains(&outcome) || (lenient && allowed.iter().any(is_away))
+}
