@@ -11,9 +11,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -72,9 +70,7 @@ pub fn local_authority(folder: Option<&Path>) -> Result<LocalAuthority, LocalErr
         source,
     };
     let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
-    let mut builder = std::fs::DirBuilder::new();
-    let made = builder.recursive(true).mode(0o700).create(&folder);
-    made.map_err(|error| failed(&folder, error))?;
+    super::files::make_folder(&folder).map_err(|error| failed(&folder, error))?;
     if !key.exists() || !certificate.exists() {
         make(&certificate, &key)?;
     }
@@ -120,22 +116,10 @@ fn make(certificate: &Path, key: &Path) -> Result<(), LocalError> {
 
 /// Writes a file as a whole, or not at all.
 fn replace(path: &Path, text: &str, mode: u32) -> Result<(), LocalError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(name);
-    let _ = std::fs::remove_file(&temporary);
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|source| LocalError::File {
-            path: path.to_owned(),
-            source,
-        })
+    super::files::replace(path, text.as_bytes(), mode).map_err(|source| LocalError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 impl LocalAuthority {

@@ -3,14 +3,23 @@
 //! Reading is apart from use: a configuration is judged by the same functions by which a listener
 //! gets its certificates, so whatever `sluice validate` accepts can be served.
 
+mod acme_store;
+mod files;
 mod local;
+mod made;
+mod ocsp;
 mod pair;
 #[cfg(test)]
 mod tests;
 mod trust;
 mod view;
 
+pub use acme_store::{
+    AcmeStore, OrderLock, parse_issued, prepare_folder_of, read_hmac_key, read_issued,
+};
 pub use local::{LocalError, local_authority};
+pub use made::{alpn_challenge, stand_in};
+pub use ocsp::{OcspAnswer, OcspFault, OcspStatus, OcspSubject};
 pub use pair::{Pair, read_ocsp, read_pair};
 pub use trust::{read_revocations, read_roots};
 pub use view::{CertificateView, distinguished_name, fingerprint, hex};

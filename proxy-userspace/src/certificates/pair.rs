@@ -21,6 +21,8 @@ pub struct Pair {
     pub view: CertificateView,
     /// What is probably not meant, each as a sentence.
     pub warnings: Vec<String>,
+    /// Nobody gets it: a handshake that would, fails.
+    pub is_withheld: bool,
 }
 
 /// Reads a certificate, with intermediate ones behind it, and its key from PEM files.
@@ -87,6 +89,7 @@ impl Pair {
             key: Arc::new(key),
             view,
             warnings,
+            is_withheld: false,
         })
     }
 

@@ -25,7 +25,7 @@ pub struct CertificateView {
     pub not_before: i64,
     /// Last second of its validity, since the Unix epoch.
     pub not_after: i64,
-    /// Where it comes from: a file, or `local`.
+    /// Where it comes from: a file, `acme`, `local`, or `stand-in` where nothing was issued yet.
     pub source: String,
 }
 
