@@ -21,6 +21,7 @@ pub mod clock;
 pub mod datagram;
 pub mod descriptors;
 pub mod dns;
+pub mod fetch;
 pub mod h1;
 pub mod h2;
 pub mod listen;
