@@ -126,7 +126,7 @@ fn sections(old: &Value, new: &Value, changes: &mut Vec<Change>) {
     }
     let has_both = !old["l4"].is_null() && !new["l4"].is_null();
     let sections = [
-        "l4", "workers", "admin", "process", "guard", "tracing", "overload",
+        "l4", "workers", "admin", "process", "guard", "tracing", "acme", "overload",
     ];
     // A section that comes or goes says so in one line.
     for section in sections

@@ -2,6 +2,7 @@
 //!
 //! The result is a valid file that means the same: a test reads it back.
 
+mod acme;
 mod admin;
 mod backend_tls;
 mod http;
@@ -54,6 +55,7 @@ pub fn effective(config: &Config) -> Value {
         ("process", Some(process::process(&config.process))),
         ("guard", Some(guard(&config.guard))),
         ("tracing", config.tracing.as_ref().map(tracing::tracing)),
+        ("acme", config.acme.as_ref().map(acme::acme)),
         (
             "overload",
             config.overload.as_ref().map(resilience::overload),

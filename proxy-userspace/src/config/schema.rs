@@ -395,13 +395,14 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 20] = examples![
+const EXAMPLES: [(&str, &str); 21] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
     "grpc.yaml",
     "static.yaml",
     "tls.yaml",
+    "acme.yaml",
     "mtls.yaml",
     "tcp.yaml",
     "tls-passthrough.yaml",

@@ -150,6 +150,7 @@ const PROXIES: &str = r#"
 workers: {count: 3, drain_timeout: 5s}
 tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, propagation: [b3-multi, b3], timeout: 3s}
 overload: {lag: 20ms, hold: 0s}
+acme: {directory: "https://acme.example:14000/dir", contact: [ops@example.com], terms_agreed: true, challenge: http-01, key: rsa-2048, ca: /ca.pem, external_account: {id: kid, key: /eab.key}, profile: short, storage: /srv/acme, renew_at: 50%, until_issued: refuse}
 listeners:
   - name: web
     kind: http
@@ -166,7 +167,7 @@ listeners:
     security_headers: strict
     compression: {codings: [gzip], types: [text/*, Application/JSON], min_size: 2KiB, level: best}
     tls:
-      certificates: [{certificate: /a.pem, key: /a.key, ocsp: /a.ocsp}, {local: [LocalHost, "127.0.0.1"]}]
+      certificates: [{certificate: /a.pem, key: /a.key, ocsp: /a.ocsp}, {local: [LocalHost, "127.0.0.1"]}, {acme: [Www.Example.com, "192.0.2.1"]}]
       min_version: 1.3
       max_version: "1.3"
       ciphers: [TLS13_AES_128_GCM_SHA256, ecdhe-rsa-aes128-gcm-sha256]
@@ -174,6 +175,7 @@ listeners:
       server_preference: true
       sessions: {cache: 0, tickets: false, ticket_lifetime: 1h}
       client: {ca: /ca.pem, mode: optional, crl: /crl.pem, depth: 0, headers: [x-ssl]}
+      stapling: false
       strict_sni: true
       handshake_timeout: 3s
       max_handshakes: 7
@@ -255,6 +257,7 @@ fn every_key_of_the_proxies_reaches_the_model() {
     insta::assert_debug_snapshot!((
         &config.workers,
         &config.tracing,
+        &config.acme,
         &config.http_listeners,
         &config.stream_listeners,
         &config.routes

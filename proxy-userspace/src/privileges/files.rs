@@ -138,6 +138,9 @@ fn rights(path: &Path, access: Access) -> BitFlags<AccessFs> {
 fn wanted(config: &Config) -> BTreeSet<(PathBuf, Access)> {
     let mut wanted = BTreeSet::new();
     wanted.insert((folder_of(&config.admin.socket), Access::Write));
+    if let Some(acme) = &config.acme {
+        wanted.insert((acme.storage.clone(), Access::Write));
+    }
     if let Some(l4) = &config.l4 {
         wanted.insert((folder_of(&l4.pin_dir), Access::Write));
     }

@@ -22,6 +22,7 @@ use crate::config::model::process::{CapabilityPolicy, Process};
 use ::caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Group, Uid, User};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// The process cannot be restricted as configured.
@@ -90,6 +91,9 @@ pub fn apply(config: &Config, file: &Path) -> Result<Kept, PrivilegeError> {
         set.map_err(|error| system("set no_new_privs", error))?;
     }
     let grants = if process.landlock {
+        if let Some(acme) = &config.acme {
+            prepare_storage(&acme.storage, None)?;
+        }
         let grants = Grants::of(config, file);
         grants.enforce()?.then_some(grants)
     } else {
@@ -127,12 +131,32 @@ fn ids(process: &Process) -> Result<Option<(Uid, Gid)>, PrivilegeError> {
 
 /// Folders that only root could make, for what the user is to make in them.
 fn prepare_folders(config: &Config, uid: Uid, gid: Gid) -> Result<(), PrivilegeError> {
+    if let Some(acme) = &config.acme {
+        prepare_storage(&acme.storage, Some((uid, gid)))?;
+    }
     let Some(folder) = config.admin.socket.parent().filter(|it| !it.exists()) else {
         return Ok(());
     };
     let made = std::fs::create_dir_all(folder);
     let made = made.and_then(|()| Ok(nix::unistd::chown(folder, Some(uid), Some(gid))?));
     made.map_err(|error| system(format!("make {} for the user", folder.display()), error))
+}
+
+/// Makes the folder for certificates and their keys, which landlock can grant only if it is there.
+/// `owner`: who is to write there, if it is not who makes it.
+fn prepare_storage(folder: &Path, owner: Option<(Uid, Gid)>) -> Result<(), PrivilegeError> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    let made = made.and_then(|()| match owner {
+        Some((uid, gid)) => Ok(nix::unistd::chown(folder, Some(uid), Some(gid))?),
+        None => Ok(()),
+    });
+    made.map_err(|error| system(format!("make {} (acme.storage)", folder.display()), error))
 }
 
 /// Changes the user for good; capabilities stay permitted.

@@ -1,6 +1,7 @@
 //! Which certificate a client gets.
 
 use crate::certificates::Pair;
+use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
@@ -11,6 +12,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Resolver {
     pairs: Vec<Pair>,
+    /// The same with what is stapled to them now.
+    stapled: Vec<ArcSwap<CertifiedKey>>,
     exact: HashMap<String, Vec<usize>>,
     /// By what follows `*.`.
     wildcards: HashMap<String, Vec<usize>>,
@@ -40,7 +43,9 @@ impl Resolver {
             true => Vec::new(),
             false => by_cost.into_iter().filter(is_like_first).collect(),
         };
+        let keys = pairs.iter().map(|pair| Arc::clone(&pair.key));
         Self {
+            stapled: keys.map(ArcSwap::new).collect(),
             pairs,
             exact,
             wildcards,
@@ -62,11 +67,34 @@ impl Resolver {
         &self,
         name: Option<&str>,
         schemes: &[SignatureScheme],
-    ) -> Option<&Arc<CertifiedKey>> {
+    ) -> Option<Arc<CertifiedKey>> {
         let candidates = self.candidates(name);
         let fits = |at: &&usize| self.pairs[**at].key.key.choose_scheme(schemes).is_some();
-        let chosen = candidates.iter().find(fits).or(candidates.first())?;
-        Some(&self.pairs[*chosen].key)
+        let &chosen = candidates.iter().find(fits).or(candidates.first())?;
+        let is_shown = !self.pairs[chosen].is_withheld;
+        is_shown.then(|| self.stapled[chosen].load_full())
+    }
+
+    /// Staples an OCSP response to a certificate, or none.
+    pub(super) fn staple(&self, fingerprint: &str, response: Option<&[u8]>) {
+        for (pair, stapled) in self.pairs.iter().zip(&self.stapled) {
+            if pair.view.fingerprint == fingerprint {
+                let mut key = (*pair.key).clone();
+                key.ocsp = response.map(<[u8]>::to_vec);
+                stapled.store(Arc::new(key));
+            }
+        }
+    }
+
+    /// Staples what another one has stapled to the same certificates.
+    pub(super) fn staple_as(&self, other: &Self) {
+        for (pair, stapled) in other.pairs.iter().zip(&other.stapled) {
+            if let Some(response) = &stapled.load().ocsp
+                && pair.key.ocsp.is_none()
+            {
+                self.staple(&pair.view.fingerprint, Some(response));
+            }
+        }
     }
 
     /// True if what a client gets for `name` is for `host`, too.
@@ -84,6 +112,5 @@ impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         self.choose(name.as_deref(), hello.signature_schemes())
-            .cloned()
     }
 }

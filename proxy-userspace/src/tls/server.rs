@@ -4,8 +4,10 @@ use super::authentication::Judge;
 use super::resolve::Resolver;
 use super::sessions::SessionKeeper;
 use crate::certificates::{
-    CertificateView, FileFault, LocalError, Pair, local_authority, read_ocsp, read_pair,
+    CertificateView, FileFault, LocalError, OcspSubject, Pair, local_authority, prepare_folder_of,
+    read_issued, read_ocsp, read_pair, stand_in,
 };
+use crate::config::model::acme::{AcmeCertificate, UntilIssued};
 use crate::config::model::http::Http2;
 use crate::config::model::tls::{CertificateSource, ServerTls};
 use crate::types::tls::TlsVersion;
@@ -38,6 +40,9 @@ pub struct ServerSide {
     pub sessions: Arc<SessionKeeper>,
     /// The local authority's certificate, if it has issued one of these.
     pub authority: Option<PathBuf>,
+    /// Certificates whose status their responders are asked for.
+    subjects: Vec<(CertificateView, Arc<OcspSubject>)>,
+    warnings: Vec<String>,
 }
 
 /// Protocols that are offered by ALPN (RFC 7301), the preferred one first.
@@ -65,9 +70,14 @@ impl ServerSide {
         let provider = Arc::new(provider(settings));
         let mut authority = None;
         let mut pairs = Vec::new();
+        let mut warnings = Vec::new();
         for source in &settings.certificates {
-            pairs.push(pair(source, now, &mut authority)?);
+            pairs.push(pair(source, now, &mut authority, &mut warnings)?);
         }
+        let subjects = match settings.stapling {
+            true => subjects(&pairs, &mut warnings),
+            false => Vec::new(),
+        };
         let resolver = Arc::new(Resolver::new(pairs, settings.strict_sni));
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions(settings))?;
@@ -94,6 +104,8 @@ impl ServerSide {
             resolver,
             sessions,
             authority,
+            subjects,
+            warnings,
         })
     }
 
@@ -113,7 +125,29 @@ impl ServerSide {
 
     /// What is probably not meant, each as a sentence.
     pub fn warnings(&self) -> impl Iterator<Item = &String> {
-        self.resolver.pairs().iter().flat_map(|pair| &pair.warnings)
+        let pairs = self.resolver.pairs().iter();
+        let of_pairs = pairs.flat_map(|pair| &pair.warnings);
+        of_pairs.chain(&self.warnings)
+    }
+
+    /// Certificates whose status their responders are asked for, and what is asked.
+    pub fn subjects(&self) -> impl Iterator<Item = (&CertificateView, &Arc<OcspSubject>)> {
+        self.subjects.iter().map(|(view, subject)| (view, subject))
+    }
+
+    /// Staples an OCSP response to a certificate, or none, from the next handshake on.
+    pub fn staple(&self, fingerprint: &str, response: Option<&[u8]>) {
+        let mut subjects = self.subjects.iter();
+        if subjects.any(|(view, _)| view.fingerprint == fingerprint) {
+            self.resolver.staple(fingerprint, response);
+        }
+    }
+
+    /// Staples what the configuration before has stapled to the same certificates.
+    pub fn staple_as(&self, before: &Self) {
+        if !self.subjects.is_empty() {
+            self.resolver.staple_as(&before.resolver);
+        }
     }
 
     /// True if the certificate that a client gets for `name` is for `host`, too, which is in lower
@@ -128,6 +162,7 @@ fn pair(
     source: &CertificateSource,
     now: SystemTime,
     authority: &mut Option<PathBuf>,
+    warnings: &mut Vec<String>,
 ) -> Result<Pair, TlsError> {
     match source {
         CertificateSource::Files {
@@ -144,7 +179,49 @@ fn pair(
             *authority = Some(local.certificate);
             Ok(pair)
         }
+        CertificateSource::Acme(wanted) => issued(wanted, now, warnings),
     }
+}
+
+/// What an authority has issued, or what clients get until it has.
+fn issued(
+    wanted: &AcmeCertificate,
+    now: SystemTime,
+    warnings: &mut Vec<String>,
+) -> Result<Pair, TlsError> {
+    prepare_folder_of(&wanted.file)?;
+    match read_issued(&wanted.file, now) {
+        Ok(Some(pair)) => return Ok(pair),
+        Ok(None) => {}
+        // It is ordered anew.
+        Err(fault) => warnings.push(fault.to_string()),
+    }
+    let pair = stand_in(&wanted.names, now);
+    let mut pair = pair.map_err(|reason| FileFault {
+        path: wanted.file.clone(),
+        reason: format!("is not there, and nothing can stand in for it: {reason}"),
+    })?;
+    pair.is_withheld = wanted.until_issued == UntilIssued::Refuse;
+    Ok(pair)
+}
+
+/// Certificates that name a responder and have no answer of it in a file.
+fn subjects(
+    pairs: &[Pair],
+    warnings: &mut Vec<String>,
+) -> Vec<(CertificateView, Arc<OcspSubject>)> {
+    let mut subjects = Vec::new();
+    for pair in pairs.iter().filter(|pair| pair.key.ocsp.is_none()) {
+        match OcspSubject::of(&pair.key.cert) {
+            Ok(None) => {}
+            Ok(Some(subject)) => subjects.push((pair.view.clone(), Arc::new(subject))),
+            Err(reason) => warnings.push(format!(
+                "the certificate in `{}` names a responder (OCSP) that is not asked: {reason}",
+                pair.view.source
+            )),
+        }
+    }
+    subjects
 }
 
 fn provider(settings: &ServerTls) -> CryptoProvider {

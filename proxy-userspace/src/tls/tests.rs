@@ -63,7 +63,7 @@ fn the_name_decides_then_what_the_client_can_check() {
     for (name, schemes, expected) in cases {
         let chosen = resolver.choose(name, schemes).expect("one");
         assert!(
-            Arc::ptr_eq(chosen, &fingerprints[expected]),
+            Arc::ptr_eq(&chosen, &fingerprints[expected]),
             "{name:?} {schemes:?}"
         );
     }

@@ -1,5 +1,6 @@
 //! What holds where a key is left out: the one place for defaults.
 
+pub(crate) mod acme;
 pub(crate) mod http;
 pub(crate) mod outlier;
 pub(crate) mod tls;

@@ -22,6 +22,7 @@ pub(super) fn tls(tls: &ServerTls) -> Value {
         ("server_preference", Some(json!(tls.server_preference))),
         ("sessions", Some(sessions(&tls.sessions))),
         ("client", tls.client.as_ref().map(client)),
+        ("stapling", Some(json!(tls.stapling))),
         ("strict_sni", Some(json!(tls.strict_sni))),
         (
             "handshake_timeout",
@@ -43,6 +44,7 @@ fn certificate(source: &CertificateSource) -> Value {
             ("ocsp", ocsp.as_ref().map(|path| json!(path))),
         ]),
         CertificateSource::Local(names) => json!({ "local": names }),
+        CertificateSource::Acme(wanted) => json!({ "acme": wanted.names }),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Every field is a [`Field`]. A key with `#[serde(default)]` may be left out; what then holds is
 //! given as `default` in the schema and comes from [`super::defaults`].
 
+pub(crate) mod acme;
 pub(crate) mod action;
 pub(crate) mod admin;
 pub(crate) mod backend_tls;
@@ -56,6 +57,9 @@ pub(crate) struct File {
     /// as they came.
     #[serde(default)]
     pub(crate) tracing: Field<tracing::Tracing>,
+    /// Certificates that an authority issues by itself, for listeners that ask for them.
+    #[serde(default)]
+    pub(crate) acme: Field<acme::Acme>,
     /// When workers refuse requests because they have too much to do. Without it they never do.
     #[serde(default)]
     pub(crate) overload: Field<resilience::Overload>,

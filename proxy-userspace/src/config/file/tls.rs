@@ -41,6 +41,11 @@ pub(crate) struct Tls {
     /// Asks clients for certificates.
     #[serde(default)]
     pub(crate) client: Field<ClientAuth>,
+    /// Asks the responders that certificates name for their status (OCSP, RFC 6960) and staples
+    /// the answer. Certificates that name none, and those with a file `ocsp`, are left as they are.
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(crate) stapling: Field<bool>,
     /// `true` refuses clients that ask for no name or for one that no certificate is for, and
     /// answers requests for a host that the connection's certificate is not for with 421.
     #[serde(default)]
@@ -56,7 +61,7 @@ pub(crate) struct Tls {
     pub(crate) max_handshakes: Field<u32>,
 }
 
-/// A certificate: `certificate` and `key`, or `local`.
+/// A certificate: `certificate` and `key`, `acme`, or `local`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Certificate {
@@ -69,6 +74,10 @@ pub(crate) struct Certificate {
     /// A file with an OCSP response in DER, which is stapled.
     #[serde(default)]
     pub(crate) ocsp: Field<FilePath>,
+    /// Names for which an authority issues a certificate by itself, as the section `acme` says. The
+    /// first names it.
+    #[serde(default)]
+    pub(crate) acme: Field<Vec<Field<Text>>>,
     /// Names and addresses for which the local authority issues a certificate: for trying things
     /// out. Its own certificate is kept in `$STATE_DIRECTORY` or `~/.local/share/sluice`.
     #[serde(default)]

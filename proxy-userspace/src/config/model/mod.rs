@@ -4,6 +4,7 @@
 //! that runs. Values are valid by construction of `validate`: weights are in range, names are
 //! unique, references exist, modes fit their listeners.
 
+pub mod acme;
 pub mod http;
 pub mod outlier;
 pub mod process;
@@ -32,6 +33,8 @@ pub struct Config {
     pub process: process::Process,
     /// Where traces go; `None` for nowhere.
     pub tracing: Option<tracing::Tracing>,
+    /// Certificates by ACME; `None` for none.
+    pub acme: Option<acme::Acme>,
     /// When workers refuse requests because they have too much to do; `None` for never.
     pub overload: Option<http::Overload>,
     /// Listeners of the kernel data plane, in file order.
@@ -57,6 +60,7 @@ impl Default for Config {
             admin: Admin::default(),
             process: process::Process::default(),
             tracing: None,
+            acme: None,
             overload: None,
             listeners: Vec::new(),
             http_listeners: Vec::new(),

@@ -1,5 +1,6 @@
 //! TLS at a listener.
 
+use super::acme::AcmeCertificate;
 use crate::config::defaults::tls as defaults;
 use crate::types::tls::TlsVersion;
 use rustls::{CipherSuite, NamedGroup};
@@ -25,6 +26,9 @@ pub struct ServerTls {
     pub sessions: Sessions,
     /// Certificates of clients, if they are asked for.
     pub client: Option<ClientAuth>,
+    /// True: the status of certificates is asked of the responders that they name (OCSP), and
+    /// stapled.
+    pub stapling: bool,
     /// True: clients that ask for a name that no certificate is for are refused, and so are
     /// requests for a host that the connection's certificate is not for (421).
     pub strict_sni: bool,
@@ -48,6 +52,8 @@ pub enum CertificateSource {
     },
     /// The local authority issues one for these names.
     Local(Vec<String>),
+    /// An authority issues one by ACME.
+    Acme(AcmeCertificate),
 }
 
 /// How sessions are resumed.
@@ -90,6 +96,7 @@ impl ServerTls {
             server_preference: false,
             sessions: Sessions::default(),
             client: None,
+            stapling: true,
             strict_sni: false,
             handshake_timeout: defaults::HANDSHAKE_TIMEOUT,
             max_handshakes: defaults::MAX_HANDSHAKES,
@@ -105,6 +112,8 @@ impl ServerTls {
                 ocsp,
             } => [Some(certificate), Some(key), ocsp.as_ref()],
             CertificateSource::Local(_) => [None; 3],
+            // Another process may have renewed it.
+            CertificateSource::Acme(wanted) => [Some(&wanted.file), None, None],
         });
         let client = self.client.iter();
         let client = client.flat_map(|client| [Some(&client.ca), client.crl.as_ref()]);

@@ -5,6 +5,7 @@
 //! are judged as well; whether the result may be used is decided once, at the end, by whether
 //! any error was noted. [`together`] holds the rules that concern more than one section.
 
+mod acme;
 mod actions;
 mod addresses;
 mod admin;
@@ -85,7 +86,9 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let overload = resilience::overload(report, &file.overload);
     let uses = uses::Uses::of(file);
     let services = services::services(report, &file.services, &uses);
-    let listeners = listeners::listeners(report, &file.listeners);
+    let acme = acme::acme(report, &file.acme);
+    let mut listeners = listeners::listeners(report, &file.listeners);
+    acme::resolve(report, file, acme.as_ref(), &mut listeners);
     let routes = routes::routes(report, &file.routes, &file.listeners, &listeners);
     let sections = together::Sections {
         file,
@@ -106,6 +109,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         admin,
         process,
         tracing,
+        acme,
         overload,
         listeners: models(listeners.l4),
         http_listeners: models(listeners.http),

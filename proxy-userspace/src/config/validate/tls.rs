@@ -51,6 +51,7 @@ pub(super) fn tls(report: &Report<'_>, field: &Field<file::Tls>) -> Option<Serve
         server_preference: or(&keys.server_preference, default.server_preference),
         sessions: sessions(report, &keys.sessions),
         client: client(report, &keys.client),
+        stapling: or(&keys.stapling, default.stapling),
         strict_sni: or(&keys.strict_sni, default.strict_sni),
         handshake_timeout: time(report, &keys.handshake_timeout, default.handshake_timeout),
         max_handshakes: number(
@@ -99,6 +100,9 @@ fn versions(report: &Report<'_>, at: &At<file::Tls>, tls: &ServerTls) {
 
 fn certificate(report: &Report<'_>, at: &At<file::Certificate>) -> Option<CertificateSource> {
     let keys = &at.value;
+    if !keys.acme.is_absent() {
+        return super::acme::certificate(report, keys);
+    }
     if let Some(local) = keys.local.given() {
         let of_files = [
             keys.certificate.given().map(|at| at.node),
@@ -249,6 +253,7 @@ pub(super) fn redirect(report: &Report<'_>, keys: &Listener) {
 
 /// Judges the files that all sections `tls` name.
 pub(in crate::config) fn files(report: &Report<'_>, file: &File) {
+    super::acme::files(report, &file.acme);
     for service in elements(&file.services) {
         if let Some(keys) = service.value.tls.value() {
             super::backend_tls::files(report, keys);
