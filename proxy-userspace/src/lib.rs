@@ -28,6 +28,9 @@ pub mod observe;
 pub mod net;
 pub mod tls;
 
+pub mod acme;
+pub mod stapling;
+
 pub mod filter;
 
 pub mod upstream;

@@ -22,6 +22,9 @@ pub fn view(der: &[u8], used_by: &str, source: &str) -> Option<CertificateView> 
         not_after_seconds: validity.not_after.timestamp(),
         fingerprint: hex(digest(&SHA256, der).as_ref()),
         source: source.to_owned(),
+        next_order_seconds: None,
+        order_error: None,
+        ocsp: None,
     })
 }
 

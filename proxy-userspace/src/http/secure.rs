@@ -2,23 +2,26 @@
 
 use super::certified::Certified;
 use super::peer::Peer;
-use super::snapshot::{CompileError, ListenerPlan};
+use super::snapshot::{CompileError, Kept, ListenerPlan};
 use super::worker::Worker;
+use crate::acme::Challenges;
 use crate::certificates::CertificateView;
 use crate::config::model::http::HttpListener;
 use crate::config::model::tls::ClientAuth;
 use crate::message::{Fields, Refusal, RefusedBy};
+use crate::net::client_hello::Reader;
 use crate::net::clock::nanos;
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::tls::{Foreign, HandshakeError};
 use crate::net::{Input, Nanos, Stream, Timer, TlsFacts};
 use crate::observe::access_log::TlsRecord;
-use crate::observe::http::{
-    CertificateCells, HandshakeResult, HandshakeVersion, ProxyMetrics, Series, TlsCells,
-};
-use crate::tls::{ServerSide, SessionKeeper, alpn};
+use crate::observe::http::{CertificateCells, HandshakeResult, HandshakeVersion, Series, TlsCells};
+use crate::tls::{ServerSide, alpn};
 use crate::types::tls::suite_name;
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
+use rustls::{
+    AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion, ServerConfig,
+    ServerConnection,
+};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -43,25 +46,33 @@ pub struct TlsPlan {
     cells: Arc<Series<TlsCells>>,
     /// Held so that they stay on the metrics page.
     _certificates: Vec<Arc<Series<CertificateCells>>>,
+    challenges: Arc<Challenges>,
     timeout: Nanos,
     most: usize,
 }
 
 impl TlsPlan {
-    /// Reads all files. `before`: the sessions of the configuration before.
+    /// Reads all files. `before`: the side of the configuration before, whose sessions go on, and
+    /// what it has stapled.
     pub(super) fn new(
         listener: &HttpListener,
-        metrics: &ProxyMetrics,
-        before: Option<&Arc<SessionKeeper>>,
+        kept: &Kept,
+        before: Option<&ServerSide>,
     ) -> Result<Option<Self>, CompileError> {
+        let metrics = &kept.metrics;
         let Some(settings) = &listener.tls else {
             return Ok(None);
         };
-        let side = ServerSide::new(settings, alpn(&listener.http2), before, SystemTime::now());
+        let sessions = before.map(|before| &before.sessions);
+        let sessions = sessions.or_else(|| kept.inherited(&listener.name, listener.address));
+        let side = ServerSide::new(settings, alpn(&listener.http2), sessions, SystemTime::now());
         let side = side.map_err(|source| CompileError::Tls {
             listener: listener.name.clone(),
             source,
         })?;
+        if let Some(before) = before {
+            side.staple_as(before);
+        }
         for warning in side.warnings() {
             warn!(listener = listener.name, "{warning}");
         }
@@ -79,6 +90,7 @@ impl TlsPlan {
         Ok(Some(Self {
             cells: metrics.tls(&listener.name),
             _certificates: certificates.collect(),
+            challenges: Arc::clone(&kept.challenges),
             timeout: nanos(settings.handshake_timeout),
             most: settings.max_handshakes as usize,
             side: Arc::new(side),
@@ -186,7 +198,15 @@ pub async fn secure(
         cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
         return None;
     }
-    let session = plan.side.begin().ok()?;
+    let challenge = match plan.challenges.has_names() {
+        true => challenge(plan, &stream, &mut input, &timer).await,
+        false => None,
+    };
+    let is_challenge = challenge.is_some();
+    let session = match challenge {
+        Some(config) => ServerConnection::new(config).ok()?,
+        None => plan.side.begin().ok()?,
+    };
     stream.begin_tls(session, input.filled().to_vec());
     drop(input);
     match stream.handshake(&timer).await {
@@ -204,6 +224,12 @@ pub async fn secure(
     cells.resumed.add(u64::from(facts.is_resumed));
     let took = worker.clock.read().saturating_sub(began);
     cells.durations.observe(Duration::from_nanos(took));
+    if is_challenge {
+        // The authority has seen the certificate, which is all that it wants (RFC 8737 §3).
+        timer.set_after(FAREWELL);
+        stream.end_raw(&timer).await;
+        return None;
+    }
     let client = listener.settings.tls.as_ref();
     let client = client.and_then(|tls| tls.client.as_ref());
     peer.tls = Some(Rc::new(Secured::new(facts, &plan.side, client)));
@@ -267,6 +293,38 @@ async fn farewell(worker: &Worker, stream: &Stream, error: &HandshakeError, time
         _ => return,
     }
     stream.end_raw(timer).await;
+}
+
+/// How to answer an authority that asks whether a name is ours. What the client has said stays in
+/// `input`, for whoever answers.
+async fn challenge(
+    plan: &TlsPlan,
+    stream: &Stream,
+    input: &mut Input,
+    timer: &Timer,
+) -> Option<Arc<ServerConfig>> {
+    let mut reader = Reader::default();
+    let hello = poll_fn(|cx| {
+        loop {
+            match reader.read(input.filled()) {
+                Ok(Some(hello)) => return Poll::Ready(Some(hello)),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(None),
+            }
+            if input.room().is_empty() && !input.grow() {
+                return Poll::Ready(None);
+            }
+            match stream.poll_read(cx, input.room()) {
+                Poll::Ready(Ok(read @ 1..)) => input.filled_more(read),
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    let hello = hello.await?;
+    plan.challenges
+        .handshake(hello.server_name.as_deref(), hello.protocols())
 }
 
 /// Reads the PROXY header that the peer must send. What follows it stays in `input`.

@@ -5,6 +5,7 @@
 //! longer than a configuration (counts and health of backends, series, log files) is held by
 //! reference and handed from one snapshot to the next.
 
+mod certificates;
 mod kept;
 mod service;
 
@@ -16,8 +17,10 @@ use super::exchange::respond::Fixed;
 use super::listening::{ListenerKind, LogPlan, invalid};
 use super::secure::TlsPlan;
 use super::streams::StreamPlan;
+use crate::acme::Challenges;
 use crate::balance::l7::{Registry, ServiceSpec};
 use crate::config::model::Config;
+use crate::config::model::acme::Acme;
 use crate::config::model::http::{
     Action, Fallback, HashOn, HttpListener, Overload, Redirect, Route, StreamListener,
 };
@@ -58,6 +61,8 @@ pub struct Snapshot {
     registry: Registry,
     tracing: Option<TracePlan>,
     overload: Option<Overload>,
+    acme: Option<Arc<Acme>>,
+    challenges: Arc<Challenges>,
 }
 
 /// Traces, where there are any.
@@ -252,6 +257,8 @@ impl Snapshot {
             registry,
             tracing: config.tracing.as_ref().map(TracePlan::new),
             overload: config.overload,
+            acme: config.acme.clone().map(Arc::new),
+            challenges: Arc::clone(&kept.challenges),
         })
     }
 
@@ -390,8 +397,7 @@ impl ListenerPlan {
         old: Option<&Snapshot>,
     ) -> Result<Self, CompileError> {
         let before = old.and_then(|old| old.listener(id)?.tls.as_ref());
-        let before = before.map(|tls| &tls.side.sessions);
-        let before = before.or_else(|| kept.inherited(&listener.name, listener.address));
+        let before = before.map(|tls| &*tls.side);
         let timeouts = &listener.timeouts;
         let own = config.routes.iter().enumerate();
         let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
@@ -409,7 +415,7 @@ impl ListenerPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
-            tls: TlsPlan::new(listener, &kept.metrics, before)?,
+            tls: TlsPlan::new(listener, kept, before)?,
             redirect: listener.https_redirect.map(to_https),
             open: kept.opened(id),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,

@@ -4,6 +4,7 @@
 //! around the probe histograms, taken once per probe and per scrape.
 
 use crate::observe::access_log::LogCounters;
+use crate::observe::certificates::CertificateBoard;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanCounters;
 use parking_lot::Mutex;
@@ -49,6 +50,8 @@ pub struct ProxySources {
     pub logs: Arc<LogCounters>,
     /// What becomes of spans.
     pub spans: Arc<SpanCounters>,
+    /// What becomes of certificates that look after themselves.
+    pub certificates: Arc<CertificateBoard>,
 }
 
 impl Counters {

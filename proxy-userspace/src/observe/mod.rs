@@ -12,6 +12,7 @@
 pub mod access_log;
 pub mod build;
 pub mod calendar;
+pub mod certificates;
 pub mod clock;
 pub mod counters;
 mod families;

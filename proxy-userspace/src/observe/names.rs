@@ -154,6 +154,16 @@ metrics! {
         "Time that handshakes took that went well, the client's part included.";
     CERTIFICATE_NOT_AFTER = "sluice_cert_not_after_timestamp_seconds", Gauge, ["listener", "name", "serial"],
         "Last second of the certificate's validity, since the Unix epoch.";
+    ACME_ORDERS = "sluice_acme_orders_total", Counter, ["certificate", "result"],
+        "Orders for a certificate, which is named by its first name, by result: ok or failed.";
+    ACME_NEXT_ORDER = "sluice_acme_next_order_timestamp_seconds", Gauge, ["certificate"],
+        "When a certificate is ordered next, since the Unix epoch; 0 for as soon as possible.";
+    OCSP_REQUESTS = "sluice_ocsp_requests_total", Counter, ["certificate", "serial", "result"],
+        "Questions to responders (OCSP) by result: ok, also where the answer is that the certificate is revoked, or failed.";
+    OCSP_REVOKED = "sluice_ocsp_revoked", Gauge, ["certificate", "serial"],
+        "1 if the certificate's responder has last said that it is revoked.";
+    OCSP_STAPLED_UNTIL = "sluice_ocsp_stapled_until_timestamp_seconds", Gauge, ["certificate", "serial"],
+        "Until when the stapled OCSP response is good, since the Unix epoch; left out while none is stapled.";
     REQUESTS = "sluice_requests_total", Counter, ["listener", "route", "method", "code"],
         "Requests by method and by the status that the client was sent.";
     REQUEST_DURATION = "sluice_request_duration_seconds", Histogram, ["listener", "route"],

@@ -8,7 +8,10 @@
 use super::control::Control;
 use super::plane::Plane;
 use crate::config::model::Config;
+use crate::config::model::acme::AcmeCertificate;
+use crate::observe::certificates::CertificateBoard;
 use crate::observe::journal::{Happening, Topic};
+use crate::observe::view::{CertificateView, OcspView};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use tracing::{info, warn};
@@ -29,6 +32,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
+    /// They were read just now.
+    fn taken(&mut self, now: Vec<Seen>) {
+        self.read.clone_from(&now);
+        self.last = now;
+    }
+
     /// True if they are to be read again.
     fn look(&mut self, now: Vec<Seen>) -> bool {
         let is_new = self.read.len() != now.len();
@@ -63,7 +72,11 @@ fn all(config: &Config) -> Vec<Seen> {
 impl<P: Plane> Control<P> {
     /// Reads certificates again that have changed.
     pub(super) fn watch_certificates(&mut self) {
-        if !self.ticks.is_multiple_of(LOOK_TICKS) || !self.certificates.look(all(&self.config)) {
+        if self.hear_of_certificates() {
+            self.certificates.taken(all(&self.config));
+        } else if !self.ticks.is_multiple_of(LOOK_TICKS)
+            || !self.certificates.look(all(&self.config))
+        {
             return;
         }
         match self.refit() {
@@ -82,6 +95,51 @@ impl<P: Plane> Control<P> {
                 self.note(Happening::new(Topic::Certificate, message));
             }
         }
+    }
+
+    /// Writes down what those who look after certificates tell. True if one was issued, whose file
+    /// is whole.
+    fn hear_of_certificates(&self) -> bool {
+        let workers = self.workers.as_ref();
+        let news = workers.map(|workers| workers.certificates().take_news());
+        let mut is_issued = false;
+        for news in news.unwrap_or_default() {
+            is_issued |= news.is_issued;
+            self.note(Happening::new(Topic::Certificate, news.message));
+        }
+        is_issued
+    }
+}
+
+/// What is told of a certificate that was not issued yet.
+pub(super) fn not_issued(listener: &str, wanted: &AcmeCertificate) -> CertificateView {
+    CertificateView {
+        used_by: listener.to_owned(),
+        names: wanted.names.clone(),
+        source: "acme".to_owned(),
+        ..CertificateView::default()
+    }
+}
+
+/// Adds what those know who look after certificates.
+pub(super) fn complete(certificates: &mut [CertificateView], board: &CertificateBoard) {
+    let (issued, staples) = (board.issued(), board.staples());
+    for view in certificates {
+        if view.source == "acme" {
+            let named = view.names.first().and_then(|first| issued.get(first));
+            let mut all = issued.values();
+            let found = match view.fingerprint.as_str() {
+                "" => named,
+                fingerprint => all.find(|state| state.fingerprint == fingerprint),
+            };
+            view.next_order_seconds = found.map(|state| state.next_order);
+            view.order_error = found.and_then(|state| state.error.clone());
+        }
+        view.ocsp = staples.get(&view.fingerprint).map(|state| OcspView {
+            status: state.status.to_owned(),
+            stapled_until_seconds: state.stapled_until,
+            error: state.error.clone(),
+        });
     }
 }
 

@@ -21,7 +21,7 @@ use crate::admin::access::Access;
 use crate::admin::api::{HistoryEntry, Refusal, RefusalKind, ReloadAnswer, chain};
 use crate::admin::certificate;
 use crate::admin::change::{Change, Edit, apply, merge};
-use crate::certificates::read_pair;
+use crate::certificates::{read_issued, read_pair};
 use crate::config::model::Config;
 use crate::config::model::tls::CertificateSource;
 use crate::kernel::plan::{Inputs, Plan, plan};
@@ -141,7 +141,11 @@ impl<P: Plane> Control<P> {
     pub(super) fn certificates(&self) -> Vec<CertificateView> {
         let access = self.parts.access.as_ref().map(|access| access.load());
         let own = access.map_or_else(Vec::new, |access| access.certificates().to_vec());
-        own.into_iter().chain(self.shown.iter().cloned()).collect()
+        let mut all: Vec<_> = own.into_iter().chain(self.shown.iter().cloned()).collect();
+        if let Some(workers) = &self.workers {
+            super::certificates::complete(&mut all, workers.certificates());
+        }
+        all
     }
 
     /// Another configuration is in force: what is said of it.
@@ -410,14 +414,20 @@ fn shown(config: &Config) -> Vec<CertificateView> {
     for listener in &config.http_listeners {
         let sources = listener.tls.iter().flat_map(|tls| &tls.certificates);
         for source in sources {
-            let CertificateSource::Files {
-                certificate, key, ..
-            } = source
-            else {
-                continue;
-            };
             // A file that cannot be used was refused before.
-            let pair = read_pair(certificate, key, SystemTime::now()).ok();
+            let pair = match source {
+                CertificateSource::Files {
+                    certificate, key, ..
+                } => read_pair(certificate, key, SystemTime::now()).ok(),
+                CertificateSource::Acme(wanted) => {
+                    let issued = read_issued(&wanted.file, SystemTime::now()).ok().flatten();
+                    if issued.is_none() {
+                        shown.push(super::certificates::not_issued(&listener.name, wanted));
+                    }
+                    issued
+                }
+                CertificateSource::Local(_) => continue,
+            };
             let view = pair.and_then(|pair| {
                 let der = pair.key.cert.first()?;
                 certificate::view(der, &listener.name, &pair.view.source)

@@ -39,6 +39,7 @@ pub(super) fn publish(workers: &Workers, counters: &Counters) {
         metrics: Arc::clone(workers.metrics()),
         logs: Arc::clone(workers.log_counters()),
         spans: Arc::clone(workers.span_counters()),
+        certificates: Arc::clone(workers.certificates()),
     });
 }
 

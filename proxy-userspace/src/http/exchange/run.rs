@@ -113,6 +113,11 @@ async fn serve<C: Client>(
     }
     let keep = |request: &RequestHead| facts.keep_target(request);
     admission::normalise(request, keep).map_err(Failure::refused)?;
+    if let Some(text) = around.snapshot.challenges().answer(scratch.request.path()) {
+        let fixed = Fixed::new(200, b"application/octet-stream", text.as_bytes());
+        answer(around, scratch, client, None, &fixed, false).await?;
+        return Ok(End::Local);
+    }
     if let Some(to) = &around.listener.redirect {
         redirect(around, scratch, client, None, (to, None)).await?;
         return Ok(End::Local);

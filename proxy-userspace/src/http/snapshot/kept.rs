@@ -1,9 +1,11 @@
 //! What outlives a snapshot, and is handed from one to the next.
 
 use super::ListenerId;
+use crate::acme::Challenges;
 use crate::config::model::http::HttpListener;
 use crate::http::listening::ListenerKind;
 use crate::observe::access_log::Writer;
+use crate::observe::certificates::CertificateBoard;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanQueue;
 use crate::tls::SessionKeeper;
@@ -32,6 +34,10 @@ pub struct Kept {
     /// that gets another name stays the same one: connections that wait in the queues of its
     /// sockets would be lost with those.
     ids: HashMap<(ListenerKind, SocketAddr, Option<String>), ListenerId>,
+    /// What authorities are answered that ask whether names are ours.
+    pub challenges: Arc<Challenges>,
+    /// What becomes of certificates that look after themselves.
+    pub board: Arc<CertificateBoard>,
     /// Key of cookies.
     pub(super) secret: u64,
     /// Sessions of TLS that began in another process, until their listeners are compiled.
@@ -54,6 +60,8 @@ impl Kept {
             open: Vec::new(),
             open_all: Arc::default(),
             ids: HashMap::new(),
+            challenges: Arc::default(),
+            board: Arc::default(),
             secret,
             sessions: Vec::new(),
         }

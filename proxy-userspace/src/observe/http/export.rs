@@ -1,5 +1,6 @@
 //! The families of the proxy paths on the metrics page.
 
+use super::certificates;
 use super::{
     BackendCells, Code, ConnectFailure, DURATION_BUCKETS, DatagramDrop, DurationSum, Durations,
     HandshakeResult, HandshakeVersion, HedgeResult, ListenerCells, ProxyMetrics, RetryReason,
@@ -25,11 +26,13 @@ pub(in crate::observe) fn proxy(
         metrics: Arc::new(ProxyMetrics::new(1, true)),
         logs: Arc::default(),
         spans: Arc::default(),
+        certificates: Arc::default(),
     };
     let sources = sources.unwrap_or(&nothing);
     listeners(&sources.metrics, out)?;
     streams(&sources.metrics, out)?;
     tls(&sources.metrics, out)?;
+    certificates::export(&sources.certificates, out)?;
     routes(&sources.metrics, out)?;
     backends(&sources.metrics, out)?;
     services(&sources.metrics, out)?;
@@ -390,6 +393,7 @@ pub(in crate::observe) mod testing {
             metrics,
             logs: Arc::default(),
             spans: Arc::default(),
+            certificates: certificates::testing::board(),
         });
         vec![
             listener,

@@ -10,6 +10,7 @@
 //! [`Codes`]; names that DNS gives are backends, and can be switched off.
 
 mod cells;
+mod certificates;
 pub(in crate::observe) mod export;
 mod registry;
 

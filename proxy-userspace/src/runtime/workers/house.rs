@@ -1,15 +1,19 @@
 //! What goes on beside the requests: names are resolved, weights of slow starts grow, backends are
-//! compared with each other, spans are exported.
+//! compared with each other, spans are exported, certificates are issued, renewed and stapled.
 //!
 //! One thread for all workers. It changes what balancers choose from, which the workers read.
 
 use super::spans::{Exporter, Settings};
+use crate::acme::{self, Challenges};
 use crate::balance::l7::Registry;
 use crate::config::model::tracing::Tracing;
-use crate::http::snapshot::Snapshot;
+use crate::http::snapshot::{Kept, Snapshot};
 use crate::net::clock::Clock;
 use crate::net::dns::{self, Bounds, News, SystemResolver, Target, Update};
+use crate::observe::certificates::CertificateBoard;
 use crate::observe::trace::{SpanCounters, SpanReceiver};
+use crate::stapling::Stapler;
+use crate::tls::ServerSide;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -34,20 +38,40 @@ const WAITING: usize = 64;
 #[derive(Debug)]
 pub(super) struct House {
     snapshots: Option<mpsc::UnboundedSender<Arc<Snapshot>>>,
+    orders: Option<mpsc::UnboundedSender<acme::Command>>,
     handle: Option<std::thread::JoinHandle<()>>,
 }
 
 impl House {
-    pub(super) fn start(spans: SpanReceiver, counters: Arc<SpanCounters>) -> io::Result<Self> {
+    pub(super) fn start(
+        spans: SpanReceiver,
+        counters: Arc<SpanCounters>,
+        kept: &Kept,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let (snapshots, received) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let certificates = Certificates {
+            board: Arc::clone(&kept.board),
+            challenges: Arc::clone(&kept.challenges),
+            ordered,
+        };
         let handle = std::thread::Builder::new()
             .name("house".to_owned())
-            .spawn(move || main(runtime, received, spans, counters))?;
+            .spawn(move || main(runtime, received, spans, counters, certificates))?;
         Ok(Self {
             snapshots: Some(snapshots),
+            orders: Some(orders),
             handle: Some(handle),
         })
+    }
+
+    /// This process serves, or does so no more: authorities that ask whether a name is ours reach
+    /// it, or another one.
+    pub(super) fn serve(&self, is_serving: bool) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(acme::Command::Serve(is_serving));
+        }
     }
 
     /// Cares for this snapshot from now on.
@@ -55,12 +79,16 @@ impl House {
         if let Some(snapshots) = &self.snapshots {
             let _ = snapshots.send(Arc::clone(snapshot));
         }
+        if let Some(orders) = &self.orders {
+            let (settings, wanted) = snapshot.acme();
+            let _ = orders.send(acme::Command::Want(settings, wanted));
+        }
     }
 }
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.snapshots = None;
+        (self.snapshots, self.orders) = (None, None);
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }
@@ -72,16 +100,44 @@ fn main(
     snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
     spans: SpanReceiver,
     counters: Arc<SpanCounters>,
+    certificates: Certificates,
 ) {
     let (tracing, settings) = watch::channel(None);
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(async {
-            let exporting = export(spans, settings, counters, run(snapshots, tracing));
-            exporting.await;
-        }),
-        Err(error) => {
-            warn!(%error, "names are not resolved, slow starts and ejections do not end, spans are lost");
+        Ok(runtime) => {
+            runtime.block_on(async {
+                let (sides, shown) = mpsc::unbounded_channel();
+                let caring = certificates.care(shown);
+                let rest = run(snapshots, tracing, sides);
+                let exporting = export(spans, settings, counters, rest);
+                tokio::select! {
+                    () = exporting => {}
+                    () = caring => {}
+                }
+            });
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
         }
+        Err(error) => {
+            warn!(%error, "names are not resolved, slow starts and ejections do not end, spans are lost, certificates are not renewed");
+        }
+    }
+}
+
+/// What looks after certificates.
+struct Certificates {
+    board: Arc<CertificateBoard>,
+    challenges: Arc<Challenges>,
+    ordered: mpsc::UnboundedReceiver<acme::Command>,
+}
+
+impl Certificates {
+    /// Never ends, so that it is dropped when the rest has.
+    async fn care(self, shown: mpsc::UnboundedReceiver<Vec<Arc<ServerSide>>>) {
+        let manager = acme::Manager::new(Arc::clone(&self.board), self.challenges);
+        let stapler = Stapler::new(self.board);
+        tokio::join!(manager.run(self.ordered), stapler.run(shown));
+        std::future::pending::<()>().await;
     }
 }
 
@@ -108,10 +164,12 @@ async fn export(
 async fn run(
     mut snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
     tracing: watch::Sender<Option<Arc<Tracing>>>,
+    sides: mpsc::UnboundedSender<Vec<Arc<ServerSide>>>,
 ) {
     let settings = |snapshot: &Snapshot| {
         let settings = snapshot.tracing().map(|plan| Arc::clone(&plan.settings));
         tracing.send_replace(settings);
+        let _ = sides.send(snapshot.tls_sides());
     };
     let Some(mut current) = snapshots.recv().await else {
         return;

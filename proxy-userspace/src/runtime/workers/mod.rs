@@ -25,6 +25,7 @@ use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
 use crate::net::{datagram, descriptors, listen};
 use crate::observe::access_log::{LogCounters, Writer};
+use crate::observe::certificates::CertificateBoard;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::{SpanCounters, SpanQueue};
 use crate::types::Protocol;
@@ -175,7 +176,7 @@ impl Workers {
             .map_err(WorkersError::Thread)?;
         Ok(Self {
             threads,
-            house: House::start(spans, counters).map_err(WorkersError::Thread)?,
+            house: House::start(spans, counters, &kept).map_err(WorkersError::Thread)?,
             kept,
             snapshot,
             listeners: BTreeMap::new(),
@@ -236,6 +237,11 @@ impl Workers {
     /// What becomes of access logs.
     pub fn log_counters(&self) -> &Arc<LogCounters> {
         self.kept.logs.counters()
+    }
+
+    /// What becomes of certificates that look after themselves.
+    pub fn certificates(&self) -> &Arc<CertificateBoard> {
+        &self.kept.board
     }
 
     /// What becomes of spans.
@@ -342,6 +348,9 @@ impl Workers {
         snapshot.activate(Some(&self.snapshot), self.clock.read());
         self.snapshot = snapshot;
         self.house.care_for(&self.snapshot);
+        if self.waiting.is_none() {
+            self.house.serve(true);
+        }
         for thread in &self.threads {
             thread.order(Order::Swap(Arc::clone(&self.snapshot)));
         }
@@ -377,6 +386,7 @@ impl Workers {
         self.listeners.clear();
         self.inherited = Inherited::default();
         self.waiting = Some(Vec::new());
+        self.house.serve(false);
         for thread in &self.threads {
             thread.order(Order::Drain);
         }

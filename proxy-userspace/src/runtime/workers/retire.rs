@@ -83,6 +83,7 @@ impl Workers {
         for socket in others {
             self.give(socket, Vec::new());
         }
+        self.house.serve(true);
         self.waiting = Some(datagrams);
     }
 
@@ -101,6 +102,7 @@ impl Workers {
     /// Takes nothing new: connections end with their requests. Gives the sessions of datagrams
     /// away.
     pub async fn retire(&mut self) -> Vec<Handed> {
+        self.house.serve(false);
         let (to, mut from) = mpsc::unbounded_channel();
         for thread in &self.threads {
             thread.order(Order::Retire(to.clone()));
@@ -137,6 +139,7 @@ impl Workers {
                 self.give((id, number, socket.try_clone()?), Vec::new());
             }
         }
+        self.house.serve(true);
         Ok(())
     }
 }
