@@ -8,6 +8,8 @@
 #[path = "http/support.rs"]
 mod support;
 
+#[path = "http/acme.rs"]
+mod acme;
 #[path = "http/admin_api.rs"]
 mod admin_api;
 #[path = "http/admin_page.rs"]
@@ -48,6 +50,8 @@ mod limits;
 mod messages;
 #[path = "http/names.rs"]
 mod names;
+#[path = "http/ocsp.rs"]
+mod ocsp;
 #[path = "http/one_line.rs"]
 mod one_line;
 #[path = "http/outlier.rs"]

@@ -110,6 +110,7 @@ pub(crate) const SUITES: &[Package] = &[
     program("nftables", "nft", "address translation to compare with"),
     program("tcpdump", "tcpdump", "reads what was captured"),
     program("chromium", "chromium", "looks at the admin page"),
+    program("pebble", "pebble", "an authority that issues by ACME"),
     program("slowhttptest", "slowhttptest", "plays slow clients"),
     library(
         "python3-venv",
