@@ -1,8 +1,7 @@
 //! A small HTTP client for what this process asks by itself: authorities and responders.
 //!
 //! One request over a connection of its own, HTTP/1.1, with a time limit for all of it and a bound
-//! for the answer. It follows no redirects. Requests of clients never come here: they have
-//! [`crate::upstream`].
+//! for the answer. It follows no redirects. Requests of clients never come here.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};

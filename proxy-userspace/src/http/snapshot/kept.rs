@@ -79,7 +79,11 @@ impl Kept {
 
     /// Sessions of another process for a listener, as its sockets are found: by the address, or,
     /// where the system chooses the port, by the name.
-    pub(super) fn inherited(&self, name: &str, address: SocketAddr) -> Option<&Arc<SessionKeeper>> {
+    pub(in crate::http) fn inherited(
+        &self,
+        name: &str,
+        address: SocketAddr,
+    ) -> Option<&Arc<SessionKeeper>> {
         let all = || {
             self.sessions
                 .iter()
