@@ -112,6 +112,18 @@ services:
 "#;
 
 const EVERY_LISTENER_KEY: &str = r#"
+acme:
+  directory: https://acme.example/directory
+  contact: [ops@example.com]
+  terms_agreed: true
+  challenge: http-01
+  key: ecdsa-p384
+  ca: /etc/sluice/acme-ca.pem
+  external_account: {id: kid-1, key: /etc/sluice/eab.key}
+  profile: shortlived
+  storage: /srv/acme
+  renew_at: 50%
+  until_issued: refuse
 listeners:
   - name: site
     kind: http
@@ -145,6 +157,7 @@ listeners:
       certificates:
         - {certificate: /etc/sluice/a.pem, key: /etc/sluice/a.key, ocsp: /etc/sluice/a.ocsp}
         - {local: [localhost]}
+        - {acme: [www.example.com]}
       min_version: 1.2
       max_version: 1.3
       ciphers: [TLS_AES_128_GCM_SHA256, ECDHE-RSA-AES128-GCM-SHA256]
@@ -152,6 +165,7 @@ listeners:
       server_preference: true
       sessions: {cache: 100, tickets: false, ticket_lifetime: 1h}
       client: {ca: /etc/sluice/ca.pem, mode: optional, crl: /etc/sluice/crl.pem, depth: 1, headers: [xfcc, x-ssl]}
+      stapling: false
       strict_sni: true
       handshake_timeout: 5s
       max_handshakes: 100
@@ -497,6 +511,7 @@ fn defaults_of_the_schema_are_those_that_hold() {
     let text = r#"
 l4: {interfaces: [{name: eth0}], tunnel: {}}
 admin: {}
+acme: {terms_agreed: true}
 guard: {}
 workers: {}
 tracing: {endpoint: "http://127.0.0.1:4318"}
@@ -535,6 +550,7 @@ services:
         ("/l4", "L4"),
         ("/l4/interfaces/0", "InterfaceKeys"),
         ("/l4/tunnel", "Tunnel"),
+        ("/acme", "Acme"),
         ("/admin", "Admin"),
         ("/guard", "GlobalGuard"),
         ("/workers", "Workers"),
