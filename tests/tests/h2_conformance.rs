@@ -26,6 +26,8 @@ mod frames;
 mod hpack;
 #[path = "h2_conformance/messages.rs"]
 mod messages;
+#[path = "h2_conformance/origins.rs"]
+mod origins;
 #[path = "h2_conformance/settings.rs"]
 mod settings;
 #[path = "h2_conformance/starting.rs"]

@@ -51,7 +51,8 @@ struct Stream {
 
 impl Stream {
     fn is_open(&self) -> bool {
-        !self.is_reset && !self.is_reset_by_us && !(self.is_ended && self.is_ended_by_us)
+        let is_over = self.is_ended && self.is_ended_by_us;
+        !(self.is_reset || self.is_reset_by_us || is_over)
     }
 }
 
@@ -146,7 +147,9 @@ impl Lawful {
             kind::CONTINUATION => return self.continuation(frame),
             kind::RST_STREAM => self.reset(frame),
             kind::PUSH_PROMISE => self.fault(frame, "unasked for"),
-            kind::SETTINGS if frame.payload.len() % 6 != 0 => self.fault(frame, "of no length"),
+            kind::SETTINGS if !frame.payload.len().is_multiple_of(6) => {
+                self.fault(frame, "of no length")
+            }
             kind::PING if frame.payload.len() != 8 => self.fault(frame, "of no length"),
             kind::WINDOW_UPDATE if frame.word(0) == 0 => self.fault(frame, "of nothing"),
             kind::GOAWAY => self.go_away(frame),
@@ -209,7 +212,7 @@ impl Lawful {
 
     /// A client opens a stream.
     fn open(&mut self, frame: &Frame) {
-        if frame.stream % 2 == 0 || frame.stream <= self.highest() {
+        if frame.stream.is_multiple_of(2) || frame.stream <= self.highest() {
             self.fault(frame, "opens such a stream");
         }
         self.streams.entry(frame.stream).or_default();
@@ -365,7 +368,7 @@ mod tests {
         let mut frames = vec![settings.clone(), head.clone(), data.clone(), data.clone()];
         frames.push(data.clone().ending());
         assert_eq!(faults(&frames), 0);
-        assert_eq!(faults(&[head.clone()]), 1, "no SETTINGS");
+        assert_eq!(faults(std::slice::from_ref(&head)), 1, "no SETTINGS");
         assert_eq!(faults(&[settings.clone(), data.clone()]), 1, "no head");
         frames.push(data.clone());
         assert_eq!(faults(&frames), 2, "ended, and beyond the window");
