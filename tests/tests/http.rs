@@ -80,6 +80,8 @@ mod streams;
 mod tls;
 #[path = "http/tls_backends.rs"]
 mod tls_backends;
+#[path = "http/tls_tcp.rs"]
+mod tls_tcp;
 #[path = "http/traces.rs"]
 mod traces;
 #[path = "http/tunnels.rs"]

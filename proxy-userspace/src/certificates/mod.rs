@@ -22,7 +22,7 @@ pub use made::{alpn_challenge, stand_in};
 pub use ocsp::{OcspAnswer, OcspFault, OcspStatus, OcspSubject};
 pub use pair::{Pair, read_ocsp, read_pair};
 pub use trust::{read_revocations, read_roots};
-pub use view::{CertificateView, distinguished_name, fingerprint, hex};
+pub use view::{CertificateView, common_name, distinguished_name, fingerprint, hex};
 
 use std::io;
 use std::path::{Path, PathBuf};

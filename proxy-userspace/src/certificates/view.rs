@@ -83,6 +83,13 @@ impl CertificateView {
     }
 }
 
+/// The first common name of a certificate's subject, if it has one.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
 /// Names of hosts that a certificate is for. The common name counts only where there are no
 /// others, as in certificates that were made by hand.
 fn names(parsed: &X509Certificate<'_>) -> Vec<String> {

@@ -395,7 +395,7 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 21] = examples![
+const EXAMPLES: [(&str, &str); 22] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
@@ -407,6 +407,7 @@ const EXAMPLES: [(&str, &str); 21] = examples![
     "tcp.yaml",
     "tls-passthrough.yaml",
     "tls-reencrypt.yaml",
+    "tls-tcp.yaml",
     "tls-mtls.yaml",
     "udp.yaml",
     "l4.yaml",

@@ -180,7 +180,7 @@ listeners:
       handshake_timeout: 3s
       max_handshakes: 7
   - {name: other, kind: http, address: 0.0.0.0, port: 8081, access_log: stdout, https_redirect: true}
-  - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}}
+  - {name: db, kind: tcp, address: 0.0.0.0, port: 5432, service: app, limits: {connections: 5}, timeouts: {idle: 7s}, tls: {certificates: [{certificate: /etc/a.pem, key: /etc/a.key}], alpn: [postgresql, x], client: {ca: /etc/ca.pem, mode: optional}}}
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: next, responses: 2}
   - name: tls
     kind: tls-passthrough

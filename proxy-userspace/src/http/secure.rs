@@ -5,18 +5,17 @@ use super::peer::Peer;
 use super::snapshot::{CompileError, Kept, ListenerPlan};
 use super::worker::Worker;
 use crate::acme::Challenges;
-use crate::certificates::CertificateView;
-use crate::config::model::http::HttpListener;
-use crate::config::model::tls::ClientAuth;
+use crate::certificates::{CertificateView, common_name};
+use crate::config::model::tls::{ClientAuth, ServerTls};
 use crate::message::{Fields, Refusal, RefusedBy};
 use crate::net::client_hello::Reader;
 use crate::net::clock::nanos;
-use crate::net::proxy_protocol::{self, Origin};
+use crate::net::proxy_protocol::{self, Addition, Origin, TlsAddition};
 use crate::net::tls::{Foreign, HandshakeError};
 use crate::net::{Input, Nanos, Stream, Timer, TlsFacts};
 use crate::observe::access_log::TlsRecord;
 use crate::observe::http::{CertificateCells, HandshakeResult, HandshakeVersion, Series, TlsCells};
-use crate::tls::{ServerSide, alpn};
+use crate::tls::ServerSide;
 use crate::types::tls::suite_name;
 use rustls::{
     AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion, ServerConfig,
@@ -24,6 +23,7 @@ use rustls::{
 };
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -46,55 +46,70 @@ pub struct TlsPlan {
     cells: Arc<Series<TlsCells>>,
     /// Held so that they stay on the metrics page.
     _certificates: Vec<Arc<Series<CertificateCells>>>,
+    client: Option<ClientAuth>,
     challenges: Arc<Challenges>,
-    timeout: Nanos,
+    /// How long a handshake may take.
+    pub timeout: Nanos,
     most: usize,
 }
 
 impl TlsPlan {
-    /// Reads all files. `before`: the side of the configuration before, whose sessions go on, and
-    /// what it has stapled.
+    /// Reads all files of a listener, which is at `address`. `alpn` are the protocols that it
+    /// offers. `before`: what the configuration before has, whose sessions go on, and what it has
+    /// stapled.
     pub(super) fn new(
-        listener: &HttpListener,
+        (listener, address): (&str, SocketAddr),
+        settings: &ServerTls,
+        alpn: Vec<Vec<u8>>,
         kept: &Kept,
         before: Option<&ServerSide>,
-    ) -> Result<Option<Self>, CompileError> {
+    ) -> Result<Self, CompileError> {
         let metrics = &kept.metrics;
-        let Some(settings) = &listener.tls else {
-            return Ok(None);
-        };
         let sessions = before.map(|before| &before.sessions);
-        let sessions = sessions.or_else(|| kept.inherited(&listener.name, listener.address));
-        let side = ServerSide::new(settings, alpn(&listener.http2), sessions, SystemTime::now());
+        let sessions = sessions.or_else(|| kept.inherited(listener, address));
+        let side = ServerSide::new(settings, alpn, sessions, SystemTime::now());
         let side = side.map_err(|source| CompileError::Tls {
-            listener: listener.name.clone(),
+            listener: listener.to_owned(),
             source,
         })?;
         if let Some(before) = before {
             side.staple_as(before);
         }
         for warning in side.warnings() {
-            warn!(listener = listener.name, "{warning}");
+            warn!(listener, "{warning}");
         }
         if let Some(path) = &side.authority {
             info!(
-                listener = listener.name,
+                listener,
                 "clients have to trust the local CA: curl --cacert {}",
                 path.display()
             );
         }
         let certificates = side.certificates().map(|view| {
             let name = view.names.first().unwrap_or(&view.subject);
-            metrics.certificate([&listener.name, name, &view.serial], view.not_after)
+            metrics.certificate([listener, name, &view.serial], view.not_after)
         });
-        Ok(Some(Self {
-            cells: metrics.tls(&listener.name),
+        Ok(Self {
+            cells: metrics.tls(listener),
             _certificates: certificates.collect(),
+            client: settings.client.clone(),
             challenges: Arc::clone(&kept.challenges),
             timeout: nanos(settings.handshake_timeout),
             most: settings.max_handshakes as usize,
             side: Arc::new(side),
-        }))
+        })
+    }
+
+    /// A place for one more handshake, unless there are as many as may be, which is counted.
+    pub fn take_place<'w>(&self, worker: &'w Worker) -> Option<UnderWay<'w>> {
+        let under_way = worker.handshakes();
+        if under_way.get() >= self.most {
+            let cells = self.cells.at(worker.index);
+            cells.handshake(HandshakeVersion::None, HandshakeResult::TooMany);
+            return None;
+        }
+        under_way.set(under_way.get() + 1);
+        Some(UnderWay(under_way))
     }
 }
 
@@ -109,6 +124,8 @@ pub struct Secured {
     pub alpn: Option<Box<[u8]>>,
     /// The client's certificate, if it has one.
     pub certified: Option<Certified>,
+    /// The common name of its subject.
+    common_name: Option<Box<str>>,
     /// Certificates are asked for, and clients without one are told of.
     asks: bool,
     x_ssl: bool,
@@ -117,7 +134,8 @@ pub struct Secured {
 
 impl Secured {
     fn new(facts: &TlsFacts, side: &Arc<ServerSide>, client: Option<&ClientAuth>) -> Self {
-        let certified = facts.peer_certificates.first().and_then(|certificate| {
+        let own = facts.peer_certificates.first();
+        let certified = own.and_then(|certificate| {
             let view = CertificateView::of(certificate, "client").ok()?;
             let (xfcc, x_ssl) = client.map_or((false, false), |it| (it.xfcc, it.x_ssl));
             Some(Certified::new(&view, xfcc, x_ssl))
@@ -131,6 +149,7 @@ impl Secured {
                 .map(|name| name.to_ascii_lowercase().into()),
             is_resumed: facts.is_resumed,
             alpn: facts.alpn.clone(),
+            common_name: own.and_then(|certificate| common_name(certificate).map(Into::into)),
             certified,
             asks: client.is_some(),
             x_ssl: client.is_some_and(|client| client.x_ssl),
@@ -149,6 +168,22 @@ impl Secured {
         super::certified::tell(fields, self.certified.as_ref(), self.asks, self.x_ssl);
     }
 
+    /// What a backend is told of it in a PROXY header.
+    pub fn additions(&self) -> impl Iterator<Item = Addition<'_>> {
+        let tls = TlsAddition {
+            version: self.version,
+            cipher: self.suite,
+            has_certificate: self.certified.is_some(),
+            is_resumed: self.is_resumed,
+            common_name: self.common_name.as_deref(),
+        };
+        let name = self.server_name.as_deref().map(Addition::Authority);
+        let protocol = self.alpn.as_deref().map(Addition::Alpn);
+        [name, protocol, Some(Addition::Tls(tls))]
+            .into_iter()
+            .flatten()
+    }
+
     /// For the access log.
     pub fn record(&self) -> TlsRecord<'_> {
         TlsRecord {
@@ -162,7 +197,8 @@ impl Secured {
 }
 
 /// A handshake that is counted as under way as long as this lives.
-struct UnderWay<'w>(&'w Cell<usize>);
+#[derive(Debug)]
+pub struct UnderWay<'w>(&'w Cell<usize>);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
@@ -178,14 +214,7 @@ pub async fn secure(
     mut stream: Stream,
     mut peer: Peer,
 ) -> Option<(Stream, Peer)> {
-    let cells = plan.cells.at(worker.index);
-    let under_way = worker.handshakes();
-    if under_way.get() >= plan.most {
-        cells.handshake(HandshakeVersion::None, HandshakeResult::TooMany);
-        return None;
-    }
-    under_way.set(under_way.get() + 1);
-    let _under_way = UnderWay(under_way);
+    let _under_way = plan.take_place(worker)?;
     let timer = worker.timers.timer();
     let began = worker.clock.read();
     timer.set_after(plan.timeout);
@@ -198,28 +227,59 @@ pub async fn secure(
         cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
         return None;
     }
+    let begin = (peer.client, began);
+    match negotiate(worker, plan, &mut stream, &mut input, begin, &timer).await {
+        Ok(secured) => {
+            peer.tls = Some(Rc::new(secured?));
+            Some((stream, peer))
+        }
+        Err(error) => {
+            if let HandshakeError::NotTls(Foreign::Http) = &error {
+                // It is little, and nothing was written before: there is room for it.
+                let _ = stream.socket().try_write(PLAIN);
+            }
+            farewell(worker, &stream, &error, &timer).await;
+            None
+        }
+    }
+}
+
+/// Negotiates with a client whose first octets are in `input`, until `timer`'s deadline, which is
+/// set; counts what comes of it. `None` if it was an authority that asks whether a name is ours: it
+/// was answered, and wants no more.
+///
+/// # Errors
+///
+/// See [`HandshakeError`]. Who was refused has to hear of it: see [`farewell`].
+pub async fn negotiate(
+    worker: &Worker,
+    plan: &TlsPlan,
+    stream: &mut Stream,
+    input: &mut Input,
+    (client, began): (SocketAddr, Nanos),
+    timer: &Timer,
+) -> Result<Option<Secured>, HandshakeError> {
+    let cells = plan.cells.at(worker.index);
     let challenge = match plan.challenges.has_names() {
-        true => challenge(plan, &stream, &mut input, &timer).await,
+        true => challenge(plan, stream, input, timer).await,
         false => None,
     };
     let is_challenge = challenge.is_some();
     let session = match challenge {
-        Some(config) => ServerConnection::new(config).ok()?,
-        None => plan.side.begin().ok()?,
+        Some(config) => ServerConnection::new(config),
+        None => plan.side.begin(),
     };
-    stream.begin_tls(session, input.filled().to_vec());
-    drop(input);
-    match stream.handshake(&timer).await {
-        Ok(()) => {}
-        Err(error) => {
-            let result = result(&error);
-            cells.handshake(HandshakeVersion::None, result);
-            debug!(client = %peer.client, %error, result = result.label(), "no handshake");
-            farewell(worker, &stream, &error, &timer).await;
-            return None;
-        }
-    }
-    let facts = stream.tls_facts()?;
+    let early = input.filled().to_vec();
+    input.consume(early.len());
+    input.release();
+    stream.begin_tls(session.map_err(HandshakeError::Tls)?, early);
+    let negotiated = stream.handshake(timer).await;
+    let facts = negotiated.and_then(|()| stream.tls_facts().ok_or(HandshakeError::Closed));
+    let facts = facts.inspect_err(|error| {
+        let result = result(error);
+        cells.handshake(HandshakeVersion::None, result);
+        debug!(%client, %error, result = result.label(), "no handshake");
+    })?;
     cells.handshake(version(facts), HandshakeResult::Ok);
     cells.resumed.add(u64::from(facts.is_resumed));
     let took = worker.clock.read().saturating_sub(began);
@@ -227,13 +287,10 @@ pub async fn secure(
     if is_challenge {
         // The authority has seen the certificate, which is all that it wants (RFC 8737 §3).
         timer.set_after(FAREWELL);
-        stream.end_raw(&timer).await;
-        return None;
+        stream.end_raw(timer).await;
+        return Ok(None);
     }
-    let client = listener.settings.tls.as_ref();
-    let client = client.and_then(|tls| tls.client.as_ref());
-    peer.tls = Some(Rc::new(Secured::new(facts, &plan.side, client)));
-    Some((stream, peer))
+    Ok(Some(Secured::new(facts, &plan.side, plan.client.as_ref())))
 }
 
 fn version(facts: &TlsFacts) -> HandshakeVersion {
@@ -281,18 +338,12 @@ fn result(error: &HandshakeError) -> HandshakeResult {
 
 /// Has a client that was refused hear why. Closed at once, with octets of it unread, the kernel
 /// would send a reset, which can overtake the alert.
-async fn farewell(worker: &Worker, stream: &Stream, error: &HandshakeError, timer: &Timer) {
-    worker.clock.read();
-    timer.set_after(FAREWELL);
-    match error {
-        HandshakeError::NotTls(Foreign::Http) => {
-            // It is little, and nothing was written before: there is room for it.
-            let _ = stream.socket().try_write(PLAIN);
-        }
-        HandshakeError::Tls(_) => {}
-        _ => return,
+pub async fn farewell(worker: &Worker, stream: &Stream, error: &HandshakeError, timer: &Timer) {
+    if let HandshakeError::Tls(_) | HandshakeError::NotTls(Foreign::Http) = error {
+        worker.clock.read();
+        timer.set_after(FAREWELL);
+        stream.end_raw(timer).await;
     }
-    stream.end_raw(timer).await;
 }
 
 /// How to answer an authority that asks whether a name is ours. What the client has said stays in

@@ -247,7 +247,9 @@ impl Snapshot {
                 streams.resize_with(id + 1, || None);
             }
             let services = |name: &str| by_name.get(name).copied();
-            streams[id] = Some(Arc::new(StreamPlan::new(stream, id, services, kept)?));
+            let before = old.and_then(|old| old.stream(id)?.tls.as_ref());
+            let plan = StreamPlan::new(stream, id, services, kept, before)?;
+            streams[id] = Some(Arc::new(plan));
         }
         Ok(Self {
             listeners,
@@ -398,6 +400,11 @@ impl ListenerPlan {
     ) -> Result<Self, CompileError> {
         let before = old.and_then(|old| old.listener(id)?.tls.as_ref());
         let before = before.map(|tls| &*tls.side);
+        let tls = listener.tls.as_ref().map(|tls| {
+            let alpn = crate::tls::alpn(&listener.http2);
+            let place = (listener.name.as_str(), listener.address);
+            TlsPlan::new(place, tls, alpn, kept, before)
+        });
         let timeouts = &listener.timeouts;
         let own = config.routes.iter().enumerate();
         let own = own.filter(|(_, route)| route.listeners.contains(&listener.name));
@@ -415,7 +422,7 @@ impl ListenerPlan {
             log: log
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
-            tls: TlsPlan::new(listener, kept, before)?,
+            tls: tls.transpose()?,
             redirect: listener.https_redirect.map(to_https),
             open: kept.opened(id),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,

@@ -1,6 +1,7 @@
 //! Listeners that pass TCP or UDP on as it is, compiled.
 
 use super::listening::LogPlan;
+use super::secure::TlsPlan;
 use super::snapshot::{CompileError, Kept, ListenerId, OpenConnection, Opened};
 use crate::config::model::http::StreamListener;
 use crate::net::Nanos;
@@ -24,7 +25,9 @@ pub struct StreamPlan {
     pub log: Option<LogPlan>,
     /// The service's number in the snapshot, where there is one for all.
     service: Option<usize>,
-    /// How TLS chooses the service.
+    /// TLS, if it ends here.
+    pub tls: Option<TlsPlan>,
+    /// How TLS that is passed on chooses the service.
     pub names: Option<NamesPlan>,
     open: Opened,
 }
@@ -46,8 +49,20 @@ impl StreamPlan {
         id: ListenerId,
         service: impl Fn(&str) -> Option<usize>,
         kept: &Kept,
+        before: Option<&TlsPlan>,
     ) -> Result<Self, CompileError> {
         let log = listener.access_log.as_ref();
+        let tls = listener.tls.as_ref().map(|tls| {
+            let alpn = tls.alpn.iter().map(|name| name.as_bytes().to_vec());
+            let place = (listener.name.as_str(), listener.address);
+            TlsPlan::new(
+                place,
+                tls,
+                alpn.collect(),
+                kept,
+                before.map(|plan| &*plan.side),
+            )
+        });
         Ok(Self {
             idle: nanos(listener.idle_timeout),
             cells: kept.metrics.listener(&listener.name),
@@ -56,6 +71,7 @@ impl StreamPlan {
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
             service: listener.service.as_deref().and_then(&service),
+            tls: tls.transpose()?,
             names: listener.passthrough.as_ref().map(|names| NamesPlan {
                 rules: ServerNames::build(names, listener.service.is_some()),
                 timeout: nanos(names.hello_timeout),

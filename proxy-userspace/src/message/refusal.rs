@@ -126,6 +126,9 @@ refusals! {
     Truncated = "truncated", 400;
     /// A connection did not begin as TLS does, at a listener for it.
     NotTls = "not_tls", 400;
+    /// A client could not agree on TLS with us, or was not believed. Handshakes are counted by
+    /// what became of them besides.
+    TlsHandshake = "tls_handshake", 400;
     /// A record of TLS is malformed (RFC 8446 §5.1).
     TlsRecord = "tls_record", 400;
     /// A ClientHello is malformed (RFC 8446 §4.1.2), or is not what comes first.

@@ -62,9 +62,9 @@ fn seen(path: &Path) -> Seen {
 }
 
 fn all(config: &Config) -> Vec<Seen> {
-    let listeners = config.http_listeners.iter();
-    let tls = listeners.filter_map(|listener| listener.tls.as_ref());
-    tls.flat_map(|tls| tls.files())
+    let listeners = config.tls_listeners();
+    listeners
+        .flat_map(|(_, tls)| tls.files())
         .map(|path| seen(path))
         .collect()
 }

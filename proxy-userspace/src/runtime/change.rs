@@ -411,9 +411,8 @@ impl<P: Plane> Control<P> {
 /// force: that is what the listeners have read.
 fn shown(config: &Config) -> Vec<CertificateView> {
     let mut shown = Vec::new();
-    for listener in &config.http_listeners {
-        let sources = listener.tls.iter().flat_map(|tls| &tls.certificates);
-        for source in sources {
+    for (listener, tls) in config.tls_listeners() {
+        for source in &tls.certificates {
             // A file that cannot be used was refused before.
             let pair = match source {
                 CertificateSource::Files {
@@ -422,7 +421,7 @@ fn shown(config: &Config) -> Vec<CertificateView> {
                 CertificateSource::Acme(wanted) => {
                     let issued = read_issued(&wanted.file, SystemTime::now()).ok().flatten();
                     if issued.is_none() {
-                        shown.push(super::certificates::not_issued(&listener.name, wanted));
+                        shown.push(super::certificates::not_issued(listener, wanted));
                     }
                     issued
                 }
@@ -430,7 +429,7 @@ fn shown(config: &Config) -> Vec<CertificateView> {
             };
             let view = pair.and_then(|pair| {
                 let der = pair.key.cert.first()?;
-                certificate::view(der, &listener.name, &pair.view.source)
+                certificate::view(der, listener, &pair.view.source)
             });
             shown.extend(view);
         }

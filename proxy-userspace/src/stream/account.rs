@@ -4,6 +4,7 @@ use super::passthrough::Asked;
 use crate::balance::l7::{BackendState, ServiceState};
 use crate::health::outlier as health;
 use crate::http::census::Live;
+use crate::http::secure::Secured;
 use crate::http::snapshot::ListenerId;
 use crate::http::streams::StreamPlan;
 use crate::http::worker::Worker;
@@ -42,6 +43,8 @@ pub(super) struct Facts {
     pub(super) sent: u64,
     /// What the client asked for, where TLS is passed on.
     pub(super) asked: Option<Box<Asked>>,
+    /// What its connection is sealed by, where TLS ends here.
+    pub(super) secured: Option<Box<Secured>>,
     /// Why what it sent was refused.
     pub(super) refusal: Option<Refusal>,
     /// It was told why its connection ends.
@@ -77,6 +80,7 @@ impl Facts {
             received: 0,
             sent: 0,
             asked: None,
+            secured: None,
             refusal: None,
             is_told: false,
             live,
@@ -145,6 +149,7 @@ pub(super) fn account(
         protocols: &protocols,
         version: asked.hello.version_name(),
     });
+    record.tls = facts.secured.as_ref().map(|secured| secured.record());
     record.refusal = facts.refusal.map(|refusal| (RefusedBy::Client, refusal));
     record.attempts = &attempts;
     record.connection = peers.number;

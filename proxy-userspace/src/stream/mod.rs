@@ -4,6 +4,8 @@
 //!  accepted ─▶ PROXY header, from trusted senders ─▶ choose ─▶ connect (or choose again)
 //!           ─▶ copy both ways ─▶ count, log                                          [tcp]
 //!
+//!  accepted ─▶ PROXY header ─▶ handshake ─▶ on as above, inside of TLS         [tcp with tls]
+//!
 //!  accepted ─▶ PROXY header ─▶ ClientHello, kept as it came ─▶ service, by name and protocol
 //!           ─▶ on as above                                                   [passthrough]
 //!
@@ -20,6 +22,7 @@ mod choose;
 mod copy;
 mod header;
 mod passthrough;
+mod sealed;
 mod tcp;
 pub mod udp;
 

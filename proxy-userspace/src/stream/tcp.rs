@@ -6,6 +6,7 @@
 use super::account::{Facts, Outcome, Peers, account};
 use super::choose::{Connected, reach};
 use super::copy::{self, Broken, Direction};
+use super::sealed::seal;
 use super::{header, passthrough};
 use crate::config::model::http::ProxyVersion;
 use crate::http::census::{Live, Spoken};
@@ -57,7 +58,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     };
     cells.connections.add(1);
     cells.connections_active.add(1);
-    let Accepted { stream, .. } = accepted;
+    let Accepted { mut stream, .. } = accepted;
     let mut peers = Peers {
         client: accepted.client,
         server: accepted.server,
@@ -65,7 +66,15 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         listener: accepted.listener,
     };
     let mut facts = Facts::new(worker.clock.read(), Rc::clone(&live));
-    let begun = begin(&worker, snapshot, &plan, &stream, &mut peers, &mut facts).await;
+    let begun = begin(
+        &worker,
+        snapshot,
+        &plan,
+        &mut stream,
+        &mut peers,
+        &mut facts,
+    )
+    .await;
     let mut held = None;
     let (end, phase) = match begun {
         Ok((connected, directions)) => {
@@ -101,7 +110,7 @@ async fn begin(
     worker: &Worker,
     snapshot: SharedSnapshot,
     plan: &StreamPlan,
-    client: &Stream,
+    client: &mut Stream,
     peers: &mut Peers,
     facts: &mut Facts,
 ) -> Result<(Connected, Directions), Outcome> {
@@ -116,6 +125,19 @@ async fn begin(
     {
         cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
         return Err((End::ClientProtocol, Phase::Request));
+    }
+    if let Some(tls) = &plan.tls {
+        // Boxed: a plain connection has no room for it.
+        let input = &mut up.input;
+        let sealed = Box::pin(seal(worker, tls, client, input, peers.client, &timer)).await;
+        facts.secured = Some(Box::new(sealed.map_err(|(outcome, refusal)| {
+            facts.is_told = refusal == Some(Refusal::TlsHandshake);
+            facts.refusal = refusal;
+            if let Some(refusal) = refusal {
+                cells.refused(RefusedBy::Client, refusal);
+            }
+            outcome
+        })?));
     }
     if let Some(names) = &plan.names {
         let asked = passthrough::ask(worker, names, client, &mut up.input, &timer, facts);
@@ -136,8 +158,10 @@ async fn begin(
             proxy_protocol::write_v1(addresses.0, addresses.1, &mut introduction)
         }
         Some(ProxyVersion::V2) => {
-            let asked = facts.asked.iter();
-            let additions: Vec<_> = asked.flat_map(|asked| asked.additions()).collect();
+            let (asked, secured) = (facts.asked.iter(), facts.secured.iter());
+            let asked = asked.flat_map(|asked| asked.additions());
+            let secured = secured.flat_map(|secured| secured.additions());
+            let additions: Vec<_> = asked.chain(secured).collect();
             proxy_protocol::write_v2(
                 addresses.0,
                 addresses.1,

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A process that ends with this value.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -45,13 +45,18 @@ fn proxy(to: SocketAddr) -> (Process, SocketAddr) {
 
 /// Redis without a file; `None` where it is not installed.
 fn redis() -> Option<(Process, SocketAddr)> {
+    redis_with(&|port| vec!["--port".to_owned(), port.to_owned()])
+}
+
+/// Redis without a file, and with options that have it listen at a port.
+pub(crate) fn redis_with(listening: &dyn Fn(&str) -> Vec<String>) -> Option<(Process, SocketAddr)> {
     let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = reserved.local_addr().expect("bound");
     drop(reserved);
     let port = address.port().to_string();
     let options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     let child = Command::new("redis-server")
-        .args(["--port", &port])
+        .args(listening(&port))
         .args(options)
         .stdout(Stdio::null())
         .spawn()
@@ -65,7 +70,7 @@ fn redis() -> Option<(Process, SocketAddr)> {
     Some((process, address))
 }
 
-fn redis_cli(address: SocketAddr, args: &[&str], input: &[u8]) -> String {
+pub(crate) fn redis_cli(address: SocketAddr, args: &[&str], input: &[u8]) -> String {
     let mut child = Command::new("redis-cli")
         .args(["-h", "127.0.0.1", "-p", &address.port().to_string()])
         .args(args)

@@ -56,7 +56,7 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
         ),
         ("timeouts", Some(timeouts(&listener.timeouts))),
         ("http2", Some(http2(&listener.http2))),
-        ("tls", listener.tls.as_ref().map(super::tls::tls)),
+        ("tls", listener.tls.as_ref().map(super::tls::http)),
         (
             "https_redirect",
             listener.https_redirect.map(|port| json!(port)),
@@ -86,6 +86,7 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
             listener.service.as_ref().map(|service| json!(service)),
         ),
         ("names", listener.passthrough.as_ref().map(names)),
+        ("tls", listener.tls.as_ref().map(super::tls::tcp)),
         (
             "proxy_protocol_from",
             (listener.protocol == Protocol::Tcp).then(|| prefixes(&listener.proxy_protocol_from)),

@@ -6,7 +6,22 @@ use crate::config::model::tls::{CertificateSource, ClientAuth, ServerTls, Sessio
 use crate::types::tls::{group_name, suite_name};
 use serde_json::{Value, json};
 
-pub(super) fn tls(tls: &ServerTls) -> Value {
+/// Where HTTP is spoken.
+pub(super) fn http(tls: &ServerTls) -> Value {
+    let headers = |client: &ClientAuth| {
+        let headers = [(client.xfcc, "xfcc"), (client.x_ssl, "x-ssl")];
+        let headers = headers.iter().filter(|(sent, _)| *sent);
+        headers.map(|(_, word)| json!(word)).collect()
+    };
+    section(tls, tls.client.as_ref().map(headers), None)
+}
+
+/// Where TCP is passed on.
+pub(super) fn tcp(tls: &ServerTls) -> Value {
+    section(tls, None, Some(json!(tls.alpn)))
+}
+
+fn section(tls: &ServerTls, headers: Option<Value>, alpn: Option<Value>) -> Value {
     let names = |names: Vec<&'static str>| (!names.is_empty()).then(|| json!(names));
     let ciphers = tls.ciphers.iter().copied().map(suite_name).collect();
     let groups = tls.groups.iter().copied().map(group_name).collect();
@@ -21,7 +36,10 @@ pub(super) fn tls(tls: &ServerTls) -> Value {
         ("groups", names(groups)),
         ("server_preference", Some(json!(tls.server_preference))),
         ("sessions", Some(sessions(&tls.sessions))),
-        ("client", tls.client.as_ref().map(client)),
+        (
+            "client",
+            tls.client.as_ref().map(|keys| client(keys, headers)),
+        ),
         ("stapling", Some(json!(tls.stapling))),
         ("strict_sni", Some(json!(tls.strict_sni))),
         (
@@ -29,6 +47,7 @@ pub(super) fn tls(tls: &ServerTls) -> Value {
             Some(json!(text(tls.handshake_timeout))),
         ),
         ("max_handshakes", Some(json!(tls.max_handshakes))),
+        ("alpn", alpn),
     ])
 }
 
@@ -56,9 +75,7 @@ fn sessions(sessions: &Sessions) -> Value {
     })
 }
 
-fn client(client: &ClientAuth) -> Value {
-    let headers = [(client.xfcc, "xfcc"), (client.x_ssl, "x-ssl")];
-    let headers: Vec<_> = headers.iter().filter(|(sent, _)| *sent).collect();
+fn client(client: &ClientAuth, headers: Option<Value>) -> Value {
     map([
         ("ca", Some(json!(client.ca))),
         (
@@ -70,9 +87,6 @@ fn client(client: &ClientAuth) -> Value {
         ),
         ("crl", client.crl.as_ref().map(|path| json!(path))),
         ("depth", Some(json!(client.depth))),
-        (
-            "headers",
-            Some(headers.iter().map(|(_, word)| json!(word)).collect()),
-        ),
+        ("headers", headers),
     ])
 }

@@ -60,7 +60,8 @@ pub(crate) struct Listener {
     /// Settings of HTTP/2. Only with `kind: http`.
     #[serde(default)]
     pub(crate) http2: Field<http::Http2>,
-    /// TLS: this listener speaks HTTPS. Only with `kind: http`.
+    /// TLS that ends here: HTTPS with `kind: http`, whatever is inside of it with `kind: tcp`. Only
+    /// with these two.
     #[serde(default)]
     pub(crate) tls: Field<tls::Tls>,
     /// Answers every request with a redirect (308) to `https` at this port; `true` for port 443.

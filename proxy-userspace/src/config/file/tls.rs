@@ -59,6 +59,11 @@ pub(crate) struct Tls {
     #[serde(default)]
     #[schemars(range(min = 1), extend("default" = tls_defaults::MAX_HANDSHAKES))]
     pub(crate) max_handshakes: Field<u32>,
+    /// Application protocols (ALPN), the preferred one first; a client that offers protocols and
+    /// none of these is refused. Only with `kind: tcp`: what HTTP offers is told by `http2`.
+    #[serde(default)]
+    #[schemars(extend("default" = []))]
+    pub(crate) alpn: Field<Vec<Field<Text>>>,
 }
 
 /// A certificate: `certificate` and `key`, `acme`, or `local`.
@@ -122,7 +127,8 @@ pub(crate) struct ClientAuth {
     #[schemars(range(min = 0, max = 10), extend("default" = tls_defaults::CLIENT_DEPTH))]
     pub(crate) depth: Field<u32>,
     /// How backends are told about a client's certificate. What clients send under these names
-    /// is always removed.
+    /// is always removed. Only with `kind: http`: with `kind: tcp` the service's
+    /// `send_proxy: v2` tells of it.
     #[serde(default)]
     #[schemars(extend("default" = ["xfcc"]))]
     pub(crate) headers: Field<Vec<Field<ClientHeaders>>>,

@@ -183,6 +183,8 @@ pub struct StreamListener {
     pub service: Option<String>,
     /// What is passed on is TLS, and its first message chooses the service. TCP only.
     pub passthrough: Option<Passthrough>,
+    /// TLS that ends here, if it is spoken. TCP only, and not with `passthrough`.
+    pub tls: Option<super::tls::ServerTls>,
     /// As [`HttpListener::proxy_protocol_from`]. TCP only.
     pub proxy_protocol_from: Vec<IpNet>,
     /// A connection or UDP session on which nothing moves.

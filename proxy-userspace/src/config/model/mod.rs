@@ -89,6 +89,14 @@ impl Config {
         !self.http_listeners.is_empty() || !self.stream_listeners.is_empty()
     }
 
+    /// Listeners at which TLS ends, by name.
+    pub fn tls_listeners(&self) -> impl Iterator<Item = (&str, &tls::ServerTls)> {
+        let http = self.http_listeners.iter().map(|it| (&it.name, &it.tls));
+        let streams = self.stream_listeners.iter().map(|it| (&it.name, &it.tls));
+        http.chain(streams)
+            .filter_map(|(name, tls)| Some((name.as_str(), tls.as_ref()?)))
+    }
+
     /// The service with this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)

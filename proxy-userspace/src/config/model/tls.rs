@@ -36,6 +36,9 @@ pub struct ServerTls {
     pub handshake_timeout: Duration,
     /// Handshakes of a worker at once.
     pub max_handshakes: u32,
+    /// Application protocols (ALPN, RFC 7301), the preferred one first, where TCP is passed on.
+    /// What HTTP offers is told by [`super::http::Http2`].
+    pub alpn: Vec<String>,
 }
 
 /// Where a certificate comes from.
@@ -100,6 +103,7 @@ impl ServerTls {
             strict_sni: false,
             handshake_timeout: defaults::HANDSHAKE_TIMEOUT,
             max_handshakes: defaults::MAX_HANDSHAKES,
+            alpn: Vec::new(),
         }
     }
 

@@ -614,8 +614,10 @@ services:
             all.insert((definition, key.clone()));
         }
     }
-    // Only `full-nat` has source addresses; labels and names are not shown where there are none.
+    // Only `full-nat` has source addresses, only `tcp` protocols of TLS; labels and names are not
+    // shown where there are none.
     let not_shown: Vec<_> = all.difference(&held).map(|(_, key)| key.as_str()).collect();
-    assert_eq!(not_shown, ["labels", "remove", "names", "source_addresses"]);
+    let expected = ["labels", "remove", "names", "source_addresses", "alpn"];
+    assert_eq!(not_shown, expected);
     assert!(held.len() >= 80, "only {} defaults", held.len());
 }

@@ -27,7 +27,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("timeouts", &[Http, Tcp, TlsPassthrough, Udp]),
         ("responses", &[Udp]),
         ("http2", &[Http]),
-        ("tls", &[Http]),
+        ("tls", &[Http, Tcp]),
         ("https_redirect", &[Http]),
         ("forwarded", &[Http]),
         ("access_log", &[Http, Tcp, TlsPassthrough, Udp]),
@@ -72,6 +72,9 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
             let draft = match *key {
                 "guard" => draft.fix("remove it; routes of `kind: http` have `sources` in `match`"),
                 "protocol" => draft.fix("remove it: the kind says what is spoken"),
+                "tls" if kind == ListenerKind::TlsPassthrough => {
+                    draft.fix("remove it, or use `kind: tcp`, which ends TLS here")
+                }
                 "names" => draft.fix("use `kind: tls-passthrough`; `kind: http` has `routes`"),
                 _ => draft.fix("remove it"),
             };
@@ -151,6 +154,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     let access_log = access_log(report, &keys.access_log);
     let compression = compression(report, &keys.compression);
     let tls = tls::tls(report, &keys.tls);
+    tls::of_http(report, &keys.tls);
     tls::redirect(report, keys);
     let mut listener = HttpListener::new(keys.name.value()?.0.clone(), address?);
     listener.limits = limits;
@@ -191,6 +195,10 @@ pub(super) fn stream(
     };
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
     let access_log = access_log(report, &keys.access_log);
+    let tls = (keys.kind.value() == Some(&ListenerKind::Tcp))
+        .then(|| tls::tls(report, &keys.tls))
+        .flatten();
+    tls::of_tcp(report, keys);
     let name = keys.name.value()?.0.clone();
     let service = match is_passthrough {
         true => service.map(|service| service.value.0.clone()),
@@ -198,6 +206,7 @@ pub(super) fn stream(
     };
     let mut listener = StreamListener::new(name, protocol, address?, "");
     (listener.service, listener.passthrough) = (service, passthrough);
+    listener.tls = tls;
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.access_log = access_log;
     if keys.responses.given().is_some() {

@@ -60,6 +60,10 @@ pub(super) fn tls(report: &Report<'_>, field: &Field<file::Tls>) -> Option<Serve
             1..=u32::MAX,
             default.max_handshakes,
         ),
+        alpn: elements(&keys.alpn)
+            .inspect(|at| super::passthrough::protocol(report, at.node, &at.value.0))
+            .map(|at| at.value.0.clone())
+            .collect(),
         ..default
     };
     versions(report, at, &tls);
@@ -226,6 +230,30 @@ fn client(report: &Report<'_>, field: &Field<file::ClientAuth>) -> Option<Client
         xfcc: keys.headers.is_absent() || is_told(file::ClientHeaders::Xfcc),
         x_ssl: is_told(file::ClientHeaders::XSsl),
     })
+}
+
+/// What `tls` does not have where HTTP is spoken.
+pub(super) fn of_http(report: &Report<'_>, field: &Field<file::Tls>) {
+    if let Some(at) = field.value().and_then(|keys| keys.alpn.given()) {
+        let draft = Draft::new(
+            Code::Conflict,
+            "HTTP says itself which protocols are offered",
+        )
+        .expected("kind `tcp`")
+        .fix("remove it; `http2` says whether `h2` is offered");
+        report.error(Place::Key(at.node), draft);
+    }
+}
+
+/// What `tls` does not have where TCP is passed on.
+pub(super) fn of_tcp(report: &Report<'_>, keys: &Listener) {
+    let client = keys.tls.value().and_then(|tls| tls.client.value());
+    if let Some(at) = client.and_then(|client| client.headers.given()) {
+        let draft = Draft::new(Code::Conflict, "TCP that is passed on has no headers")
+            .expected("kind `http`")
+            .fix("remove it; a service with `send_proxy: v2` tells backends of the certificate");
+        report.error(Place::Key(at.node), draft);
+    }
 }
 
 /// The key `https_redirect`.

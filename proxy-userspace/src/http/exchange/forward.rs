@@ -9,12 +9,10 @@ use super::run::Around;
 use super::scratch::{Attempted, Scratch};
 use super::{Client, hedge, mirror, reach, trace};
 use crate::balance::l7::{BackendState, Lease};
-use crate::config::model::http::ProxyVersion;
 use crate::http::forwarded;
 use crate::http::peer::Peer;
 use crate::http::snapshot::{RoutePlan, ServicePlan};
 use crate::message::Version;
-use crate::net::proxy_protocol;
 use crate::observe::access_log::{End, Octets, Phase};
 use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::upstream::Backend as _;
@@ -311,12 +309,8 @@ pub(super) fn connect_failure(kind: std::io::ErrorKind) -> ConnectFailure {
 
 /// Tells the backend whose connection it is, if it wants to know.
 fn introduce(connection: &mut h1::Connection, peer: &Peer, service: &ServicePlan) {
-    let (client, server) = (peer.client, peer.server);
-    connection.preamble(|out| match service.settings.send_proxy {
-        None => {}
-        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, out),
-        Some(ProxyVersion::V2) => {
-            proxy_protocol::write_v2(client, server, false, &[], false, out);
-        }
-    });
+    if let Some(version) = service.settings.send_proxy {
+        let header = super::reach::introduction(peer, version);
+        connection.preamble(|out| out.extend_from_slice(&header));
+    }
 }

@@ -273,7 +273,10 @@ pub(super) fn introduction(peer: &Peer, version: ProxyVersion) -> Vec<u8> {
     match version {
         ProxyVersion::V1 => proxy_protocol::write_v1(peer.client, peer.server, &mut header),
         ProxyVersion::V2 => {
-            proxy_protocol::write_v2(peer.client, peer.server, false, &[], false, &mut header);
+            let sealed = peer.tls.iter();
+            let additions: Vec<_> = sealed.flat_map(|tls| tls.additions()).collect();
+            let ends = (peer.client, peer.server);
+            proxy_protocol::write_v2(ends.0, ends.1, false, &additions, false, &mut header);
         }
     }
     header

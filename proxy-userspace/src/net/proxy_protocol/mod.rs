@@ -22,7 +22,7 @@ mod write;
 mod tests;
 
 pub use v2::{Extensions, Tls};
-pub use write::{Addition, write_local, write_v1, write_v2};
+pub use write::{Addition, TlsAddition, write_local, write_v1, write_v2};
 
 use std::net::SocketAddr;
 

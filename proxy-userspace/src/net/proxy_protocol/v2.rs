@@ -28,9 +28,9 @@ pub(super) mod kind {
     pub(in super::super) const CRC32C: u8 = 0x03;
     pub(in super::super) const UNIQUE_ID: u8 = 0x05;
     pub(in super::super) const TLS: u8 = 0x20;
-    pub(super) const TLS_VERSION: u8 = 0x21;
-    pub(super) const TLS_COMMON_NAME: u8 = 0x22;
-    pub(super) const TLS_CIPHER: u8 = 0x23;
+    pub(in super::super) const TLS_VERSION: u8 = 0x21;
+    pub(in super::super) const TLS_COMMON_NAME: u8 = 0x22;
+    pub(in super::super) const TLS_CIPHER: u8 = 0x23;
     pub(super) const NETNS: u8 = 0x30;
 }
 
@@ -257,6 +257,12 @@ impl<'a> Tls<'a> {
     /// session, and it was verified.
     pub fn is_client_verified(&self) -> bool {
         self.flags & 6 != 0 && self.verify == 0
+    }
+
+    /// True if the client has shown a certificate in this connection, and not only in an earlier
+    /// one of its session.
+    pub fn is_in_connection(&self) -> bool {
+        self.flags & 2 != 0
     }
 
     /// Version, such as `TLSv1.3`.

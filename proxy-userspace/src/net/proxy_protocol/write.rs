@@ -2,6 +2,7 @@
 
 use super::v2::{FIXED, MAX_UNIQUE_ID, SIGNATURE, kind};
 use super::{MAX_LENGTH, crc};
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -14,8 +15,25 @@ pub enum Addition<'a> {
     UniqueId(&'a [u8]),
     /// The protocol that was agreed upon.
     Alpn(&'a [u8]),
+    /// TLS between the client and us.
+    Tls(TlsAddition<'a>),
     /// Any other.
     Other(u8, &'a [u8]),
+}
+
+/// TLS between the client and us, as a backend is told of it (`PP2_TYPE_SSL`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsAddition<'a> {
+    /// Version, such as `TLSv1.3`.
+    pub version: &'a str,
+    /// Cipher suite, by OpenSSL's name.
+    pub cipher: &'a str,
+    /// The client has a certificate, which was verified.
+    pub has_certificate: bool,
+    /// The session is an earlier one, in which the certificate was shown.
+    pub is_resumed: bool,
+    /// The common name of the certificate's subject.
+    pub common_name: Option<&'a str>,
 }
 
 /// Appends a header of version 1. If one of the addresses is IPv6, the other is written as one.
@@ -63,9 +81,10 @@ pub fn write_v2(
     out.extend_from_slice(&client.port().to_be_bytes());
     out.extend_from_slice(&server.port().to_be_bytes());
     let checksum = if with_checksum { 3 + 4 } else { 0 };
-    for (kind, value) in additions.iter().map(Addition::parts) {
+    for addition in additions {
+        let (kind, value) = addition.parts();
         if out.len() - start + 3 + value.len() + checksum <= MAX_LENGTH {
-            append(kind, value, out);
+            append(kind, &value, out);
         }
     }
     if with_checksum {
@@ -87,14 +106,51 @@ pub fn write_local(out: &mut Vec<u8>) {
 }
 
 impl<'a> Addition<'a> {
-    fn parts(&self) -> (u8, &'a [u8]) {
-        match *self {
+    fn parts(&self) -> (u8, Cow<'a, [u8]>) {
+        let (kind, value) = match *self {
             Self::Authority(name) => (kind::AUTHORITY, name.as_bytes()),
             Self::UniqueId(id) => (kind::UNIQUE_ID, &id[..id.len().min(MAX_UNIQUE_ID)]),
             Self::Alpn(name) => (kind::ALPN, name),
+            Self::Tls(tls) => return (kind::TLS, Cow::Owned(tls.value())),
             Self::Other(kind, value) => (kind, value),
-        }
+        };
+        (kind, Cow::Borrowed(value))
     }
+}
+
+impl TlsAddition<'_> {
+    /// What its flags mean, and that the result of verification is 0 only if a certificate was
+    /// verified, is said in the specification's section 2.2.6.
+    fn value(&self) -> Vec<u8> {
+        let of_certificate = match (self.has_certificate, self.is_resumed) {
+            (false, _) => 0,
+            (true, true) => client::SESSION,
+            (true, false) => client::SESSION | client::CONNECTION,
+        };
+        let mut value = vec![client::TLS | of_certificate];
+        value.extend_from_slice(&u32::from(!self.has_certificate).to_be_bytes());
+        append(kind::TLS_VERSION, self.version.as_bytes(), &mut value);
+        append(kind::TLS_CIPHER, self.cipher.as_bytes(), &mut value);
+        if let Some(name) = self.common_name {
+            // Nobody's name is longer (RFC 5280 §A.1 has 64 characters); the rest is left out.
+            let name = &name.as_bytes()[..name.len().min(MAX_COMMON_NAME)];
+            append(kind::TLS_COMMON_NAME, name, &mut value);
+        }
+        value
+    }
+}
+
+/// Octets of a common name at most.
+const MAX_COMMON_NAME: usize = 256;
+
+/// What is said of the client.
+mod client {
+    /// It came by TLS.
+    pub(super) const TLS: u8 = 1;
+    /// It has shown a certificate in this connection.
+    pub(super) const CONNECTION: u8 = 2;
+    /// It has shown one in this session.
+    pub(super) const SESSION: u8 = 4;
 }
 
 /// The value is no longer than [`MAX_LENGTH`].

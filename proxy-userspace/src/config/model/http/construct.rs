@@ -95,6 +95,7 @@ impl StreamListener {
             address,
             service: Some(service.into()),
             passthrough: None,
+            tls: None,
             proxy_protocol_from: Vec::new(),
             idle_timeout,
             max_connections,
