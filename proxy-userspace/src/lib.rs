@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod config;
 
 pub mod files;
+pub mod trust;
 
 pub mod health;
 

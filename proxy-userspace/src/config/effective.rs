@@ -16,7 +16,8 @@ mod upstream;
 
 use super::defaults::{percent, status_text, text};
 use super::model::{
-    AttachMode, Backend, Config, Guard, HealthCheck, L4, Listener, Probe, ProbeTarget, Service,
+    AttachMode, Backend, CheckTls, Config, Guard, HealthCheck, L4, Listener, Probe, ProbeTarget,
+    Service,
 };
 use super::yaml;
 use crate::types::PortMatch;
@@ -287,6 +288,18 @@ fn health(check: &HealthCheck) -> Value {
                 ProbeTarget::Backend => "backend",
                 ProbeTarget::Vip => "vip",
             })),
+        ),
+        (
+            "tls",
+            match &check.tls {
+                CheckTls::Service => None,
+                CheckTls::Off => Some(json!("off")),
+                CheckTls::Own(tls) => Some(backend_tls::check(tls)),
+            },
+        ),
+        (
+            "server_name",
+            check.server_name.as_ref().map(|name| json!(name)),
         ),
         ("interval", Some(json!(text(check.interval)))),
         ("timeout", Some(json!(text(check.timeout)))),

@@ -243,8 +243,8 @@ services:
       - "127.0.0.1:80"
       - {srv: _http._tcp.example.com, zone: there}
       - {address: "[::1]:80", tier: 2, labels: {version: 2}, max_connections: 0}
-  - {name: next, backends: ["10.1.0.9:80"], tls: {ca: /etc/ca.pem, server_name: Next.internal, certificate: /etc/c.pem, key: /etc/c.key, min_version: 1.3, alpn: [x]}, concurrency: 12, hedge: {after: 1s}, fallback: {respond: 200}}
-  - {name: spare, outlier: "off", backends: ["10.1.0.8:80"], hedge: {percentile: 99%, min: 1ms}}
+  - {name: next, backends: ["10.1.0.9:80"], tls: {ca: /etc/ca.pem, server_name: Next.internal, certificate: /etc/c.pem, key: /etc/c.key, min_version: 1.3, alpn: [x]}, concurrency: 12, hedge: {after: 1s}, fallback: {respond: 200}, health: {tcp: {}, server_name: check.internal}}
+  - {name: spare, outlier: "off", backends: ["10.1.0.8:80"], hedge: {percentile: 99%, min: 1ms}, tls: {server_name: host}, health: {http: {}, tls: {ca: /etc/checks.pem, server_name: spare.internal}}}
 "#;
 
 #[test]

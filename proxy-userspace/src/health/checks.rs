@@ -2,6 +2,7 @@
 //! has a health check.
 
 use super::probe::Target;
+use super::sealed::{ProbeTls, Seals};
 use crate::config::model::{Backend, Config, HealthCheck, Listener, ProbeTarget, Service};
 use crate::types::{PortMatch, Protocol};
 use ipnet::IpNet;
@@ -46,6 +47,8 @@ pub struct Check {
     pub target: Target,
     /// What they ask, and how often.
     pub health: Arc<HealthCheck>,
+    /// TLS that they speak, if any.
+    pub tls: Option<ProbeTls>,
     /// Whether the running data plane already gives it traffic; `None` if it is new there. Only
     /// looked at when the monitor does not know the backend.
     pub adopted: Option<bool>,
@@ -63,8 +66,8 @@ pub struct Known {
     pub mark: Option<u32>,
 }
 
-/// The checks of a configuration, in its order, and of what DNS has named. `known` says what the
-/// data plane knows.
+/// The checks of a configuration, in its order, and of what DNS has named. `seals` is the TLS of
+/// this configuration's checks, and `known` says what the data plane knows.
 ///
 /// # Errors
 ///
@@ -73,6 +76,7 @@ pub struct Known {
 pub fn checks(
     config: &Config,
     named: &Named,
+    seals: &Seals,
     known: impl Fn(&Service, &Backend) -> Known,
 ) -> Result<Vec<Check>, CheckError> {
     let mut checks = Vec::new();
@@ -95,6 +99,7 @@ pub fn checks(
                     ..Target::new(address)
                 },
                 health: health.clone(),
+                tls: seals.of(&service.name, backend.address),
                 adopted: known.adopted,
             });
         }
@@ -105,6 +110,7 @@ pub fn checks(
                 server: (address.ip(), Some(address.port())),
                 target: Target::new(SocketAddr::new(address.ip(), port)),
                 health: health.clone(),
+                tls: seals.of(&service.name, address.ip()),
                 adopted: None,
             });
         }

@@ -16,12 +16,12 @@
 //!
 //! ```no_run
 //! use proxy_userspace::config::model::Config;
-//! use proxy_userspace::health::{self, Known, Named, NetProber, Options};
+//! use proxy_userspace::health::{self, Known, Named, NetProber, Options, Seals};
 //!
 //! # async fn example(config: &Config, stop: tokio::sync::oneshot::Receiver<()>) -> Result<(), health::CheckError> {
 //! let (monitor, driver, mut changes) = health::monitor(NetProber, Options::default());
 //! // `known` tells what a running data plane already does with a backend, and the probe's mark.
-//! let checks = health::checks(config, &Named::default(), |_service, _backend| Known::default())?;
+//! let checks = health::checks(config, &Named::default(), &Seals::default(), |_, _| Known::default())?;
 //! monitor.reconcile(checks);
 //! // Plan the kernel now, from `monitor.is_up(service, backend)`; `None` means unchecked, so up.
 //! let watch = async {
@@ -53,6 +53,7 @@ mod outcome;
 pub mod outlier;
 pub mod probe;
 pub mod schedule;
+mod sealed;
 pub mod state;
 pub mod steer;
 pub mod table;
@@ -63,5 +64,6 @@ pub use checks::{BackendName, Check, CheckError, Known, Named, checks};
 pub use monitor::{Driver, HealthChange, Monitor, Options, Snapshot, monitor};
 pub use outcome::{Failure, FailureKind, Outcome, Passed};
 pub use probe::{NetProber, Prober, Target};
+pub use sealed::{ProbeTls, SealError, Seals};
 pub use state::{Reason, Streak, Tally, Transition, Verdict};
 pub use table::{BackendHealth, Reconciled, Table};

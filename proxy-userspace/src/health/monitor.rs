@@ -21,7 +21,7 @@ use super::checks::{BackendName, Check};
 use super::outcome::Outcome;
 use super::probe::Prober;
 use super::state::{Change, Reason, Verdict};
-use super::table::{BackendHealth, Id, Job, Reconciled, Table};
+use super::table::{BackendHealth, Id, Reconciled, Table};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -213,8 +213,9 @@ impl<P: Prober> Driver<P> {
     fn start_due(&self, probes: &FuturesUnordered<RunningProbe>) {
         let mut table = self.shared.table.lock();
         let now = self.shared.now();
-        while let Some(Job { id, target, check }) = table.start(now) {
-            let probe = self.prober.probe(target, check);
+        while let Some(job) = table.start(now) {
+            let id = job.id;
+            let probe = self.prober.probe(job.target, job.check, job.tls);
             probes.push(Box::pin(async move { (id, probe.await) }));
         }
     }

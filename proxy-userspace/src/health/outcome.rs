@@ -62,6 +62,8 @@ pub enum FailureKind {
     Reset,
     /// The peer closed the connection before its answer was complete.
     Closed,
+    /// There is no TLS with the peer: its certificate is not good, or it refuses ours.
+    Tls,
     /// The answer has a status that is not expected.
     Status,
     /// The body lacks the expected text.
@@ -75,12 +77,13 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
         Self::Reset,
         Self::Closed,
+        Self::Tls,
         Self::Status,
         Self::Body,
         Self::Protocol,
@@ -95,6 +98,7 @@ impl FailureKind {
             Self::Unreachable => "unreachable",
             Self::Reset => "reset",
             Self::Closed => "closed",
+            Self::Tls => "tls",
             Self::Status => "status",
             Self::Body => "body",
             Self::Protocol => "protocol",

@@ -6,6 +6,7 @@ use super::checks::{BackendName, Check};
 use super::outcome::{Failure, Outcome};
 use super::probe::Target;
 use super::schedule::{self, Queue, Slot};
+use super::sealed::ProbeTls;
 use super::state::{Change, Need, Rules, State, Streak, Tally, Transition, Verdict};
 use crate::config::model::HealthCheck;
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ pub struct Job {
     pub target: Target,
     /// What it asks.
     pub check: Arc<HealthCheck>,
+    /// TLS that it speaks, if any.
+    pub tls: Option<ProbeTls>,
 }
 
 /// What a reload did.
@@ -88,6 +91,7 @@ struct Entry {
     server: (IpAddr, Option<u16>),
     target: Target,
     check: Arc<HealthCheck>,
+    tls: Option<ProbeTls>,
     rules: Rules,
     state: State,
     place: Place,
@@ -179,6 +183,7 @@ impl Table {
                 id,
                 target: entry.target,
                 check: entry.check.clone(),
+                tls: entry.tls.clone(),
             });
         }
         None
@@ -301,6 +306,7 @@ impl Entry {
             target: check.target,
             rules: Rules::from(&*check.health),
             check: check.health,
+            tls: check.tls,
             // Replaced by `spread` before anyone looks.
             place: Place::Running { started: now },
         }
@@ -309,6 +315,7 @@ impl Entry {
     fn agrees_with(&self, check: &Check) -> bool {
         self.server == check.server
             && self.target == check.target
+            && self.tls == check.tls
             && (Arc::ptr_eq(&self.check, &check.health) || self.check == check.health)
     }
 

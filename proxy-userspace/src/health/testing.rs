@@ -3,7 +3,7 @@
 use super::checks::{BackendName, Check};
 use super::outcome::{Failure, FailureKind, Outcome, Passed};
 use super::probe::Target;
-use crate::config::model::{Damping, HealthCheck, HttpProbe, Probe, ProbeTarget};
+use crate::config::model::{CheckTls, Damping, HealthCheck, HttpProbe, Probe, ProbeTarget};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub(super) fn health_check() -> HealthCheck {
         rise: 2,
         fall: 3,
         damping: never_damped(),
+        tls: CheckTls::Service,
+        server_name: None,
     }
 }
 
@@ -54,6 +56,7 @@ pub(super) fn check(index: usize, health: &Arc<HealthCheck>) -> Check {
         server: (address(index).ip(), Some(80)),
         target: Target::new(address(index)),
         health: health.clone(),
+        tls: None,
         adopted: None,
     }
 }

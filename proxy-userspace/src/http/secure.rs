@@ -168,6 +168,11 @@ impl Secured {
         super::certified::tell(fields, self.certified.as_ref(), self.asks, self.x_ssl);
     }
 
+    /// The name that the client asked for, in lower case.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
     /// What a backend is told of it in a PROXY header.
     pub fn additions(&self) -> impl Iterator<Item = Addition<'_>> {
         let tls = TlsAddition {

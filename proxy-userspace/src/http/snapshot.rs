@@ -34,7 +34,7 @@ use crate::observe::trace::{Form, Forms};
 use crate::resilience::RetryPlan;
 use crate::routing::{CompiledRewrite, Found, Query, Router, Shares};
 use crate::tls::TlsError;
-use crate::upstream::tls::{SideError, SystemRoots};
+use crate::trust::{SystemRoots, TrustError};
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -110,7 +110,7 @@ pub enum CompileError {
         service: String,
         /// Why.
         #[source]
-        source: SideError,
+        source: TrustError,
     },
     /// Something is not valid that validation should have refused.
     #[error("a part of the configuration is not valid")]
@@ -220,7 +220,10 @@ impl Snapshot {
         let services: Vec<ServicePlan> = registry
             .services()
             .iter()
-            .filter_map(|state| ServicePlan::new(state, config, kept, &roots).transpose())
+            .filter_map(|state| {
+                let before = old.and_then(|old| old.service(old.service_named(state.name())?));
+                ServicePlan::new(state, config, kept, &roots, before).transpose()
+            })
             .collect::<Result<_, _>>()?;
         let by_name: HashMap<&str, usize> = services
             .iter()

@@ -62,11 +62,7 @@ fn seen(path: &Path) -> Seen {
 }
 
 fn all(config: &Config) -> Vec<Seen> {
-    let listeners = config.tls_listeners();
-    listeners
-        .flat_map(|(_, tls)| tls.files())
-        .map(|path| seen(path))
-        .collect()
+    config.tls_files().map(|path| seen(path)).collect()
 }
 
 impl<P: Plane> Control<P> {

@@ -17,7 +17,9 @@ use crate::admin::access::SharedAccess;
 use crate::admin::api::chain;
 use crate::admin::control::Command;
 use crate::config::model::Config;
-use crate::health::{BackendName, CheckError, HealthChange, Monitor};
+use crate::health::{
+    BackendName, Check, CheckError, HealthChange, Monitor, Named, SealError, Seals,
+};
 use crate::kernel::apply::{ApplyError, FollowError, Target, apply, follow};
 use crate::kernel::attach::Attachment;
 use crate::kernel::plan::{
@@ -96,6 +98,8 @@ pub(crate) struct Control<P> {
     pub(super) saved: Arc<Config>,
     /// The certificates of listeners.
     pub(super) shown: Vec<CertificateView>,
+    /// TLS of the health checks.
+    pub(super) seals: Seals,
     /// The configurations that were in force.
     pub(super) history: History,
     pub(super) overlay: Overlay,
@@ -152,6 +156,9 @@ pub enum BeginError {
     /// The health checks make no sense.
     #[error(transparent)]
     Checks(#[from] CheckError),
+    /// TLS of a health check cannot be spoken.
+    #[error(transparent)]
+    Seals(#[from] SealError),
     /// The data plane cannot follow the configuration.
     #[error(transparent)]
     Follow(#[from] FollowError),
@@ -199,6 +206,7 @@ impl<P: Plane> Control<P> {
             etag: String::new(),
             saved,
             shown: Vec::new(),
+            seals: Seals::default(),
             history,
             config,
             config_state,
@@ -235,7 +243,8 @@ impl<P: Plane> Control<P> {
             self.inherit_pages(&state.pages);
         }
         let named = self.named();
-        let mut checks = overlay::checks_for(&self.config, &named, &self.kernel, &self.overlay)?;
+        self.seals = Seals::read(&self.config, SystemTime::now())?;
+        let mut checks = self.checks_for(&self.config, &named, &self.seals)?;
         if let Some(state) = state {
             state.tell(&mut checks);
         }
@@ -266,12 +275,22 @@ impl<P: Plane> Control<P> {
         Ok(())
     }
 
+    /// The health checks of a configuration whose TLS is this.
+    pub(super) fn checks_for(
+        &self,
+        config: &Config,
+        named: &Named,
+        seals: &Seals,
+    ) -> Result<Vec<Check>, CheckError> {
+        overlay::checks_for(config, named, seals, &self.kernel, &self.overlay)
+    }
+
     /// Tells the probes to VIPs by which mark their packets find their backend.
     pub(super) fn mark_probes(&self) {
         if !overlay::probes_vips(&self.config) {
             return;
         }
-        match overlay::checks_for(&self.config, &self.named(), &self.kernel, &self.overlay) {
+        match self.checks_for(&self.config, &self.named(), &self.seals) {
             Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
             Err(error) => error!(%error, "probes to VIPs cannot be marked"),
         }

@@ -298,7 +298,7 @@ impl<P: Plane> Control<P> {
             let mut fixed = fixed.into_iter().flatten().map(|one| one.name.as_str());
             fixed.any(|name| name == backend) || resolved.any(|name| name == backend)
         });
-        match overlay::checks_for(&self.config, &named, &self.kernel, &self.overlay) {
+        match self.checks_for(&self.config, &named, &self.seals) {
             Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
             Err(error) => error!(%error, "backends that DNS has named cannot be checked"),
         }

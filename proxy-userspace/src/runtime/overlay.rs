@@ -1,7 +1,7 @@
 //! What is laid over the configuration, kept in step with health checks and drains.
 
 use crate::config::model::{Config, Interface, ProbeTarget};
-use crate::health::{Check, CheckError, Known, Monitor, Named, checks};
+use crate::health::{Check, CheckError, Known, Monitor, Named, Seals, checks};
 use crate::kernel::plan::{Drain, Health, Ids, Overlay};
 use crate::kernel::store::KernelState;
 use proxy_common::backend::{BackendState, probe_mark};
@@ -23,11 +23,12 @@ pub(crate) fn steered(config: &Config) -> Option<&[Interface]> {
     probes_vips(config).then_some(&config.data_plane().interfaces[..])
 }
 
-/// The checks of a configuration. A backend that the data plane knows starts with the verdict
+/// The checks of a configuration, whose TLS is in `seals`. A backend that the data plane knows starts with the verdict
 /// that it has there, so that neither a restart nor a reload moves flows.
 pub(crate) fn checks_for(
     config: &Config,
     named: &Named,
+    seals: &Seals,
     kernel: &KernelState,
     overlay: &Overlay,
 ) -> Result<Vec<Check>, CheckError> {
@@ -37,7 +38,7 @@ pub(crate) fn checks_for(
         .iter()
         .map(|(id, backend)| (*id, backend.state))
         .collect();
-    checks(config, named, |service, backend| {
+    checks(config, named, seals, |service, backend| {
         let id = ids
             .of_backend(&service.name, &backend.name)
             .next()

@@ -1,7 +1,7 @@
 //! Measures health probes on their way through.
 
 use crate::config::model::HealthCheck;
-use crate::health::{Outcome, Prober, Target};
+use crate::health::{Outcome, ProbeTls, Prober, Target};
 use crate::observe::counters::Counters;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -25,9 +25,10 @@ impl<P: Prober> Prober for CountingProber<P> {
         &self,
         target: Target,
         check: Arc<HealthCheck>,
+        tls: Option<ProbeTls>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let counters = Arc::clone(&self.counters);
-        let probe = self.inner.probe(target, check);
+        let probe = self.inner.probe(target, check, tls);
         async move {
             let started = Instant::now();
             let outcome = probe.await;

@@ -15,16 +15,19 @@ use super::plane::{Plane, PlaneError};
 use super::workers::{Prepared, Workers};
 use crate::admin::api::{Refusal, RefusalKind, chain};
 use crate::config::model::Config;
+use crate::health::Seals;
 use crate::kernel::apply::{ReplaceError, Target, follow, replace};
 use crate::kernel::plan::{Host, Overlay, Plan, Removed};
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::time::SystemTime;
 use tracing::error;
 
 /// A configuration with what is laid over it, on the way into force.
 struct Next {
     config: Config,
     overlay: Overlay,
+    seals: Seals,
     host: Host,
     proxies: Option<Prepared>,
     /// The workers, where this configuration is the first that needs them: they serve nothing yet.
@@ -83,7 +86,9 @@ impl<P: Plane> Control<P> {
         let proxies = workers.map(|workers| workers.prepare(&config));
         let proxies = proxies.transpose().map_err(internal)?;
         let named = self.named();
-        let checks = overlay::checks_for(&config, &named, &self.kernel, &self.overlay)
+        let seals = Seals::read(&config, SystemTime::now()).map_err(internal)?;
+        let checks = self
+            .checks_for(&config, &named, &seals)
             .map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
         self.parts.monitor.reconcile(checks);
         let mut overlay = self.overlay.clone();
@@ -93,6 +98,7 @@ impl<P: Plane> Control<P> {
         Ok(Next {
             config,
             overlay,
+            seals,
             host,
             proxies,
             workers: begun,
@@ -210,7 +216,7 @@ impl<P: Plane> Control<P> {
 
     /// Goes back to the health checks of the configuration in force.
     fn restore_checks(&mut self) {
-        match overlay::checks_for(&self.config, &self.named(), &self.kernel, &self.overlay) {
+        match self.checks_for(&self.config, &self.named(), &self.seals) {
             Ok(checks) => drop(self.parts.monitor.reconcile(checks)),
             Err(error) => error!(%error, "cannot go back to the old health checks"),
         }
@@ -221,6 +227,7 @@ impl<P: Plane> Control<P> {
         self.configured_sampling = next.config.data_plane().sample_every;
         self.config = next.config;
         self.overlay = next.overlay;
+        self.seals = next.seals;
         self.host = next.host;
         self.take(plan);
         self.plane.settle();

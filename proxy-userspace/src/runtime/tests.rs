@@ -14,7 +14,7 @@ use crate::admin::api::{
 use crate::admin::control::{Command, Handle};
 use crate::config;
 use crate::config::model::{Config, HealthCheck};
-use crate::health::{self, Failure, FailureKind, Outcome, Passed, Prober, Target};
+use crate::health::{self, Failure, FailureKind, Outcome, Passed, ProbeTls, Prober, Target};
 use crate::observe::counters::Counters;
 use crate::observe::journal::Journal;
 use crate::observe::readiness::Readiness;
@@ -71,6 +71,7 @@ impl Prober for Sick {
         &self,
         target: Target,
         _: Arc<HealthCheck>,
+        _: Option<ProbeTls>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let sick = self.0.lock().contains(&target.address.ip());
         self.1.lock().push(target);

@@ -87,6 +87,15 @@ impl Facts {
         }
     }
 
+    /// The name that the client has asked for, in TLS that ends here or is passed on.
+    pub(super) fn server_name(&self) -> &str {
+        let asked = self.asked.as_ref();
+        let asked = asked.and_then(|asked| asked.hello.server_name.as_deref());
+        let secured = self.secured.as_ref();
+        let name = asked.or_else(|| secured?.server_name());
+        name.unwrap_or_default()
+    }
+
     /// The rule of names by which the service was chosen.
     pub(super) fn rule(&self) -> Option<usize> {
         self.asked.as_ref()?.rule

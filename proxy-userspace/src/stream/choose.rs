@@ -163,9 +163,10 @@ async fn open(
     let by = began.saturating_add(service.limits.connect);
     let place = worker.place(&backend, by).await.ok_or(End::QueueTimeout)?;
     facts.attempts.push(Attempted::new(&backend, began));
+    let host = facts.server_name();
     let target = Target {
         backend: &backend,
-        tls: service.tls.as_deref().map(|side| (side, Offer::Stream)),
+        tls: (service.tls.as_deref()).map(|side| (side, Offer::Stream, side.seal(host.as_bytes()))),
         preamble,
     };
     let connected = connect::open(&target, timer, service.limits.connect).await;

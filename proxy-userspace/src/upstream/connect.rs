@@ -1,6 +1,6 @@
 //! Opening connections.
 
-use super::tls::{ClientSide, Offer, TlsFailure};
+use super::tls::{ClientSide, Offer, Seal, TlsFailure};
 use crate::balance::l7::BackendState;
 use crate::net::{Nanos, Stream, Timer};
 use std::future::poll_fn;
@@ -50,8 +50,8 @@ impl ConnectError {
 pub struct Target<'a> {
     /// To whom.
     pub backend: &'a Arc<BackendState>,
-    /// TLS, if it is spoken, and what is offered then.
-    pub tls: Option<(&'a ClientSide, Offer)>,
+    /// TLS, if it is spoken, what is offered then, and for whom it is.
+    pub tls: Option<(&'a ClientSide, Offer, Seal<'a>)>,
     /// What is sent before TLS begins: a PROXY header. Without TLS the caller sends it.
     pub preamble: &'a [u8],
 }
@@ -72,7 +72,7 @@ pub async fn open(
     timeout: Nanos,
 ) -> Result<Stream, ConnectError> {
     let mut stream = connect(target.backend.address(), timer, timeout).await?;
-    let Some((side, offer)) = target.tls else {
+    let Some((side, offer, seal)) = target.tls else {
         return Ok(stream);
     };
     let mut preamble = target.preamble;
@@ -84,7 +84,7 @@ pub async fn open(
         });
         preamble = &preamble[written.await?..];
     }
-    let session = side.begin(target.backend, offer);
+    let session = side.begin(target.backend, offer, seal);
     let session = session.map_err(|_| ConnectError::Tls(TlsFailure::Failed))?;
     stream.begin_tls(session, Vec::new());
     let negotiated = stream.handshake(timer).await;

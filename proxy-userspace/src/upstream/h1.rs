@@ -1,6 +1,7 @@
 //! HTTP/1.1 to a backend.
 
 use super::pool::Place;
+use super::tls::KeptSeal;
 use super::{Answer, AnswerError, Backend};
 use crate::balance::l7::BackendState;
 use crate::message::h1::{
@@ -34,6 +35,8 @@ pub struct Connection {
     /// When it was put into the pool.
     pub(super) kept_since: Nanos,
     place: Place,
+    /// What it is sealed by.
+    pub(super) seal: KeptSeal,
 }
 
 /// The reading half.
@@ -52,7 +55,7 @@ pub struct Response {
 
 impl Connection {
     /// A connection that has just been opened.
-    pub fn new(stream: Stream, place: Place, buffers: &Buffers) -> Self {
+    pub fn new(stream: Stream, place: Place, seal: KeptSeal, buffers: &Buffers) -> Self {
         let stream = Rc::new(stream);
         Self {
             request: Writer::new(Rc::clone(&stream), buffers.clone()),
@@ -68,6 +71,7 @@ impl Connection {
             before: (0, 0),
             kept_since: 0,
             place,
+            seal,
         }
     }
 

@@ -7,6 +7,7 @@
 
 use super::h1;
 use super::h2::Links;
+use super::tls::Seal;
 use crate::balance::l7::BackendState;
 use crate::net::Nanos;
 use std::cell::{Cell, RefCell};
@@ -80,14 +81,22 @@ impl Pools {
         &self.wanted
     }
 
-    /// A kept connection to this backend, if there is one that is still open.
-    pub fn take(&self, backend: &BackendState) -> Option<Box<h1::Connection>> {
+    /// A kept connection to this backend that is sealed so, if there is one that is still open.
+    /// Those that other settings have sealed are closed: nobody can use them any more.
+    pub fn take(&self, backend: &BackendState, seal: Seal<'_>) -> Option<Box<h1::Connection>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(backend.slot() as usize)?.as_mut()?;
-        while let Some(connection) = pool.idle.pop() {
+        let mut at = pool.idle.len();
+        while let Some(last) = at.checked_sub(1) {
+            at = last;
+            let kept = &pool.idle[at].seal;
+            if kept.seal() != seal && kept.is_of_side(seal) {
+                continue;
+            }
+            let connection = pool.idle.remove(at);
             backend.unpooled();
             self.kept.set(self.kept.get() - 1);
-            if connection.is_quiet() {
+            if connection.seal.seal() == seal && connection.is_quiet() {
                 return Some(connection);
             }
             connection.say_end();
@@ -119,6 +128,16 @@ impl Pools {
             keepalive,
         });
         pool.keepalive = keepalive;
+        // One that is sealed for another name makes room: it would be asked for by no request like
+        // the last one.
+        if pool.idle.len() == most as usize
+            && let Some(first) = pool.idle.first()
+            && first.seal != connection.seal
+        {
+            pool.idle.remove(0);
+            pool.backend.unpooled();
+            self.kept.set(self.kept.get() - 1);
+        }
         if pool.idle.len() < most as usize {
             connection.kept_since = now;
             pool.idle.push(connection);

@@ -1,52 +1,38 @@
 //! TLS to backends: what each handshake needs, and what a failed one means.
 //!
-//! Compiled from a service's settings when a configuration comes into force: files are read then,
-//! so a reload takes changed ones, and one that cannot be used refuses it. All workers share it.
+//! Compiled from a service's settings when a configuration comes into force. All workers share it,
+//! and where neither settings nor files have changed it goes on over a reload, with its sessions.
 //!
 //! Sessions are kept for each backend by itself: a ticket of one server is of no use at another,
 //! and offered there would only cost octets.
+//!
+//! A connection that is kept serves only requests with the same [`Seal`]: one that was opened by
+//! other settings, or for another name, may lead to another server than the one that is meant, or
+//! was verified by another measure.
 
 use crate::balance::l7::BackendState;
-use crate::certificates::{FileFault, read_pair, read_roots};
-use crate::config::model::http::{BackendTls, TlsName, Upstream};
+use crate::config::model::http::{TlsName, Upstream};
 use crate::net::tls::HandshakeError;
 use crate::observe::access_log::End;
 use crate::observe::http::ConnectFailure;
-use crate::types::tls::TlsVersion;
+use crate::trust::{SystemRoots, Trust, TrustError};
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::Error;
 use rustls::client::{ClientConfig, ClientConnection, Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion, version,
-};
-use std::cell::OnceCell;
+use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
+
+pub use crate::trust::TlsFailure;
 
 /// Servers of which one backend's sessions are kept: it is one. The library takes the number of
 /// sessions, of which it keeps eight for a server.
 const SESSIONS: usize = 8;
 
-/// TLS to a service cannot be spoken as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum SideError {
-    /// A file cannot be used.
-    #[error(transparent)]
-    File(#[from] FileFault),
-    /// No certificate of an authority is on this system.
-    #[error(
-        "this system has no certificates of authorities: install `ca-certificates`, or give `ca`"
-    )]
-    NoRoots,
-    /// The settings do not go together.
-    #[error("the settings of TLS do not go together: {0}")]
-    Settings(#[from] Error),
-}
+/// The same where each request may ask for another name: sessions of so many names.
+const SESSIONS_BY_HOST: usize = 64 * SESSIONS;
 
 /// Which protocols are offered by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +48,14 @@ pub enum Offer {
 /// A service's side of TLS.
 #[derive(Debug)]
 pub struct ClientSide {
+    /// Tells it from all others, and from what is not sealed, which is 0.
+    number: u64,
     config: ClientConfig,
+    /// Equal only where settings and the contents of files are.
+    digest: String,
     name: TlsName,
+    /// The name is that of the request, where it has one.
+    by_host: bool,
     is_http1_spoken: bool,
     alpn: Vec<Vec<u8>>,
     /// What is kept for each backend.
@@ -77,74 +69,105 @@ struct Known {
     config: Arc<ClientConfig>,
 }
 
-/// The system's authorities, read once for all services of a configuration.
-#[derive(Debug, Default)]
-pub struct SystemRoots(OnceCell<Arc<RootCertStore>>);
+/// What must be the same for another request to use a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seal<'a> {
+    side: u64,
+    name: &'a str,
+}
 
-impl SystemRoots {
-    fn roots(&self) -> Result<Arc<RootCertStore>, SideError> {
-        let roots = self.0.get_or_init(|| {
-            let mut roots = RootCertStore::empty();
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            Arc::new(roots)
-        });
-        match roots.is_empty() {
-            true => Err(SideError::NoRoots),
-            false => Ok(Arc::clone(roots)),
+/// A [`Seal`], kept with a connection. The default is that of one without TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptSeal {
+    side: u64,
+    name: Box<str>,
+}
+
+impl Seal<'_> {
+    /// To be kept.
+    pub fn keep(self) -> KeptSeal {
+        KeptSeal {
+            side: self.side,
+            name: self.name.into(),
         }
     }
 }
 
+impl KeptSeal {
+    /// To be compared.
+    pub fn seal(&self) -> Seal<'_> {
+        Seal {
+            side: self.side,
+            name: &self.name,
+        }
+    }
+
+    /// True if settings are the same, whatever the name.
+    pub fn is_of_side(&self, seal: Seal<'_>) -> bool {
+        self.side == seal.side
+    }
+}
+
 impl ClientSide {
-    /// Reads all files of a service. `None` if it speaks no TLS.
+    /// Reads all files of a service. `None` if it speaks no TLS. `before` is what the configuration
+    /// before has for it, and stays if nothing has changed.
     ///
     /// # Errors
     ///
-    /// [`SideError`].
+    /// [`TrustError`].
     pub fn new(
         upstream: &Upstream,
         system: &SystemRoots,
+        before: Option<&Arc<Self>>,
         now: SystemTime,
-    ) -> Result<Option<Self>, SideError> {
+    ) -> Result<Option<Arc<Self>>, TrustError> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let Some(settings) = &upstream.tls else {
             return Ok(None);
         };
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&versions(settings))?;
-        let builder = if settings.verify {
-            builder.with_root_certificates(match &settings.ca {
-                Some(path) => Arc::new(read_roots(path)?),
-                None => system.roots()?,
-            })
-        } else {
-            let unverified = Arc::new(Unverified(provider));
-            let builder = builder.dangerous();
-            builder.with_custom_certificate_verifier(unverified)
+        let trust = Trust::read(settings, system, now)?;
+        let name = upstream.tls_name();
+        let is_http1_spoken = upstream.protocol != crate::config::model::http::BackendProtocol::H2;
+        let is_same = |side: &&Arc<Self>| {
+            side.digest == trust.digest
+                && side.name == name
+                && side.is_http1_spoken == is_http1_spoken
         };
-        let config = match &settings.identity {
-            Some(identity) => {
-                let pair = read_pair(&identity.certificate, &identity.key, now)?;
-                let resolver = SingleCertAndKey::from(pair.key);
-                builder.with_client_cert_resolver(Arc::new(resolver))
-            }
-            None => builder.with_no_client_auth(),
-        };
-        Ok(Some(Self {
-            config,
-            name: upstream.tls_name(),
-            is_http1_spoken: upstream.protocol != crate::config::model::http::BackendProtocol::H2,
+        if let Some(before) = before.filter(is_same) {
+            return Ok(Some(Arc::clone(before)));
+        }
+        Ok(Some(Arc::new(Self {
+            number: NUMBERS.fetch_add(1, Relaxed),
+            config: trust.config,
+            digest: trust.digest,
+            name,
+            by_host: settings.by_host,
+            is_http1_spoken,
             alpn: settings
                 .alpn
                 .iter()
                 .map(|name| name.as_bytes().to_vec())
                 .collect(),
             known: Mutex::default(),
-        }))
+        })))
     }
 
-    /// Begins a session with a backend.
+    /// What a connection for this host, which is in lower case and without its port, is sealed by.
+    pub fn seal<'h>(&self, host: &'h [u8]) -> Seal<'h> {
+        let host = || {
+            let host = std::str::from_utf8(host).ok()?;
+            let host = host.strip_prefix('[').unwrap_or(host);
+            let host = host.strip_suffix(']').unwrap_or(host);
+            // What is no name, such as none at all, leaves the service's own.
+            ServerName::try_from(host).is_ok().then_some(host)
+        };
+        Seal {
+            side: self.number,
+            name: self.by_host.then(host).flatten().unwrap_or_default(),
+        }
+    }
+
+    /// Begins a session with a backend, for one of [`Self::seal`]'s.
     ///
     /// # Errors
     ///
@@ -153,17 +176,20 @@ impl ClientSide {
         &self,
         backend: &Arc<BackendState>,
         offer: Offer,
+        seal: Seal<'_>,
     ) -> Result<ClientConnection, Error> {
-        let name = self.server_name(backend.address())?;
+        let name = self.server_name(seal.name, backend.address())?;
         ClientConnection::new(self.config_for(backend, offer), name)
     }
 
-    fn server_name(&self, address: SocketAddr) -> Result<ServerName<'static>, Error> {
-        match &self.name {
-            TlsName::Address => Ok(ServerName::from(address.ip().to_canonical())),
-            TlsName::Host(name) => ServerName::try_from(name.clone())
-                .map_err(|_| Error::General("not a server name".to_owned())),
-        }
+    fn server_name(&self, asked: &str, address: SocketAddr) -> Result<ServerName<'static>, Error> {
+        let name = match (&self.name, asked) {
+            (TlsName::Address, "") => return Ok(ServerName::from(address.ip().to_canonical())),
+            (TlsName::Host(name), "") => name.as_str(),
+            (_, asked) => asked,
+        };
+        ServerName::try_from(name.to_owned())
+            .map_err(|_| Error::General("not a server name".to_owned()))
     }
 
     fn config_for(&self, backend: &Arc<BackendState>, offer: Offer) -> Arc<ClientConfig> {
@@ -184,7 +210,10 @@ impl ClientSide {
             Offer::Http2 => vec![h2],
             Offer::Stream => self.alpn.clone(),
         };
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = Resumption::in_memory_sessions(match self.by_host {
+            true => SESSIONS_BY_HOST,
+            false => SESSIONS,
+        });
         let config = Arc::new(config);
         known.push(Known {
             backend: Arc::downgrade(backend),
@@ -193,33 +222,6 @@ impl ClientSide {
         });
         config
     }
-}
-
-fn versions(settings: &BackendTls) -> Vec<&'static SupportedProtocolVersion> {
-    let all = [
-        (TlsVersion::V13, &version::TLS13),
-        (TlsVersion::V12, &version::TLS12),
-    ];
-    let spoken = settings.min_version..=settings.max_version;
-    let all = all.into_iter().filter(|(of, _)| spoken.contains(of));
-    all.map(|(_, version)| version).collect()
-}
-
-/// Why there is no session with a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsFailure {
-    /// No authority that is believed has issued its certificate.
-    UnknownAuthority,
-    /// Its certificate is out of date, or not yet good.
-    Expired,
-    /// Its certificate is for other names.
-    WrongName,
-    /// Its certificate is not good for another reason.
-    Certificate,
-    /// It has refused us by an alert: it wants a certificate of ours, or another version.
-    Alert,
-    /// It speaks no TLS, breaks the protocol, or has closed the connection.
-    Failed,
 }
 
 impl TlsFailure {
@@ -232,31 +234,6 @@ impl TlsFailure {
                 Some(Self::Failed)
             }
         }
-    }
-
-    fn of_tls(error: &Error) -> Self {
-        use CertificateError as C;
-        match error {
-            Error::AlertReceived(_) => Self::Alert,
-            Error::InvalidCertificate(error) => match error {
-                // An authority of the same name, but of another key, is another one.
-                C::UnknownIssuer | C::BadSignature => Self::UnknownAuthority,
-                C::Expired
-                | C::ExpiredContext { .. }
-                | C::NotValidYet
-                | C::NotValidYetContext { .. } => Self::Expired,
-                C::NotValidForName | C::NotValidForNameContext { .. } => Self::WrongName,
-                _ => Self::Certificate,
-            },
-            _ => Self::Failed,
-        }
-    }
-
-    /// What a connection that failed after its handshake means: of TLS 1.3, a client learns only
-    /// then that its certificate was refused. `None` if it is not about TLS.
-    pub fn of_io(error: &std::io::Error) -> Option<Self> {
-        let error = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(Self::of_tls(error))
     }
 
     /// As what an attempt is logged and counted.
@@ -281,46 +258,5 @@ impl TlsFailure {
             Self::Alert => ConnectFailure::TlsAlert,
             Self::Failed => ConnectFailure::TlsFailed,
         }
-    }
-}
-
-/// Believes every certificate: `verify: false`. That the server has the key to it is checked.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -18,8 +18,11 @@ pub(crate) struct BackendTls {
     /// Without it those of the system.
     #[serde(default)]
     pub(crate) ca: Field<FilePath>,
-    /// Whose certificate a backend must have, and what it is told in SNI. Without it the name by
-    /// which backends are found (`dns`), else a backend's address, of which it is told nothing.
+    /// Whose certificate a backend must have, and what it is told in SNI: a name, or `host` for the
+    /// host that it is asked for (after `rewrite`; of TLS that is passed on inside of TLS, the name
+    /// that the client asked for). Without it the name by which backends are found (`dns`), else a
+    /// backend's address, of which it is told nothing. Connections of different names are never
+    /// mixed.
     #[serde(default)]
     pub(crate) server_name: Field<Text>,
     /// A PEM file with the certificate that is shown to backends which ask for one, and the

@@ -1,6 +1,7 @@
 //! The key `services[].health`.
 
-use super::scalar::{Percent, Statuses, Time};
+use super::backend_tls::BackendTls;
+use super::scalar::{Percent, Statuses, Text, Time};
 use crate::config::decode::Field;
 use crate::config::defaults;
 use schemars::JsonSchema;
@@ -52,6 +53,34 @@ pub(crate) struct Health {
     /// Keeps a backend down that goes up and down too often.
     #[serde(default)]
     pub(crate) damping: Field<Damping>,
+    /// TLS of the check: `off`, or a map with settings of its own, as `tls` of the service has them.
+    /// Without it as the service does. A check negotiates anew each time, and fails where a request
+    /// would: an HTTP check then is HTTPS, a TCP check ends with the handshake.
+    #[serde(default)]
+    pub(crate) tls: Field<CheckTls>,
+    /// Whose certificate a backend must show to the check, and what it is told in SNI. Without it
+    /// the name that the service has; where that is `host`, the `host` or `authority` of the check.
+    #[serde(default)]
+    pub(crate) server_name: Field<Text>,
+}
+
+/// TLS of a check: `off`, or a map.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "$text-or-keys")]
+#[schemars(rename = "CheckTls", untagged)]
+pub(crate) enum CheckTls {
+    /// The check speaks none, whatever the service does.
+    Word(CheckTlsWord),
+    /// The check speaks it, whatever the service does.
+    Keys(Box<BackendTls>),
+}
+
+/// No TLS.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CheckTlsWord {
+    /// The check speaks none.
+    Off,
 }
 
 /// A check that a TCP connection opens. It has no settings.

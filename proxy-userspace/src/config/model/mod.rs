@@ -97,6 +97,20 @@ impl Config {
             .filter_map(|(name, tls)| Some((name.as_str(), tls.as_ref()?)))
     }
 
+    /// The files of which TLS is made: at listeners, to backends, and of checks.
+    pub fn tls_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let backends = self.services.iter().flat_map(|service| {
+            let check = service.health.as_ref().and_then(|check| match &check.tls {
+                CheckTls::Own(tls) => Some(&**tls),
+                CheckTls::Service | CheckTls::Off => None,
+            });
+            let tls = service.upstream.tls.iter().chain(check);
+            tls.flat_map(http::BackendTls::files)
+        });
+        let listeners = self.tls_listeners().flat_map(|(_, tls)| tls.files());
+        listeners.chain(backends)
+    }
+
     /// The service with this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)
@@ -356,6 +370,63 @@ pub struct HealthCheck {
     pub fall: u32,
     /// Flap damping, see the health module.
     pub damping: Damping,
+    /// Whether it speaks TLS.
+    pub tls: CheckTls,
+    /// Whose certificate the backend must have; `None`: see [`Service::check_name`].
+    pub server_name: Option<String>,
+}
+
+/// Whether a check speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CheckTls {
+    /// As the service does.
+    #[default]
+    Service,
+    /// No.
+    Off,
+    /// Yes, by settings of its own.
+    Own(Box<http::BackendTls>),
+}
+
+impl Service {
+    /// Whose certificate its backends must show to a check: the check's own name; else the one
+    /// that requests ask for; where that is the request's, the host of the check.
+    pub fn check_name(&self) -> http::TlsName {
+        let check = self.health.as_ref();
+        let own = check.and_then(|check| match &check.tls {
+            CheckTls::Own(tls) => check.server_name.as_ref().or(tls.server_name.as_ref()),
+            CheckTls::Service | CheckTls::Off => check.server_name.as_ref(),
+        });
+        let is_by_host = self.upstream.tls.as_ref().is_some_and(|tls| tls.by_host);
+        let host = check
+            .filter(|_| is_by_host)
+            .and_then(|check| check.probe.host());
+        match own.map(String::as_str).or(host) {
+            Some(name) => http::TlsName::Host(name.to_owned()),
+            None => self.upstream.tls_name(),
+        }
+    }
+}
+
+impl Probe {
+    /// The host that is asked for, without its port, if one is given.
+    pub fn host(&self) -> Option<&str> {
+        let host = match self {
+            Self::Tcp => None,
+            Self::Http(http) => http.host.as_deref(),
+            Self::Grpc(grpc) => grpc.authority.as_deref(),
+        };
+        host.map(without_port)
+    }
+}
+
+/// The host of an authority, an IPv6 address without its brackets.
+fn without_port(authority: &str) -> &str {
+    let (host, end) = match authority.strip_prefix('[') {
+        Some(rest) => (rest, ']'),
+        None => (authority, ':'),
+    };
+    host.split(end).next().unwrap_or(host)
 }
 
 /// Damping of backends that flap (RFC 2439 in spirit): each change to down adds a penalty of 1,

@@ -222,7 +222,7 @@ services:
       jitter: 20%
       max_ejected: 10%
     steer_by_latency: {above: 2, below: 1.5, step: 5%, floor: 50%, min_requests: 5}
-    health: {grpc: {service: shop.Cart, authority: cart.internal}}
+    health: {grpc: {service: shop.Cart, authority: cart.internal}, server_name: cart.internal, tls: {verify: true}}
   - name: other
     balance: {policy: ring, hash_on: source}
     sticky_cookie: b

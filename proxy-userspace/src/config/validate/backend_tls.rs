@@ -6,23 +6,39 @@ use crate::certificates::{read_pair, read_roots};
 use crate::config::decode::{At, Field};
 use crate::config::fault::Code;
 use crate::config::file::backend_tls as file;
-use crate::config::file::scalar::Version;
+use crate::config::file::scalar::{Text, Version};
 use crate::config::model::http::{BackendTls, TlsIdentity, Upstream};
 use crate::config::report::{Draft, Place, Report};
+use crate::config::yaml::NodeId;
 use rustls::pki_types::ServerName;
 use std::time::SystemTime;
 
-/// The section `tls`.
+/// The word that has the request's host stand for the server's name.
+const HOST: &str = "host";
+
+fn by_host(keys: &file::BackendTls) -> bool {
+    keys.server_name.value().is_some_and(|name| name.0 == HOST)
+}
+
+/// The section `tls` of a service.
 pub(super) fn tls(report: &Report<'_>, field: &Field<file::BackendTls>) -> Option<BackendTls> {
-    let at = field.given()?;
-    let keys = &at.value;
+    field.given().map(|at| keys(report, at.node, &at.value))
+}
+
+/// The section `tls` of a service or of its health check, which is at this node.
+pub(super) fn keys(report: &Report<'_>, node: NodeId, keys: &file::BackendTls) -> BackendTls {
     let default = BackendTls::default();
     let version = |field: &Field<Version>, default| field.value().map_or(default, |it| it.0);
     let tls = BackendTls {
         verify: or(&keys.verify, default.verify),
         ca: keys.ca.value().map(|path| path.0.clone()),
-        server_name: server_name(report, keys),
-        identity: identity(report, at),
+        server_name: keys
+            .server_name
+            .given()
+            .filter(|_| !by_host(keys))
+            .map(|at| server_name(report, at)),
+        by_host: by_host(keys),
+        identity: identity(report, node, keys),
         min_version: version(&keys.min_version, default.min_version),
         max_version: version(&keys.max_version, default.max_version),
         alpn: elements(&keys.alpn)
@@ -31,7 +47,7 @@ pub(super) fn tls(report: &Report<'_>, field: &Field<file::BackendTls>) -> Optio
             .collect(),
     };
     if tls.min_version > tls.max_version {
-        let node = keys.min_version.given().map_or(at.node, |at| at.node);
+        let node = keys.min_version.given().map_or(node, |at| at.node);
         let draft = Draft::new(Code::Conflict, "no version is spoken")
             .expected("`min_version` at most `max_version`");
         report.error(Place::Value(node), draft);
@@ -50,7 +66,7 @@ pub(super) fn tls(report: &Report<'_>, field: &Field<file::BackendTls>) -> Optio
             "remove it, and give the authority of the backends as `ca`",
         );
     }
-    Some(tls)
+    tls
 }
 
 /// Of backends that are found by different names, or of which some are given by address, nobody
@@ -69,8 +85,8 @@ pub(super) fn nameless(report: &Report<'_>, field: &Field<file::BackendTls>, ups
     }
 }
 
-fn server_name(report: &Report<'_>, keys: &file::BackendTls) -> Option<String> {
-    let at = keys.server_name.given()?;
+/// A name that a certificate can be for.
+pub(super) fn server_name(report: &Report<'_>, at: &At<Text>) -> String {
     let name = at.value.0.to_ascii_lowercase();
     if ServerName::try_from(name.as_str()).is_err() {
         let draft = Draft::new(
@@ -80,16 +96,15 @@ fn server_name(report: &Report<'_>, keys: &file::BackendTls) -> Option<String> {
         .expected("a name such as `app.internal`, or an address");
         report.error(Place::Value(at.node), draft);
     }
-    Some(name)
+    name
 }
 
-fn identity(report: &Report<'_>, at: &At<file::BackendTls>) -> Option<TlsIdentity> {
-    let keys = &at.value;
+fn identity(report: &Report<'_>, node: NodeId, keys: &file::BackendTls) -> Option<TlsIdentity> {
     let (certificate, key) = (&keys.certificate, &keys.key);
     match (certificate.is_absent(), key.is_absent()) {
         (true, true) => return None,
-        (false, true) => report.missing(at.node, "key", "/etc/sluice/client.key"),
-        (true, false) => report.missing(at.node, "certificate", "/etc/sluice/client.pem"),
+        (false, true) => report.missing(node, "key", "/etc/sluice/client.key"),
+        (true, false) => report.missing(node, "certificate", "/etc/sluice/client.pem"),
         (false, false) => {}
     }
     Some(TlsIdentity {

@@ -1,11 +1,13 @@
 //! The section `services[].health`.
 
-use super::{elements, number, time};
+use super::{backend_tls, elements, number, time};
 use crate::config::decode::{At, Field};
 use crate::config::defaults;
 use crate::config::fault::Code;
 use crate::config::file::health as file;
-use crate::config::model::{Damping, GrpcProbe, HealthCheck, HttpProbe, Probe, ProbeTarget};
+use crate::config::model::{
+    CheckTls, Damping, GrpcProbe, HealthCheck, HttpProbe, Probe, ProbeTarget, Service,
+};
 use crate::config::report::{Draft, Place, Report};
 use proxy_common::service::Mode;
 use std::time::Duration;
@@ -42,9 +44,85 @@ pub(super) fn health(
         rise: number(report, &keys.rise, 1..=ROW_MOST, defaults::RISE),
         fall: number(report, &keys.fall, 1..=ROW_MOST, defaults::FALL),
         damping: damping(report, &keys.damping),
+        tls: tls(report, &keys.tls),
+        server_name: (keys.server_name.given()).map(|at| backend_tls::server_name(report, at)),
     };
+    names(report, keys);
     timing(report, at, &check);
     Some(check)
+}
+
+fn tls(report: &Report<'_>, field: &Field<file::CheckTls>) -> CheckTls {
+    let Some(at) = field.given() else {
+        return CheckTls::Service;
+    };
+    let keys = match &at.value {
+        file::CheckTls::Word(file::CheckTlsWord::Off) => return CheckTls::Off,
+        file::CheckTls::Keys(keys) => keys,
+    };
+    if let Some(alpn) = keys.alpn.given() {
+        let draft = Draft::new(Code::Conflict, "the kind of the check says what is offered")
+            .fix("remove it");
+        report.error(Place::Key(alpn.node), draft);
+    }
+    let tls = backend_tls::keys(report, at.node, keys);
+    if tls.by_host
+        && let Some(name) = keys.server_name.given()
+    {
+        let draft = Draft::new(
+            Code::InvalidValue,
+            "a check has no request whose host it is",
+        )
+        .expected("a name such as `app.internal`, or an address");
+        report.error(Place::Value(name.node), draft);
+    }
+    CheckTls::Own(Box::new(tls))
+}
+
+/// A check's name is given once, and only where there is TLS.
+fn names(report: &Report<'_>, keys: &file::Health) {
+    let Some(name) = keys.server_name.given() else {
+        return;
+    };
+    let conflict = match keys.tls.value() {
+        Some(file::CheckTls::Word(file::CheckTlsWord::Off)) => "with `tls: off` there is no name",
+        Some(file::CheckTls::Keys(keys)) if keys.server_name.given().is_some() => {
+            "`tls` of this check has a `server_name` already"
+        }
+        _ => return,
+    };
+    let draft = Draft::new(Code::Conflict, conflict).fix("remove one of the two");
+    report.error(Place::Key(name.node), draft);
+}
+
+/// What a check cannot know without TLS of the service, or where every request has its own name.
+pub(super) fn with_service(report: &Report<'_>, field: &Field<file::Health>, service: &Service) {
+    let (Some(at), Some(check)) = (field.given(), &service.health) else {
+        return;
+    };
+    if check.tls != CheckTls::Service {
+        return;
+    }
+    let Some(tls) = &service.upstream.tls else {
+        if let Some(name) = at.value.server_name.given() {
+            let draft = Draft::new(
+                Code::Conflict,
+                "this check speaks no TLS, so it has no name",
+            )
+            .fix("remove it, or add `tls: {}` to the check or to the service");
+            report.error(Place::Key(name.node), draft);
+        }
+        return;
+    };
+    if tls.by_host && tls.verify && check.server_name.is_none() && check.probe.host().is_none() {
+        let draft = Draft::new(
+            Code::MissingKey,
+            "with `server_name: host` it is not known whose certificate a check has to see",
+        )
+        .expected("`server_name` here")
+        .fix("add `server_name`, or `host` to an HTTP check");
+        report.error(Place::Key(at.node), draft);
+    }
 }
 
 /// Exactly one of `tcp`, `http` and `grpc`.

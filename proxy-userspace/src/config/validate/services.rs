@@ -62,7 +62,7 @@ fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names, uses:
         let sources = elements(&keys.source_addresses);
         sources.map(|at| at.value.0).collect()
     };
-    Service {
+    let service = Service {
         name,
         mode,
         selection: selection(&keys.selection),
@@ -76,7 +76,9 @@ fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names, uses:
         health: health::health(report, &keys.health, checked_mode),
         upstream,
         backends,
-    }
+    };
+    health::with_service(report, &keys.health, &service);
+    service
 }
 
 /// Keys that mean nothing to those who use the service.

@@ -6,6 +6,7 @@ use crate::config::decode::{At, Field};
 use crate::config::defaults::tls as defaults;
 use crate::config::fault::Code;
 use crate::config::file::File;
+use crate::config::file::health::CheckTls;
 use crate::config::file::listener::Listener;
 use crate::config::file::scalar::Text;
 use crate::config::file::tls as file;
@@ -284,6 +285,10 @@ pub(in crate::config) fn files(report: &Report<'_>, file: &File) {
     super::acme::files(report, &file.acme);
     for service in elements(&file.services) {
         if let Some(keys) = service.value.tls.value() {
+            super::backend_tls::files(report, keys);
+        }
+        let check = service.value.health.value();
+        if let Some(CheckTls::Keys(keys)) = check.and_then(|check| check.tls.value()) {
             super::backend_tls::files(report, keys);
         }
     }

@@ -62,9 +62,12 @@ fn target(listeners: Vec<Listener>, port: Option<u16>, health: HealthCheck) -> T
         adopted: Some(true),
         mark: Some(7),
     };
-    let checks = checks(&config(listeners, services), &Named::default(), |_, _| {
-        known
-    })
+    let checks = checks(
+        &config(listeners, services),
+        &Named::default(),
+        &Seals::default(),
+        |_, _| known,
+    )
     .unwrap();
     assert_eq!(checks.len(), 1);
     assert_eq!(checks[0].adopted, Some(true));
@@ -91,7 +94,10 @@ fn service_without_health_check_has_no_checks() {
             ),
         ],
     );
-    let checks = checks(&config, &Named::default(), |_, _| Known::default()).unwrap();
+    let checks = checks(&config, &Named::default(), &Seals::default(), |_, _| {
+        Known::default()
+    })
+    .unwrap();
     let names: Vec<_> = checks.iter().map(|check| check.name.to_string()).collect();
     assert_eq!(names, ["web/b1", "web/b2"]);
     assert!(
@@ -163,7 +169,10 @@ fn probe_through_the_vip_goes_to_a_tcp_listener_with_the_checked_port() {
     assert_eq!(target.address.to_string(), "192.0.2.9:8443");
     let services = vec![service("web", vec![backend("b1", None)], Some(check(None)))];
     let only_udp = config(vec![udp("192.0.2.7/32", PortMatch::One(53))], services);
-    let refused = checks(&only_udp, &Named::default(), |_, _| Known::default()).unwrap_err();
+    let refused = checks(&only_udp, &Named::default(), &Seals::default(), |_, _| {
+        Known::default()
+    })
+    .unwrap_err();
     assert!(matches!(refused, CheckError::NoVip { .. }), "{refused}");
 }
 
@@ -185,9 +194,12 @@ fn of_a_prefix_the_address_behind_the_first_is_probed() {
 fn check_without_destination_is_an_error_that_names_the_service() {
     let message = |listeners, health| {
         let services = vec![service("web", vec![backend("b1", None)], Some(health))];
-        checks(&config(listeners, services), &Named::default(), |_, _| {
-            Known::default()
-        })
+        checks(
+            &config(listeners, services),
+            &Named::default(),
+            &Seals::default(),
+            |_, _| Known::default(),
+        )
         .unwrap_err()
         .to_string()
     };

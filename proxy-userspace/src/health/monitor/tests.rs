@@ -4,7 +4,7 @@
 use super::super::outcome::FailureKind;
 use super::super::probe::Target;
 use super::super::testing::{address, check, fail, health_check, pass, refuse};
-use super::super::{BackendName, Failure};
+use super::super::{BackendName, Failure, ProbeTls};
 use super::*;
 use crate::config::model::{Damping, HealthCheck};
 use std::collections::HashMap;
@@ -76,6 +76,7 @@ impl Prober for Lab {
         &self,
         target: Target,
         check: Arc<HealthCheck>,
+        _: Option<ProbeTls>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let lab = self.clone();
         async move {

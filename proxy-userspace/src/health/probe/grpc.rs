@@ -1,12 +1,13 @@
 //! The gRPC probe: the server's health service says that it serves (grpc.health.v1, as described in
-//! gRPC's `doc/health-checking.md`), over HTTP/2 with prior knowledge.
+//! gRPC's `doc/health-checking.md`), over HTTP/2: with prior knowledge, or by ALPN where TLS is spoken.
 //!
 //! h2 frames the messages; this module keeps the deadline, sets limits and judges. An answer of the
 //! health service has two octets; more than a few KiB is none.
 
-use super::{Deadline, Target, open, socket};
+use super::{Deadline, Target, open, sealed, socket};
 use crate::config::model::GrpcProbe;
 use crate::health::outcome::{Failure, FailureKind};
+use crate::health::sealed::ProbeTls;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::{Either, select};
 use h2::{RecvStream, client};
@@ -51,17 +52,23 @@ const SERVING: i32 = 1;
 pub(super) async fn probe(
     target: Target,
     expected: &GrpcProbe,
+    tls: Option<&ProbeTls>,
     deadline: Deadline,
 ) -> Result<(), Failure> {
-    let request = request(expected, target.address)?;
-    let stream = open(target, deadline).await?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let request = request(expected, target.address, scheme)?;
+    let stream = open(target, tls, deadline).await?;
     exchange(stream, request, expected, deadline).await
 }
 
-fn request(expected: &GrpcProbe, address: SocketAddr) -> Result<Request<()>, Failure> {
+fn request(
+    expected: &GrpcProbe,
+    address: SocketAddr,
+    scheme: &str,
+) -> Result<Request<()>, Failure> {
     let authority = expected.authority.clone();
     let authority = authority.unwrap_or_else(|| address.to_string());
-    Request::post(format!("http://{authority}{PATH}"))
+    Request::post(format!("{scheme}://{authority}{PATH}"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(
@@ -212,6 +219,9 @@ fn judge_message(octets: &[u8]) -> Result<(), Failure> {
 /// Names an error of the exchange. Its text is h2's own or the kernel's, never the peer's.
 fn classify(doing: &str, error: &h2::Error) -> Failure {
     if let Some(cause) = error.get_io() {
+        if let Some(failure) = sealed::of_io(cause) {
+            return failure;
+        }
         if cause.raw_os_error().is_some() {
             return socket::classify(doing, cause);
         }
@@ -317,7 +327,7 @@ mod tests {
             authority: Some("shop.example".to_owned()),
         };
         let address = "127.0.0.1:50051".parse().expect("an address");
-        let request = request(&expected, address).expect("a request");
+        let request = request(&expected, address, "http").expect("a request");
         let verdict = exchange(ours, request, &expected, deadline()).await;
         let asked = served.await.expect("served");
         let question = Question::decode(&asked[PREFIX..]).expect("a question");
@@ -375,7 +385,7 @@ mod tests {
         });
         let expected = GrpcProbe::default();
         let address = "127.0.0.1:80".parse().expect("an address");
-        let request = request(&expected, address).expect("a request");
+        let request = request(&expected, address, "http").expect("a request");
         let failure = exchange(ours, request, &expected, deadline()).await;
         let failure = failure.expect_err("fails");
         assert_eq!(failure.kind, FailureKind::Protocol, "{failure}");
@@ -387,7 +397,7 @@ mod tests {
         let (ours, _theirs) = duplex(64 * 1024);
         let expected = GrpcProbe::default();
         let address = "[::1]:50051".parse().expect("an address");
-        let request = request(&expected, address).expect("a request");
+        let request = request(&expected, address, "http").expect("a request");
         let failure = exchange(ours, request, &expected, deadline()).await;
         let failure = failure.expect_err("fails");
         assert_eq!(failure.kind, FailureKind::Timeout, "{failure}");

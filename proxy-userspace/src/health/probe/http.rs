@@ -5,9 +5,10 @@
 //! needs, at most 64 KiB. Without an expected text the body is not read at all: the status has
 //! been given, and a check that downloads a page every second is a burden to its server.
 
-use super::{Deadline, Target, open, socket};
+use super::{Deadline, Target, open, sealed, socket};
 use crate::config::model::HttpProbe;
 use crate::health::outcome::{Failure, FailureKind};
+use crate::health::sealed::ProbeTls;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderValue, Request, header};
@@ -34,24 +35,33 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub(super) async fn probe(
     target: Target,
     expected: &HttpProbe,
+    tls: Option<&ProbeTls>,
     deadline: Deadline,
 ) -> Result<(), Failure> {
-    let request = request(expected, target.address)?;
-    let stream = open(target, deadline).await?;
+    let port = if tls.is_some() { 443 } else { 80 };
+    let request = request(expected, target.address, port)?;
+    let stream = open(target, tls, deadline).await?;
     exchange(stream, request, expected, deadline).await
 }
 
-/// The request of a probe. It asks for the connection to be closed.
+/// The request of a probe. It asks for the connection to be closed. `default_port` is the one that
+/// need not be said.
 ///
 /// # Errors
 ///
 /// [`FailureKind::Local`] if method, path or host cannot stand in a request; the configuration's
 /// validation refuses them earlier.
-fn request(expected: &HttpProbe, address: SocketAddr) -> Result<Request<Empty<Bytes>>, Failure> {
+fn request(
+    expected: &HttpProbe,
+    address: SocketAddr,
+    default_port: u16,
+) -> Result<Request<Empty<Bytes>>, Failure> {
     let host = match &expected.host {
         Some(host) => host.clone(),
-        None if address.port() == 80 && address.is_ipv6() => format!("[{}]", address.ip()),
-        None if address.port() == 80 => address.ip().to_string(),
+        None if address.port() == default_port && address.is_ipv6() => {
+            format!("[{}]", address.ip())
+        }
+        None if address.port() == default_port => address.ip().to_string(),
         None => address.to_string(),
     };
     Request::builder()
@@ -173,6 +183,9 @@ fn classify(doing: &str, error: &hyper::Error) -> Failure {
         return classify(doing, reason);
     }
     let cause = source.and_then(|source| source.downcast_ref::<io::Error>());
+    if let Some(failure) = cause.and_then(sealed::of_io) {
+        return failure;
+    }
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return Failure::new(FailureKind::Closed, format!("{doing}: the peer closed"));
     }

@@ -13,17 +13,20 @@
 
 mod grpc;
 mod http;
+mod sealed;
 mod socket;
-mod tcp;
 
 use super::outcome::{Failure, FailureKind, Outcome, Passed};
+use super::sealed::ProbeTls;
 use crate::config::model::{HealthCheck, Probe};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 /// Where a probe goes, and how its packets are told from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,7 @@ pub trait Prober: Send + Sync + 'static {
         &self,
         target: Target,
         check: Arc<HealthCheck>,
+        tls: Option<ProbeTls>,
     ) -> impl Future<Output = Outcome> + Send + 'static;
 }
 
@@ -74,12 +78,14 @@ impl Prober for NetProber {
         &self,
         target: Target,
         check: Arc<HealthCheck>,
+        tls: Option<ProbeTls>,
     ) -> impl Future<Output = Outcome> + Send + 'static {
-        probe(target, check)
+        probe(target, check, tls)
     }
 }
 
-/// Probes `target` once, as `check` says, and ends by the check's timeout.
+/// Probes `target` once, as `check` says and inside of `tls` if it is given, and ends by the check's
+/// timeout.
 ///
 /// # Errors
 ///
@@ -88,7 +94,7 @@ impl Prober for NetProber {
 /// # Cancel safety
 ///
 /// Dropping the future closes the connection.
-pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
+pub async fn probe(target: Target, check: Arc<HealthCheck>, tls: Option<ProbeTls>) -> Outcome {
     let started = Instant::now();
     let deadline = Deadline(started + check.timeout.min(LONGEST_TIMEOUT));
     if target.through.is_some() && target.mark.is_none() {
@@ -99,21 +105,27 @@ pub async fn probe(target: Target, check: Arc<HealthCheck>) -> Outcome {
         return Err(Failure::new(FailureKind::Local, detail));
     }
     match &check.probe {
-        Probe::Tcp => tcp::probe(target, deadline).await?,
-        Probe::Http(expected) => http::probe(target, expected, deadline).await?,
-        Probe::Grpc(expected) => grpc::probe(target, expected, deadline).await?,
+        Probe::Tcp => drop(open(target, tls.as_ref(), deadline).await?),
+        Probe::Http(expected) => http::probe(target, expected, tls.as_ref(), deadline).await?,
+        Probe::Grpc(expected) => grpc::probe(target, expected, tls.as_ref(), deadline).await?,
     }
     Ok(Passed {
         latency: started.elapsed(),
     })
 }
 
-/// The connection over which a probe asks: the one place where it could be wrapped.
+/// The connection over which a probe asks. Of a TCP probe it is the whole answer that it opens, and
+/// that TLS is agreed on if it is spoken.
 async fn open(
     target: Target,
+    tls: Option<&ProbeTls>,
     deadline: Deadline,
-) -> Result<impl AsyncRead + AsyncWrite + Unpin, Failure> {
-    socket::connect(target, deadline).await
+) -> Result<Either<TcpStream, TlsStream<TcpStream>>, Failure> {
+    let stream = socket::connect(target, deadline).await?;
+    Ok(match tls {
+        None => Either::Left(stream),
+        Some(tls) => Either::Right(sealed::seal(stream, tls, deadline).await?),
+    })
 }
 
 /// No probe runs longer, whatever the configuration says: a later deadline could overflow.

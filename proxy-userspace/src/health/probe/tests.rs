@@ -18,6 +18,7 @@ async fn tcp(address: SocketAddr) -> Outcome {
             timeout: PATIENCE,
             ..health_check()
         }),
+        None,
     )
     .await
 }
@@ -29,7 +30,7 @@ async fn http(address: SocketAddr, expected: HttpProbe) -> Outcome {
         timeout: PATIENCE,
         ..health_check()
     };
-    probe(Target::new(address), Arc::new(check)).await
+    probe(Target::new(address), Arc::new(check), None).await
 }
 
 /// A listener whose first connection is handed to `serve` while `probe` runs.
@@ -76,7 +77,7 @@ async fn probe_to_a_vip_is_not_sent_without_its_mark() {
         timeout: Duration::from_millis(50),
         ..health_check()
     };
-    let failure = probe(target, Arc::new(check)).await.unwrap_err();
+    let failure = probe(target, Arc::new(check), None).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Local, "{failure}");
     let accepted = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
     assert!(accepted.is_err(), "a connection was opened");
@@ -124,7 +125,7 @@ async fn listener_that_takes_no_more_connections_is_a_timeout() {
     // Nobody accepts, so each probe that passes fills the queue, from when on the kernel drops
     // SYNs. With a backlog of 0 that is the second.
     for _ in 0..10 {
-        let Err(failure) = probe(Target::new(address), check.clone()).await else {
+        let Err(failure) = probe(Target::new(address), check.clone(), None).await else {
             continue;
         };
         assert_eq!(failure.kind, FailureKind::Timeout, "{failure}");
@@ -219,7 +220,7 @@ async fn flood_of_interim_answers_cannot_outrun_the_deadline() {
         timeout: Duration::from_millis(200),
         ..health_check()
     };
-    let failure = probe(Target::new(address), Arc::new(check))
+    let failure = probe(Target::new(address), Arc::new(check), None)
         .await
         .unwrap_err();
     // Where the flood comes before the request, it is a protocol failure.
@@ -236,5 +237,5 @@ async fn absurd_timeout_does_not_overflow() {
         ..health_check()
     };
     let target = Target::new(listener.local_addr().unwrap());
-    probe(target, Arc::new(check)).await.unwrap();
+    probe(target, Arc::new(check), None).await.unwrap();
 }

@@ -176,7 +176,8 @@ pub(super) async fn attempt<C: Client>(
     let kept = if course.fresh || !is_shared {
         None
     } else {
-        worker.pools.take(backend)
+        let seal = service.seal(scratch.request.host());
+        worker.pools.take(backend, seal)
     };
     let mut connection = match kept {
         Some(connection) => connection,
@@ -258,11 +259,13 @@ pub(super) async fn open(
         (Some(_), Some(version)) => reach::introduction(around.peer, version),
         _ => Vec::new(),
     };
+    let seal = service.seal(scratch.request.host());
     let target = Target {
         backend,
-        tls: tls.map(|side| (side, Offer::Http1)),
+        tls: tls.map(|side| (side, Offer::Http1, seal)),
         preamble: &preamble,
     };
+    let seal = seal.keep();
     let connected = connect::open(&target, around.timer, limit).await;
     let took = worker.clock.read() - began;
     if let Some(attempt) = scratch.facts.attempts.last_mut() {
@@ -271,7 +274,7 @@ pub(super) async fn open(
     }
     let error = match connected {
         Ok(stream) => {
-            let mut connection = h1::Connection::new(stream, place, &worker.buffers);
+            let mut connection = h1::Connection::new(stream, place, seal, &worker.buffers);
             if tls.is_none() {
                 introduce(&mut connection, around.peer, service);
             }

@@ -285,7 +285,9 @@ async fn try_head(
     let kept = if course.fresh || !is_shared {
         None
     } else {
-        worker.pools.take(lease.backend())
+        worker
+            .pools
+            .take(lease.backend(), service.seal(notes.request.host()))
     };
     let mut connection = match kept {
         Some(connection) => connection,

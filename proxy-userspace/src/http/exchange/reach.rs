@@ -18,6 +18,7 @@ use crate::observe::http::{ConnectFailure, RetryReason};
 use crate::upstream::h1;
 use crate::upstream::h2::{Claim, Known, Link, Open, OpenError, Opening};
 use crate::upstream::pool::Place;
+use crate::upstream::tls::KeptSeal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::future::{Future as _, poll_fn};
@@ -46,11 +47,12 @@ pub(super) async fn speaks_h2(
     lease: &Lease,
 ) -> Result<bool, Failure> {
     let (links, service) = (&around.worker.pools.h2, course.service);
+    let known = || links.known(lease.backend(), service.seal(scratch.request.host()));
     match service.settings.protocol {
         BackendProtocol::H1 => return Ok(false),
         BackendProtocol::H2 if scratch.request.protocol.is_empty() => return Ok(true),
         BackendProtocol::H2 => {}
-        BackendProtocol::Auto => match links.known(lease.backend()) {
+        BackendProtocol::Auto => match known() {
             Known::H1 => return Ok(false),
             Known::H2 if scratch.request.protocol.is_empty() => return Ok(true),
             Known::H2 => {}
@@ -69,7 +71,8 @@ pub(super) async fn speaks_h2(
             Err(failure) if failure.end == End::BackendProtocol => Known::H1,
             Err(_) => Known::Nothing,
         };
-        links.learn(lease.backend(), known, around.worker.clock.last());
+        let seal = service.seal(scratch.request.host());
+        links.learn(lease.backend(), known, seal, around.worker.clock.last());
         if known == Known::H1 {
             return Ok(false);
         }
@@ -124,7 +127,8 @@ pub(super) async fn open_h1(
             worker.pools.wanted().notify_waiters();
         }
         tokio::time::sleep(SHORT).await;
-        if is_shared && let Some(kept) = worker.pools.take(backend) {
+        let seal = service.seal(scratch.request.host());
+        if is_shared && let Some(kept) = worker.pools.take(backend, seal) {
             return Ok(kept);
         }
     }
@@ -162,9 +166,10 @@ pub(super) async fn claim(
     let (links, service) = (&worker.pools.h2, course.service);
     let most = service.settings.max_streams.max(1);
     let is_shared = service.settings.send_proxy.is_none();
+    let seal = service.seal(scratch.request.host()).keep();
     if is_shared
         && !fresh
-        && let Some(claim) = links.find(backend, most)
+        && let Some(claim) = links.find(backend, most, seal.seal())
     {
         return Ok(claim);
     }
@@ -173,11 +178,11 @@ pub(super) async fn claim(
     let by = began.saturating_add(connect);
     let mut is_asked = false;
     loop {
-        if is_shared && let Some(claim) = links.find(backend, most) {
+        if is_shared && let Some(claim) = links.find(backend, most, seal.seal()) {
             return Ok(claim);
         }
         let under_way = if is_shared {
-            links.opening(backend, most)
+            links.opening(backend, most, seal.seal())
         } else {
             None
         };
@@ -187,7 +192,7 @@ pub(super) async fn claim(
                 Some(_) if course.has_all_connections() => {
                     return Err(Failure::new(End::CircuitOpen, Phase::Connect));
                 }
-                Some(place) => (links.open(open(around, service, place)), true),
+                Some(place) => (links.open(open(around, service, place, seal.clone())), true),
                 None if worker.clock.read() >= by => {
                     return Err(Failure::new(End::QueueTimeout, Phase::Connect));
                 }
@@ -248,7 +253,7 @@ fn place(backend: &Arc<BackendState>, most: u32) -> Option<Place> {
     Place::new(backend, limit)
 }
 
-fn open(around: &Around<'_>, service: &ServicePlan, place: Place) -> Open {
+fn open(around: &Around<'_>, service: &ServicePlan, place: Place, seal: KeptSeal) -> Open {
     Open {
         place,
         timer: around.worker.timers.timer(),
@@ -264,6 +269,7 @@ fn open(around: &Around<'_>, service: &ServicePlan, place: Place) -> Open {
             .send_proxy
             .map(|version| introduction(around.peer, version)),
         tls: service.tls.clone(),
+        seal,
     }
 }
 

@@ -8,7 +8,8 @@ use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{Series, ServiceCells};
 use crate::resilience::{Protection, RetryPlan};
-use crate::upstream::tls::{ClientSide, SystemRoots};
+use crate::trust::SystemRoots;
+use crate::upstream::tls::{ClientSide, Seal};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -80,19 +81,21 @@ impl ServicePlan {
         config: &Config,
         kept: &Kept,
         roots: &SystemRoots,
+        before: Option<&Self>,
     ) -> Result<Option<Self>, CompileError> {
         let Some(service) = config.service(state.name()) else {
             return Ok(None);
         };
         let settings = service.upstream.clone();
-        let tls = ClientSide::new(&settings, roots, SystemTime::now());
+        let before = before.and_then(|before| before.tls.as_ref());
+        let tls = ClientSide::new(&settings, roots, before, SystemTime::now());
         let tls = tls.map_err(|source| CompileError::BackendTls {
             service: service.name.clone(),
             source,
         })?;
         let resilience = &settings.resilience;
         Ok(Some(Self {
-            tls: tls.map(Arc::new),
+            tls,
             cells: kept.metrics.service(state.name()),
             limits: UpstreamLimits {
                 connect: nanos(settings.connect_timeout),
@@ -108,6 +111,13 @@ impl ServicePlan {
             state: Arc::clone(state),
             settings,
         }))
+    }
+
+    /// What a connection to its backends for this host is sealed by.
+    #[inline]
+    pub fn seal<'h>(&self, host: &'h [u8]) -> Seal<'h> {
+        let tls = self.tls.as_deref();
+        tls.map_or_else(Seal::default, |side| side.seal(host))
     }
 
     /// True if backends are only spoken to in HTTP/2.

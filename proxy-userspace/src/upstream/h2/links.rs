@@ -5,7 +5,7 @@ use crate::balance::l7::BackendState;
 use crate::net::{Nanos, Timer};
 use crate::upstream::connect::{Target, open as open_connection};
 use crate::upstream::pool::Place;
-use crate::upstream::tls::{ClientSide, Offer};
+use crate::upstream::tls::{ClientSide, KeptSeal, Offer, Seal};
 use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
@@ -29,10 +29,13 @@ pub struct Links {
 struct Entry {
     /// Holds the slot's number as long as the entry lives.
     backend: Arc<BackendState>,
-    links: Vec<Rc<Link>>,
+    /// With what they are sealed by.
+    links: Vec<(KeptSeal, Rc<Link>)>,
     /// The connection that is being opened for whoever needs one.
-    opening: Option<Rc<Opening>>,
+    opening: Option<(KeptSeal, Rc<Opening>)>,
     known: Known,
+    /// Of what it is known: by another name it may be another server.
+    known_by: KeptSeal,
     known_since: Nanos,
     keepalive: Nanos,
     /// Streams at once that the backend allowed on the last connection; 0 if there was none.
@@ -70,6 +73,8 @@ pub struct Open {
     pub preamble: Option<Vec<u8>>,
     /// TLS, if the backend speaks it.
     pub tls: Option<Arc<ClientSide>>,
+    /// What it is sealed by.
+    pub seal: KeptSeal,
 }
 
 impl Links {
@@ -84,25 +89,28 @@ impl Links {
             links: Vec::new(),
             opening: None,
             known: Known::Nothing,
+            known_by: KeptSeal::default(),
             known_since: 0,
             keepalive: 0,
             allowed: 0,
         }))
     }
 
-    /// A place on a link to this backend that has room, of `most` requests on each.
-    pub fn find(&self, backend: &BackendState, most: u32) -> Option<Claim> {
+    /// A place on a link to this backend that is sealed so and has room, of `most` requests on each.
+    pub fn find(&self, backend: &BackendState, most: u32, by: Seal<'_>) -> Option<Claim> {
         let entries = self.entries.borrow();
         let entry = entries.get(backend.slot() as usize)?.as_ref()?;
-        let link = entry.links.iter().find(|link| link.room(most) > 0)?;
+        let mut links = entry.links.iter().filter(|(seal, _)| seal.seal() == by);
+        let (_, link) = links.find(|(_, link)| link.room(most) > 0)?;
         Some(link.claim())
     }
 
     /// The connection that is being opened, if it will have room for one more who waits.
-    pub fn opening(&self, backend: &BackendState, most: u32) -> Option<Rc<Opening>> {
+    pub fn opening(&self, backend: &BackendState, most: u32, by: Seal<'_>) -> Option<Rc<Opening>> {
         let entries = self.entries.borrow();
         let entry = entries.get(backend.slot() as usize)?.as_ref()?;
-        let opening = entry.opening.as_ref()?;
+        let opening = entry.opening.as_ref();
+        let (_, opening) = opening.filter(|(seal, _)| seal.seal() == by)?;
         let most = match entry.allowed {
             0 => most,
             allowed => most.min(allowed),
@@ -121,7 +129,7 @@ impl Links {
         if open.preamble.is_none() {
             let backend = Arc::clone(open.place.backend());
             self.with(&backend, |entry| {
-                entry.opening = Some(Rc::clone(&opening));
+                entry.opening = Some((open.seal.clone(), Rc::clone(&opening)));
                 entry.keepalive = open.keepalive;
             });
         }
@@ -129,19 +137,23 @@ impl Links {
         opening
     }
 
-    /// What the backend is known to speak.
-    pub fn known(&self, backend: &BackendState) -> Known {
+    /// What the backend is known to speak where it is sealed so.
+    pub fn known(&self, backend: &BackendState, by: Seal<'_>) -> Known {
         let entries = self.entries.borrow();
         let entry = entries.get(backend.slot() as usize);
         entry
             .and_then(Option::as_ref)
+            .filter(|entry| entry.known_by.seal() == by)
             .map_or(Known::Nothing, |entry| entry.known)
     }
 
     /// Notes what the backend speaks.
-    pub fn learn(&self, backend: &Arc<BackendState>, known: Known, now: Nanos) {
+    pub fn learn(&self, backend: &Arc<BackendState>, known: Known, by: Seal<'_>, now: Nanos) {
         self.with(backend, |entry| {
             entry.known = known;
+            if entry.known_by.seal() != by {
+                entry.known_by = by.keep();
+            }
             entry.known_since = now;
         });
     }
@@ -152,7 +164,7 @@ impl Links {
             let Some(entry) = place else { continue };
             let keepalive = entry.keepalive;
             let backend = &entry.backend;
-            entry.links.retain(|link| {
+            entry.links.retain(|(_, link)| {
                 !link.is_over() && !link.is_idle_for(now, keepalive) && {
                     let is_wanted = link.is_idle() && backend.is_idle_wanted();
                     !is_wanted
@@ -161,7 +173,7 @@ impl Links {
             // Nobody is idle, and another worker has no connection at all.
             if entry.links.len() > 1 && backend.is_idle_wanted() {
                 let last = entry.links.pop();
-                last.inspect(|link| link.retire());
+                last.inspect(|(_, link)| link.retire());
             }
             let is_known =
                 entry.known != Known::Nothing && now.saturating_sub(entry.known_since) < REMEMBERED;
@@ -186,12 +198,14 @@ impl Links {
 async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
     let backend = Arc::clone(open.place.backend());
     let is_private = open.preamble.is_some();
+    let seal = open.seal;
+    let tls = open.tls.as_deref();
     let begun = begin(
         &open.place,
         open.timer,
         open.timeout,
         open.preamble.as_deref().unwrap_or_default(),
-        open.tls.as_deref(),
+        tls.map(|side| (side, Offer::Http2, seal.seal())),
         open.most,
     );
     let begun = begun.await;
@@ -217,13 +231,13 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
             if entry
                 .opening
                 .as_ref()
-                .is_some_and(|now| Rc::ptr_eq(now, &opening))
+                .is_some_and(|(_, now)| Rc::ptr_eq(now, &opening))
             {
                 entry.opening = None;
             }
             if let Ok(link) = &outcome {
                 entry.allowed = link.room(u32::MAX);
-                entry.links.push(Rc::clone(link));
+                entry.links.push((seal.clone(), Rc::clone(link)));
             }
         });
     }
@@ -251,13 +265,13 @@ async fn begin(
     timer: Timer,
     timeout: Nanos,
     preamble: &[u8],
-    tls: Option<&ClientSide>,
+    tls: Option<(&ClientSide, Offer, Seal<'_>)>,
     most: u32,
 ) -> Result<(Rc<Link>, Driver), OpenError> {
     timer.read();
     let target = Target {
         backend: place.backend(),
-        tls: tls.map(|side| (side, Offer::Http2)),
+        tls,
         preamble,
     };
     let mut stream = open_connection(&target, &timer, timeout).await?;

@@ -13,6 +13,8 @@ pub struct BackendTls {
     pub ca: Option<PathBuf>,
     /// Whose certificate a backend must have; `None`: see [`Upstream::tls_name`].
     pub server_name: Option<String>,
+    /// It must have one for the host that is asked of it. `server_name` is `None` then.
+    pub by_host: bool,
     /// What we show to backends that ask for it.
     pub identity: Option<TlsIdentity>,
     /// The oldest version.
@@ -41,6 +43,15 @@ pub enum TlsName {
     Address,
 }
 
+impl BackendTls {
+    /// The files that it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let identity = self.identity.iter();
+        let identity = identity.flat_map(|own| [&own.certificate, &own.key]);
+        self.ca.iter().chain(identity)
+    }
+}
+
 impl Default for BackendTls {
     /// Verified by the system's authorities.
     fn default() -> Self {
@@ -48,6 +59,7 @@ impl Default for BackendTls {
             verify: true,
             ca: None,
             server_name: None,
+            by_host: false,
             identity: None,
             min_version: TlsVersion::V12,
             max_version: TlsVersion::V13,

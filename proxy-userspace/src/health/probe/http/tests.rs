@@ -39,7 +39,7 @@ where
 {
     let (ours, theirs) = duplex(16 * 1024);
     let started = Instant::now();
-    let request = request(expected, "10.0.0.1:8080".parse().unwrap()).unwrap();
+    let request = request(expected, "10.0.0.1:8080".parse().unwrap(), 80).unwrap();
     let probe = exchange(ours, request, expected, Deadline(started + TIMEOUT));
     let peer = script(theirs);
     let peer = async move {
@@ -147,7 +147,7 @@ fn host_is_the_given_one_or_the_address_without_a_default_port() {
             host: host.map(str::to_owned),
             ..http_probe()
         };
-        let request = request(&expected, address.parse().unwrap()).unwrap();
+        let request = request(&expected, address.parse().unwrap(), 80).unwrap();
         request.headers()[header::HOST].to_str().unwrap().to_owned()
     };
     assert_eq!(host(Some("example.org"), "10.0.0.1:80"), "example.org");
@@ -162,7 +162,7 @@ fn request_that_cannot_be_built_is_a_local_failure() {
     let address = "10.0.0.1:80".parse().unwrap();
     let check = |expected: HttpProbe| {
         assert_eq!(
-            request(&expected, address).unwrap_err().kind,
+            request(&expected, address, 80).unwrap_err().kind,
             FailureKind::Local
         );
     };

@@ -160,7 +160,7 @@ fn an_entry_that_an_interrupted_plan_left_without_key_is_taken_up() {
 
 #[test]
 fn adopting_changes_nothing_before_the_first_health_check() {
-    use crate::config::model::{Damping, HealthCheck, Probe, ProbeTarget};
+    use crate::config::model::{CheckTls, Damping, HealthCheck, Probe, ProbeTarget};
     use std::time::Duration;
     let mut checked = web();
     checked.services[0].health = Some(HealthCheck {
@@ -177,6 +177,8 @@ fn adopting_changes_nothing_before_the_first_health_check() {
             suppress: 3.0,
             reuse: 1.0,
         },
+        tls: CheckTls::Service,
+        server_name: None,
     });
     checked
         .listeners
