@@ -122,6 +122,11 @@ impl Authority {
         self.0.pem()
     }
 
+    /// Its key as PEM, in PKCS#8.
+    pub fn key_pem(&self) -> String {
+        self.0.key().serialize_pem()
+    }
+
     /// Its certificate.
     pub fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()

@@ -80,6 +80,12 @@ mod streams;
 mod tls;
 #[path = "http/tls_backends.rs"]
 mod tls_backends;
+#[path = "http/tls_daemon.rs"]
+mod tls_daemon;
+#[path = "http/tls_names.rs"]
+mod tls_names;
+#[path = "http/tls_scans.rs"]
+mod tls_scans;
 #[path = "http/tls_tcp.rs"]
 mod tls_tcp;
 #[path = "http/traces.rs"]

@@ -112,6 +112,8 @@ pub(crate) const SUITES: &[Package] = &[
     program("chromium", "chromium", "looks at the admin page"),
     program("pebble", "pebble", "an authority that issues by ACME"),
     program("slowhttptest", "slowhttptest", "plays slow clients"),
+    program("testssl.sh", "testssl", "looks for weaknesses of TLS"),
+    program("sslscan", "sslscan", "lists what TLS is spoken"),
     library(
         "python3-venv",
         "a place for the peers that PyPI distributes",

@@ -8,7 +8,7 @@ use crate::config::model::Config;
 use crate::explain::flow::{explain_flow, explain_tls};
 use crate::explain::{
     Asked, ExplainError, Flow, FlowExplained, Hello, Layer, RequestExplained, ServiceExplained,
-    ServiceNow, connection, explain_request,
+    ServiceNow, TlsExplained, connection, explain_request,
 };
 use crate::observe::view::View;
 use crate::types::Protocol;
@@ -214,6 +214,7 @@ fn request_text(explained: &RequestExplained) -> String {
         line(&mut text, "", &format!("(or {others}: see --listener)"));
     }
     line(&mut text, "layer", "user space: the proxy");
+    tls_text(&mut text, explained.tls.as_ref());
     if let Some(refused) = &explained.refused {
         let what = format!(
             "{} {}, before routes are looked at",
@@ -246,6 +247,31 @@ fn request_text(explained: &RequestExplained) -> String {
         service_text(&mut text, service);
     }
     text
+}
+
+fn tls_text(text: &mut String, explained: Option<&TlsExplained>) {
+    let Some(tls) = explained else { return };
+    line(text, "tls", &tls.strategy);
+    if let (Some(certificate), Some(because)) = (&tls.certificate, &tls.because) {
+        line(text, "certificate", &format!("{certificate}  ({because})"));
+    }
+    if !tls.others.is_empty() {
+        let others = tls.others.join(", ");
+        line(
+            text,
+            "",
+            &format!("(clients that cannot check it get {others})"),
+        );
+    }
+    if let Some(refused) = &tls.refused {
+        line(text, "refused", refused);
+    }
+    if let Some(clients) = &tls.clients {
+        line(text, "clients", clients);
+    }
+    for (index, backends) in tls.backends.iter().enumerate() {
+        line(text, if index == 0 { "backends" } else { "" }, backends);
+    }
 }
 
 fn rules(text: &mut String, explained: &RequestExplained) {
@@ -373,6 +399,7 @@ fn flow_text(explained: &FlowExplained) -> String {
         Layer::Host => "this host",
     };
     line(&mut text, "layer", layer);
+    tls_text(&mut text, explained.tls.as_ref());
     if let Some(judged) = &explained.guard {
         let word = if judged.passes { "passes" } else { "dropped" };
         line(&mut text, "guard", &format!("{word}: {}", judged.because));

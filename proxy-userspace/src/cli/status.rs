@@ -8,7 +8,8 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
-    BackendView, HttpListenerView, Phase, ProxyServiceView, ServiceView, StreamListenerView, View,
+    BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView, ServiceView,
+    StreamListenerView, View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -109,6 +110,10 @@ fn text(view: &View) -> String {
     if !view.stream_listeners.is_empty() {
         text.push('\n');
         text.push_str(&streams_text(&view.stream_listeners));
+    }
+    if !view.certificates.is_empty() {
+        text.push('\n');
+        text.push_str(&certificates_text(&view.certificates, view.read_at_seconds));
     }
     for service in &view.services {
         text.push('\n');
@@ -238,6 +243,35 @@ fn streams_text(listeners: &[StreamListenerView]) -> String {
             format::count(listener.dropped as f64),
             format::bytes(listener.received_bytes as f64),
             format::bytes(listener.sent_bytes as f64),
+        ]
+    });
+    output::columns(&headings, rows)
+}
+
+/// The certificates that clients are shown, as they are at this second.
+fn certificates_text(certificates: &[CertificateView], now: f64) -> String {
+    let headings = [
+        Column::Words("CERTIFICATE"),
+        Column::Words("SHOWN BY"),
+        Column::Words("ENDS"),
+        Column::Words("FROM"),
+    ];
+    let rows = certificates.iter().map(|certificate| {
+        let names = match certificate.names.as_slice() {
+            [] => certificate.subject.clone(),
+            [name] => name.clone(),
+            [name, rest @ ..] => format!("{name} and {} more", rest.len()),
+        };
+        let left = (certificate.not_after_seconds as f64 - now) / 86_400.0;
+        let ends = match left {
+            left if left < 0.0 => format!("{:.0} days ago", -left),
+            left => format!("in {left:.0} days"),
+        };
+        vec![
+            names,
+            certificate.used_by.clone(),
+            ends,
+            certificate.source.clone(),
         ]
     });
     output::columns(&headings, rows)

@@ -8,6 +8,7 @@
 use super::Layer;
 use super::now::ServiceNow;
 use super::rules::list;
+use super::tls::{self, TlsExplained};
 use crate::balance::maglev;
 use crate::config::model::http::{HttpListener, Passthrough, StreamListener};
 use crate::config::model::{Backend, Config, Guard, Listener, Service};
@@ -68,6 +69,9 @@ pub struct FlowExplained {
     /// Why nobody gets it, although a listener takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// What TLS makes of it; `None` where there is none on either side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsExplained>,
     /// The service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<FlowService>,
@@ -127,6 +131,7 @@ pub fn explain_tls(config: &Config, flow: &Flow, hello: &Hello) -> FlowExplained
         hidden: Vec::new(),
         guard: None,
         refused: None,
+        tls: None,
         service: None,
     };
     let Some((listener, rank)) = found.first() else {
@@ -199,6 +204,11 @@ fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExpl
         };
         let service = service.and_then(|name| config.service(name));
         explained.service = service.map(in_user_space);
+        let name = hello.server_name.as_deref();
+        explained.tls = match &listener.passthrough {
+            Some(_) => Some(tls::passed_on()),
+            None => tls::explain(listener.tls.as_ref(), service.into_iter(), name),
+        };
         return;
     }
     let is_http = |one: &&HttpListener| flow.protocol == Protocol::Tcp && takes(one.address);
@@ -206,6 +216,8 @@ fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExpl
         explained.layer = Layer::UserSpace;
         explained.listener = Some(listener.name.clone());
         explained.because = Some("its address and port; routes decide by request".to_owned());
+        let name = hello.server_name.as_deref();
+        explained.tls = tls::explain(listener.tls.as_ref(), std::iter::empty(), name);
     }
 }
 

@@ -1,5 +1,5 @@
 //! What becomes of a request or of a flow under a configuration, and why. Pure but for folders of
-//! files, which are looked into.
+//! files, which are looked into, and certificates, which are read.
 //!
 //! It decides nothing by itself. A request is read by the parser that reads those of clients, its
 //! path is normalised, its route found and its key hashed by the very functions of the engine; a
@@ -16,12 +16,14 @@ mod now;
 pub mod request;
 mod rules;
 mod service;
+mod tls;
 
 pub use flow::{Flow, FlowExplained, Hello};
 pub use now::{BackendNow, ServiceNow};
 pub use request::{Asked, RequestExplained, connection, explain_request};
 pub use rules::RuleExplained;
 pub use service::{Candidate, ServiceExplained};
+pub use tls::TlsExplained;
 
 /// There is nothing to explain.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use super::rules::{self, RuleExplained, list, text};
 use super::service::{self, ServiceExplained, hashed};
+use super::tls::{self, TlsExplained};
 use super::{ExplainError, Flow, Layer};
 use crate::config::model::Config;
 use crate::config::model::http::{
@@ -52,6 +53,9 @@ pub struct RequestExplained {
     /// Other listeners that could be meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_listeners: Vec<String>,
+    /// What TLS makes of its connection; `None` where there is none on either side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsExplained>,
     /// The request is refused before routes are looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -111,6 +115,7 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
         listener: listener.name.clone(),
         address: listener.address,
         other_listeners,
+        tls: None,
         refused: None,
         considered: Vec::new(),
         other_hosts: 0,
@@ -154,6 +159,10 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
         };
         explained.route = Some(around.route(&config.routes[found.route], &found)?);
     }
+    let services = explained.route.iter().flat_map(|route| &route.services);
+    let services = services.filter_map(|service| config.service(&service.name));
+    let name = server_name(&asked.target);
+    explained.tls = tls::explain(listener.tls.as_ref(), services, name);
     Ok(explained)
 }
 
@@ -199,6 +208,15 @@ fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     Some((scheme, authority, if path.is_empty() { "/" } else { path }))
+}
+
+/// The name that a client of this URL asks for: none for an address (RFC 6066 §3).
+fn server_name(url: &str) -> Option<&str> {
+    let (_, authority, _) = split_url(url)?;
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    (!host.starts_with('[') && host.parse::<IpAddr>().is_err()).then_some(host)
 }
 
 /// Address and port that a URL names: the address, if it is none but a name.

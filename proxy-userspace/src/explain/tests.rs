@@ -273,3 +273,83 @@ services:
     }
     assert!(!told("http://a:8080/plain").contains("compression"));
 }
+
+#[test]
+fn tls_is_told_with_the_certificate_and_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, names: &[&str]| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = rcgen::CertificateParams::new(names)
+            .and_then(|params| params.self_signed(&key))
+            .expect("a certificate");
+        let path = folder.path().join(format!("{name}.pem"));
+        std::fs::write(&path, certificate.pem() + &key.serialize_pem()).expect("writes");
+        path.display().to_string()
+    };
+    let (first, wild) = (write("first", &["a.test"]), write("wild", &["*.test"]));
+    let text = format!(
+        "
+listeners:
+  - name: site
+    kind: http
+    address: 0.0.0.0
+    port: 8443
+    service: sealed
+    tls: {{certificates: [{{certificate: {first}, key: {first}}}, {{certificate: {wild}, key: {wild}}}]}}
+  - name: db
+    kind: tcp
+    address: 0.0.0.0
+    port: 5432
+    service: plain
+    tls:
+      certificates: [{{certificate: {first}, key: {first}}}]
+      strict_sni: true
+      client: {{ca: {first}, mode: optional}}
+  - {{name: pass, kind: tls-passthrough, address: 0.0.0.0, port: 444, service: plain}}
+services:
+  - {{name: plain, backends: [10.1.0.1:80]}}
+  - {{name: sealed, backends: [10.1.0.1:443], tls: {{ca: {first}, server_name: host}}}}
+"
+    );
+    let config = config(&text);
+    let tls = |url: &str| {
+        let found = explain_request(&config, &asked("GET", url)).expect("explained");
+        found.tls.expect("TLS")
+    };
+    let exact = tls("https://A.test:8443/");
+    assert_eq!(exact.strategy, "re-encrypt");
+    assert_eq!(exact.certificate.as_deref(), Some(first.as_str()));
+    assert_eq!(exact.because.as_deref(), Some("it is for `a.test`"));
+    assert_eq!(
+        exact.clients.as_deref(),
+        Some("are not asked for a certificate")
+    );
+    let expected = format!("sealed: must have a certificate for the request's host by {first}");
+    assert_eq!(exact.backends, [expected]);
+    let wildcard = tls("https://b.test:8443/");
+    assert_eq!(wildcard.certificate.as_deref(), Some(wild.as_str()));
+    let unknown = tls("https://10.0.0.1:8443/");
+    assert_eq!(unknown.certificate.as_deref(), Some(first.as_str()));
+    let because = unknown.because.expect("a reason");
+    assert_eq!(because, "the client asks for no name: the first");
+    let flow = |port, name: Option<&str>| {
+        let flow = Flow {
+            protocol: Protocol::Tcp,
+            source: "192.0.2.7:9".parse().expect("an address"),
+            destination: std::net::SocketAddr::from(([10, 0, 0, 1], port)),
+        };
+        let hello = Hello {
+            server_name: name.map(str::to_owned),
+            alpn: Vec::new(),
+        };
+        flow::explain_tls(&config, &flow, &hello).tls.expect("TLS")
+    };
+    let strict = flow(5432, Some("x.test"));
+    assert_eq!(strict.strategy, "terminate");
+    let refused = "with `strict_sni` a client that asks for `x.test` gets none";
+    assert_eq!(strict.refused.as_deref(), Some(refused));
+    let clients = format!("may show a certificate, which {first} must vouch for");
+    assert_eq!(strict.clients, Some(clients));
+    assert_eq!(flow(444, Some("x.test")).strategy, "passthrough");
+}

@@ -35,6 +35,9 @@ pub struct View {
     /// Listeners that pass TCP or UDP on, in file order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stream_listeners: Vec<StreamListenerView>,
+    /// Certificates that clients are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateView>,
     /// Routes of HTTP listeners that have served something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteView>,

@@ -17,6 +17,7 @@ use super::overlay;
 use super::plane::Plane;
 use super::reload::keep_fixed;
 use super::source;
+use super::workers::Workers;
 use crate::admin::access::Access;
 use crate::admin::api::{HistoryEntry, Refusal, RefusalKind, ReloadAnswer, chain};
 use crate::admin::certificate;
@@ -24,6 +25,7 @@ use crate::admin::change::{Change, Edit, apply, merge};
 use crate::certificates::{read_issued, read_pair};
 use crate::config::model::Config;
 use crate::config::model::tls::CertificateSource;
+use crate::health::Seals;
 use crate::kernel::plan::{Inputs, Plan, plan};
 use crate::kernel::store::MapEdit;
 use crate::observe::journal::{Happening, Topic};
@@ -160,7 +162,7 @@ impl<P: Plane> Control<P> {
     /// Works out the entity tag, and what is in force and not in the file.
     pub(super) fn tag(&mut self) {
         self.etag = etag(&self.config);
-        self.shown = shown(&self.config);
+        self.shown = shown(&self.config, self.workers.as_ref());
         let unsaved = crate::config::diff(&self.saved, &self.config);
         self.config_state.unsaved = unsaved.iter().map(ToString::to_string).collect();
         self.config_state.etag.clone_from(&self.etag);
@@ -213,7 +215,9 @@ impl<P: Plane> Control<P> {
     fn rehearsed_plan(&mut self, config: &Config) -> Result<Option<Plan>, Refusal> {
         let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
         let named = self.named();
-        overlay::checks_for(config, &named, &self.kernel, &self.overlay)
+        let seals = Seals::read(config, SystemTime::now());
+        let seals = seals.map_err(|error| invalid(chain(&error)))?;
+        self.checks_for(config, &named, &seals)
             .map_err(|error| invalid(error.to_string()))?;
         if config.l4.is_none() && !self.has_plane() {
             return Ok(None);
@@ -408,8 +412,8 @@ impl<P: Plane> Control<P> {
 }
 
 /// The certificates of listeners, as their files are at the moment when the configuration is put in
-/// force: that is what the listeners have read.
-fn shown(config: &Config) -> Vec<CertificateView> {
+/// force: that is what the listeners have read. What the local authority has issued is in no file.
+fn shown(config: &Config, workers: Option<&Workers>) -> Vec<CertificateView> {
     let mut shown = Vec::new();
     for (listener, tls) in config.tls_listeners() {
         for source in &tls.certificates {
@@ -434,6 +438,8 @@ fn shown(config: &Config) -> Vec<CertificateView> {
             shown.extend(view);
         }
     }
+    let issued = workers.into_iter().flat_map(Workers::locally_issued);
+    shown.extend(issued.filter_map(|(listener, der)| certificate::view(der, listener, "local")));
     shown
 }
 

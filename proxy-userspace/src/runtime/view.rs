@@ -68,6 +68,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
             .collect(),
         http_listeners: Vec::new(),
         stream_listeners: Vec::new(),
+        certificates: control.certificates(),
         routes: Vec::new(),
         duration_bounds: Vec::new(),
         reasons: reasons(&stats),

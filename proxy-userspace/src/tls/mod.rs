@@ -13,6 +13,7 @@ mod tests;
 mod tickets;
 
 pub use crate::certificates::CertificateView;
+pub use resolve::Because;
 pub use server::{ServerSide, TlsError, alpn};
 pub use sessions::{CarriedSessions, SessionKeeper};
 pub use tickets::TicketKeys;

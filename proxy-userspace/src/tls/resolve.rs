@@ -8,6 +8,19 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Why a client gets a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// It is for the name that the client asks for.
+    Exact,
+    /// It is for all names beside that one.
+    Wildcard,
+    /// It is the first: the client asks for no name, or for one that is unknown.
+    First,
+    /// It gets none: the name is unknown, and the listener is strict.
+    Nobody,
+}
+
 /// Certificates by the names that they are for.
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -53,13 +66,24 @@ impl Resolver {
         }
     }
 
-    /// Certificates for a name, the preferred one first.
+    /// Certificates for a name, the preferred one first, and why these.
+    pub(super) fn judged(&self, name: Option<&str>) -> (Because, &[usize]) {
+        let exact = name.and_then(|name| self.exact.get(name));
+        if let Some(found) = exact {
+            return (Because::Exact, found);
+        }
+        let parent = name.and_then(|name| Some(name.split_once('.')?.1));
+        if let Some(found) = parent.and_then(|parent| self.wildcards.get(parent)) {
+            return (Because::Wildcard, found);
+        }
+        match self.default.is_empty() {
+            true => (Because::Nobody, &[]),
+            false => (Because::First, &self.default),
+        }
+    }
+
     fn candidates(&self, name: Option<&str>) -> &[usize] {
-        let found = name.and_then(|name| {
-            let wildcard = || self.wildcards.get(name.split_once('.')?.1);
-            self.exact.get(name).or_else(wildcard)
-        });
-        found.unwrap_or(&self.default)
+        self.judged(name).1
     }
 
     /// The best certificate for a name that can sign in one of these ways.

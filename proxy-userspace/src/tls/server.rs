@@ -1,7 +1,7 @@
 //! A listener's side of TLS.
 
 use super::authentication::Judge;
-use super::resolve::Resolver;
+use super::resolve::{Because, Resolver};
 use super::sessions::SessionKeeper;
 use crate::certificates::{
     CertificateView, FileFault, LocalError, OcspSubject, Pair, local_authority, prepare_folder_of,
@@ -12,10 +12,14 @@ use crate::config::model::http::Http2;
 use crate::config::model::tls::{CertificateSource, ServerTls};
 use crate::types::tls::TlsVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// Where certificates of the local authority come from, as they say it.
+const LOCAL: &str = "local";
 
 /// TLS cannot be spoken as configured.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +125,21 @@ impl ServerSide {
     /// What is in the certificates.
     pub fn certificates(&self) -> impl Iterator<Item = &CertificateView> {
         self.resolver.pairs().iter().map(|pair| &pair.view)
+    }
+
+    /// The certificates that the local authority has issued.
+    pub fn locally_issued(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        let pairs = self.resolver.pairs().iter();
+        let local = pairs.filter(|pair| pair.view.source == LOCAL);
+        local.filter_map(|pair| pair.key.cert.first())
+    }
+
+    /// The certificates that a client gets which asks for `name`, in lower case: the preferred one,
+    /// and behind it those for clients that cannot check that.
+    pub fn choice(&self, name: Option<&str>) -> (Because, Vec<&CertificateView>) {
+        let (because, found) = self.resolver.judged(name);
+        let pairs = self.resolver.pairs();
+        (because, found.iter().map(|&at| &pairs[at].view).collect())
     }
 
     /// What is probably not meant, each as a sentence.
