@@ -158,6 +158,13 @@ impl Timer {
         self.table.clock.read()
     }
 
+    /// How long it still is to the deadline, as of the last reading of the clock; 0 if that is over,
+    /// `None` if there is none.
+    pub fn left(&self) -> Option<Nanos> {
+        let deadline = self.table.slots.borrow()[self.key].deadline;
+        (deadline != NEVER).then(|| deadline.saturating_sub(self.now()))
+    }
+
     /// Takes the deadline away.
     pub fn clear(&self) {
         self.table.slots.borrow_mut()[self.key].deadline = NEVER;

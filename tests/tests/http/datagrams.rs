@@ -7,7 +7,7 @@ use proxy_userspace::config::model::http::{
 };
 use proxy_userspace::config::model::{Config, Service};
 use proxy_userspace::observe::http::{ConnectFailure, DatagramDrop, RetryReason};
-use proxy_userspace::runtime::workers::Workers;
+use proxy_userspace::runtime::workers::{Inherited, Workers};
 use proxy_userspace::types::Protocol;
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -383,6 +383,37 @@ fn a_listener_that_is_gone_lets_its_sessions_end() {
     eventually("nobody listens", || {
         new.send(b"x").is_err() || new.take_error().expect("an answer").is_some()
     });
+}
+
+#[tokio::test]
+async fn another_process_gives_a_session_no_more_time_than_it_had() {
+    const LEFT: u64 = 5_000_000_000;
+    let origin = Origin::echo();
+    let config = config(&[origin.address], |_, _| {});
+    let mut old = Workers::start(&config).expect("starts");
+    let source = client(old.listeners().next().expect("listens"));
+    assert_eq!(ask(&source, b"a"), b"a");
+    let mut inherited = Inherited::default();
+    for (place, number, socket) in old.offered() {
+        let socket = socket.try_clone_to_owned().expect("copied");
+        inherited.add(place.clone(), number, socket);
+    }
+    let new = Workers::take_over(&config, inherited, &old.known());
+    let mut new = new.expect("starts");
+    new.serve();
+    let mut handed = old.retire().await;
+    let sessions = handed.iter_mut().flat_map(|it| &mut it.sessions);
+    let sessions: Vec<_> = sessions.map(|(known, _)| known).collect();
+    assert_eq!(sessions.len(), 1);
+    for session in sessions {
+        assert!(session.left.is_some_and(|left| left > LEFT), "{session:?}");
+        session.left = Some(LEFT);
+    }
+    new.serve_datagrams(handed);
+    let handed = new.retire().await;
+    let mut sessions = handed.iter().flat_map(|it| &it.sessions);
+    let (session, _) = sessions.next().expect("it goes on");
+    assert!(session.left.is_some_and(|left| left <= LEFT), "{session:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 use super::session::Session;
 use super::{Key, Socket};
+use crate::net::Nanos;
 use crate::net::datagram::Local;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -29,6 +30,10 @@ pub struct Carried {
     pub asked: u64,
     /// Those of the backend.
     pub answered: u64,
+    /// How long it may still be idle, in nanoseconds: else it would never end where processes take
+    /// over from each other more often than sessions may be idle.
+    #[serde(default)]
+    pub left: Option<Nanos>,
 }
 
 /// A session, with its socket.

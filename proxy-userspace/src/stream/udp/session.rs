@@ -134,9 +134,9 @@ impl Session {
         );
         session.asked.set(carried.asked);
         session.answered.set(carried.answered);
-        session
-            .timer
-            .set(now.saturating_add(socket.idle(plan.idle)));
+        let idle = socket.idle(plan.idle);
+        let left = carried.left.map_or(idle, |left| left.min(idle));
+        session.timer.set(now.saturating_add(left));
         Some(session)
     }
 
@@ -187,6 +187,7 @@ impl Session {
             backend: link.held.lease.backend().address(),
             asked: self.asked.get(),
             answered: self.answered.get(),
+            left: self.timer.left(),
         };
         let descriptor = link.socket.try_clone();
         self.end.set(Some((End::Complete, Phase::Data)));
