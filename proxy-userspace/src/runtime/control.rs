@@ -180,11 +180,7 @@ impl<P: Plane> Control<P> {
         parts: Parts,
         state: Option<&State>,
     ) -> Result<Self, BeginError> {
-        let Beginning {
-            config,
-            saved,
-            history,
-        } = beginning;
+        let config = beginning.config;
         let kernel = plane.store().state()?;
         let ids = Ids::recover(&config, &kernel);
         let mut overlay = Overlay::adopt(&config, &kernel);
@@ -204,10 +200,10 @@ impl<P: Plane> Control<P> {
             source,
             configured_sampling: config.data_plane().sample_every,
             etag: String::new(),
-            saved,
+            saved: beginning.saved,
             shown: Vec::new(),
             seals: Seals::default(),
-            history,
+            history: beginning.history,
             config,
             config_state,
             overlay,

@@ -4,6 +4,7 @@
 //! takes over is told, see [`Configured`].
 
 use super::source;
+use super::upgrade::State;
 use crate::admin::api::{HistoryEntry, Refusal};
 use crate::config::model::Config;
 use crate::config::{diff, effective_yaml};
@@ -164,7 +165,11 @@ impl Beginning {
     /// `file` is what it says now. Changes that were made through the API of an older process and
     /// not saved stay in force as long as the file says what it said then: an upgrade is to change
     /// nothing. Who has edited the file since wants that in force.
-    pub(crate) fn new(file: Config, configured: Option<&Configured>) -> Self {
+    pub(crate) fn new(file: Config, state: Option<&State>) -> Self {
+        Self::after(file, state.and_then(|it| it.configured.as_ref()))
+    }
+
+    fn after(file: Config, configured: Option<&Configured>) -> Self {
         let saved = Arc::new(file);
         let history = configured.map(Configured::history).unwrap_or_default();
         let unsaved = configured.and_then(|it| it.saved.as_deref().zip(it.past.last()));
@@ -248,9 +253,9 @@ mod tests {
         history.note(entry(6), Arc::new(file.clone()));
         history.note(entry(7), Arc::new(running.clone()));
         let told = told(&history, Some(&file));
-        let same = Beginning::new(file.clone(), Some(&told));
+        let same = Beginning::after(file.clone(), Some(&told));
         assert_eq!((&same.config, &*same.saved), (&running, &file));
-        let edited = Beginning::new(config(82), Some(&told));
+        let edited = Beginning::after(config(82), Some(&told));
         assert_eq!(edited.config, config(82));
         for begun in [same, edited] {
             assert_eq!(begun.history.range(), (6, 7));
@@ -279,8 +284,8 @@ mod tests {
         let mut history = History::default();
         history.note(entry(1), Arc::new(config(80)));
         let told = told(&history, None);
-        assert_eq!(Beginning::new(config(81), Some(&told)).config, config(81));
-        assert_eq!(Beginning::new(config(81), None).config, config(81));
+        assert_eq!(Beginning::after(config(81), Some(&told)).config, config(81));
+        assert_eq!(Beginning::after(config(81), None).config, config(81));
     }
 
     #[test]
@@ -289,7 +294,7 @@ mod tests {
             saved: Some(effective_yaml(&config(80))),
             past: vec![(entry(3), "services: {}\nnew: 1\n".to_owned())],
         };
-        let begun = Beginning::new(config(80), Some(&told));
+        let begun = Beginning::after(config(80), Some(&told));
         assert_eq!(begun.config, config(80));
         let refused = begun.history.config(3).expect("kept");
         refused.expect_err("not understood");

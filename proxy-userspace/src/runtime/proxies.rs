@@ -20,12 +20,13 @@ use tracing::{info, warn};
 pub(super) fn start(
     config: &Config,
     inherited: Inherited,
-    known: &Known,
+    known: Option<&Known>,
 ) -> Result<Option<Workers>, WorkersError> {
     if config.http_listeners.is_empty() && config.stream_listeners.is_empty() {
         return Ok(None);
     }
-    let workers = Workers::take_over(config, inherited, known)?;
+    let nothing = Known::default();
+    let workers = Workers::take_over(config, inherited, known.unwrap_or(&nothing))?;
     for address in workers.listeners() {
         info!(%address, "listening");
     }

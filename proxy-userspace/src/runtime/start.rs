@@ -167,8 +167,7 @@ async fn start(
 ) -> Result<(Daemon, Life), StartError> {
     let mut source = FileSource::new(&options.config);
     let (file, warnings) = source.load().map_err(StartError::Config)?;
-    let configured = state.as_ref().and_then(|it| it.configured.as_ref());
-    let beginning = Beginning::new(file, configured);
+    let beginning = Beginning::new(file, state.as_ref());
     let config = &beginning.config;
     if options.kept.is_none() && config.process.user.is_some() {
         warn!("`process` is not applied to a configuration from standard input");
@@ -192,9 +191,9 @@ async fn start(
     let journal = Arc::new(Journal::new(epoch_seconds() as u64));
     let mut shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
     shared.access = access;
-    let known = state.as_ref().map(|it| it.proxies.clone());
+    let known = state.as_ref().map(|it| &it.proxies);
     let listeners = std::mem::take(&mut sockets.listeners);
-    let workers = proxies::start(config, listeners, &known.unwrap_or_default())?;
+    let workers = proxies::start(config, listeners, known)?;
     if let Some(workers) = &workers {
         proxies::publish(workers, &shared.counters);
     }
