@@ -71,6 +71,7 @@ impl Daemon {
             .args(words)
             .arg("--socket")
             .arg(self.path("admin.sock"))
+            .env("STATE_DIRECTORY", self.folder.path())
             .output()
             .expect("runs")
     }

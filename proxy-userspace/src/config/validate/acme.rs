@@ -236,9 +236,10 @@ pub(super) fn resolve(
     }
     answering(report, acme, &wanted, listeners);
     let store = AcmeStore::new(&acme.storage, &acme.directory);
-    for listener in &mut listeners.http {
-        let tls = listener.model.tls.iter_mut();
-        for source in tls.flat_map(|tls| &mut tls.certificates) {
+    let http = listeners.http.iter_mut().map(|it| &mut it.model.tls);
+    let streams = listeners.stream.iter_mut().map(|it| &mut it.model.tls);
+    for tls in http.chain(streams).flatten() {
+        for source in &mut tls.certificates {
             if let CertificateSource::Acme(wanted) = source {
                 settle(wanted, &store, acme);
             }

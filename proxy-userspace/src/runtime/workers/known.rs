@@ -133,12 +133,11 @@ fn answers(registry: &Registry) -> Vec<NameAnswer> {
 }
 
 fn sessions(snapshot: &Snapshot) -> Vec<ListenerSessions> {
-    let listeners = snapshot.listeners();
-    let sessions = listeners.filter_map(|(_, plan)| {
+    let sessions = snapshot.tls_plans().filter_map(|(name, address, plan)| {
         Some(ListenerSessions {
-            listener: plan.settings.name.clone(),
-            address: plan.settings.address,
-            sessions: plan.tls.as_ref()?.side.sessions.carried()?,
+            listener: name.to_owned(),
+            address,
+            sessions: plan.side.sessions.carried()?,
         })
     });
     sessions.collect()

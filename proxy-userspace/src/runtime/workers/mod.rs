@@ -202,12 +202,8 @@ impl Workers {
 
     /// The certificates that the local authority has issued, with the listeners that show them.
     pub fn locally_issued(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let http = self.snapshot.listeners();
-        let http = http.map(|(_, plan)| (plan.settings.name.as_str(), plan.tls.as_ref()));
-        let streams = self.snapshot.streams();
-        let streams = streams.map(|(_, plan)| (plan.settings.name.as_str(), plan.tls.as_ref()));
-        http.chain(streams).flat_map(|(name, tls)| {
-            let issued = tls.into_iter().flat_map(|tls| tls.side.locally_issued());
+        self.snapshot.tls_plans().flat_map(|(name, _, plan)| {
+            let issued = plan.side.locally_issued();
             issued.map(move |der| (name, &der[..]))
         })
     }
