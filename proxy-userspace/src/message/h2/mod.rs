@@ -17,6 +17,7 @@
 //!   text may say `https` on behalf of another proxy, but nobody vouches for that.
 //! - A tunnel's acceptance is 101 in our types, whatever the version: it is 200 on the wire here.
 
+pub mod hpack;
 mod read;
 #[cfg(test)]
 mod tests;
