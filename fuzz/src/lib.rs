@@ -36,6 +36,24 @@ pub mod net {
     pub mod client_hello;
     #[path = "../../proxy-userspace/src/net/proxy_protocol/mod.rs"]
     pub mod proxy_protocol;
+
+    /// The daemon's go round among its connections.
+    pub mod buffer {
+        pub const LARGE: usize = 128 << 10;
+
+        #[derive(Clone, Debug, Default)]
+        pub struct Buffers;
+
+        impl Buffers {
+            pub fn take_output(&self) -> Vec<u8> {
+                Vec::with_capacity(64)
+            }
+
+            pub fn put_output(&self, _: Vec<u8>) {}
+        }
+    }
+
+    pub mod h2;
 }
 
 #[allow(missing_docs)]
@@ -203,14 +221,23 @@ pub fn lines(input: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Fields as `h2` hands them over; what it would refuse is left out.
-pub fn header_map(input: &[u8]) -> ::http::HeaderMap {
-    let mut map = ::http::HeaderMap::new();
-    for (name, value) in lines(input) {
-        let name = ::http::HeaderName::from_lowercase(name);
-        if let (Ok(name), Ok(value)) = (name, ::http::HeaderValue::from_bytes(value)) {
-            map.append(name, value);
+/// The lines of an input as a block of fields, none of which is put into a table.
+pub fn block(input: &[u8]) -> Vec<u8> {
+    fn text(octets: &[u8], block: &mut Vec<u8>) {
+        match octets.len() {
+            short @ 0..127 => block.push(short as u8),
+            long => {
+                let rest = long - 127;
+                block.extend([127, rest as u8 | 0x80, (rest >> 7) as u8 | 0x80, (rest >> 14) as u8]);
+            }
         }
+        block.extend_from_slice(octets);
     }
-    map
+    let mut block = Vec::new();
+    for (name, value) in lines(input) {
+        block.push(0);
+        text(name, &mut block);
+        text(value, &mut block);
+    }
+    block
 }

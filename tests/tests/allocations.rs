@@ -1,6 +1,5 @@
-//! How often a worker asks for memory per request. On a connection that is kept it must not at all
-//! with HTTP/1, whatever the content; with HTTP/2 what the `h2` crate needs for a stream, and no
-//! more.
+//! How often a worker asks for memory per request. On a connection that is kept it must not at all,
+//! whatever the content and the version.
 //!
 //! The worker, the load and the origin are threads of this process; the allocator counts for each
 //! of them.
@@ -131,14 +130,13 @@ fn limit(scenario: &Scenario) -> Option<f64> {
         return None;
     }
     let Back::Origin(back) = scenario.job.back else {
-        return (scenario.job.back == Back::Grpc).then_some(42.0);
+        return (scenario.job.back == Back::Grpc).then_some(0.3);
     };
     match (scenario.job.front, back) {
         _ if scenario.job.routes > 0 || scenario.job.access_log || scenario.idle => None,
         _ if scenario.name == "connect" => Some(8.0),
         (Protocol::H1, Protocol::H1) => Some(0.1),
-        (Protocol::H2, Protocol::H1) => Some(14.0),
-        _ => Some(28.0),
+        _ => Some(0.3),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::census::{Census, Found, Live, Wanted};
 use super::date::Date;
 use super::exchange::Scratch;
+use super::h2::Hands;
 use super::listening::LogPlan;
 use super::snapshot::{ListenerId, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
@@ -60,6 +61,8 @@ pub struct Worker {
         reason = "they come and go one by one, and a box is moved cheaply"
     )]
     scratch: RefCell<Vec<Box<Scratch>>>,
+    /// Tasks that wait for a request of HTTP/2.
+    pub(super) hands: Hands,
     random: Cell<u64>,
     draining: Cell<bool>,
     /// Connections that wait for a request may get one more while the worker drains.
@@ -114,6 +117,7 @@ impl Worker {
             spans,
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: RefCell::default(),
+            hands: Hands::default(),
             random: Cell::new(seed),
             draining: Cell::new(false),
             patient: Cell::new(false),

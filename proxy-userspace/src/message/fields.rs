@@ -4,7 +4,6 @@
 //! writing all of them is usually one, too.
 
 use super::Name;
-use bytes::Bytes;
 
 /// What stands between a name and its value.
 const COLON: &[u8] = b": ";
@@ -211,16 +210,6 @@ impl Fields {
             name: entry.name,
             spelled: entry.spelled(&self.octets),
             value: entry.value(&self.octets),
-        })
-    }
-
-    /// All fields in order, with their values as parts of one copy of the fields' octets.
-    pub(super) fn shared(&self) -> impl Iterator<Item = (Name, &[u8], Bytes)> {
-        let copy = Bytes::copy_from_slice(&self.octets);
-        self.entries.iter().map(move |entry| {
-            let at = entry.value_at();
-            let value = copy.slice(at..at + entry.value_len as usize);
-            (entry.name, entry.spelled(&self.octets), value)
         })
     }
 

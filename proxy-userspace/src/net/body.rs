@@ -9,7 +9,6 @@
 
 use super::stream::Stream;
 use crate::message::{Fields, Refusal};
-use bytes::Bytes;
 use std::fs::File;
 use std::io;
 use std::task::{Context, Poll};
@@ -90,11 +89,6 @@ pub trait Source {
     /// The content that is there, at least one octet after [`Filled::Content`].
     fn content(&self) -> &[u8];
 
-    /// The content that is there in a form that can be kept without a copy, if it is in one.
-    fn shared(&self) -> Option<&Bytes> {
-        None
-    }
-
     /// The content, if it lies in a file and is long enough for the kernel to move it. Asked
     /// before [`Source::poll_fill`], and only for sinks that take files.
     fn in_file(&self) -> Option<InFile<'_>> {
@@ -131,15 +125,6 @@ pub trait Sink {
         cx: &mut Context<'_>,
         content: &[u8],
     ) -> Poll<Result<usize, BodyError>>;
-
-    /// As [`Sink::poll_write`], for content that may be kept without a copy.
-    fn poll_write_shared(
-        &mut self,
-        cx: &mut Context<'_>,
-        content: &Bytes,
-    ) -> Poll<Result<usize, BodyError>> {
-        self.poll_write(cx, content)
-    }
 
     /// As [`Sink::poll_write`], for content in a file, which the kernel moves.
     ///

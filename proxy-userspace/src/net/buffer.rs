@@ -130,6 +130,15 @@ impl Input {
         &mut self.octets[self.end..]
     }
 
+    /// Puts octets behind what is there; not more than a large buffer has room for.
+    pub fn put(&mut self, octets: &[u8]) {
+        if self.room().len() < octets.len() {
+            self.grow();
+        }
+        self.room()[..octets.len()].copy_from_slice(octets);
+        self.filled_more(octets.len());
+    }
+
     /// This many octets of the room have been filled.
     #[inline]
     pub fn filled_more(&mut self, octets: usize) {

@@ -167,11 +167,7 @@ impl Pump {
             if self.octets + content.len() as u64 > self.limit {
                 return Poll::Ready(Err(PumpError::TooLong));
             }
-            let written = match source.shared() {
-                Some(shared) => sink.poll_write_shared(cx, shared),
-                None => sink.poll_write(cx, content),
-            };
-            match written {
+            match sink.poll_write(cx, content) {
                 Poll::Ready(Ok(taken)) => {
                     if let Some(kept) = &mut self.kept {
                         kept.take(&content[..taken]);

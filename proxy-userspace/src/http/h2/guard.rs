@@ -27,8 +27,8 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn of(watch: &Watch) -> Self {
         Self {
-            resets: watch.resets.get().wrapping_add(watch.faults.get()),
-            idle_frames: watch.idle_frames.get(),
+            resets: watch.resets.wrapping_add(watch.faults),
+            idle_frames: watch.idle_frames,
         }
     }
 }

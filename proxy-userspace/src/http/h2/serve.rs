@@ -1,25 +1,18 @@
 //! The life of a client's connection.
 
 use super::guard::{Counts, Guard};
-use super::stream::{self, Shared};
+use super::stream::{self, Job, Shared};
 use crate::http::peer::Peer;
 use crate::http::snapshot::{ListenerId, ListenerPlan, SharedSnapshot};
 use crate::http::worker::Worker;
+use crate::message::h1::HeadLimits;
 use crate::message::{Refusal, RefusedBy};
-use crate::net::h2::{SEND_BUFFER, Watch, Wire};
+use crate::net::h2::{self, Driver, Ended, ErrorCode, Place, Role, Settings, Step};
 use crate::net::{Nanos, Stream, Timer};
-use bytes::Bytes;
-use h2::Reason;
-use h2::server::{self, SendResponse};
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use tokio::task::spawn_local;
-
-/// Octets that are read and dropped at a time after the end.
-const DROPPED: usize = 4096;
 
 /// A connection that has begun with the HTTP/2 preface.
 #[derive(Debug)]
@@ -39,21 +32,17 @@ pub async fn serve(worker: Rc<Worker>, begun: Begun, snapshot: SharedSnapshot) {
     let Some(listener) = snapshot.listener(begun.listener) else {
         return;
     };
-    let timer = worker.timers.timer();
-    timer.set_after(listener.timeouts.head);
-    let watch: Rc<Watch> = Rc::default();
-    let wire = Wire::of_client(Rc::clone(&begun.stream), begun.early, Rc::clone(&watch));
-    let settings = builder(listener);
-    let mut handshake = pin!(settings.handshake(wire));
-    let greeted = poll_fn(|cx| match handshake.as_mut().poll(cx) {
-        Poll::Pending if timer.poll_expired(cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(greeted) => Poll::Ready(greeted.ok()),
-    });
-    let Some(h2) = greeted.await else { return };
-    let linger = listener.timeouts.linger;
-    let connection = Connection {
+    let (h2, driver) = h2::Connection::begin(
+        Role::Server,
+        begun.stream,
+        settings(listener),
+        &worker.buffers,
+        &begun.early,
+    );
+    drop(begun.early);
+    let mut connection = Connection {
         h2,
+        driver,
         guard: Guard::new(&listener.settings.http2, worker.clock.last()),
         shared: Rc::new(Shared {
             peer: begun.peer,
@@ -62,33 +51,31 @@ pub async fn serve(worker: Rc<Worker>, begun: Begun, snapshot: SharedSnapshot) {
             requests: Cell::new(0),
             worker: Rc::clone(&worker),
         }),
-        watch,
-        timer,
+        timer: worker.timers.timer(),
         stage: Stage::Open,
         idle_by: worker.clock.last().saturating_add(listener.timeouts.idle),
         head_by: None,
         malformed: 0,
         snapshot: Rc::clone(&snapshot),
     };
-    let timer = connection.run().await;
-    linger_for(&begun.stream, &timer, linger).await;
+    drop(snapshot);
+    poll_fn(|cx| connection.poll(cx)).await;
+    connection.linger().await;
 }
 
-fn builder(listener: &ListenerPlan) -> server::Builder {
-    let (settings, limits) = (&listener.settings.http2, &listener.settings.limits);
-    let mut builder = server::Builder::new();
-    builder
-        .max_concurrent_streams(settings.max_streams)
-        .initial_window_size(settings.stream_window_bytes)
-        .initial_connection_window_size(settings.connection_window_bytes)
-        .max_frame_size(settings.max_frame_bytes)
-        .max_header_list_size(limits.head_bytes)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(settings.max_resets as usize)
-        // Counted by the guard, in windows of time.
-        .max_local_error_reset_streams(None)
-        .enable_connect_protocol();
-    builder
+fn settings(listener: &ListenerPlan) -> Settings {
+    let (http2, limits) = (&listener.settings.http2, &listener.settings.limits);
+    Settings {
+        max_streams: http2.max_streams,
+        stream_window: http2.stream_window_bytes,
+        connection_window: http2.connection_window_bytes,
+        max_frame: http2.max_frame_bytes,
+        limits: HeadLimits {
+            fields: limits.fields,
+            head_bytes: limits.head_bytes,
+            target_bytes: limits.target_bytes,
+        },
+    }
 }
 
 /// How far a connection has come.
@@ -103,10 +90,10 @@ enum Stage {
 }
 
 struct Connection {
-    h2: server::Connection<Wire, Bytes>,
+    h2: Rc<h2::Connection>,
+    driver: Driver,
     guard: Guard,
     shared: Rc<Shared>,
-    watch: Rc<Watch>,
     timer: Timer,
     stage: Stage,
     /// When a connection without streams ends.
@@ -120,72 +107,90 @@ struct Connection {
 }
 
 impl Connection {
-    /// Runs to the end, and gives the timer back.
-    async fn run(mut self) -> Timer {
-        poll_fn(|cx| self.poll(cx)).await;
-        self.count_refusals();
-        self.timer
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let worker = Rc::clone(&self.shared.worker);
         let mut has_read = false;
-        loop {
-            match self.h2.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
+        while self.stage != Stage::Ending {
+            let is_waiting = match self.driver.poll(cx) {
+                Poll::Ready(Ok(Step::Request(place, read))) => {
                     if !has_read {
-                        worker.clock.read();
+                        self.shared.worker.clock.read();
                         has_read = true;
                     }
-                    self.begin(request, respond);
-                    continue;
+                    self.begin(place, read);
+                    false
                 }
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                Poll::Pending => {}
-            }
-            if self.watch.malformed.get() != self.malformed {
-                self.count_malformed();
-            }
-            if self.stage == Stage::Ending {
-                return match self.timer.poll_expired(cx) {
+                Poll::Ready(Ok(Step::Looked)) => false,
+                Poll::Ready(Err(ended)) => {
+                    self.ended(&ended);
+                    if matches!(ended, Ended::Fault(_)) {
+                        break;
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Pending => true,
+            };
+            self.judge();
+            if is_waiting && self.stage != Stage::Ending && self.poll_idle(cx) {
+                return match self.h2.is_left() {
                     true => Poll::Ready(()),
                     false => Poll::Pending,
                 };
             }
-            if !self
-                .guard
-                .allows(Counts::of(&self.watch), worker.clock.last())
-            {
-                self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::Flood));
-                self.end(Reason::ENHANCE_YOUR_CALM);
-                continue;
-            }
-            self.refresh();
-            if self.stage == Stage::Open && self.is_to_leave() {
-                self.stage = Stage::Leaving;
-                self.h2.graceful_shutdown();
-                continue;
-            }
-            let now = worker.clock.last();
-            let by = self.deadline(now);
-            self.timer.set(by);
-            if !self.timer.poll_expired(cx) {
-                return Poll::Pending;
-            }
-            self.expired(worker.clock.read());
+        }
+        // What is said last goes out, if the client takes it.
+        match self.driver.poll_flush(cx) {
+            Poll::Pending if !self.timer.poll_expired(cx) => Poll::Pending,
+            _ => Poll::Ready(()),
         }
     }
 
-    fn begin(&mut self, request: http::Request<h2::RecvStream>, respond: SendResponse<Bytes>) {
+    /// Whether the client behaves.
+    fn judge(&mut self) {
+        let watch = self.h2.watch();
+        self.count_malformed(watch.malformed);
+        let now = self.shared.worker.clock.last();
+        if !self.guard.allows(Counts::of(&watch), now) {
+            self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::Flood));
+            self.end(ErrorCode::ENHANCE_YOUR_CALM);
+        }
+    }
+
+    /// Nothing comes at the moment. True if there is nothing to do but wait.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        self.refresh();
+        if self.stage == Stage::Open && self.is_to_leave() {
+            self.stage = Stage::Leaving;
+            self.h2.leave();
+            return false;
+        }
+        let by = self.deadline(self.shared.worker.clock.last());
+        self.timer.set(by);
+        if !self.timer.poll_expired(cx) {
+            return true;
+        }
+        let now = self.shared.worker.clock.read();
+        self.expired(now);
+        false
+    }
+
+    fn begin(&mut self, place: Place, read: Result<(), Refusal>) {
+        self.refresh();
         let shared = &self.shared;
         shared.open.set(shared.open.get() + 1);
         let number = shared.requests.get() + 1;
         shared.requests.set(number);
-        self.refresh();
-        let (shared, snapshot) = (Rc::clone(&self.shared), Rc::clone(&self.snapshot));
-        // Boxed: as a value it would be moved several times on its way into the task and out of it.
-        let stream = stream::run(shared, snapshot, request, respond, number);
-        spawn_local(Box::pin(stream));
+        let worker = &shared.worker;
+        let mut scratch = worker.take_scratch();
+        self.h2.take_request(&mut scratch.request);
+        let job = Job {
+            shared: Rc::clone(shared),
+            snapshot: Rc::clone(&self.snapshot),
+            place,
+            scratch,
+            read,
+            number,
+        };
+        stream::begin(worker, job);
     }
 
     /// Looks which snapshot is in force.
@@ -224,7 +229,7 @@ impl Connection {
             // Looked at again: the last stream may end without news for this task.
             self.idle_by = now.saturating_add(idle);
         }
-        if !self.watch.is_head_open.get() {
+        if !self.driver.is_head_open() {
             self.head_by = None;
         } else if self.head_by.is_none() {
             self.head_by = Some(self.shared.worker.clock.read().saturating_add(head));
@@ -236,16 +241,21 @@ impl Connection {
     fn expired(&mut self, now: Nanos) {
         if self.head_by.is_some_and(|by| by <= now) {
             self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::HeadTimeout));
-            self.end(Reason::ENHANCE_YOUR_CALM);
+            self.end(ErrorCode::ENHANCE_YOUR_CALM);
         } else if self.shared.open.get() == 0 && self.idle_by <= now {
-            self.end(Reason::NO_ERROR);
+            self.end(ErrorCode::NO_ERROR);
         }
     }
 
     /// Ends the connection, with whatever streams there are.
-    fn end(&mut self, reason: Reason) {
+    fn end(&mut self, code: ErrorCode) {
+        self.h2.fail(code);
+        self.begin_end();
+    }
+
+    /// What was said is the last.
+    fn begin_end(&mut self) {
         self.stage = Stage::Ending;
-        self.h2.abrupt_shutdown(reason);
         let linger = self
             .listener()
             .map_or(0, |listener| listener.timeouts.linger);
@@ -253,26 +263,47 @@ impl Connection {
         self.timer.set_after(linger);
     }
 
-    fn count_malformed(&mut self) {
-        let now = self.watch.malformed.get();
+    /// The connection has ended.
+    fn ended(&mut self, ended: &Ended) {
+        self.count_malformed(self.h2.watch().malformed);
+        let Ended::Fault(code) = ended else { return };
+        let refusal = match *code {
+            ErrorCode::ENHANCE_YOUR_CALM => Refusal::Flood,
+            _ => Refusal::Frame,
+        };
+        self.cells(|cells| cells.refused(RefusedBy::Client, refusal));
+        self.begin_end();
+    }
+
+    fn count_malformed(&mut self, now: u32) {
         for _ in 0..now.wrapping_sub(self.malformed).min(u32::from(u16::MAX)) {
             self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::Malformed));
         }
         self.malformed = now;
     }
 
-    /// Counts what `h2` found fault with at the end.
-    fn count_refusals(&mut self) {
-        self.count_malformed();
-        if self.stage == Stage::Ending {
-            return;
-        }
-        let refusal = match Reason::from(self.watch.our_error.get()) {
-            Reason::NO_ERROR => return,
-            Reason::ENHANCE_YOUR_CALM => Refusal::Flood,
-            _ => Refusal::Frame,
-        };
-        self.cells(|cells| cells.refused(RefusedBy::Client, refusal));
+    /// Ends our side, and reads until the client has ended its own or its time is over. Closed at
+    /// once, with octets of the client unread, the kernel would send a reset, which can overtake
+    /// the GOAWAY.
+    async fn linger(mut self) {
+        self.begin_end();
+        let (driver, timer) = (&mut self.driver, &self.timer);
+        let mut is_shut = false;
+        poll_fn(|cx| {
+            if !is_shut {
+                match driver.poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => is_shut = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match driver.poll_drop(cx) {
+                Poll::Pending if !timer.poll_expired(cx) => Poll::Pending,
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
     }
 
     fn cells(&self, count: impl FnOnce(&crate::observe::http::ListenerCells)) {
@@ -280,23 +311,4 @@ impl Connection {
             count(listener.cells.at(self.shared.worker.index));
         }
     }
-}
-
-/// Reads until the client has ended its side or its time is over. Closed at once, with octets of
-/// the client unread, the kernel would send a reset, which can overtake the GOAWAY.
-async fn linger_for(stream: &Stream, timer: &Timer, linger: Nanos) {
-    timer.read();
-    timer.set_after(linger);
-    let mut octets = vec![0; DROPPED];
-    poll_fn(|cx| {
-        loop {
-            match stream.poll_read(cx, &mut octets) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await;
 }

@@ -1,11 +1,12 @@
-//! HTTP/2 heads, between the types of the `h2` crate and ours (RFC 9113 §8).
+//! HTTP/2 on the wire: frames, and heads as blocks of fields, read and written without I/O
+//! (RFC 9113, RFC 7541).
 //!
-//! That crate has the framing and HPACK, and finds much of what makes a message malformed: order
-//! and number of pseudo-fields, names in upper case, fields of one connection, a length that does
-//! not fit. What is left is what it has no reason to mind and a proxy has: a message that is
-//! allowed in HTTP/2 and means something else once it is written as HTTP/1. Therefore every
-//! octet class, the host and the length are judged here again, by the same functions as in
-//! [`super::h1`]. Nothing reaches a head that `h1` would have refused to read.
+//! Blocks are read straight into our heads. What makes a message malformed (order and number of
+//! pseudo-fields, names in upper case, fields of one connection, a length that does not fit) is
+//! found here, and so is what HTTP/2 has no reason to mind and a proxy has: a message that is
+//! allowed in HTTP/2 and means something else once it is written as HTTP/1. Therefore every octet
+//! class, the host and the length are judged by the same functions as in [`super::h1`]. Nothing
+//! reaches a head that `h1` would have refused to read.
 //!
 //! Deliberate choices:
 //!
@@ -17,11 +18,12 @@
 //!   text may say `https` on behalf of another proxy, but nobody vouches for that.
 //! - A tunnel's acceptance is 101 in our types, whatever the version: it is 200 on the wire here.
 
+pub mod frame;
 pub mod hpack;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use read::{read_request, read_response, read_trailers};
-pub use write::{write_request, write_response, write_trailers};
+pub use read::{BlockError, BlockReader};
+pub use write::{encode_request, encode_response, encode_trailers};

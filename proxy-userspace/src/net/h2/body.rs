@@ -1,44 +1,34 @@
 //! Content that comes in a stream.
 
-use crate::message::h1::HeadLimits;
-use crate::message::h2::read_trailers;
+use super::Place;
+use super::connection::Connection;
+use super::state::{Coming, Over, wait};
+use crate::message::h2::frame::ErrorCode;
 use crate::message::{Fields, Refusal};
 use crate::net::body::{BodyError, Filled, Source};
-use bytes::{Buf as _, Bytes};
-use h2::{Reason, RecvStream};
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
-/// Content that comes in a stream.
-#[derive(Debug)]
+const NO_TRAILERS: &Fields = &Fields::new();
+
+/// Content that comes in a stream. It is used no longer than the stream's [`Place`] lives.
+#[derive(Debug, Default)]
 pub struct Body {
-    stream: Option<RecvStream>,
-    /// What has come and was not taken.
-    chunk: Bytes,
+    stream: Option<(Rc<Connection>, usize)>,
+    /// What was fetched, and what of it was taken.
+    chunk: Vec<u8>,
+    taken: usize,
     has_ended: bool,
-    limits: HeadLimits,
-    trailers: Fields,
-    /// Octets of content that have come.
+    trailers: Option<Box<Fields>>,
+    /// Octets of content that were fetched.
     received: u64,
 }
 
 impl Body {
-    /// No content as yet. `limits` bound the trailers.
-    pub fn new(limits: HeadLimits) -> Self {
-        Self {
-            stream: None,
-            chunk: Bytes::new(),
-            has_ended: true,
-            limits,
-            trailers: Fields::new(),
-            received: 0,
-        }
-    }
-
     /// The content of this stream.
-    pub fn begin(&mut self, stream: RecvStream) {
-        self.has_ended = stream.is_end_stream();
-        self.stream = Some(stream);
+    pub fn begin(&mut self, place: &Place) {
+        self.stream = Some((Rc::clone(&place.connection), place.key));
     }
 
     /// Has the content look empty until [`Self::release`]: it belongs to a tunnel that does not
@@ -54,11 +44,16 @@ impl Body {
 
     /// True if all content was taken and no more will come.
     pub fn is_done(&self) -> bool {
-        let all_came = |stream: &RecvStream| stream.is_end_stream();
-        self.chunk.is_empty() && (self.has_ended || self.stream.as_ref().is_some_and(all_came))
+        let all_came = || {
+            self.stream.as_ref().is_none_or(|(connection, key)| {
+                let stream = &connection.state.borrow().streams[*key];
+                stream.coming == Coming::Ended && stream.content.is_empty()
+            })
+        };
+        self.taken == self.chunk.len() && (self.has_ended || all_came())
     }
 
-    /// Octets of content that have come.
+    /// Octets of content that were fetched.
     pub fn received(&self) -> u64 {
         self.received
     }
@@ -66,67 +61,76 @@ impl Body {
 
 impl Source for Body {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled, BodyError>> {
-        if !self.chunk.is_empty() {
+        if self.taken < self.chunk.len() {
             return Poll::Ready(Ok(Filled::Content));
         }
-        let Some(stream) = self.stream.as_mut().filter(|_| !self.has_ended) else {
+        let Some((connection, key)) = self.stream.as_ref().filter(|_| !self.has_ended) else {
             return Poll::Ready(Ok(Filled::End));
         };
-        while let Some(data) = ready!(stream.poll_data(cx)) {
-            let data = data.map_err(error)?;
-            if !data.is_empty() {
-                self.received += data.len() as u64;
-                self.chunk = data;
-                return Poll::Ready(Ok(Filled::Content));
-            }
+        let state = &mut *connection.state.borrow_mut();
+        if self.chunk.capacity() > 0 {
+            state.buffers.put_output(std::mem::take(&mut self.chunk));
+            self.taken = 0;
         }
-        if let Some(trailers) = ready!(stream.poll_trailers(cx)).map_err(error)? {
-            let read = read_trailers(&trailers, &self.limits, &mut self.trailers);
-            read.map_err(BodyError::Refused)?;
+        let stream = &mut state.streams[*key];
+        if !stream.content.is_empty() {
+            self.chunk = std::mem::take(&mut stream.content);
+            self.received += self.chunk.len() as u64;
+            return Poll::Ready(Ok(Filled::Content));
         }
-        self.has_ended = true;
-        Poll::Ready(Ok(Filled::End))
+        if stream.coming == Coming::Ended {
+            self.trailers = stream.trailers.take();
+            self.has_ended = true;
+            return Poll::Ready(Ok(Filled::End));
+        }
+        if let Some(over) = stream.over {
+            return Poll::Ready(Err(over.into()));
+        }
+        stream.wait(wait::READ, cx.waker());
+        Poll::Pending
     }
 
     fn content(&self) -> &[u8] {
-        &self.chunk
-    }
-
-    fn shared(&self) -> Option<&Bytes> {
-        Some(&self.chunk)
+        &self.chunk[self.taken..]
     }
 
     fn consume(&mut self, octets: usize) {
-        self.chunk.advance(octets);
-        if let Some(stream) = &mut self.stream {
-            // Fails only if more is given back than came.
-            let _ = stream.flow_control().release_capacity(octets);
+        self.taken += octets;
+        if let Some((connection, key)) = &self.stream
+            && self.taken == self.chunk.len()
+        {
+            let state = &mut *connection.state.borrow_mut();
+            state.consumed(*key, self.taken);
+            state.tell();
         }
     }
 
     fn trailers(&self) -> &Fields {
-        &self.trailers
+        self.trailers.as_deref().unwrap_or(NO_TRAILERS)
     }
 }
 
-/// Why there is no more.
-fn error(error: h2::Error) -> BodyError {
-    if error.is_library() && error.is_reset() {
-        // What `h2` finds out about content is that its length is not what was announced.
-        return BodyError::Refused(Refusal::LengthMismatch);
-    }
-    match error.reason() {
-        Some(Reason::NO_ERROR | Reason::CANCEL) => BodyError::Stopped,
-        _ => BodyError::Io(into_io(error)),
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some((connection, _)) = &self.stream
+            && (self.trailers.is_some() || self.chunk.capacity() > 0)
+        {
+            let state = &mut *connection.state.borrow_mut();
+            state.buffers.put_output(std::mem::take(&mut self.chunk));
+            state.put_trailers(self.trailers.take());
+        }
     }
 }
 
-/// As an error of the connection.
-fn into_io(error: h2::Error) -> io::Error {
-    if error.is_io() {
-        return error
-            .into_io()
-            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+impl From<Over> for BodyError {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Fault(Refusal::Malformed) => Self::Refused(Refusal::LengthMismatch),
+            Over::Fault(refusal) => Self::Refused(refusal),
+            Over::Reset(ErrorCode::NO_ERROR | ErrorCode::CANCEL) => Self::Stopped,
+            Over::Reset(_) | Over::Unprocessed | Over::Closed | Over::Failed => {
+                Self::Io(io::ErrorKind::ConnectionReset.into())
+            }
+        }
     }
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
 }

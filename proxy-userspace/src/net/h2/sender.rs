@@ -1,20 +1,26 @@
 //! Content that is sent in a stream.
 
-use super::SEND_BUFFER;
+use super::Place;
+use super::connection::Connection;
+use super::state::{Over, State};
 use crate::message::Fields;
-use crate::message::h2::write_trailers;
+use crate::message::h2::frame::{HEAD, MOST};
 use crate::net::body::{BodyError, Sink};
-use bytes::Bytes;
-use h2::{Reason, SendStream};
-use std::io;
-use std::task::{Context, Poll, ready};
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
-/// Content that is sent in a stream. The last piece is held back until more is known, so that the
-/// stream's end goes out with it and not in a frame of its own.
+/// Content up to this length is copied behind what waits to be written, and goes out with what
+/// other streams put there. Longer content goes out by itself, from where it is.
+const COPIED: usize = 8 << 10;
+
+/// Frames that go out in one write at most, when content is not copied.
+const FRAMES: usize = 8;
+
+/// Content that is sent in a stream. It is used no longer than the stream's [`Place`] lives.
 #[derive(Debug, Default)]
 pub struct Sender {
-    stream: Option<SendStream<Bytes>>,
-    held: Bytes,
+    stream: Option<(Rc<Connection>, usize)>,
     /// The end was sent, with the head or with the content.
     has_ended: bool,
     /// Octets of content taken.
@@ -23,8 +29,8 @@ pub struct Sender {
 
 impl Sender {
     /// Content of this stream follows; `has_ended`: the head was its end.
-    pub fn begin(&mut self, stream: SendStream<Bytes>, has_ended: bool) {
-        self.stream = Some(stream);
+    pub fn begin(&mut self, place: &Place, has_ended: bool) {
+        self.stream = Some((Rc::clone(&place.connection), place.key));
         self.has_ended = has_ended;
     }
 
@@ -33,57 +39,80 @@ impl Sender {
         self.has_ended = false;
     }
 
-    /// The stream, once its head was sent.
-    pub fn stream(&mut self) -> Option<&mut SendStream<Bytes>> {
-        self.stream.as_mut()
-    }
-
-    /// True if the stream's end was sent.
-    pub fn has_ended(&self) -> bool {
-        self.has_ended
-    }
-
     /// Octets of content taken.
     pub fn sent(&self) -> u64 {
         self.sent
     }
+}
 
-    /// Waits for room, and tells for how many of `wanted` octets there is some.
-    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, BodyError>> {
-        self.send_held(false)?;
-        let stream = self.stream.as_mut().filter(|_| !self.has_ended);
-        let stream = stream.ok_or(BodyError::Truncated)?;
-        let wanted = wanted.min(SEND_BUFFER);
-        stream.reserve_capacity(wanted);
-        loop {
-            let room = stream.capacity().min(wanted);
-            if room > 0 {
-                return Poll::Ready(Ok(room));
-            }
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(failed(error))),
-                None => return Poll::Ready(Err(BodyError::Stopped)),
-            }
+/// Why content is not taken.
+fn failed(over: Over) -> BodyError {
+    match over {
+        Over::Fault(_) => BodyError::Io(io::ErrorKind::ConnectionReset.into()),
+        over => over.into(),
+    }
+}
+
+/// Writes content with all that waits before it, as far as the socket takes it. What is left of a
+/// frame that has begun to leave is copied. Nothing taken: the socket has no room, and the driver is
+/// told when it has.
+fn write_through(
+    connection: &Connection,
+    state: &mut State,
+    key: usize,
+    content: &[u8],
+) -> io::Result<usize> {
+    let most = (state.peer.max_frame.min(MOST)) as usize;
+    let content = &content[..content.len().min(state.room(key)).min(FRAMES * most)];
+    let mut heads = [[0; HEAD]; FRAMES];
+    for (head, piece) in heads.iter_mut().zip(content.chunks(most)) {
+        *head = state.data_head(key, piece.len());
+    }
+    let mut pieces = [IoSlice::new(&[]); 1 + 2 * FRAMES];
+    let waiting = state.output.waiting();
+    let mut count = usize::from(!waiting.is_empty());
+    pieces[0] = IoSlice::new(waiting);
+    for (head, piece) in heads.iter().zip(content.chunks(most)) {
+        pieces[count] = IoSlice::new(head);
+        pieces[count + 1] = IoSlice::new(piece);
+        count += 2;
+    }
+    let waiting = waiting.len();
+    let Some(driver) = state.driver.clone() else {
+        return Ok(0);
+    };
+    let mut cx = Context::from_waker(&driver);
+    let written = connection
+        .stream
+        .poll_write_pieces(&mut cx, &pieces[..count]);
+    let Poll::Ready(written) = written else {
+        return Ok(0);
+    };
+    let written = written?;
+    state
+        .output
+        .note_written(written.min(waiting), &state.buffers);
+    let mut left = written.saturating_sub(waiting);
+    let mut taken = 0;
+    for (head, piece) in heads.iter().zip(content.chunks(most)) {
+        if left == 0 {
+            break;
+        }
+        taken += piece.len();
+        let of_head = left.min(HEAD);
+        let of_piece = (left - of_head).min(piece.len());
+        left -= of_head + of_piece;
+        if of_piece < piece.len() {
+            let out = state.output.open(&state.buffers);
+            out.extend_from_slice(&head[of_head..]);
+            out.extend_from_slice(&piece[of_piece..]);
         }
     }
-
-    fn hold(&mut self, piece: Bytes) -> Poll<Result<usize, BodyError>> {
-        let taken = piece.len();
-        self.held = piece;
-        self.sent += taken as u64;
-        Poll::Ready(Ok(taken))
+    if taken > 0 {
+        state.note_left(key);
+        state.note_content(key, taken);
     }
-
-    fn send_held(&mut self, is_last: bool) -> Result<(), BodyError> {
-        if self.held.is_empty() && !is_last {
-            return Ok(());
-        }
-        let held = std::mem::take(&mut self.held);
-        let stream = self.stream.as_mut().ok_or(BodyError::Truncated)?;
-        self.has_ended |= is_last;
-        stream.send_data(held, is_last).map_err(failed)
-    }
+    Ok(taken)
 }
 
 impl Sink for Sender {
@@ -92,22 +121,38 @@ impl Sink for Sender {
         cx: &mut Context<'_>,
         content: &[u8],
     ) -> Poll<Result<usize, BodyError>> {
-        let room = ready!(self.poll_room(cx, content.len()))?;
-        self.hold(Bytes::copy_from_slice(&content[..room]))
-    }
-
-    fn poll_write_shared(
-        &mut self,
-        cx: &mut Context<'_>,
-        content: &Bytes,
-    ) -> Poll<Result<usize, BodyError>> {
-        let room = ready!(self.poll_room(cx, content.len()))?;
-        self.hold(content.slice(..room))
+        let Some((connection, key)) = self.stream.as_ref().filter(|_| !self.has_ended) else {
+            return Poll::Ready(Err(BodyError::Truncated));
+        };
+        let (key, state) = (*key, &mut *connection.state.borrow_mut());
+        if let Some(over) = state.over(key) {
+            return Poll::Ready(Err(failed(over)));
+        }
+        let room = state.room(key).min(content.len());
+        if room == 0 {
+            state.wait_for_window(key, cx.waker());
+            state.tell();
+            return Poll::Pending;
+        }
+        let taken = if room > COPIED && connection.stream.is_plain() {
+            write_through(connection, state, key, content)?
+        } else {
+            state.copy_content(key, content)
+        };
+        if taken == 0 {
+            state.wait_for_output(key, cx.waker());
+            state.tell();
+            return Poll::Pending;
+        }
+        self.sent += taken as u64;
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        // The connection's task writes as soon as there is something to write.
-        Poll::Ready(self.send_held(false))
+        if let Some((connection, _)) = &self.stream {
+            connection.state.borrow_mut().tell();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_finish(
@@ -115,26 +160,18 @@ impl Sink for Sender {
         _: &mut Context<'_>,
         trailers: &Fields,
     ) -> Poll<Result<(), BodyError>> {
-        if self.has_ended {
-            return Poll::Ready(Ok(()));
+        let Some((connection, key)) = &self.stream else {
+            return Poll::Ready(Err(BodyError::Truncated));
+        };
+        let state = &mut *connection.state.borrow_mut();
+        if !self.has_ended {
+            if let Some(over) = state.over(*key) {
+                return Poll::Ready(Err(failed(over)));
+            }
+            self.has_ended = true;
+            state.finish(*key, trailers);
         }
-        if trailers.is_empty() {
-            return Poll::Ready(self.send_held(true));
-        }
-        self.send_held(false)?;
-        self.has_ended = true;
-        let stream = self.stream.as_mut().ok_or(BodyError::Truncated)?;
-        Poll::Ready(
-            stream
-                .send_trailers(write_trailers(trailers))
-                .map_err(failed),
-        )
-    }
-}
-
-fn failed(error: h2::Error) -> BodyError {
-    match error.reason() {
-        Some(Reason::NO_ERROR | Reason::CANCEL) => BodyError::Stopped,
-        _ => BodyError::Io(io::Error::new(io::ErrorKind::ConnectionReset, error)),
+        state.tell();
+        Poll::Ready(Ok(()))
     }
 }

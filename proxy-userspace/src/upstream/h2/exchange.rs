@@ -2,21 +2,15 @@
 
 use super::link::Claim;
 use crate::message::h1::RequestKind;
-use crate::message::h2::{read_response, write_request};
-use crate::message::{Fields, Length, Name, Refusal, RequestHead, ResponseHead};
+use crate::message::{Fields, Length, Name, RequestHead, ResponseHead};
 use crate::net::body::{BodyError, Filled, Source};
-use crate::net::h2::{Body, Sender};
+use crate::net::h2::{Body, Over, Place, Sender};
 use crate::observe::access_log::Octets;
-use crate::upstream::h1::LIMITS;
 use crate::upstream::{Answer, AnswerError, Backend};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use h2::Reason;
-use h2::client::ResponseFuture;
 use sha1::{Digest as _, Sha1};
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// What a WebSocket server adds to the client's key (RFC 6455 §1.3).
@@ -36,18 +30,14 @@ pub type Room = Claim;
 /// The receiving half.
 #[derive(Debug)]
 pub struct Response {
-    /// `None` before the request was sent, and once the head has come.
-    future: Option<ResponseFuture>,
+    /// `None` before the request was sent, or if it could not be.
+    place: Option<Place>,
     body: Body,
     kind: RequestKind,
     /// What the request would change to; empty if nothing.
     protocol: Vec<u8>,
     /// The field by which a client of HTTP/1 knows that it speaks with a WebSocket server.
     accept: Option<String>,
-    /// Number of the stream.
-    stream: u32,
-    /// The request could not be sent.
-    failed: Option<AnswerError>,
     claim: Room,
 }
 
@@ -59,13 +49,11 @@ impl Exchange {
             is_reused: claim.is_reused() && !is_fresh,
             request: Sender::default(),
             response: Response {
-                future: None,
-                body: Body::new(LIMITS),
+                place: None,
+                body: Body::default(),
                 kind: RequestKind::Plain,
                 protocol: Vec::new(),
                 accept: None,
-                stream: 0,
-                failed: None,
                 claim,
             },
         }
@@ -91,20 +79,13 @@ impl Backend for Exchange {
         response.kind = RequestKind::of(head);
         response.protocol.clone_from(&head.protocol);
         response.accept = head.fields.get(Name::SecWebSocketKey).map(accept);
-        let Ok(request) = write_request(head) else {
-            response.failed = Some(AnswerError::Refused(Refusal::Target));
-            return;
-        };
         let is_tunnel = !head.protocol.is_empty();
         let has_ended = head.length.is_empty() && !is_tunnel;
-        match response.claim.requests().send_request(request, has_ended) {
-            Ok((future, stream)) => {
-                response.stream = stream.stream_id().as_u32();
-                response.future = Some(future);
-                // A tunnel's content comes when the tunnel stands.
-                self.request.begin(stream, has_ended || is_tunnel);
-            }
-            Err(_) => response.failed = Some(AnswerError::Unprocessed),
+        response.place = response.claim.link().request(head, has_ended);
+        if let Some(place) = &response.place {
+            // A tunnel's content comes when the tunnel stands.
+            self.request.begin(place, has_ended || is_tunnel);
+            response.body.begin(place);
         }
     }
 
@@ -127,29 +108,15 @@ impl Backend for Exchange {
     }
 }
 
-impl Response {
-    fn error(&self, error: h2::Error) -> AnswerError {
-        if self
-            .claim
-            .last_stream()
-            .is_some_and(|last| last < self.stream)
-        {
-            return AnswerError::Unprocessed;
-        }
-        if error.is_library() && (error.is_reset() || error.is_go_away()) {
-            return AnswerError::Refused(Refusal::Malformed);
-        }
-        match error.reason() {
-            Some(Reason::REFUSED_STREAM) => AnswerError::Unprocessed,
-            None if error.is_io() => AnswerError::Io(into_io(error)),
-            None => AnswerError::Closed,
-            Some(_) => AnswerError::Io(into_io(error)),
+impl From<Over> for AnswerError {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Unprocessed => Self::Unprocessed,
+            Over::Fault(refusal) => Self::Refused(refusal),
+            Over::Closed => Self::Closed,
+            Over::Reset(_) | Over::Failed => Self::Io(io::ErrorKind::ConnectionReset.into()),
         }
     }
-}
-
-fn into_io(error: h2::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
 
 impl Answer for Response {
@@ -158,27 +125,10 @@ impl Answer for Response {
         cx: &mut Context<'_>,
         head: &mut ResponseHead,
     ) -> Poll<Result<(), AnswerError>> {
-        let Some(future) = &mut self.future else {
-            let failed = self.failed.take().unwrap_or(AnswerError::Closed);
-            return Poll::Ready(Err(failed));
+        let Some(place) = &self.place else {
+            return Poll::Ready(Err(AnswerError::Unprocessed));
         };
-        match future.poll_informational(cx) {
-            Poll::Ready(Some(Ok(response))) => {
-                let (parts, ()) = response.into_parts();
-                let read = read_response(&parts, false, self.kind, head);
-                return Poll::Ready(read.map_err(AnswerError::Refused));
-            }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.error(error))),
-            Poll::Ready(None) | Poll::Pending => {}
-        }
-        let (parts, body) = match ready!(Pin::new(future).poll(cx)) {
-            Ok(response) => response.into_parts(),
-            Err(error) => return Poll::Ready(Err(self.error(error))),
-        };
-        self.future = None;
-        let read = read_response(&parts, body.is_end_stream(), self.kind, head);
-        read.map_err(AnswerError::Refused)?;
-        self.body.begin(body);
+        ready!(place.poll_head(cx, head))?;
         if !self.protocol.is_empty() && head.status / 100 == 2 {
             head.status = 101;
             head.reason.clear();
@@ -201,10 +151,6 @@ impl Source for Response {
 
     fn content(&self) -> &[u8] {
         self.body.content()
-    }
-
-    fn shared(&self) -> Option<&Bytes> {
-        self.body.shared()
     }
 
     fn consume(&mut self, octets: usize) {

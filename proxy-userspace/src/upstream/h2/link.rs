@@ -1,16 +1,14 @@
 //! A connection to a backend, and the task that drives it.
 
-use crate::net::h2::{SEND_BUFFER, Watch, Wire};
-use crate::net::{Nanos, Stream, Timer};
+use crate::message::RequestHead;
+use crate::net::h2::{Connection, Driver as Frames, Ended, ErrorCode, Place, Role, Settings};
+use crate::net::{Buffers, Nanos, Stream, Timer};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::h1::LIMITS;
 use crate::upstream::tls::TlsFailure;
-use bytes::Bytes;
-use h2::client::{self, SendRequest};
-use h2::{Ping, PingPong};
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
@@ -24,17 +22,19 @@ const PATIENCE: Nanos = 5_000_000_000;
 /// Octets of a response that may be in flight to us. They are memory that one slow client binds.
 const STREAM_WINDOW: u32 = 256 << 10;
 
+/// Largest frame that a backend may send: content is taken in whatever pieces it comes.
+const FRAME: u32 = 16 << 10;
+
 /// A connection on which requests can be made.
 #[derive(Debug)]
 pub struct Link {
-    requests: SendRequest<Bytes>,
+    connection: Rc<Connection>,
     state: Rc<State>,
 }
 
 /// What a link and its task share.
 #[derive(Debug, Default)]
 struct State {
-    watch: Rc<Watch>,
     /// Requests on it.
     streams: Cell<u32>,
     /// Requests begun on it.
@@ -43,7 +43,9 @@ struct State {
     is_retired: Cell<bool>,
     /// Since when it has none; 0 if it has, or that was not looked at.
     idle_since: Cell<Nanos>,
-    /// The task is told that requests have come, or tells that the state has changed.
+    /// Nobody can make requests on it any more.
+    is_left: Cell<bool>,
+    /// The backend has said what it takes, or the connection has ended.
     news: Notify,
 }
 
@@ -110,52 +112,44 @@ impl Opening {
 impl Link {
     /// Greets the backend over a new connection, for `most` requests at once; gives the link and
     /// what drives it.
-    pub(super) async fn greet(
+    pub(super) fn greet(
         stream: Stream,
         timer: Timer,
         most: u32,
-    ) -> Result<(Rc<Self>, Driver), OpenError> {
-        let watch: Rc<Watch> = Rc::default();
-        let wire = Wire::to_backend(Rc::new(stream), Rc::clone(&watch));
+        buffers: &Buffers,
+    ) -> (Rc<Self>, Driver) {
         // All streams together may have in flight what each may: else clients that read slowly
         // would use the connection's window up, and the others' responses would wait for them.
-        let window = most.saturating_mul(STREAM_WINDOW).min(i32::MAX as u32);
-        let mut builder = client::Builder::new();
-        builder
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(window)
-            .max_header_list_size(LIMITS.head_bytes)
-            .max_send_buffer_size(SEND_BUFFER);
-        let greeted = builder.handshake(wire).await;
-        let (requests, mut connection) =
-            greeted.map_err(|_| OpenError::Failed(io::ErrorKind::ConnectionReset))?;
-        let state = Rc::new(State {
-            watch,
-            ..State::default()
-        });
+        let settings = Settings {
+            max_streams: 0,
+            stream_window: STREAM_WINDOW,
+            connection_window: most.saturating_mul(STREAM_WINDOW).min(i32::MAX as u32),
+            max_frame: FRAME,
+            limits: LIMITS,
+        };
+        let stream = Rc::new(stream);
+        let (connection, frames) = Connection::begin(Role::Client, stream, settings, buffers, &[]);
+        let state: Rc<State> = Rc::default();
         let driver = Driver {
-            pings: connection.ping_pong(),
-            connection,
+            frames,
+            connection: Rc::clone(&connection),
             state: Rc::clone(&state),
             timer,
             live_frames: 0,
-            silent_since: 0,
-            asked_at: None,
+            silent_since: None,
+            sign: Sign::None,
             was_settled: false,
         };
-        Ok((Rc::new(Self { requests, state }), driver))
+        (Rc::new(Self { connection, state }), driver)
     }
 
     /// Requests that it has room for, if it may have `most`.
     pub fn room(&self, most: u32) -> u32 {
-        let state = &self.state;
-        if state.is_retired.get() || state.watch.last_stream.get().is_some() {
+        if self.is_over() {
             return 0;
         }
-        let allowed = self.requests.current_max_send_streams();
-        let allowed = u32::try_from(allowed).unwrap_or(u32::MAX);
-        allowed.min(most).saturating_sub(state.streams.get())
+        let allowed = self.connection.max_streams();
+        allowed.min(most).saturating_sub(self.state.streams.get())
     }
 
     /// A place for one more request.
@@ -164,10 +158,6 @@ impl Link {
         state.streams.set(state.streams.get() + 1);
         state.idle_since.set(0);
         let served = state.served.replace(state.served.get() + 1);
-        if state.streams.get() == 1 {
-            // The silence is measured from now on.
-            state.news.notify_waiters();
-        }
         Claim {
             link: Rc::clone(self),
             is_reused: served > 0,
@@ -181,7 +171,12 @@ impl Link {
 
     /// True if it is of no more use.
     pub(super) fn is_over(&self) -> bool {
-        self.state.is_retired.get() || self.state.watch.last_stream.get().is_some()
+        self.state.is_retired.get() || !self.connection.is_open()
+    }
+
+    /// Begins a request; `None` if the backend takes no more of them.
+    pub(super) fn request(&self, head: &RequestHead, has_ended: bool) -> Option<Place> {
+        self.connection.request(head, has_ended)
     }
 
     /// True if no request is on it; `now` is noted if that is news.
@@ -205,7 +200,7 @@ impl Link {
     pub async fn settled(&self) -> bool {
         loop {
             let news = self.state.news.notified();
-            if self.state.watch.is_settled.get() {
+            if self.connection.is_settled() {
                 return true;
             }
             if self.state.is_retired.get() {
@@ -217,7 +212,7 @@ impl Link {
 
     /// True if the backend takes extended CONNECT (RFC 8441), as far as it has said.
     pub fn has_extended_connect(&self) -> bool {
-        self.requests.is_extended_connect_protocol_enabled()
+        self.connection.has_extended_connect()
     }
 }
 
@@ -231,43 +226,45 @@ impl Claim {
     pub fn is_reused(&self) -> bool {
         self.is_reused
     }
-
-    /// What makes requests.
-    pub(super) fn requests(&self) -> SendRequest<Bytes> {
-        self.link.requests.clone()
-    }
-
-    /// The last stream that the backend began with, if it is going away.
-    pub(super) fn last_stream(&self) -> Option<u32> {
-        self.link.state.watch.last_stream.get()
-    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         let streams = &self.link.state.streams;
         streams.set(streams.get() - 1);
+        if streams.get() == 0 && self.link.is_over() {
+            self.link.connection.wake();
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.state.is_left.set(true);
+        self.connection.wake();
     }
 }
 
 /// What drives a connection.
 pub(super) struct Driver {
-    connection: client::Connection<Wire, Bytes>,
-    pings: Option<PingPong>,
+    frames: Frames,
+    connection: Rc<Connection>,
     state: Rc<State>,
     timer: Timer,
     /// HEADERS and DATA that had come when it was last looked.
     live_frames: u32,
-    /// Since when none have.
-    silent_since: Nanos,
-    /// When the backend was asked for a sign of life in this silence, and has not given one.
-    asked_at: Option<Sign>,
+    /// Since when none have come that are waited for.
+    silent_since: Option<Nanos>,
+    sign: Sign,
     was_settled: bool,
 }
 
+/// What the backend was asked in this silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
-    AskedAt(Nanos),
+    None,
+    /// For a sign of life, at this moment, when it had given so many.
+    Asked(Nanos, u32),
     Given,
 }
 
@@ -275,73 +272,75 @@ impl Driver {
     /// Drives the connection until it ends.
     pub(super) async fn run(mut self) {
         let state = Rc::clone(&self.state);
-        self.silent_since = self.timer.read();
-        loop {
-            // Polled anew after each news, since the task then has to look at its deadline.
-            let news = state.news.notified();
-            tokio::select! {
-                () = std::future::poll_fn(|cx| self.poll(cx)) => break,
-                () = news => self.silent_since = self.timer.read(),
+        poll_fn(|cx| self.poll(cx)).await;
+        // What is said last goes out if the backend takes it at once: nobody waits for it.
+        poll_fn(|cx| {
+            if let Poll::Ready(Ok(())) = self.frames.poll_flush(cx) {
+                let _ = self.frames.poll_shutdown(cx);
             }
-        }
+            Poll::Ready(())
+        })
+        .await;
         drop(self);
         state.is_retired.set(true);
         state.news.notify_waiters();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if Pin::new(&mut self.connection).poll(cx).is_ready() {
-            return Poll::Ready(());
+        loop {
+            match self.frames.poll(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(Ended::Closed | Ended::Failed(_) | Ended::Fault(_))) => {
+                    return Poll::Ready(());
+                }
+                Poll::Pending => break,
+            }
         }
-        let watch = &self.state.watch;
-        if watch.is_settled.get() && !self.was_settled {
+        if !self.was_settled && self.connection.is_settled() {
             self.was_settled = true;
             self.state.news.notify_waiters();
         }
         if self.state.streams.get() == 0 {
+            let is_over = self.state.is_left.get() || !self.connection.is_open();
+            if is_over {
+                self.connection.fail(ErrorCode::NO_ERROR);
+                return Poll::Ready(());
+            }
             self.timer.clear();
+            self.silent_since = None;
             return Poll::Pending;
         }
-        if watch.live_frames.get() != self.live_frames {
-            self.live_frames = watch.live_frames.get();
-            self.silent_since = self.timer.now();
-            self.asked_at = None;
-        }
-        self.poll_sign(cx);
-        let by = match self.asked_at {
-            None => self.silent_since.saturating_add(SILENCE),
-            Some(Sign::AskedAt(at)) => at.saturating_add(PATIENCE),
-            Some(Sign::Given) => Nanos::MAX,
-        };
-        self.timer.set(by);
-        if !self.timer.poll_expired(cx) {
-            return Poll::Pending;
-        }
-        if self.asked_at.is_some() {
-            // Nothing came in all this time: what waits fails now and need not wait for longer.
-            return Poll::Ready(());
-        }
-        self.ask();
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.poll_silence(cx)
     }
 
-    fn ask(&mut self) {
-        let asked = self
-            .pings
-            .as_mut()
-            .is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
-        self.asked_at = Some(match asked {
-            true => Sign::AskedAt(self.timer.read()),
-            false => Sign::Given,
-        });
-    }
-
-    fn poll_sign(&mut self, cx: &mut Context<'_>) {
-        if let (Some(Sign::AskedAt(_)), Some(pings)) = (self.asked_at, &mut self.pings)
-            && pings.poll_pong(cx).is_ready()
-        {
-            self.asked_at = Some(Sign::Given);
+    /// Whether the backend has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let watch = self.connection.watch();
+            if self.silent_since.is_none() || watch.live_frames != self.live_frames {
+                self.live_frames = watch.live_frames;
+                self.silent_since = Some(self.timer.now());
+                self.sign = Sign::None;
+            }
+            let by = match self.sign {
+                Sign::None => self.silent_since.unwrap_or(0).saturating_add(SILENCE),
+                Sign::Asked(_, before) if watch.pongs != before => {
+                    self.sign = Sign::Given;
+                    Nanos::MAX
+                }
+                Sign::Asked(at, _) => at.saturating_add(PATIENCE),
+                Sign::Given => Nanos::MAX,
+            };
+            self.timer.set(by);
+            if !self.timer.poll_expired(cx) {
+                return Poll::Pending;
+            }
+            if self.sign != Sign::None {
+                // Nothing came in all this time: what waits fails now and need not wait for longer.
+                return Poll::Ready(());
+            }
+            self.connection.ask();
+            self.sign = Sign::Asked(self.timer.read(), watch.pongs);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::link::{Claim, Driver, Link, OpenError, Opening};
 use crate::balance::l7::BackendState;
-use crate::net::{Nanos, Timer};
+use crate::net::{Buffers, Nanos, Timer};
 use crate::upstream::connect::{Target, open as open_connection};
 use crate::upstream::pool::Place;
 use crate::upstream::tls::{ClientSide, KeptSeal, Offer, Seal};
@@ -75,6 +75,8 @@ pub struct Open {
     pub tls: Option<Arc<ClientSide>>,
     /// What it is sealed by.
     pub seal: KeptSeal,
+    /// The worker's buffers.
+    pub buffers: Buffers,
 }
 
 impl Links {
@@ -207,6 +209,7 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
         open.preamble.as_deref().unwrap_or_default(),
         tls.map(|side| (side, Offer::Http2, seal.seal())),
         open.most,
+        &open.buffers,
     );
     let begun = begun.await;
     let (link, driver) = match begun {
@@ -267,6 +270,7 @@ async fn begin(
     preamble: &[u8],
     tls: Option<(&ClientSide, Offer, Seal<'_>)>,
     most: u32,
+    buffers: &Buffers,
 ) -> Result<(Rc<Link>, Driver), OpenError> {
     timer.read();
     let target = Target {
@@ -284,5 +288,5 @@ async fn begin(
         written.map_err(|error| OpenError::Failed(error.kind()))?;
     }
     timer.clear();
-    Link::greet(stream, timer, most).await
+    Ok(Link::greet(stream, timer, most, buffers))
 }

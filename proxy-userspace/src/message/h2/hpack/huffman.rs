@@ -251,11 +251,11 @@ mod tests {
 
     #[test]
     fn padding_is_less_than_an_octet_and_of_ones() {
-        assert_eq!(decoded(&[0b00011_111]), Ok(b"a".to_vec()));
+        assert_eq!(decoded(&[0b0001_1111]), Ok(b"a".to_vec()));
         for bad in [
-            &[0b00011_110][..],
-            &[0b00011_000],
-            &[0b00011_111, 0xff],
+            &[0b0001_1110][..],
+            &[0b0001_1000],
+            &[0b0001_1111, 0xff],
             &[0xff],
             &[0xff; 4],
             &[0xff; 40],
