@@ -53,6 +53,7 @@ pub mod net {
         }
     }
 
+    #[path = "net/h2.rs"]
     pub mod h2;
 }
 

@@ -37,7 +37,10 @@ pub fn serve(input: &[u8], step: usize) -> Outcome {
         loop {
             let (taken, event) = match state.receive(&waiting) {
                 Ok(received) => received,
-                Err(code) => return (served, Some(code.0)),
+                Err(code) => {
+                    take(&mut state, &open, &mut served);
+                    return (served, Some(code.0));
+                }
             };
             waiting.drain(..taken);
             if let Event::Request(key, read) = event {
@@ -47,11 +50,7 @@ pub fn serve(input: &[u8], step: usize) -> Outcome {
             } else if taken == 0 {
                 break;
             }
-            for (key, number) in &open {
-                let content = std::mem::take(&mut state.streams[*key].content);
-                state.consumed(*key, content.len());
-                served[*number].1 += content.len();
-            }
+            take(&mut state, &open, &mut served);
             write(&mut state);
         }
     }
@@ -61,6 +60,15 @@ pub fn serve(input: &[u8], step: usize) -> Outcome {
     }
     write(&mut state);
     (served, None)
+}
+
+/// Takes what content has come.
+fn take(state: &mut State, open: &[(usize, usize)], served: &mut [(Vec<u8>, usize)]) {
+    for (key, number) in open {
+        let content = std::mem::take(&mut state.streams[*key].content);
+        state.consumed(*key, content.len());
+        served[*number].1 += content.len();
+    }
 }
 
 fn respond(state: &mut State, key: usize, is_valid: bool) {

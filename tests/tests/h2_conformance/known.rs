@@ -2,22 +2,11 @@
 
 use proxy_tests::http2::{Outcome, error};
 
-/// The engine names many connection errors `PROTOCOL_ERROR` that have an error of their own: these
-/// clients are told less than they might be, and cut off all the same.
-const CODES_ARE_EXACT: bool = false;
+/// False if connection errors that have an error of their own may be named `PROTOCOL_ERROR`.
+const CODES_ARE_EXACT: bool = true;
 
 /// Cases that fail.
-const DEVIATIONS: [&str; 7] = [
-    "3.4: another frame in place of SETTINGS",
-    "3.4: a request in place of SETTINGS",
-    // Dropped before anybody sees them.
-    "8.1: trailers with :method",
-    "8.1: trailers with :path",
-    "8.1: trailers with :status",
-    "8.1: content behind trailers",
-    // They say the same.
-    "8.3.1: two hosts",
-];
+const DEVIATIONS: [&str; 0] = [];
 
 /// Cases of origins that fail.
 const DEVIATIONS_OF_ORIGINS: [&str; 5] = [

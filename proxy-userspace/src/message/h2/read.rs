@@ -56,6 +56,7 @@ impl BlockReader {
             announced: None,
             pseudo: 0,
             has_fields: false,
+            has_host: false,
             count: Count::new(limits),
             limits,
         };
@@ -221,6 +222,7 @@ struct Request<'r> {
     announced: Option<u64>,
     pseudo: u8,
     has_fields: bool,
+    has_host: bool,
     count: Count,
     limits: &'r HeadLimits,
 }
@@ -273,6 +275,10 @@ impl Request<'_> {
     }
 
     fn cookie(&mut self, value: &[u8]) {
+        if value.is_empty() {
+            // It would leave a blank at an end.
+            return;
+        }
         if self.crumbs > 0 {
             self.cookies.extend_from_slice(b"; ");
         }
@@ -285,11 +291,13 @@ impl Request<'_> {
         let Some(host) = Authority::of(value) else {
             return refuse(Refusal::HostInvalid);
         };
+        if std::mem::replace(&mut self.has_host, true) {
+            return refuse(Refusal::HostAmbiguous);
+        }
         let Some(authority) = Authority::of(self.head.authority()) else {
             self.head.set_read_authority(value, host);
             return Ok(());
         };
-        // A second Host meets the first one here, and must not differ either.
         match host.is_same(authority, Some(80)) {
             true => Ok(()),
             false => refuse(Refusal::HostAmbiguous),

@@ -126,6 +126,10 @@ fn what_would_mean_something_else_as_http_1_is_refused() {
         (replaced(2, b""), Refusal::HostInvalid),
         (with(&[("host", b"b")]), Refusal::HostAmbiguous),
         (with(&[("host", b"a/b")]), Refusal::HostInvalid),
+        (
+            with(&[("host", b"a"), ("host", b"a")]),
+            Refusal::HostAmbiguous,
+        ),
         (replaced(1, b"ftp"), Refusal::Target),
         (replaced(3, b"/\xe4"), Refusal::Target),
         (replaced(3, b"/ b"), Refusal::Target),
