@@ -88,6 +88,8 @@ pub(super) struct Peer {
 struct Data {
     /// The stream that takes it; `None` if it is dropped.
     key: Option<usize>,
+    /// Its number: its place may be another's by now.
+    id: u32,
     /// Octets that are still to come, of content and of padding.
     left: u32,
     padding: u32,

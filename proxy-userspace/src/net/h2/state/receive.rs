@@ -141,6 +141,7 @@ impl State {
         }
         self.data = Some(Data {
             key,
+            id: head.stream,
             left: head.length - u32::from(is_padded),
             padding,
             is_end,
@@ -207,6 +208,7 @@ impl State {
         if let Some(key) = data.key
             && content > 0
             && let Some(stream) = self.streams.get_mut(key)
+            && stream.id == data.id
         {
             if stream.content.capacity() == 0 {
                 stream.content = self.buffers.take_output();
@@ -226,6 +228,7 @@ impl State {
         if let Some(key) = data.key
             && data.is_end
             && let Some(stream) = self.streams.get_mut(key)
+            && stream.id == data.id
         {
             stream.coming = Coming::Ended;
             stream.wake(wait::READ);

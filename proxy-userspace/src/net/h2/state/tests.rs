@@ -701,6 +701,22 @@ fn what_a_server_did_not_begin_with_is_unprocessed() {
 }
 
 #[test]
+fn content_never_comes_to_the_stream_that_has_its_place_now() {
+    let mut state = client();
+    let first = ask(&mut state);
+    feed(&mut state, &frame(kind::HEADERS, 4, 1, b"\x88"), 50).expect("valid");
+    let data = frame(kind::DATA, flag::END_STREAM, 1, b"of the first");
+    feed(&mut state, &data[..HEAD + 3], 50).expect("valid");
+    state.release(first);
+    let second = ask(&mut state);
+    assert_eq!(first, second, "the same place");
+    feed(&mut state, &data[HEAD + 3..], 50).expect("valid");
+    assert!(state.streams[second].content.is_empty());
+    assert_eq!(state.streams[second].coming, Coming::Head);
+    assert_eq!(state.taken, 12, "all of it is given back");
+}
+
+#[test]
 fn answers_of_no_valid_form_fail_their_request_only() {
     for (what, octets, refusal) in [
         ("no status", frame(1, 5, 1, b""), Refusal::Malformed),
