@@ -1,12 +1,13 @@
 //! OCSP: `openssl ocsp` answers, and `openssl s_client -status` looks at what is stapled.
 
-use crate::support::{Proxy, config, eventually};
+use crate::acme::eventually;
+use crate::support::{Proxy, config};
 use proxy_tests::alone::{Process, unused_address};
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::tls::{CertificateSource, ServerTls};
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -123,7 +124,18 @@ impl World {
             .stderr(Stdio::null())
             .spawn();
         let process = Process(child.expect("starts"));
-        eventually("it listens", || TcpStream::connect(self.responder).is_ok());
+        // It is asked, and not only connected to: it waits for ever for who says nothing.
+        let url = format!("http://{}/", self.responder);
+        eventually("it answers", || {
+            let asked = Command::new("openssl")
+                .args([
+                    "ocsp", "-issuer", "ca.pem", "-cert", "leaf.pem", "-CAfile", "ca.pem",
+                ])
+                .args(["-url", &url])
+                .current_dir(self.folder.path())
+                .output();
+            asked.expect("openssl runs").status.success()
+        });
         process
     }
 
@@ -351,6 +363,7 @@ fn a_responder_that_is_down_and_stapling_that_is_off_break_nothing() {
     });
     let text = looked_at(&world.path("ca.pem"), proxy.address);
     assert!(text.contains(NOTHING), "{text}");
+    drop(proxy);
     let canned = world.can(Vec::new());
     let off = world.proxy(|tls| tls.stapling = false);
     let text = looked_at(&world.path("ca.pem"), off.address);
