@@ -17,7 +17,6 @@ use super::overlay;
 use super::plane::Plane;
 use super::reload::keep_fixed;
 use super::source;
-use super::workers::Workers;
 use crate::admin::access::Access;
 use crate::admin::api::{HistoryEntry, Refusal, RefusalKind, ReloadAnswer, chain};
 use crate::admin::certificate;
@@ -145,6 +144,9 @@ impl<P: Plane> Control<P> {
         let own = access.map_or_else(Vec::new, |access| access.certificates().to_vec());
         let mut all: Vec<_> = own.into_iter().chain(self.shown.iter().cloned()).collect();
         if let Some(workers) = &self.workers {
+            // These are in no file.
+            let issued = workers.locally_issued();
+            all.extend(issued.filter_map(|(by, der)| certificate::view(der, by, "local")));
             super::certificates::complete(&mut all, workers.certificates());
         }
         all
@@ -162,7 +164,7 @@ impl<P: Plane> Control<P> {
     /// Works out the entity tag, and what is in force and not in the file.
     pub(super) fn tag(&mut self) {
         self.etag = etag(&self.config);
-        self.shown = shown(&self.config, self.workers.as_ref());
+        self.shown = shown(&self.config);
         let unsaved = crate::config::diff(&self.saved, &self.config);
         self.config_state.unsaved = unsaved.iter().map(ToString::to_string).collect();
         self.config_state.etag.clone_from(&self.etag);
@@ -412,8 +414,8 @@ impl<P: Plane> Control<P> {
 }
 
 /// The certificates of listeners, as their files are at the moment when the configuration is put in
-/// force: that is what the listeners have read. What the local authority has issued is in no file.
-fn shown(config: &Config, workers: Option<&Workers>) -> Vec<CertificateView> {
+/// force: that is what the listeners have read.
+fn shown(config: &Config) -> Vec<CertificateView> {
     let mut shown = Vec::new();
     for (listener, tls) in config.tls_listeners() {
         for source in &tls.certificates {
@@ -438,8 +440,6 @@ fn shown(config: &Config, workers: Option<&Workers>) -> Vec<CertificateView> {
             shown.extend(view);
         }
     }
-    let issued = workers.into_iter().flat_map(Workers::locally_issued);
-    shown.extend(issued.filter_map(|(listener, der)| certificate::view(der, listener, "local")));
     shown
 }
 

@@ -43,10 +43,12 @@ impl Daemon {
         let file = folder.path().join("sluice.yaml");
         let text = format!("admin: {{socket: {path}/admin.sock}}\n{text}");
         fs::write(&file, text).expect("writes");
+        let state = folder.path().join("state");
+        fs::create_dir(&state).expect("a folder");
         let child = Command::new(sluice().expect("built"))
             .args(["run", "-c"])
             .arg(&file)
-            .env("STATE_DIRECTORY", folder.path())
+            .env("STATE_DIRECTORY", state)
             .stderr(fs::File::create(folder.path().join("log")).expect("a log"))
             .spawn()
             .expect("starts");
@@ -71,7 +73,7 @@ impl Daemon {
             .args(words)
             .arg("--socket")
             .arg(self.path("admin.sock"))
-            .env("STATE_DIRECTORY", self.folder.path())
+            .env("STATE_DIRECTORY", self.path("state"))
             .output()
             .expect("runs")
     }
