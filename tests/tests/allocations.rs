@@ -1,5 +1,6 @@
 //! How often a worker asks for memory per request. On a connection that is kept it must not at all,
-//! whatever the content and the version.
+//! whatever the content and the version; but where more streams of HTTP/2 are served at once than
+//! tasks and buffers are kept for, those have to be made.
 //!
 //! The worker, the load and the origin are threads of this process; the allocator counts for each
 //! of them.
@@ -130,13 +131,13 @@ fn limit(scenario: &Scenario) -> Option<f64> {
         return None;
     }
     let Back::Origin(back) = scenario.job.back else {
-        return (scenario.job.back == Back::Grpc).then_some(0.3);
+        return (scenario.job.back == Back::Grpc).then_some(1.0);
     };
     match (scenario.job.front, back) {
         _ if scenario.job.routes > 0 || scenario.job.access_log || scenario.idle => None,
         _ if scenario.name == "connect" => Some(8.0),
         (Protocol::H1, Protocol::H1) => Some(0.1),
-        _ => Some(0.3),
+        _ => Some(1.5),
     }
 }
 

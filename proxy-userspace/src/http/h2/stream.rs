@@ -19,7 +19,7 @@ use std::task::{Poll, Waker};
 use tokio::task::spawn_local;
 
 /// Tasks without a request that are kept: what a burst needed is given back.
-const KEPT: usize = 128;
+const KEPT: usize = 512;
 
 /// What the streams of a connection share.
 #[derive(Debug)]

@@ -120,7 +120,7 @@ pub(super) enum Leaving {
 }
 
 /// Heads and trailers that are kept for the next messages, and octets of each.
-const KEPT: (usize, usize) = (64, 4 << 10);
+const KEPT: (usize, usize) = (128, 4 << 10);
 
 /// The state of a connection.
 #[derive(Debug)]
