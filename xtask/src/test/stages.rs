@@ -164,7 +164,7 @@ impl Stage {
                 H1_VECTORS => "shapes of HTTP/1 desync and smuggling, replayed",
                 DESYNC => "the same through a running proxy, judged at the origin",
                 CONFORMANCE => {
-                    "suites of other projects: WebSocket and gRPC through a proxy, fuzz of the admin API"
+                    "other projects' clients: WebSocket and gRPC through a proxy, fuzz of the admin API, hostile TLS"
                 }
                 UPGRADE => "new processes take over from old ones, and nothing is lost",
                 ABUSE => "slow clients, too many connections, reloads without end",
