@@ -3,7 +3,8 @@
 //! They are looked at every few seconds. Once they have changed and then stayed as they are for one
 //! look more, for a certificate and its key cannot be replaced at the same moment, the
 //! configuration in force is put in force anew, which reads them. What cannot be used then is
-//! reported, and what was in force before stays.
+//! reported, and what was in force before stays. What they are compared with was seen before they were
+//! read, so that no change is missed.
 
 use super::control::Control;
 use super::plane::Plane;
@@ -20,31 +21,33 @@ use tracing::{info, warn};
 const LOOK_TICKS: u64 = 2;
 
 /// What tells a file from what it was before: its device, inode, size, and when it was changed.
-type Seen = Option<(u64, u64, u64, i64, i64)>;
+pub(super) type Seen = Option<(u64, u64, u64, i64, i64)>;
 
 /// What is known of the files.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
-    /// As they were when they were read.
+    /// As they were just before they were read.
     read: Vec<Seen>,
     /// As they were at the last look.
     last: Vec<Seen>,
 }
 
 impl Watched {
-    /// They were read just now.
-    fn taken(&mut self, now: Vec<Seen>) {
-        self.read.clone_from(&now);
-        self.last = now;
+    /// Files that are about to be read.
+    pub(super) fn of(config: &Config) -> Self {
+        let mut watched = Self::default();
+        watched.taken(all(config));
+        watched
+    }
+
+    /// They were read since.
+    pub(super) fn taken(&mut self, before: Vec<Seen>) {
+        self.read.clone_from(&before);
+        self.last = before;
     }
 
     /// True if they are to be read again.
     fn look(&mut self, now: Vec<Seen>) -> bool {
-        let is_new = self.read.len() != now.len();
-        if is_new {
-            // Another configuration, which has read them just now.
-            self.read.clone_from(&now);
-        }
         let is_settled = self.last == now;
         self.last = now;
         if !is_settled || self.last == self.read {
@@ -61,7 +64,7 @@ fn seen(path: &Path) -> Seen {
     Some((about.dev(), about.ino(), about.size(), changed, nanos))
 }
 
-fn all(config: &Config) -> Vec<Seen> {
+pub(super) fn all(config: &Config) -> Vec<Seen> {
     config.tls_files().map(|path| seen(path)).collect()
 }
 
@@ -150,14 +153,18 @@ mod tests {
     #[test]
     fn files_are_read_once_they_have_changed_and_settled() {
         let mut watched = Watched::default();
-        assert!(!watched.look(vec![file(1), file(2)]), "read just now");
+        watched.taken(vec![file(1), file(2)]);
         assert!(!watched.look(vec![file(1), file(2)]));
         assert!(!watched.look(vec![file(3), file(2)]), "half of it");
         assert!(!watched.look(vec![file(3), None]));
         assert!(!watched.look(vec![file(3), file(4)]));
         assert!(watched.look(vec![file(3), file(4)]));
         assert!(!watched.look(vec![file(3), file(4)]), "once");
+        watched.taken(vec![file(9)]);
         assert!(!watched.look(vec![file(9)]), "another configuration");
-        assert!(!watched.look(vec![file(9)]));
+        // Changed between being seen and the first look.
+        watched.taken(vec![file(9)]);
+        assert!(!watched.look(vec![file(8)]));
+        assert!(watched.look(vec![file(8)]));
     }
 }

@@ -204,6 +204,7 @@ impl<P: Plane> Control<P> {
             shown: Vec::new(),
             seals: Seals::default(),
             history: beginning.history,
+            certificates: Watched::of(&config),
             config,
             config_state,
             overlay,
@@ -225,7 +226,6 @@ impl<P: Plane> Control<P> {
             kept: None,
             is_frozen: false,
             ticks: 0,
-            certificates: Watched::default(),
             next_refit: 0,
             log_until: None,
         };

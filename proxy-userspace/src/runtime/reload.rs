@@ -8,6 +8,7 @@
 //! Until the swap at the end, everything that is kept describes the old configuration, so going
 //! back means to make the data plane follow that once more.
 
+use super::certificates::{self, Seen};
 use super::control::{Control, SweepTotals};
 use super::forwarding;
 use super::overlay;
@@ -30,6 +31,8 @@ struct Next {
     seals: Seals,
     host: Host,
     proxies: Option<Prepared>,
+    /// Its files of certificates, before they were read.
+    files: Vec<Seen>,
     /// The workers, where this configuration is the first that needs them: they serve nothing yet.
     workers: Option<Workers>,
 }
@@ -77,6 +80,7 @@ impl<P: Plane> Control<P> {
                 details: reasons,
             });
         }
+        let files = certificates::all(&config);
         let mut begun = None;
         let workers = match &mut self.workers {
             Some(workers) => Some(workers),
@@ -101,6 +105,7 @@ impl<P: Plane> Control<P> {
             seals,
             host,
             proxies,
+            files,
             workers: begun,
         })
     }
@@ -226,6 +231,7 @@ impl<P: Plane> Control<P> {
     fn swap(&mut self, next: Next, plan: Plan) {
         self.configured_sampling = next.config.data_plane().sample_every;
         self.config = next.config;
+        self.certificates.taken(next.files);
         self.overlay = next.overlay;
         self.seals = next.seals;
         self.host = next.host;
