@@ -31,7 +31,7 @@ impl State {
     /// True if a stream of this number was never begun.
     pub(super) fn is_idle(&self, id: u32) -> bool {
         // Nobody but clients begins any.
-        id % 2 == 0 || id > self.last_id
+        id.is_multiple_of(2) || id > self.last_id
     }
 
     /// Priorities are not followed (RFC 9113 §5.3.2).
@@ -86,7 +86,7 @@ impl State {
             };
         }
         self.watch.note_idle();
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return Err(ErrorCode::FRAME_SIZE_ERROR);
         }
         for (number, value) in frame::settings(payload) {

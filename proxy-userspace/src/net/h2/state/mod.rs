@@ -155,7 +155,15 @@ pub(super) struct State {
     pub(super) leaving: Leaving,
     /// The head of the request that has just begun.
     pub(super) request: RequestHead,
+    #[expect(
+        clippy::vec_box,
+        reason = "they come and go one by one, and a box is moved cheaply"
+    )]
     spare_heads: Vec<Box<ResponseHead>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "they come and go one by one, and a box is moved cheaply"
+    )]
     spare_trailers: Vec<Box<Fields>>,
     /// Who reads and writes.
     pub(super) driver: Option<Waker>,

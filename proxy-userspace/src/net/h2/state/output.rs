@@ -72,7 +72,7 @@ impl Output {
 
     /// Makes the frame at this position its stream's last. False if it has left.
     pub(super) fn end_stream(&mut self, position: u64) -> bool {
-        match self.from_frame(position).and_then(|frame| frame.get_mut(4)) {
+        match self.frame_at(position).and_then(|frame| frame.get_mut(4)) {
             Some(flags) => {
                 *flags |= flag::END_STREAM;
                 true
@@ -82,7 +82,7 @@ impl Output {
     }
 
     /// What stands from the frame at this position on; `None` if it has left, or may have.
-    pub(super) fn from_frame(&mut self, position: u64) -> Option<&mut [u8]> {
+    pub(super) fn frame_at(&mut self, position: u64) -> Option<&mut [u8]> {
         let first = (self.removed + self.sent as u64).max(self.offered);
         if position < first {
             return None;

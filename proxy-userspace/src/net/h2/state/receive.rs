@@ -308,7 +308,7 @@ impl State {
         let Some(key) = self.key(id) else {
             return match self.role {
                 Role::Server => self.begin_request(id, is_end, is_malformed, block),
-                Role::Client => self.skip(block, id > self.last_id || id % 2 == 0),
+                Role::Client => self.skip(block, id > self.last_id || id.is_multiple_of(2)),
             };
         };
         let stream = &self.streams[key];

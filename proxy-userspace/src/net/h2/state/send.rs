@@ -145,7 +145,7 @@ impl State {
     /// not left: some programs hang up on who sends many small frames. Returns by how much.
     fn grow_frame(&mut self, key: usize, content: &[u8], most: usize) -> usize {
         let last = self.streams[key].last_frame;
-        let Some(frame) = last.and_then(|last| self.output.from_frame(last)) else {
+        let Some(frame) = last.and_then(|last| self.output.frame_at(last)) else {
             return 0;
         };
         let there = FrameHead::parse(frame).filter(|head| {
