@@ -46,6 +46,11 @@ pub const DRIVER_MAP: &str = "bench";
 /// Name of the program array whose element 0 is measured.
 pub const TARGET_MAP: &str = "target";
 
+/// Lines of 64 octets as many as the slots of the default flow table take on one of two CPUs.
+pub const TOUCH_SMALL: u32 = (4 << 20) / 64;
+/// Lines of 64 octets as many as the slots of a million flows take.
+pub const TOUCH_LARGE: u32 = (16 << 20) / 64;
+
 /// Programs of the driver's object.
 pub mod program {
     /// The driver.
@@ -56,6 +61,10 @@ pub mod program {
     pub const ENCAPSULATE: &str = "bench_encap";
     /// Baseline: passes.
     pub const PASS: &str = "bench_pass";
+    /// Floor: [`SWAP`], and one word changed in a random line of [`super::TOUCH_SMALL`] lines.
+    pub const TOUCH_SMALL: &str = "bench_touch_4m";
+    /// Floor: [`SWAP`], and one word changed in a random line of [`super::TOUCH_LARGE`] lines.
+    pub const TOUCH_LARGE: &str = "bench_touch_16m";
     /// Drops: the far end of the live runs.
     pub const DROP: &str = "bench_drop";
 }

@@ -8,13 +8,17 @@ use aya_ebpf::btf_maps::{Array, ProgramArray};
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use proxy_common::bench::{Driver, FIRST_PORT, PORT_BITS, TEMPLATE_WORDS};
+use proxy_common::bench::{
+    Driver, FIRST_PORT, PORT_BITS, TEMPLATE_WORDS, TOUCH_LARGE, TOUCH_SMALL,
+};
 use proxy_common::checksum::finish;
 
 #[btf_map(name = "bench")]
 static BENCH: Array<Driver, 1> = Array::new();
 #[btf_map(name = "target")]
 static TARGET: ProgramArray<1> = ProgramArray::new();
+#[btf_map(name = "lines")]
+static LINES: Array<[u64; 8], { TOUCH_LARGE as usize }> = Array::new();
 
 /// Restores the frame and calls the program that is measured. Does the same work for every row,
 /// needed or not, so that rows differ by what is measured alone.
@@ -65,6 +69,38 @@ fn vary(ctx: &XdpContext, driver: &mut Driver) -> Option<()> {
 #[xdp(frags)]
 pub fn bench_swap(ctx: XdpContext) -> u32 {
     swap(&ctx, 0).map_or(XDP_ABORTED, |()| XDP_TX)
+}
+
+/// Floor for a program that changes state in a table of 4 MiB.
+#[xdp(frags)]
+pub fn bench_touch_4m(ctx: XdpContext) -> u32 {
+    touch(&ctx, TOUCH_SMALL).map_or(XDP_ABORTED, |()| XDP_TX)
+}
+
+/// Floor for a program that changes state in a table of 16 MiB.
+#[xdp(frags)]
+pub fn bench_touch_16m(ctx: XdpContext) -> u32 {
+    touch(&ctx, TOUCH_LARGE).map_or(XDP_ABORTED, |()| XDP_TX)
+}
+
+/// Swaps, and does what a lookup has to: reads a line that no prefetcher guesses, decides by what is in
+/// it, writes to it.
+#[inline(always)]
+fn touch(ctx: &XdpContext, lines: u32) -> Option<()> {
+    let driver = BENCH.get_ptr(0)?;
+    // SAFETY: the benchmark runs on one CPU.
+    let number = u64::from(unsafe { (*driver).next });
+    let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let line = LINES.get_ptr_mut((hash >> 40) as u32 & (lines - 1))?;
+    // SAFETY: as above; the value is a line of words.
+    unsafe {
+        let word = line.cast::<u64>();
+        if word.read_volatile() == u64::MAX {
+            return None;
+        }
+        word.write_volatile(number);
+    }
+    swap(ctx, 0)
 }
 
 /// Baseline: the least that a program does which puts packets into a tunnel.

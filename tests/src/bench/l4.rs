@@ -316,6 +316,17 @@ fn cases(kinds: &[Kind]) -> Vec<Case> {
         baseline("pass", program::PASS, Action::Pass),
     ];
     cases[1].baseline = "swap";
+    if kinds.contains(&Kind::Cached) {
+        for (id, name) in [
+            ("touch_4m", program::TOUCH_SMALL),
+            ("touch_16m", program::TOUCH_LARGE),
+        ] {
+            cases.push(Case {
+                baseline: "swap",
+                ..baseline(id, name, Action::Tx)
+            });
+        }
+    }
     for &kind in kinds {
         let suffix = match kind {
             Kind::Cached => "cached",
