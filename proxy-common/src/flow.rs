@@ -2,29 +2,37 @@
 //!
 //! A hash map of the kernel costs 27–37 ns a probe and an LRU insertion 150–400 ns, and an LRU
 //! forgets established flows when a SYN flood arrives. The table is therefore made of sets that
-//! the packet path manages itself, in two arrays: the flows (a line of 64 octets each, sixteen to
-//! a set), and apart from them a tag of two octets for each.
+//! the packet path manages itself, in two arrays: of each flow a *slot* of eight octets, and
+//! apart from it an *entry* of a cache line. Sixteen of each make a set.
 //!
 //! - Each CPU owns a contiguous part of both arrays and is its only writer while a packet is
 //!   processed, so no lock is needed. Another CPU may read the part when a packet of a known flow
 //!   reaches it (a changed receive queue, or the return path of NAT) and then copies the entry.
-//! - A key hashes to one set and to a preferred pair of ways in it. A flow is mostly in one of
-//!   these two, so a lookup reads two neighbouring lines, both at once, and nothing else.
-//!   Otherwise the tags tell which way to compare.
-//! - **A new flow is placed by the tags alone**: they say whether the flow is known, which way is
-//!   free, and which holds a flow that may go. The tags of half a million flows fit a CPU's cache;
-//!   the flow's own line, far away in memory, is only written, and nothing waits for that.
+//! - **A slot holds all that a packet of an established flow needs**: 26 bits of the tuple's keyed
+//!   hash, the backend, and when the last packet came. A key hashes to one set and to a preferred way in it, whose quarter of
+//!   the set is half a cache line. So a lookup waits for one line from far memory, mostly, and
+//!   sixteen megabytes of slots hold a million flows at the planned load.
+//! - **A SYN writes a slot and nothing else.** Its entry is written when the flow's second packet
+//!   confirms it; until then the slot is *bare*. The entry holds the tuple and what is seldom
+//!   needed, and the slower programs compare the tuple.
+//! - The slot takes part in identifying a flow, so two flows of a set with equal bits are one to the
+//!   first program. For a new flow that is one chance in 8 million at the planned load, and
+//!   nobody can aim at it without the secrets of the hash. A SYN is not exposed to it where the
+//!   other flow has an entry: the slower program then tells them apart, and takes the *steady* mark
+//!   off both, so that it also sees all that follows.
 //! - A new flow is *unconfirmed* until its second packet. When a set is full, a new flow replaces
 //!   an unconfirmed one; it never replaces a confirmed one that is not idle for its timeout.
 //!   A flood of SYNs can hence only wash out other SYNs. A flow that finds no room is forwarded
 //!   by the ring alone and counted.
 //! - A flow that a SYN opens is counted as live when it is confirmed, so that replacing an
 //!   unconfirmed flow needs no look at it. What is counted at once (for the selection by two
-//!   choices, and where the first packet is no SYN) says so in its tag.
+//!   choices, and where the first packet is no SYN) says so in its slot.
+//! - The time in a slot is coarse, and wraps after 73 minutes (4 where it is bare): flows with longer
+//!   timeouts have that in their entry renewed as often as the slot's changes.
 //! - User space maps the arrays into its memory, removes expired entries and corrects the live
 //!   counts. It removes one with two compare-exchanges: the tuple's last word (ports and protocol)
-//!   to 0, so that the way no longer matches; then the tag to 0, so that the way is free. Without
-//!   it the packet path still replaces expired entries when it needs room.
+//!   to 0, so that the slower programs do not find it; then the slot to 0, so that the way is free.
+//!   Without it the packet path still replaces expired entries when it needs room.
 
 use crate::addr::{Addr, join};
 use core::mem::size_of;
@@ -71,7 +79,7 @@ pub struct FlowKey {
     pub src_port_be: u16,
     /// Destination port, network byte order.
     pub dst_port_be: u16,
-    /// IP protocol; 0 marks an entry that is being written.
+    /// IP protocol; 0 marks an entry that was removed.
     pub protocol: u8,
     /// Zero.
     pub _pad: u8,
@@ -168,7 +176,7 @@ impl Phase {
 pub mod flow_flags {
     /// The entry is the return path of a `nat` flow: source becomes the VIP.
     pub const RETURN: u8 = 1 << 0;
-    /// A second packet was seen. The tag says the same; this bit spares known flows the tags.
+    /// A second packet was seen. The slot says the same.
     pub const CONFIRMED: u8 = 1 << 1;
 }
 
@@ -214,27 +222,112 @@ pub struct FlowEntry {
 
 const _: () = assert!(size_of::<FlowEntry>() == 40 + 4 * 4 + 3 * 2 + 1 + 1);
 
-/// Bits of a tag beside the hash.
-pub mod tag {
-    /// The way holds a flow.
-    pub const USED: u16 = 1 << 0;
+/// A slot: what the packet path knows of a flow without its entry. 0 where the way is free.
+///
+/// ```text
+/// 63        38 37 36 35 34 33    24 23      16 15        0
+/// │ hash      │B │S │L │C │ period │ service  │ backend  │
+/// ```
+pub mod slot {
+    /// Backend id.
+    pub const BACKEND: u64 = 0xffff;
+    /// Low bits of the service's id. They tell whether the backend's id still means the backend
+    /// that the flow has: user space gives free ids to other services again.
+    pub const SERVICE: u64 = 0xff << SERVICE_SHIFT;
+    /// See [`SERVICE`].
+    pub const SERVICE_SHIFT: u32 = 16;
+    /// When the last packet came: low bits of the tick without its [`super::PERIOD_SHIFT`] lowest,
+    /// of a bare flow its [`super::BARE_PERIOD_SHIFT`] lowest.
+    pub const PERIOD: u64 = 0x3ff << PERIOD_SHIFT;
+    /// See [`PERIOD`].
+    pub const PERIOD_SHIFT: u32 = 24;
     /// The flow has seen a second packet.
-    pub const CONFIRMED: u16 = 1 << 1;
+    pub const CONFIRMED: u64 = 1 << 34;
     /// The flow is counted as live although it is unconfirmed: who replaces it must look at it.
-    pub const COUNTED: u16 = 1 << 2;
-    /// What a tag tells of its flow's hash.
-    pub const HASH: u16 = !7;
+    pub const COUNTED: u64 = 1 << 35;
+    /// The first program may send the flow's packets: confirmed, neither opening nor closing, no
+    /// return path, and no other flow of the set has the same bits of hash.
+    pub const STEADY: u64 = 1 << STEADY_SHIFT;
+    /// See [`STEADY`].
+    pub const STEADY_SHIFT: u32 = 36;
+    /// There is no entry yet: only a SYN was seen.
+    pub const BARE: u64 = 1 << 37;
+    /// What a slot tells of its flow's hash.
+    pub const HASH: u64 = !0 << HASH_SHIFT;
+    /// See [`HASH`].
+    pub const HASH_SHIFT: u32 = 38;
+
+    /// Backend, and service as far as a slot holds it.
+    #[inline(always)]
+    pub const fn ids(backend: u16, service: u16) -> u64 {
+        backend as u64 | (service as u64) << SERVICE_SHIFT & SERVICE
+    }
+
+    /// The time of a flow with an entry.
+    #[inline(always)]
+    pub const fn at(tick: u32) -> u64 {
+        ((tick >> super::PERIOD_SHIFT) as u64) << PERIOD_SHIFT & PERIOD
+    }
+
+    /// The time of a bare flow.
+    #[inline(always)]
+    pub const fn bare_at(tick: u32) -> u64 {
+        ((tick >> super::BARE_PERIOD_SHIFT) as u64) << PERIOD_SHIFT & PERIOD
+    }
+
+    /// Ticks since the flow was last seen, at least: up to a period more have passed, or many times
+    /// the time after which periods repeat.
+    #[inline(always)]
+    pub const fn age(slot: u64, tick: u32) -> u32 {
+        let shift = if slot & BARE == 0 {
+            super::PERIOD_SHIFT
+        } else {
+            super::BARE_PERIOD_SHIFT
+        };
+        let then = (slot >> PERIOD_SHIFT) as u32;
+        let most = (PERIOD >> PERIOD_SHIFT) as u32;
+        match (tick >> shift).wrapping_sub(then) & most {
+            0 => 0,
+            // Seen after the clock was read that `tick` is from.
+            periods if periods > most - 4 => 0,
+            periods => ((periods - 1) << shift) + (tick & ((1 << shift) - 1)),
+        }
+    }
 }
 
-/// Element of `flow_tags`: what the ways of a set hold.
-#[repr(C, align(32))]
+/// A period is 2^12 ticks, 4.3 s: the time in the slot of a flow with an entry.
+pub const PERIOD_SHIFT: u32 = 12;
+
+/// A bare flow's is 2^8 ticks, 268 ms.
+pub const BARE_PERIOD_SHIFT: u32 = 8;
+
+/// Idle time up to which a slot alone can tell, with a pass of the sweep and more to spare: 72
+/// minutes. Flows of services with a longer timeout have the time in their entries renewed.
+pub const SLOT_AGE_MAX: u32 = ticks_from_ms(72 * 60_000);
+
+/// The same of a bare flow's slot, which cannot tell more: 4 minutes.
+pub const BARE_AGE_MAX: u32 = ticks_from_ms(4 * 60_000);
+
+/// Is a flow with this slot, whose entry was last renewed at `renewed`, idle for longer than `limit`
+/// ticks? Up to a period late.
+#[inline(always)]
+pub const fn is_idle(slot: u64, renewed: u32, limit: u32, tick: u32) -> bool {
+    if limit <= SLOT_AGE_MAX {
+        slot::age(slot, tick) > limit
+    } else {
+        ticks_since(renewed, tick) > limit + (1 << PERIOD_SHIFT)
+    }
+}
+
+/// Element of `flow_tags`: the slots of a set.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetTags {
-    /// Of each way 0, or bits of its flow's hash and of [`tag`].
-    pub tags: [u16; WAYS],
+    /// Of each way 0, or its [`slot`].
+    pub tags: [u64; WAYS],
 }
 
-const _: () = assert!(size_of::<SetTags>() == 2 * WAYS);
+const _: () = assert!(size_of::<SetTags>() == 8 * WAYS);
 
 /// Element of `flows`: the flows of a set.
 #[repr(C, align(64))]
@@ -246,16 +339,15 @@ pub struct FlowSet {
 
 const _: () = assert!(size_of::<FlowSet>() == WAYS * 64);
 
-/// Where a key lives: set within a CPU's part, preferred way, tag.
+/// Where a key lives: set within a CPU's part, preferred way, bits of hash in the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Set, below the `sets` given.
     pub set: u32,
-    /// Preferred way, below [`WAYS`]; it and its neighbour (the lowest bit changed) are the
-    /// preferred pair.
+    /// Preferred way, below [`WAYS`]. Others are tried by rising [`nth_way`].
     pub way: u32,
-    /// Tag of an unconfirmed flow, never 0.
-    pub tag: u16,
+    /// The slot's bits of [`slot::HASH`].
+    pub tag: u64,
 }
 
 impl Position {
@@ -265,34 +357,29 @@ impl Position {
         Self {
             set: (((hash & 0xffff_ffff) * sets as u64) >> 32) as u32,
             way: (hash >> 32) as u32 & (WAYS as u32 - 1),
-            tag: (hash >> 48) as u16 & tag::HASH | tag::USED,
+            tag: hash & slot::HASH,
         }
     }
 }
 
-/// The same sixteen bits in all four lanes of a word.
-pub const fn lanes(bits: u16) -> u64 {
-    bits as u64 * 0x0001_0001_0001_0001
+/// The way that is tried as the `n`th: the preferred one, then the rest of its quarter of the set,
+/// of its half (a cache line), and of the set.
+#[inline(always)]
+pub const fn nth_way(preferred: u32, n: u32) -> u32 {
+    preferred ^ n
 }
 
-/// Marks (with its highest bit) the lowest of four lanes that is zero; 0 if none is.
-///
-/// This is the well-known carry trick: a lane above a zero one may be marked wrongly.
+/// Its highest bit is set if a slot has these bits of hash (or is free, where those are zero), and
+/// perhaps others. To be combined by "or" over several slots.
 #[inline(always)]
-pub const fn zero_lanes(word: u64) -> u64 {
-    word.wrapping_sub(lanes(1)) & !word & lanes(0x8000)
+pub const fn has_hash(slot: u64, tag: u64) -> u64 {
+    ((slot ^ tag) >> slot::HASH_SHIFT).wrapping_sub(1)
 }
 
-/// As [`zero_lanes`], for the lanes that hold a flow with this hash; `tag` is unconfirmed.
+/// 1 for a steady flow with an entry and these bits of hash, else 0.
 #[inline(always)]
-pub const fn same_lanes(tags: u64, tag: u16) -> u64 {
-    zero_lanes(tags & lanes(tag::HASH | tag::USED) ^ lanes(tag))
-}
-
-/// As [`zero_lanes`], for the lanes whose flow may be replaced without a look at it (or are free).
-#[inline(always)]
-pub const fn replaceable_lanes(tags: u64) -> u64 {
-    zero_lanes(tags & lanes(tag::CONFIRMED | tag::COUNTED))
+pub const fn is_steady(slot: u64, tag: u64) -> u64 {
+    ((slot ^ tag ^ slot::STEADY) >> slot::STEADY_SHIFT).wrapping_sub(1) >> 63
 }
 
 /// Direct-mapped record of one `full-nat` source port: where its return packets go.
@@ -389,39 +476,101 @@ mod tests {
                 let position = Position::of(hash, sets);
                 assert!(position.set < sets);
                 assert!(position.way < WAYS as u32);
-                assert_ne!(position.tag, 0);
+                assert_eq!(position.tag & !slot::HASH, 0);
             }
         }
     }
 
     #[test]
-    fn a_tag_is_found_in_each_lane_whatever_its_flow_has_seen() {
-        let word = |tags: [u16; 4]| {
-            tags.iter()
-                .rev()
-                .fold(0, |word, tag| word << 16 | u64::from(*tag))
-        };
-        for lane in 0..4 {
-            for seen in [0, tag::CONFIRMED, tag::COUNTED] {
-                let mut tags = [0x1001u16, 0, 0x3001, 0x4001];
-                tags[lane] = 0x8001 | seen;
-                let found = same_lanes(word(tags), 0x8001);
-                assert_eq!(found.trailing_zeros() as usize / 16, lane);
-                assert_eq!(same_lanes(word(tags), 0x8009), 0);
-            }
-        }
-        assert_eq!(same_lanes(0, tag::USED), 0, "a free way matches nothing");
+    fn the_parts_of_a_slot_are_apart() {
+        let parts = [
+            slot::BACKEND,
+            slot::SERVICE,
+            slot::PERIOD,
+            slot::CONFIRMED,
+            slot::COUNTED,
+            slot::STEADY,
+            slot::BARE,
+            slot::HASH,
+        ];
+        assert_eq!(parts.iter().fold(0, |all, part| all ^ part), u64::MAX);
+        assert_eq!(parts.iter().map(|part| part.count_ones()).sum::<u32>(), 64);
     }
 
     #[test]
-    fn confirmed_and_counted_flows_are_not_replaceable() {
-        let kept = lanes(tag::USED | tag::CONFIRMED);
-        assert_eq!(replaceable_lanes(kept), 0);
-        assert_eq!(replaceable_lanes(lanes(tag::USED | tag::COUNTED)), 0);
-        for lane in 0..4 {
-            let one = kept & !(u64::from(tag::CONFIRMED) << (16 * lane));
-            assert_eq!(replaceable_lanes(one), 0x8000 << (16 * lane));
+    fn only_a_steady_flow_with_the_same_hash_is_steady() {
+        let tag = 0x9234_5640_0000_0000;
+        let rest = slot::ids(7, 9) | slot::at(50_000) | slot::CONFIRMED;
+        for counted in [0, slot::COUNTED] {
+            assert_eq!(is_steady(tag | rest | counted | slot::STEADY, tag), 1);
+            assert_eq!(is_steady(tag | rest | counted, tag), 0);
+            let bare = tag | rest | counted | slot::STEADY | slot::BARE;
+            assert_eq!(is_steady(bare, tag), 0);
         }
+        for bit in slot::HASH_SHIFT..64 {
+            assert_eq!(is_steady(tag ^ 1 << bit | rest | slot::STEADY, tag), 0);
+        }
+        assert_eq!(is_steady(0, 0), 0, "a free way holds no flow");
+    }
+
+    #[test]
+    fn equal_bits_of_hash_are_found_whatever_a_flow_has_seen() {
+        let tag = 0x9234_5640_0000_0000;
+        for seen in [0, slot::CONFIRMED, slot::BARE, !slot::HASH] {
+            assert_eq!(has_hash(tag | seen, tag) >> 63, 1);
+            assert_eq!(has_hash(tag ^ 1 << slot::HASH_SHIFT | seen, tag) >> 63, 0);
+        }
+    }
+
+    #[test]
+    fn a_slots_age_is_told_to_a_period() {
+        for seen in [0, 100, 4_095, 4_096, 5_000_000] {
+            let slots = [
+                (slot::at(seen), PERIOD_SHIFT, SLOT_AGE_MAX),
+                (
+                    slot::bare_at(seen) | slot::BARE,
+                    BARE_PERIOD_SHIFT,
+                    BARE_AGE_MAX,
+                ),
+            ];
+            for (slot, shift, most) in slots {
+                for passed in [
+                    0,
+                    1,
+                    200,
+                    300,
+                    1_000,
+                    5_000,
+                    most,
+                    most + ticks_from_ms(6_000),
+                ] {
+                    let told = slot::age(slot, seen + passed);
+                    assert!(told <= passed, "{seen} {passed} {told}");
+                    assert!(passed < told + (2 << shift), "{seen} {passed} {told}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_from_a_later_period_has_no_age() {
+        for tick in [4_095, 4_096 * 1_024 - 1] {
+            assert_eq!(slot::age(slot::at(tick + 1), tick), 0);
+            assert_eq!(slot::age(slot::bare_at(tick + 1) | slot::BARE, tick), 0);
+        }
+    }
+
+    #[test]
+    fn a_long_timeout_is_told_by_the_entry() {
+        let limit = SLOT_AGE_MAX + 1;
+        let (seen, slot) = (7_000, slot::at(7_000));
+        assert!(!is_idle(slot, seen, limit, seen + limit));
+        assert!(is_idle(slot, seen, limit, seen + limit + 5_000));
+        assert!(
+            is_idle(slot, 0, 60_000, seen + 70_000),
+            "a short one by the slot"
+        );
+        assert!(!is_idle(slot, 0, 60_000, seen + 60_000));
     }
 
     #[test]

@@ -129,8 +129,8 @@ mod tests {
                 clashes += 1;
             }
         }
-        // 13 bits tell the eight flows of a set apart: one in two thousand has a double.
-        assert!(clashes < 100, "{clashes} of 100000 keys share set and tag");
+        // 26 bits tell the eight flows of a set apart: one in 8 million has a double.
+        assert_eq!(clashes, 0, "of 100000 keys share set and tag");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub mod stats;
 pub mod tcp;
 
 /// Version of every layout and meaning in this crate; raised on each incompatible change.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Implements `aya::Pod` for map types when built for user space.
 #[macro_export]

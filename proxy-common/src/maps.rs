@@ -49,7 +49,7 @@ pub const LIVE_FLOWS: &str = "live_flows";
 /// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space ends flows.
 /// When a set is full see [`crate::flow`].
 pub const FLOWS: &str = "flows";
-/// Array of [`crate::flow::SetTags`], as many as `flows`. Kernel writes; user space clears tags.
+/// Array of [`crate::flow::SetTags`], as many as `flows`. Kernel writes; user space and other CPUs clear slots.
 pub const FLOW_TAGS: &str = "flow_tags";
 /// Array of [`crate::addr::Addr`]: source addresses of full-nat. User space writes.
 pub const SNAT_ADDRS: &str = "snat_addrs";

@@ -89,13 +89,17 @@ pub struct CpuState {
     pub capture_ns: u64,
     /// A number in transit, see the flow table's search.
     pub number: u64,
+    /// Jiffies at which `clock_ns` was read.
+    pub clock_jiffies: u64,
+    /// The coarse monotonic clock, which advances with the jiffies.
+    pub clock_ns: u64,
     /// Sampled events that found the `events` ring buffer full. User space reads it.
     pub events_lost: u64,
     /// Packets that found the `capture` ring buffer full. User space reads it.
     pub capture_lost: u64,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 4 * 8);
+const _: () = assert!(size_of::<CpuState>() == 6 * 4 + 6 * 8);
 
 /// Other CPUs' parts of the flow table that a CPU may look into per tick; beyond that a packet of
 /// an unknown flow is selected anew. Keeps a flood of stray segments from costing CPUs × lookups:
@@ -195,12 +199,17 @@ pub struct Adjacency {
     pub mode: u8,
     /// Octets of outer headers.
     pub grow: u8,
+    /// 1 where rules of the service's guard may concern its packets.
+    pub guarded: u32,
+    /// 1 where flows may be idle for longer than their slots can tell.
+    pub long_lived: u32,
     /// The frame's first octets. MAC addresses and ethertype; then the outer headers with zeros for
     /// what differs from packet to packet. `nat`: the backend's address in words 2 and 3.
     pub template: [u64; TEMPLATE_WORDS],
 }
 
-const _: () = assert!(size_of::<Adjacency>() == 8 + 4 * 4 + 2 * 2 + 4 + 4 + 2 + 1 + 1 + 8 * 8);
+const _: () =
+    assert!(size_of::<Adjacency>() == 8 + 4 * 4 + 2 * 2 + 4 + 4 + 2 + 1 + 1 + 4 + 4 + 8 * 8);
 
 crate::map_value!(
     Settings,

@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use proxy_common::ABI_VERSION;
 use proxy_common::addr::Addr;
 use proxy_common::backend::{Backend, BackendState};
-use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, tag};
+use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, slot};
 use proxy_common::guard::{GuardKey, GuardRule, action};
 use proxy_common::hash::{filter_bit, flow_hash};
 use proxy_common::maps::{self, program};
@@ -272,7 +272,9 @@ fn write_flows(place: &Place, plane: &DataPlane, flows: &[FlowEntry]) -> Result<
         if set_tags.tags[way] != 0 {
             continue;
         }
-        set_tags.tags[way] = position.tag | tag::CONFIRMED;
+        let ids = slot::ids(entry.backend, entry.service);
+        let seen = slot::at(entry.last_seen);
+        set_tags.tags[way] = position.tag | slot::CONFIRMED | ids | seen;
         set.ways[way] = *entry;
         table.set(position.set, set, 0)?;
         tags.set(position.set, set_tags, 0)?;
@@ -545,8 +547,9 @@ fn growing_the_flow_table_keeps_services_and_flows() {
             let position = Position::of(hash, after.settings.sets_per_cpu);
             let set = table.get(&position.set, 0)?;
             let tags = tags.get(&position.set, 0)?.tags;
-            let tag = position.tag | tag::CONFIRMED;
-            let found = (0..WAYS).any(|way| set.ways[way].key == entry.key && tags[way] == tag);
+            let ids = slot::ids(entry.backend, entry.service);
+            let slot = position.tag | slot::CONFIRMED | ids | slot::at(entry.last_seen);
+            let found = (0..WAYS).any(|way| set.ways[way].key == entry.key && tags[way] == slot);
             let known = kept
                 .iter()
                 .any(|flow| flow.source.port() == u16::from_be(entry.key.src_port_be));
@@ -603,7 +606,8 @@ fn a_pass_over_a_million_flows_never_holds_a_core_for_long() {
         let mut tags = pinned::<SetTags>(&place.0, maps::FLOW_TAGS)?;
         let (mut set, mut set_tags) = (FlowSet::default(), SetTags::default());
         for way in 0..8u16 {
-            set_tags.tags[usize::from(way)] = 8 * way + 1;
+            let hash = u64::from(way + 1) << slot::HASH_SHIFT;
+            set_tags.tags[usize::from(way)] = hash | slot::CONFIRMED | slot::at(now);
             set.ways[usize::from(way)] = flow(way, now);
         }
         for index in 0..table.len() {
@@ -652,7 +656,8 @@ fn purging_a_service_forgets_its_flows_only() {
         let left = sweep::list(plane.maps(), &FlowFilter::default(), 1_000, now)?;
         ensure!(left.len() == others && left.iter().all(|flow| flow.service == 2));
 
-        // The preferred way is compared without its tag: the tuple must be gone too.
+        // A process that ends between the two steps of a removal leaves the slot: the tuple must be
+        // gone.
         let table = pinned::<FlowSet>(&place.0, maps::FLOWS)?;
         for set in table.iter() {
             let set = set?;

@@ -4,43 +4,40 @@
 //! them (is the backend up, how is it reached, most of the outer headers) is put together once and
 //! then read from one place, instead of from the backend, the route and the settings.
 
-use crate::maps::ADJACENCIES;
+use crate::maps::{ADJACENCIES, SERVICE_TABLE};
 use crate::packet::{ether, forget};
+use crate::xdp::guard;
 use crate::xdp::rewrite::encap::{HOP_LIMIT, overhead};
 use crate::xdp::rewrite::ethertype;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::checksum::sum64;
+use proxy_common::flow::{SLOT_AGE_MAX, slot};
 use proxy_common::maps::capacity;
 use proxy_common::service::{Mode, protocol};
 use proxy_common::settings::{Adjacency, CachedRoute, Settings};
 
 /// This CPU's element for a backend's id.
 #[inline(always)]
-fn slot(backend: u32) -> Option<*mut Adjacency> {
+fn element(backend: u32) -> Option<*mut Adjacency> {
     ADJACENCIES.get_ptr_mut(backend & (capacity::ADJACENCIES - 1))
 }
 
-/// Backend and service as they stand in [`Adjacency`] and in a flow's entry, side by side.
-#[inline(always)]
-pub fn pair(backend: u16, service: u16) -> u32 {
-    u32::from(backend) | u32::from(service) << 16
-}
-
-/// How to send to a backend for a service, if that is known and still true.
+/// How to send to a backend for a service, if that is known and still true. `ids` are those of a
+/// slot, in their places.
 #[inline(always)]
 pub fn fresh(
     settings: &Settings,
     ifindex: u32,
-    pair: u32,
+    ids: u64,
     now_ns: u64,
 ) -> Option<&'static Adjacency> {
-    let adjacency = slot(pair)?;
+    let adjacency = element(ids as u32)?;
     // SAFETY: the element belongs to this CPU.
     let adjacency = unsafe { &*adjacency };
     // SAFETY: both fields stand side by side, aligned to four octets.
     let found = unsafe { (&raw const adjacency.backend).cast::<u32>().read() };
-    (found == pair
+    ((found ^ ids as u32) & (slot::BACKEND | slot::SERVICE) as u32 == 0
         && adjacency.generation == settings.generation
         && adjacency.from_ifindex == ifindex
         && adjacency.expires_ns > now_ns)
@@ -51,7 +48,7 @@ pub fn fresh(
 /// backend was: a change in between makes the result stale.
 #[inline(always)]
 pub fn note(backend: &Backend, route: &CachedRoute, id: u16, generation: u32) {
-    let Some(adjacency) = slot(u32::from(id)) else {
+    let Some(adjacency) = element(u32::from(id)) else {
         return;
     };
     // SAFETY: the element belongs to this CPU.
@@ -72,6 +69,13 @@ fn learn(to: *mut Adjacency, backend: &Backend, route: &CachedRoute, id: u64) ->
     let tunnel = gue || backend.mode == Mode::DsrIpip.code();
     let grow = if tunnel { overhead(backend, gue) } else { 0 };
     let configured = u32::from_ne_bytes(backend.encap_src.low32());
+    let (guarded, long_lived) =
+        SERVICE_TABLE
+            .get(u32::from(backend.service))
+            .map_or((true, true), |service| {
+                let longest = service.established_ticks.max(service.udp_ticks);
+                (service.flags & guard::RULES != 0, longest > SLOT_AGE_MAX)
+            });
     // SAFETY: the element belongs to this CPU, and no other reference to it is held.
     let to = unsafe { &mut *to };
     // Not to be taken for valid while it is being written.
@@ -87,6 +91,8 @@ fn learn(to: *mut Adjacency, backend: &Backend, route: &CachedRoute, id: u64) ->
     to.port_be = backend.port_be;
     to.mode = backend.mode;
     to.grow = grow as u8;
+    to.guarded = u32::from(guarded);
+    to.long_lived = u32::from(long_lived);
     to.sum = 0;
     to.template = [0; _];
     let at = (&raw mut to.template).cast::<u8>();

@@ -5,12 +5,13 @@
 use crate::atomic;
 use crate::maps::{CPU_STATE, FLOW_TAGS, FLOWS};
 use crate::xdp::flow::{
-    NewFlow, Place, has_tag, insert, mark, pair_of, same, search, tag_of, uncount, way_of,
+    NewFlow, Packed, Place, bare, insert, pair_of, same, search, sync, uncount, way_of,
 };
+use crate::xdp::slots::{has_tag, tag_of};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use proxy_common::flow::{
-    FlowEntry, FlowKey, FlowSet, Position, SetTags, WAYS, counted, flow_flags, tag, ticks_since,
+    FlowEntry, FlowKey, FlowSet, Position, SetTags, WAYS, counted, flow_flags, slot, ticks_since,
 };
 use proxy_common::settings::{LOOKS_PER_TICK, Settings};
 
@@ -26,13 +27,63 @@ pub fn adopt(
     now: u64,
     most: u64,
 ) -> *mut FlowEntry {
-    let mut look = Look::of(settings, place, key, 0);
-    look.elsewhere(settings, now as u32, most as u32, find_at);
+    let mut look = Look::of(settings, place, key, 0, now as u32);
+    look.elsewhere(settings, most as u32, find_at);
     let found = look.found();
-    let Some(set) = FLOWS.get_ptr_mut(found as u32) else {
+    let (index, way) = (found as u32, (found >> 32) as u32);
+    let (Some(set), Some(tags)) = (FLOWS.get_ptr_mut(index), FLOW_TAGS.get_ptr_mut(index)) else {
         return core::ptr::null_mut();
     };
-    copy(place, way_of(set, (found >> 32) as u32), key, now as u32)
+    let (at, from) = (tag_of(tags, way), way_of(set, way));
+    // SAFETY: the way is in the set.
+    let value = unsafe { at.read_volatile() };
+    let is_bare = value & slot::BARE != 0;
+    let new = if is_bare {
+        bare(value, now as u32)
+    } else {
+        Some(copy_of(from, now as u32))
+    };
+    let Some(new) = new else {
+        return core::ptr::null_mut();
+    };
+    // Its owner may change the flow at any time, so that is looked at once more. A bare one is moved
+    // and not copied: without an entry nothing would tell that the flow is counted here.
+    let whole = if is_bare {
+        // SAFETY: the slot is aligned and inside a map's value.
+        unsafe { atomic::exchange(at, value, 0) }
+    } else {
+        same(from, key)
+    };
+    if !whole {
+        return core::ptr::null_mut();
+    }
+    let entry = insert(place, key, &new);
+    if !entry.is_null() && !is_bare {
+        // The flow is counted once: the count moves with the copy.
+        // SAFETY: aligned to four octets and only changed atomically; the entry is in this CPU's part.
+        unsafe { (*entry).counted = atomic::swap(&raw mut (*from).counted, counted::NEVER) };
+        sync(place, entry, now as u32);
+    }
+    entry
+}
+
+/// What a copy of another CPU's entry holds.
+#[inline(always)]
+fn copy_of(from: *const FlowEntry, now: u32) -> Packed {
+    // SAFETY: the entry is inside a map's value.
+    let from = unsafe { &*from };
+    let new = NewFlow {
+        now,
+        guard_generation: from.guard_generation,
+        nat_word: from.nat_word,
+        backend: from.backend,
+        service: from.service,
+        nat_port_be: from.nat_port_be,
+        phase: from.phase,
+        flags: from.flags & flow_flags::RETURN,
+        counted: counted::NOT_YET,
+    };
+    new.pack()
 }
 
 /// True while this CPU has looked into fewer than `most` of the others' parts in this tick; charges
@@ -62,7 +113,7 @@ fn may_look(settings: &Settings, now: u32, most: u32) -> bool {
 /// next connection with the same tuple would find the old backend on that CPU.
 #[inline(never)]
 pub fn end(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
-    Look::of(settings, place, key, 0).elsewhere(settings, now as u32, LOOKS_PER_TICK, end_at);
+    Look::of(settings, place, key, 0, now as u32).elsewhere(settings, LOOKS_PER_TICK, end_at);
     0
 }
 
@@ -73,22 +124,30 @@ pub fn end(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
 /// one that reuses a tuple, leaves two entries that may differ. The connection is the younger's.
 #[inline(never)]
 pub fn is_outlived(settings: &Settings, place: &Place, key: &FlowKey, now: u64, seen: u64) -> u64 {
-    let mut look = Look::of(settings, place, key, seen);
-    look.elsewhere(settings, now as u32, LOOKS_PER_TICK, find_younger_at);
+    let mut look = Look::of(settings, place, key, seen, now as u32);
+    look.elsewhere(settings, LOOKS_PER_TICK, find_younger_at);
     u64::from(look.found() != NOWHERE)
 }
 
-/// Removes another CPU's entry as user space does: the tuple's last word first, unless the owner
-/// has replaced it meanwhile, then the tag.
+/// Removes another CPU's flow as user space does: the tuple's last word first, unless the owner
+/// has replaced it meanwhile, then the slot. A bare one has only a slot.
 #[inline(always)]
 fn take_from(tags: *mut SetTags, set: *mut FlowSet, way: u32, key: &FlowKey) {
+    let at = tag_of(tags, way);
+    // SAFETY: the slot is in the set.
+    let value = unsafe { at.read_volatile() };
+    if value & slot::BARE != 0 {
+        // SAFETY: the slot is aligned and inside a map's value.
+        unsafe { atomic::exchange(at, value, 0) };
+        return;
+    }
     let entry = way_of(set, way);
     uncount(entry);
-    // SAFETY: the word is aligned and inside a map's value; the tag is in the set.
+    // SAFETY: the word is aligned and inside a map's value; the slot is in the set.
     unsafe {
         let last = entry.cast::<u64>().add(4);
         if atomic::exchange(last, key.words()[4], 0) {
-            tag_of(tags, way).write(0);
+            at.write_volatile(0);
         }
     }
 }
@@ -97,12 +156,13 @@ fn take_from(tags: *mut SetTags, set: *mut FlowSet, way: u32, key: &FlowKey) {
 #[repr(C)]
 struct Look {
     key: *const FlowKey,
+    tag: u64,
     /// The set within a part.
     set: u32,
     sets_per_cpu: u32,
-    tag: u32,
     /// The CPU that looks.
     own: u32,
+    now: u32,
     /// Set (low half) and way (high half) that were found, or [`NOWHERE`]. One word: the compiler
     /// would else join stores across words, and the kernel wants those on the stack aligned.
     found: u64,
@@ -118,13 +178,14 @@ type LookAt = unsafe extern "C" fn(u32, *mut c_void) -> i64;
 
 impl Look {
     #[inline(always)]
-    fn of(settings: &Settings, place: &Place, key: &FlowKey, seen: u64) -> Self {
+    fn of(settings: &Settings, place: &Place, key: &FlowKey, seen: u64, now: u32) -> Self {
         Self {
             key,
             set: Position::of(place.hash, settings.sets_per_cpu).set,
             sets_per_cpu: settings.sets_per_cpu,
             tag: place.tag,
             own: place.cpu,
+            now,
             found: NOWHERE,
             seen,
         }
@@ -135,8 +196,8 @@ impl Look {
     /// By the kernel's loop, whose body the verifier follows once: a loop of ours would cost it
     /// as much as there may be CPUs.
     #[inline(always)]
-    fn elsewhere(&mut self, settings: &Settings, now: u32, most: u32, at: LookAt) {
-        if may_look(settings, now, most) {
+    fn elsewhere(&mut self, settings: &Settings, most: u32, at: LookAt) {
+        if may_look(settings, self.now, most) {
             // SAFETY: the callback has the type that the kernel calls; the context outlives the call.
             unsafe {
                 bpf_loop(
@@ -164,12 +225,12 @@ impl Look {
         }
         let index = cpu.wrapping_mul(self.sets_per_cpu).wrapping_add(self.set);
         let tags = FLOW_TAGS.get_ptr_mut(index)?;
-        if !has_tag(tags, self.tag as u16) {
+        if !has_tag(tags, self.tag) {
             return None;
         }
         let set = FLOWS.get_ptr_mut(index)?;
         // SAFETY: the caller's key outlives the look.
-        let way = search(tags, set, unsafe { &*self.key }, u64::from(self.tag));
+        let way = search(tags, set, unsafe { &*self.key }, self.tag);
         (way < WAYS as u64).then_some((index, tags, set, way as u32))
     }
 }
@@ -187,11 +248,18 @@ unsafe extern "C" fn find_at(cpu: u32, look: *mut c_void) -> i64 {
 unsafe extern "C" fn find_younger_at(cpu: u32, look: *mut c_void) -> i64 {
     // SAFETY: `elsewhere` hands its own over.
     let look = unsafe { &mut *look.cast::<Look>() };
-    let Some((index, _, set, way)) = look.at(cpu) else {
+    let Some((index, tags, set, way)) = look.at(cpu) else {
         return 0;
     };
-    // SAFETY: the entry is inside a map's value; the field is read whole.
-    let last_seen = unsafe { (*way_of(set, way)).last_seen };
+    // SAFETY: slot and entry are inside maps' values; both are read whole.
+    let last_seen = unsafe {
+        let value = tag_of(tags, way).read_volatile();
+        if value & slot::BARE != 0 {
+            look.now.wrapping_sub(slot::age(value, look.now))
+        } else {
+            (*way_of(set, way)).last_seen
+        }
+    };
     if ticks_since(look.seen as u32, last_seen) == 0 {
         return 0;
     }
@@ -207,38 +275,4 @@ unsafe extern "C" fn end_at(cpu: u32, look: *mut c_void) -> i64 {
         take_from(tags, set, way, unsafe { &*look.key });
     }
     0
-}
-
-/// Copies another CPU's entry. The flow is counted once: the count moves with the copy.
-#[inline(always)]
-fn copy(place: &mut Place, from: *mut FlowEntry, key: &FlowKey, now: u32) -> *mut FlowEntry {
-    // SAFETY: the entry is inside a map's value; its owner may change it at any time, so it is
-    // read first and the tuple compared afterwards.
-    let new = unsafe {
-        NewFlow {
-            now,
-            guard_generation: (*from).guard_generation,
-            nat_word: (*from).nat_word,
-            backend: (*from).backend,
-            service: (*from).service,
-            nat_port_be: (*from).nat_port_be,
-            phase: (*from).phase,
-            flags: (*from).flags & flow_flags::RETURN,
-            counted: counted::NOT_YET,
-        }
-    };
-    if !same(from, key) {
-        return core::ptr::null_mut();
-    }
-    let Some(entry) = insert(place, key, &new) else {
-        return core::ptr::null_mut();
-    };
-    // SAFETY: aligned to four octets and only changed atomically.
-    let before = unsafe { atomic::swap(&raw mut (*from).counted, counted::NEVER) };
-    // SAFETY: the entry is in this CPU's part.
-    unsafe { (*entry).counted = before };
-    if before == counted::YES {
-        mark(place, tag::COUNTED);
-    }
-    entry
 }

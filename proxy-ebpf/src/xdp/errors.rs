@@ -103,7 +103,7 @@ fn find(settings: &Settings, scratch: &mut Scratch, chosen: &mut Chosen, now: No
     let Some(mut place) = flow::place_of(settings, chosen.hash) else {
         return NOWHERE;
     };
-    let mut entry = flow::find(&mut place, &scratch.key).unwrap_or(core::ptr::null_mut());
+    let mut entry = flow::find(&mut place, &scratch.key, now.tick).unwrap_or(core::ptr::null_mut());
     if entry.is_null() && settings.cpus > 1 {
         let (tick, most) = (u64::from(now.tick), u64::from(CHEAP_LOOKS_PER_TICK));
         entry = elsewhere::adopt(settings, &mut place, &scratch.key, tick, most);

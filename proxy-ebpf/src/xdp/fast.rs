@@ -11,13 +11,13 @@ use crate::maps::SERVICE_TABLE;
 use crate::packet::{Frame, ether};
 use crate::stats;
 use crate::verdict::Verdict;
-use crate::xdp::flow::{self, NewFlow, Place};
+use crate::xdp::flow::{self, Place};
 use crate::xdp::rewrite::plain;
-use crate::xdp::{Now, adjacency, filter, guard, pair, select, service};
+use crate::xdp::{Now, adjacency, guard, select, service};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::helpers::bpf_redirect;
 use proxy_common::addr::Addr;
-use proxy_common::flow::{FlowEntry, FlowKey, Phase, counted, flow_flags};
+use proxy_common::flow::{FlowKey, slot};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, protocol, service_flags};
 use proxy_common::settings::{Adjacency, Settings, settings_flags};
@@ -40,6 +40,14 @@ pub struct Plain {
     opens: u8,
 }
 
+/// What becomes of a packet here.
+enum Look {
+    /// It may concern a service.
+    Plain(Plain),
+    /// It concerns none.
+    Other,
+}
+
 /// Deals with a plain packet and gives the XDP action; `None` leaves the packet as it was.
 #[inline(always)]
 pub fn action(frame: Frame, settings: &Settings) -> Option<u32> {
@@ -49,10 +57,16 @@ pub fn action(frame: Frame, settings: &Settings) -> Option<u32> {
     let head = frame.head::<[u8; V4]>()?.cast::<u8>();
     // SAFETY: `head` has checked the bounds.
     match unsafe { head.add(12).cast::<u16>().read() } {
-        ether::IPV4 => balance::<false>(frame, settings, head, &ipv4(frame, head)?),
+        ether::IPV4 => match ipv4(frame, settings, head)? {
+            Look::Plain(packet) => balance::<false>(frame, settings, head, &packet),
+            Look::Other => Some(done(Verdict::of(Reason::PassNotService))),
+        },
         ether::IPV6 => {
             let head = frame.head::<[u8; V6]>()?.cast::<u8>();
-            balance::<true>(frame, settings, head, &ipv6(frame, head)?)
+            match ipv6(frame, settings, head)? {
+                Look::Plain(packet) => balance::<true>(frame, settings, head, &packet),
+                Look::Other => Some(done(Verdict::of(Reason::PassNotService))),
+            }
         }
         _ => None,
     }
@@ -65,18 +79,15 @@ pub const V4: usize = ether::LEN + 20 + 20;
 pub const V6: usize = ether::LEN + 40 + 20;
 
 #[inline(always)]
-fn ipv4(frame: Frame, head: *const u8) -> Option<Plain> {
+fn ipv4(frame: Frame, settings: &Settings, head: *const u8) -> Option<Look> {
     // SAFETY: the caller has checked `V4` octets; the offsets are constants below that.
-    let (start, total, fragments, next, src, dst, ports) = unsafe {
+    let (start, total, fragments, next) = unsafe {
         let at = head.add(ether::LEN);
         (
             at.cast::<u16>().read(),
             at.add(2).cast::<u16>().read(),
             at.add(6).cast::<u16>().read(),
             at.add(9).read(),
-            quad(at.add(12)),
-            quad(at.add(16)),
-            quad(at.add(20)),
         )
     };
     let [version, tos] = start.to_ne_bytes();
@@ -86,29 +97,33 @@ fn ipv4(frame: Frame, head: *const u8) -> Option<Plain> {
     }
     let length = usize::from(u16::from_be(total));
     let opens = transport(frame, head, next, 20, length)?;
-    let mut key = FlowKey::new(Addr::v4(src), Addr::v4(dst), 0, 0, next);
-    key.set_ports(ports);
-    Some(Plain {
+    // SAFETY: as above.
+    let (src, dst) = unsafe { (quad(head.add(26)), quad(head.add(30))) };
+    let (src, dst) = (Addr::v4(src), Addr::v4(dst));
+    if !service::concerns(settings, &src, &dst) {
+        return Some(Look::Other);
+    }
+    let mut key = FlowKey::new(src, dst, 0, 0, next);
+    // SAFETY: as above.
+    key.set_ports(unsafe { quad(head.add(34)) });
+    Some(Look::Plain(Plain {
         key,
         length: length as u32,
         tos,
         dont_fragment: (fragments >> 14 & 1) as u8,
         opens,
-    })
+    }))
 }
 
 #[inline(always)]
-fn ipv6(frame: Frame, head: *const u8) -> Option<Plain> {
+fn ipv6(frame: Frame, settings: &Settings, head: *const u8) -> Option<Look> {
     // SAFETY: the caller has checked `V6` octets; the offsets are constants below that.
-    let (start, payload, next, src, dst, ports) = unsafe {
+    let (start, payload, next) = unsafe {
         let at = head.add(ether::LEN);
         (
             at.cast::<u16>().read(),
             at.add(4).cast::<u16>().read(),
             at.add(6).read(),
-            sixteen(at.add(8)),
-            sixteen(at.add(24)),
-            quad(at.add(40)),
         )
     };
     let start = u16::from_be(start);
@@ -117,15 +132,22 @@ fn ipv6(frame: Frame, head: *const u8) -> Option<Plain> {
     }
     let length = usize::from(u16::from_be(payload)) + 40;
     let opens = transport(frame, head, next, 40, length)?;
-    let mut key = FlowKey::new(Addr::from_words(src), Addr::from_words(dst), 0, 0, next);
-    key.set_ports(ports);
-    Some(Plain {
+    // SAFETY: as above.
+    let (src, dst) = unsafe { (sixteen(head.add(22)), sixteen(head.add(38))) };
+    let (src, dst) = (Addr::from_words(src), Addr::from_words(dst));
+    if !service::concerns(settings, &src, &dst) {
+        return Some(Look::Other);
+    }
+    let mut key = FlowKey::new(src, dst, 0, 0, next);
+    // SAFETY: as above.
+    key.set_ports(unsafe { quad(head.add(54)) });
+    Some(Look::Plain(Plain {
         key,
         length: length as u32,
         tos: (start >> 4) as u8,
         dont_fragment: 1,
         opens,
-    })
+    }))
 }
 
 /// Four octets at an even offset, read in halves.
@@ -200,9 +222,6 @@ fn balance<const IPV6: bool>(
     head: *mut u8,
     packet: &Plain,
 ) -> Option<u32> {
-    if let Err(verdict) = filter(settings, &packet.key, false) {
-        return Some(done(verdict));
-    }
     let mut place = flow::place(settings, &packet.key)?;
     // A copy: the packet would else have to stand in memory as a whole.
     let key = packet.key;
@@ -213,7 +232,7 @@ fn balance<const IPV6: bool>(
         opened = 1;
         open::<IPV6>(settings, ifindex, packet, &key, &mut place, now)?
     } else {
-        known(settings, ifindex, packet, &key, &mut place, now)?
+        known(settings, ifindex, packet, &mut place, now)?
     };
     let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
     if let Some(stats) = stats::backend(to.backend) {
@@ -229,37 +248,40 @@ fn balance<const IPV6: bool>(
     Some(unsafe { bpf_redirect(to.ifindex, 0) } as u32)
 }
 
-/// Where a packet of an established flow goes.
+/// Where a packet of an established flow goes. Its slot says so, and nothing else is read of it,
+/// unless there is a guard.
 #[inline(always)]
 fn known(
     settings: &Settings,
     ifindex: u32,
     packet: &Plain,
-    key: &FlowKey,
     place: &mut Place,
     now: Now,
 ) -> Option<&'static Adjacency> {
-    let entry = match flow::find_preferred(place.set, place.way, key) {
-        Some(entry) => entry,
-        None => flow::find(place, key)?,
-    };
-    // SAFETY: the entry is inside a map's value; only this CPU writes it.
-    let (entry, flow) = unsafe { (entry, &*entry) };
-    let steady = flow.phase == Phase::Established.code() || flow.phase == Phase::Udp.code();
-    if !steady
-        || flow.flags != flow_flags::CONFIRMED
-        || flow.guard_generation != settings.guard_generation
-    {
+    let slot = flow::find_steady(place)?;
+    let to = adjacency::fresh(settings, ifindex, slot, now.ns)?;
+    if packet.length > to.max_length {
         return None;
     }
-    let ids = adjacency::pair(flow.backend, flow.service);
-    let to = adjacency::fresh(settings, ifindex, ids, now.ns)?;
-    if packet.length > to.max_length
-        || (to.mode == Mode::Nat.code() && pair::is_old(flow.last_seen, now.tick))
-    {
-        return None;
+    if to.guarded != 0 || settings.flags & settings_flags::GUARD_GLOBAL != 0 {
+        let entry = flow::entry_of(place)?;
+        // SAFETY: the entry is inside a map's value; only this CPU writes it.
+        if unsafe { (*entry).guard_generation } != settings.guard_generation {
+            return None;
+        }
     }
-    seen(entry, now.tick);
+    let at = slot::at(now.tick);
+    if (slot ^ at) & slot::PERIOD != 0 {
+        if to.mode == Mode::Nat.code() {
+            return None;
+        }
+        if to.long_lived != 0 {
+            let entry = flow::entry_of(place)?;
+            // SAFETY: as above. Nothing waits for this store.
+            unsafe { (*entry).last_seen = now.tick };
+        }
+        flow::write_slot(place, slot & !slot::PERIOD | at);
+    }
     Some(to)
 }
 
@@ -280,7 +302,7 @@ fn open<const IPV6: bool>(
         return None;
     }
     let backend = select::by_ring(service, id, key, settings.selection_seed);
-    let to = adjacency::fresh(settings, ifindex, adjacency::pair(backend, id), now.ns)?;
+    let to = adjacency::fresh(settings, ifindex, slot::ids(backend, id), now.ns)?;
     // What may yet fail must do so before the flow is remembered.
     let is_direct = to.mode == Mode::DsrL2.code() || to.mode == Mode::DsrGue.code();
     if !(is_direct || to.mode == Mode::DsrIpip.code())
@@ -289,24 +311,7 @@ fn open<const IPV6: bool>(
     {
         return None;
     }
-    let new = NewFlow {
-        now: now.tick,
-        guard_generation: settings.guard_generation,
-        nat_word: 0,
-        backend,
-        service: id,
-        nat_port_be: 0,
-        phase: Phase::Syn.code(),
-        flags: 0,
-        counted: counted::NOT_YET,
-    };
-    flow::insert_new(place, key, &new).then_some(to)
-}
-
-#[inline(always)]
-fn seen(entry: *mut FlowEntry, tick: u32) {
-    // SAFETY: the entry is inside this CPU's part.
-    unsafe { (*entry).last_seen = tick };
+    flow::insert_bare(place, backend, id, now.tick).then_some(to)
 }
 
 /// Rewrites the packet; `None` before anything is changed.

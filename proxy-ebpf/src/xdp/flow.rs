@@ -1,14 +1,17 @@
 //! This CPU's part of the flow table: find, insert, touch, remove. Its layout and rules are told in `proxy_common::flow`.
 
 use crate::atomic;
-use crate::maps::{CPU_STATE, FLOW_TAGS, FLOWS, SERVICE_TABLE};
+use crate::maps::{BACKENDS, FLOW_TAGS, FLOWS, SERVICE_TABLE};
 use crate::packet::{forget, opaque};
 use crate::stats;
+use crate::xdp::slots::{
+    first, has_free, has_tag, holds, lane, part, pick, slots, steady_way, tag_of, twins, unknown,
+};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use core::mem::offset_of;
 use proxy_common::flow::{
-    FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, counted, flow_flags, lanes,
-    replaceable_lanes, same_lanes, tag, ticks_since, zero_lanes,
+    FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, counted, flow_flags, is_idle,
+    is_steady, slot,
 };
 use proxy_common::hash::flow_hash;
 use proxy_common::service::Service;
@@ -20,16 +23,18 @@ use proxy_common::settings::Settings;
 pub struct Place {
     /// Hash of the tuple.
     pub hash: u64,
-    /// Set in this CPU's part.
-    pub set: *mut FlowSet,
+    /// The slots of the set in this CPU's part.
+    pub tags: *mut SetTags,
+    /// The slot's bits of hash.
+    pub tag: u64,
     /// Index of this CPU's part.
     pub cpu: u32,
     /// The preferred way; once the flow is found or inserted, its own.
     pub way: u32,
-    /// Tag of an unconfirmed flow.
-    pub tag: u32,
     /// Index of the set.
     pub index: u32,
+    /// Zero.
+    _pad: u32,
 }
 
 /// Computes a tuple's place. `None` if the table lacks the set, which the loader rules out.
@@ -47,42 +52,40 @@ pub fn place_of(settings: &Settings, hash: u64) -> Option<Place> {
     let index = cpu * settings.sets_per_cpu + position.set;
     Some(Place {
         hash,
-        set: FLOWS.get_ptr_mut(index)?,
+        tags: FLOW_TAGS.get_ptr_mut(index)?,
+        tag: position.tag,
         cpu,
         way: position.way,
-        tag: u32::from(position.tag),
         index,
+        _pad: 0,
     })
 }
 
-/// The tags of a place's set. Looked up only where they are needed: a known flow is mostly found
-/// without.
+/// The entries of a place's set. Looked up only where they are needed: most packets need none.
 #[inline(always)]
-fn tags_of(place: &Place) -> Option<*mut SetTags> {
-    FLOW_TAGS.get_ptr_mut(place.index)
+fn set_of(place: &Place) -> Option<*mut FlowSet> {
+    FLOWS.get_ptr_mut(place.index)
 }
 
-/// A way of a set.
+/// A way's entry.
 #[inline(always)]
 pub(super) fn way_of(set: *mut FlowSet, way: u32) -> *mut FlowEntry {
     // SAFETY: there are sixteen ways.
     unsafe { set.cast::<FlowEntry>().add(lane(way)) }
 }
 
-/// A way's number as an index that the verifier knows to be below 16.
+/// The entry of a place's way.
 #[inline(always)]
-fn lane(way: u32) -> usize {
-    let mut way = u64::from(way);
-    // SAFETY: an and with a constant.
-    unsafe { core::arch::asm!("{0} &= 15", inout(reg) way, options(pure, nomem, nostack)) };
-    way as usize
+pub fn entry_of(place: &Place) -> Option<*mut FlowEntry> {
+    set_of(place).map(|set| way_of(set, place.way))
 }
 
-/// The tag of a way.
+/// Writes the slot of a place's way.
 #[inline(always)]
-pub(super) fn tag_of(tags: *mut SetTags, way: u32) -> *mut u16 {
-    // SAFETY: there are sixteen ways.
-    unsafe { tags.cast::<u16>().add(lane(way)) }
+pub fn write_slot(place: &Place, value: u64) {
+    // SAFETY: the way is in the set, and this CPU is the only writer of its part. In one piece:
+    // others read it.
+    unsafe { tag_of(place.tags, place.way).write_volatile(value) };
 }
 
 /// What two tuples differ in: 0 if in nothing. One number and not five comparisons: those would cost
@@ -106,134 +109,121 @@ pub(super) fn same(entry: *const FlowEntry, key: &FlowKey) -> bool {
     difference(entry, key) == 0
 }
 
-/// Finds a flow in its preferred pair of ways. Both are read at once, and which of them it is comes
-/// out as a number: a branch would be guessed wrong every other time, and nothing that follows
-/// could start before the entry has arrived from memory.
+/// Finds a steady flow by its slot alone, which it gives; `place` then names the way.
+///
+/// The four slots around the preferred way lie in one line. Which of them it is comes out as a
+/// number: a branch would often be guessed wrong, and what was begun meanwhile for this packet and
+/// the next would be thrown away when the line has arrived from memory.
 #[inline(always)]
-pub fn find_preferred(set: *mut FlowSet, way: u32, key: &FlowKey) -> Option<*mut FlowEntry> {
-    // SAFETY: there are sixteen ways; an even one has a neighbour.
-    let pair = unsafe { set.cast::<FlowEntry>().add(lane(way & !1)) };
+pub fn find_steady(place: &mut Place) -> Option<u64> {
+    let mut first = u64::from(place.way);
+    // SAFETY: an and with a constant.
+    unsafe { core::arch::asm!("{0} &= 12", inout(reg) first, options(pure, nomem, nostack)) };
+    // SAFETY: there are sixteen ways, the first of four at most the twelfth.
+    let four = unsafe { place.tags.cast::<u64>().add(first as usize) };
     // SAFETY: as above.
-    let (first, second) = (
-        difference(pair, key),
-        difference(unsafe { pair.add(1) }, key),
-    );
-    let other = opaque((first | first.wrapping_neg()) >> 63) & 1;
-    if opaque(second.wrapping_mul(other)) != 0 {
-        return None;
-    }
-    // SAFETY: `other` is 0 or 1.
-    Some(unsafe { pair.add(other as usize) })
+    let [a, b, c, d] = unsafe { four.cast::<[u64; 4]>().read() };
+    let [a, b, c, d] = [a, b, c, d].map(|slot| opaque(is_steady(slot, place.tag)));
+    let way = if opaque(a | b | c | d) != 0 {
+        first as u32 + (b + 2 * c + 3 * d) as u32
+    } else {
+        let way = steady_way(place.tags, place.tag);
+        if way >= WAYS as u64 {
+            return None;
+        }
+        way as u32
+    };
+    place.way = way;
+    // SAFETY: the way is in the set.
+    Some(unsafe { tag_of(place.tags, way).read() })
 }
 
-/// Finds a flow in this CPU's part by its tag. `place` then names the way.
+/// Finds a flow in this CPU's part. `place` then names the way. A bare flow gets its entry.
 #[inline(always)]
-pub fn find(place: &mut Place, key: &FlowKey) -> Option<*mut FlowEntry> {
-    let way = search(tags_of(place)?, place.set, key, u64::from(place.tag));
+pub fn find(place: &mut Place, key: &FlowKey, now: u32) -> Option<*mut FlowEntry> {
+    let set = set_of(place)?;
+    let way = search(place.tags, set, key, place.tag);
     if way >= WAYS as u64 {
         return None;
     }
     place.way = way as u32;
-    Some(way_of(place.set, place.way))
-}
-
-/// Passes a number through memory, so that the verifier takes it for unknown: it would else
-/// follow the rest of the program once for each way that a loop may end with.
-#[inline(always)]
-fn unknown(value: u64) -> u64 {
-    let Some(state) = CPU_STATE.get_ptr_mut(0) else {
-        return WAYS as u64;
-    };
-    // SAFETY: the element belongs to this CPU.
-    unsafe {
-        (*state).number = value;
-        forget();
-        (*state).number
+    let entry = way_of(set, place.way);
+    // SAFETY: the way is in the set.
+    let slot = unsafe { tag_of(place.tags, place.way).read() };
+    if slot & slot::BARE != 0 && fill(place, key, slot, u64::from(now)) != 0 {
+        return None;
     }
+    Some(entry)
 }
 
-/// Looks through the tags of a set. Gives the way, or [`WAYS`] if the flow is not there.
+/// What an entry of a bare flow says where its guard's generation would stand: it is judged again.
+const UNJUDGED: u32 = u32::MAX;
+
+/// What a bare flow's entry would hold. `None` if the backend's id has got another meaning.
+#[inline(always)]
+pub(super) fn bare(slot: u64, now: u32) -> Option<Packed> {
+    let backend = slot as u16;
+    let service = BACKENDS.get(u32::from(backend))?.service;
+    if (slot::ids(backend, service) ^ slot) & (slot::BACKEND | slot::SERVICE) != 0 {
+        return None;
+    }
+    let new = NewFlow {
+        now: now.wrapping_sub(slot::age(slot, now)),
+        guard_generation: UNJUDGED,
+        nat_word: 0,
+        backend,
+        service,
+        nat_port_be: 0,
+        phase: Phase::Syn.code(),
+        flags: 0,
+        counted: counted::NOT_YET,
+    };
+    Some(new.pack())
+}
+
+/// Writes the entry of a bare flow and gives 0, or frees its way where it no longer serves.
+#[inline(never)]
+fn fill(place: &Place, key: &FlowKey, slot: u64, now: u64) -> u64 {
+    let (Some(new), Some(entry)) = (bare(slot, now as u32), entry_of(place)) else {
+        write_slot(place, 0);
+        return 1;
+    };
+    write_entry(entry, key, &new);
+    forget();
+    write_slot(
+        place,
+        slot & !(slot::BARE | slot::PERIOD) | slot::at(new.now()),
+    );
+    0
+}
+
+/// Looks through the slots of a set. Gives the way, or [`WAYS`] if the flow is not there.
 #[inline(never)]
 pub(super) fn search(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
-    unknown(scan(tags, set, key, tag as u16))
+    unknown(scan(tags, set, key, tag))
 }
 
 #[inline(always)]
-fn scan(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u16) -> u64 {
-    if !has_tag(tags, tag) {
-        return WAYS as u64;
-    }
+fn scan(tags: *mut SetTags, set: *mut FlowSet, key: &FlowKey, tag: u64) -> u64 {
     for way in 0..WAYS as u32 {
         // SAFETY: the way is in the set.
         let found = unsafe { tag_of(tags, way).read() };
-        if found & (tag::HASH | tag::USED) == tag && same(way_of(set, way), key) {
+        if opaque(found ^ tag) >> slot::HASH_SHIFT == 0
+            && found != 0
+            && (found & slot::BARE != 0 || same(way_of(set, way), key))
+        {
             return u64::from(way);
         }
     }
     WAYS as u64
 }
 
-/// Lowest lane marked in a word.
-#[inline(always)]
-fn lane_of(marks: u64) -> u64 {
-    if marks & 0x8000 != 0 {
-        0
-    } else if marks & 0x8000_0000 != 0 {
-        1
-    } else if marks & 0x8000_0000_0000 != 0 {
-        2
-    } else {
-        3
-    }
-}
-
-/// The tags of a set as words.
-#[inline(always)]
-fn words(tags: *mut SetTags) -> [u64; 4] {
-    // SAFETY: sixteen tags are thirty-two octets, aligned.
-    unsafe { tags.cast::<[u64; 4]>().read() }
-}
-
-/// The first way that is marked, or [`WAYS`].
-#[inline(always)]
-fn first_marked(marks: [u64; 4]) -> u64 {
-    for (index, marks) in marks.iter().enumerate() {
-        if *marks != 0 {
-            return index as u64 * 4 + lane_of(*marks);
-        }
-    }
-    WAYS as u64
-}
-
-/// A way for a new flow, or [`WAYS`], by the tags alone: a free one, the preferred pair first, or
-/// one whose flow may go without a look at it.
-#[inline(always)]
-fn pick(tags: *mut SetTags, preferred: u32) -> u64 {
-    let (way, other) = (preferred, preferred ^ 1);
-    // SAFETY: the ways are in the set.
-    let (mine, its) = unsafe { (tag_of(tags, way).read(), tag_of(tags, other).read()) };
-    if mine == 0 {
-        return u64::from(way);
-    }
-    if its == 0 {
-        return u64::from(other);
-    }
-    let words = words(tags);
-    let free = first_marked(words.map(zero_lanes));
-    if free < WAYS as u64 {
-        return free;
-    }
-    if mine & (tag::CONFIRMED | tag::COUNTED) == 0 {
-        return u64::from(way);
-    }
-    first_marked(words.map(replaceable_lanes))
-}
-
 /// What a new entry holds beside its tuple.
 #[derive(Clone, Copy)]
-#[repr(C)]
 pub struct NewFlow {
     pub now: u32,
+    /// One of [`counted`]. [`counted::YES`] counts the flow in `live_flows` at once.
+    pub counted: u32,
     pub guard_generation: u32,
     pub nat_word: u32,
     pub backend: u16,
@@ -241,45 +231,120 @@ pub struct NewFlow {
     pub nat_port_be: u16,
     pub phase: u8,
     pub flags: u8,
-    /// One of [`counted`]. [`counted::YES`] counts the flow in `live_flows` at once.
-    pub counted: u32,
 }
 
-/// Inserts a flow. `None` when every way holds a confirmed flow that has not expired; the caller
-/// forwards such a flow without an entry.
-#[inline(always)]
-pub fn insert(place: &mut Place, key: &FlowKey, new: &NewFlow) -> Option<*mut FlowEntry> {
-    let tags = tags_of(place)?;
-    let way = room(tags, place.set, u64::from(place.way), u64::from(new.now));
+/// The same as the entry's last three words. Words and not fields: the compiler joins stores of
+/// neighbouring fields, and the kernel wants those on the stack aligned.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Packed {
+    words: [u64; 3],
+}
+
+impl NewFlow {
+    #[inline(always)]
+    pub fn pack(&self) -> Packed {
+        const {
+            assert!(offset_of!(FlowEntry, last_seen) == 40 && offset_of!(FlowEntry, counted) == 44);
+            assert!(offset_of!(FlowEntry, nat_word) == 52 && offset_of!(FlowEntry, service) == 58);
+            assert!(offset_of!(FlowEntry, nat_port_be) == 60 && offset_of!(FlowEntry, flags) == 63);
+        }
+        let ids = pair_of(
+            u32::from(self.backend) | u32::from(self.service) << 16,
+            u32::from(self.nat_port_be) | u32::from(self.phase) << 16 | u32::from(self.flags) << 24,
+        );
+        Packed {
+            words: [
+                pair_of(self.now, self.counted),
+                pair_of(self.guard_generation, self.nat_word),
+                ids,
+            ],
+        }
+    }
+}
+
+impl Packed {
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        self.words[0] as u32
+    }
+
+    #[inline(always)]
+    fn is_counted(&self) -> bool {
+        (self.words[0] >> 32) as u32 == counted::YES
+    }
+
+    #[inline(always)]
+    fn backend(&self) -> u16 {
+        self.words[2] as u16
+    }
+
+    #[inline(always)]
+    fn service(&self) -> u16 {
+        (self.words[2] >> 16) as u16
+    }
+}
+
+/// Inserts a flow. Null when every way holds a confirmed flow that has not expired; the caller
+/// forwards such a flow without an entry. A function of its own, for the stack's sake.
+#[inline(never)]
+pub fn insert(place: &mut Place, key: &FlowKey, new: &Packed) -> *mut FlowEntry {
+    let Some(set) = set_of(place) else {
+        return core::ptr::null_mut();
+    };
+    if has_tag(place.tags, place.tag) {
+        part(place.tags, place.tag);
+    }
+    let way = room(place.tags, set, u64::from(place.way), u64::from(new.now()));
     if way >= WAYS as u64 {
-        if let Some(stats) = stats::service(new.service) {
+        if let Some(stats) = stats::service(new.service()) {
             stats.untracked_flows += 1;
         }
-        return None;
+        return core::ptr::null_mut();
     }
-    let entry = put(place, tags, way as u32, key, new);
-    if new.counted == counted::YES {
-        stats::add_live(new.backend, 1);
+    let entry = put(place, set, way as u32, key, new);
+    if new.is_counted() {
+        stats::add_live(new.backend(), 1);
     }
-    Some(entry)
+    entry
 }
 
-/// Inserts a new flow that is not counted yet, unless it may be known; false if it may be, or if the
-/// tags name no way for it. Nothing is read but the tags.
+/// Remembers a flow that a SYN opens by a bare slot, unless it may be known; false if it may be, or
+/// if there is no way for it. Nothing is read but the slots, and nothing else is written.
 #[inline(always)]
-pub fn insert_new(place: &mut Place, key: &FlowKey, new: &NewFlow) -> bool {
-    let Some(tags) = tags_of(place) else {
-        return false;
-    };
-    if has_tag(tags, place.tag as u16) {
+pub fn insert_bare(place: &mut Place, backend: u16, service: u16, now: u32) -> bool {
+    let slots = slots(place.tags);
+    if holds(slots, place.tag) {
         return false;
     }
-    let way = pick(tags, place.way);
-    if way >= WAYS as u64 {
-        return false;
+    // SAFETY: the way is in the set.
+    let there = unsafe { tag_of(place.tags, place.way).read() };
+    if there != 0 {
+        if there & (slot::CONFIRMED | slot::COUNTED) == 0 && !has_free(slots) {
+            replaced(service);
+        } else {
+            let way = pick(place.tags, u64::from(place.way));
+            if way >= WAYS as u64 {
+                return false;
+            }
+            place.way = way as u32;
+            // SAFETY: the way is in the set.
+            if unsafe { tag_of(place.tags, place.way).read() } != 0 {
+                replaced(service);
+            }
+        }
     }
-    put(place, tags, way as u32, key, new);
+    let value = place.tag | slot::ids(backend, service) | slot::bare_at(now) | slot::BARE;
+    write_slot(place, value);
     true
+}
+
+/// Counts a flow that took the place of another one.
+#[inline(always)]
+fn replaced(service: u16) {
+    if let Some(stats) = stats::service(service) {
+        stats.replaced_flows += 1;
+    }
 }
 
 /// Two fields side by side as one word.
@@ -288,67 +353,80 @@ pub(super) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
 }
 
-/// Writes a flow into a way, in as few stores as possible: they wait for a line from far memory,
-/// and the CPU has room for a hundred that wait.
+/// Writes a flow into a way: its slot is free while the entry is written.
 #[inline(always)]
 fn put(
     place: &mut Place,
-    tags: *mut SetTags,
+    set: *mut FlowSet,
     way: u32,
     key: &FlowKey,
-    new: &NewFlow,
+    new: &Packed,
 ) -> *mut FlowEntry {
     place.way = way;
-    let entry = way_of(place.set, way);
-    const {
-        assert!(offset_of!(FlowEntry, last_seen) == 40 && offset_of!(FlowEntry, counted) == 44);
-        assert!(offset_of!(FlowEntry, nat_word) == 52 && offset_of!(FlowEntry, service) == 58);
-        assert!(offset_of!(FlowEntry, nat_port_be) == 60 && offset_of!(FlowEntry, flags) == 63);
+    let entry = way_of(set, way);
+    // SAFETY: the way is in the set.
+    if unsafe { tag_of(place.tags, way).read() } != 0 {
+        replaced(new.service());
+        write_slot(place, 0);
+        forget();
     }
+    write_entry(entry, key, new);
+    forget();
+    let counted = if new.is_counted() { slot::COUNTED } else { 0 };
+    let ids = slot::ids(new.backend(), new.service());
+    write_slot(place, place.tag | ids | slot::at(new.now()) | counted);
+    entry
+}
+
+/// Writes an entry, in as few stores as possible: they wait for a line from far memory, and the CPU
+/// has room for a hundred that wait.
+#[inline(always)]
+fn write_entry(entry: *mut FlowEntry, key: &FlowKey, new: &Packed) {
     let [a, b, c, d, last] = key.words();
-    let mark = if new.counted == counted::YES {
-        tag::COUNTED
-    } else {
-        0
-    };
-    // SAFETY: this CPU is the only writer of its part; readers compare the tuple again after they
-    // have copied an entry, and its last word, zero meanwhile, is written last.
+    let [seen, judged, ids] = new.words;
+    // SAFETY: this CPU is the only writer of its part; readers compare the slot again after they
+    // have copied an entry.
     unsafe {
         let words = entry.cast::<u64>();
-        words.add(4).write_volatile(0);
-        forget();
         words.write(a);
         words.add(1).write(b);
         words.add(2).write(c);
         words.add(3).write(d);
-        words.add(5).write(pair_of(new.now, new.counted));
-        words
-            .add(6)
-            .write(pair_of(new.guard_generation, new.nat_word));
-        let ids = pair_of(
-            u32::from(new.backend) | u32::from(new.service) << 16,
-            u32::from(new.nat_port_be) | u32::from(new.phase) << 16 | u32::from(new.flags) << 24,
-        );
+        words.add(4).write(last);
+        words.add(5).write(seen);
+        words.add(6).write(judged);
         words.add(7).write(ids);
-        forget();
-        words.add(4).write_volatile(last);
-        let tag = tag_of(tags, way);
-        if tag.read() != 0
-            && let Some(stats) = stats::service(new.service)
-        {
-            stats.replaced_flows += 1;
-        }
-        tag.write(place.tag as u16 | mark);
     }
-    entry
 }
 
-/// Finds a way for a new flow. Where the tags name none, that is an unconfirmed flow's that is
+/// Brings a way's slot up to date with its entry.
+#[inline(always)]
+pub(super) fn sync(place: &Place, entry: *const FlowEntry, now: u32) {
+    // SAFETY: the entry is inside a map's value.
+    let flow = unsafe { &*entry };
+    let mut value = place.tag | slot::ids(flow.backend, flow.service) | slot::at(now);
+    if flow.flags & flow_flags::CONFIRMED != 0 {
+        value |= slot::CONFIRMED;
+        let steady = flow.phase == Phase::Established.code() || flow.phase == Phase::Udp.code();
+        if steady
+            && flow.flags & flow_flags::RETURN == 0
+            && flow.backend != 0
+            && twins(place.tags, place.tag) < 2
+        {
+            value |= slot::STEADY;
+        }
+    } else if flow.counted == counted::YES {
+        value |= slot::COUNTED;
+    }
+    write_slot(place, value);
+}
+
+/// Finds a way for a new flow. Where [`pick`] names none, that is an unconfirmed flow's that is
 /// counted, or a confirmed one's that is idle for its timeout. Ends the counting of the one that
 /// goes. [`WAYS`] if none may.
 #[inline(never)]
 fn room(tags: *mut SetTags, set: *mut FlowSet, preferred: u64, now: u64) -> u64 {
-    let way = unknown(pick(tags, preferred as u32));
+    let way = pick(tags, preferred);
     if way < WAYS as u64 {
         return way;
     }
@@ -359,23 +437,18 @@ fn room(tags: *mut SetTags, set: *mut FlowSet, preferred: u64, now: u64) -> u64 
     chosen
 }
 
-/// The flow that a new one may replace, or [`WAYS`].
+/// The flow that a new one may replace, or [`WAYS`]. All have entries: bare ones are replaced
+/// without a look at them.
 #[inline(always)]
 fn victim(tags: *mut SetTags, set: *mut FlowSet, preferred: u32, now: u32) -> u64 {
-    let unconfirmed = |word: u64| zero_lanes(word & lanes(tag::CONFIRMED));
-    let way = first_marked(words(tags).map(unconfirmed));
-    if way < WAYS as u64 {
-        // Not always the same one: the preferred way is as good as any, if it will do.
-        // SAFETY: the way is in the set.
-        let tag = unsafe { tag_of(tags, preferred).read() };
-        return if tag & tag::CONFIRMED == 0 {
-            u64::from(preferred)
-        } else {
-            way
-        };
+    let unconfirmed = first(tags, preferred, slot::CONFIRMED);
+    if unconfirmed < WAYS as u64 {
+        return unconfirmed;
     }
     for way in 0..WAYS as u32 {
-        if expired(way_of(set, way), now) {
+        // SAFETY: the way is in the set.
+        let slot = unsafe { tag_of(tags, way).read_volatile() };
+        if expired(slot, way_of(set, way), now) {
             return u64::from(way);
         }
     }
@@ -384,14 +457,14 @@ fn victim(tags: *mut SetTags, set: *mut FlowSet, preferred: u32, now: u32) -> u6
 
 /// True for a flow that is idle for longer than its service allows.
 #[inline(always)]
-fn expired(entry: *const FlowEntry, now: u32) -> bool {
+fn expired(slot: u64, entry: *const FlowEntry, now: u32) -> bool {
     // SAFETY: the entry is inside a map's value.
     let (service, phase, last_seen) =
         unsafe { ((*entry).service, (*entry).phase, (*entry).last_seen) };
     let Some(service) = SERVICE_TABLE.get(u32::from(service)) else {
         return true;
     };
-    ticks_since(last_seen, now) > idle_ticks(service, phase)
+    is_idle(slot, last_seen, idle_ticks(service, phase), now)
 }
 
 /// Idle time that a service allows its flows in a phase. The four times stand in the order of the
@@ -435,7 +508,7 @@ fn count(entry: *mut FlowEntry) {
 
 /// Brings an entry of the return path up to date without confirming it.
 #[inline(always)]
-pub fn renew(entry: *mut FlowEntry, new: &NewFlow) {
+pub fn renew(place: &Place, entry: *mut FlowEntry, new: &NewFlow) {
     // SAFETY: this CPU is the only writer of its part.
     unsafe {
         (*entry).last_seen = new.now;
@@ -446,6 +519,7 @@ pub fn renew(entry: *mut FlowEntry, new: &NewFlow) {
         (*entry).phase = new.phase;
         (*entry).flags |= flow_flags::RETURN;
     }
+    sync(place, entry, new.now);
 }
 
 /// Removes a flow that no longer serves from this CPU's part.
@@ -453,12 +527,8 @@ pub fn renew(entry: *mut FlowEntry, new: &NewFlow) {
 pub fn remove(place: &Place, entry: *mut FlowEntry) {
     uncount(entry);
     // SAFETY: this CPU is the only writer of its part.
-    unsafe {
-        (*entry).key.protocol = 0;
-        if let Some(tags) = tags_of(place) {
-            tag_of(tags, place.way).write(0);
-        }
-    }
+    unsafe { (*entry).key.protocol = 0 };
+    write_slot(place, 0);
 }
 
 /// Notes a packet of a known flow: time, phase, confirmation.
@@ -468,7 +538,10 @@ pub fn touch(place: &Place, entry: *mut FlowEntry, now: u32, phase: u8) {
     unsafe {
         (*entry).last_seen = now;
         if (*entry).flags & flow_flags::CONFIRMED == 0 {
-            confirm(place, entry, phase);
+            (*entry).flags |= flow_flags::CONFIRMED;
+            if phase != Phase::Closing.code() {
+                count(entry);
+            }
         }
         if (*entry).phase != phase {
             (*entry).phase = phase;
@@ -477,32 +550,5 @@ pub fn touch(place: &Place, entry: *mut FlowEntry, now: u32, phase: u8) {
             }
         }
     }
-}
-
-/// Sets a bit in a flow's tag.
-#[inline(always)]
-pub(super) fn mark(place: &Place, bit: u16) {
-    if let Some(tags) = tags_of(place) {
-        let tag = tag_of(tags, place.way);
-        // SAFETY: the way is in the set, and this CPU is the only writer of its part.
-        unsafe { tag.write(tag.read() | bit) };
-    }
-}
-
-/// Marks a flow as confirmed: new flows do not replace it any more, and it counts as live.
-#[inline(always)]
-fn confirm(place: &Place, entry: *mut FlowEntry, phase: u8) {
-    // SAFETY: this CPU is the only writer of its part.
-    unsafe { (*entry).flags |= flow_flags::CONFIRMED };
-    mark(place, tag::CONFIRMED);
-    if phase != Phase::Closing.code() {
-        count(entry);
-    }
-}
-
-/// True if some way of a set has this tag.
-#[inline(always)]
-pub(super) fn has_tag(tags: *mut SetTags, tag: u16) -> bool {
-    let [a, b, c, d] = words(tags).map(|word| same_lanes(word, tag));
-    opaque(a | b | c | d) != 0
+    sync(place, entry, now);
 }

@@ -11,11 +11,13 @@ use proxy_common::reason::Reason;
 use proxy_common::service::{AffinityKey, Service, service_flags};
 use proxy_common::settings::{Settings, settings_flags};
 
+/// Flags of a service that rules may concern.
+pub const RULES: u32 = service_flags::GUARDED | service_flags::DEFAULT_DENY;
+
 /// True where no rule can concern the service's packets.
 #[inline(always)]
 pub fn is_open(settings: &Settings, service: &Service) -> bool {
-    settings.flags & settings_flags::GUARD_GLOBAL == 0
-        && service.flags & (service_flags::GUARDED | service_flags::DEFAULT_DENY) == 0
+    settings.flags & settings_flags::GUARD_GLOBAL == 0 && service.flags & RULES == 0
 }
 
 /// Judges a source. 0 lets it pass, else the reason's code.

@@ -42,14 +42,16 @@ pub mod rewrite;
 pub mod select;
 pub mod send;
 pub mod service;
+pub mod slots;
 
 use crate::event;
-use crate::maps::{NO_SNAT, SCRATCH, SETTINGS, STAGES, Work};
+use crate::maps::{CPU_STATE, NO_SNAT, SCRATCH, SETTINGS, STAGES, Work};
 use crate::packet::{Frame, forget};
 use crate::stats;
 use crate::verdict::{Stage, Verdict, end};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::programs::XdpContext;
 use known::Known;
 use parse::Packet;
@@ -69,12 +71,25 @@ pub struct Now {
 }
 
 impl Now {
+    /// The coarse clock advances with the jiffies, so it is asked once for each of them: the kernel
+    /// inlines their number, but calls a function for the clock. What is wrong by a jiffy, since
+    /// they are counted a moment earlier, is short against every timeout.
     #[inline(always)]
     pub fn read() -> Self {
-        // SAFETY: no arguments. The coarse clock costs a quarter of the precise one, and its 4 ms
-        // are short against every timeout.
-        let ns = unsafe { bpf_ktime_get_coarse_ns() };
-        Self::at(ns)
+        // SAFETY: no arguments.
+        let jiffies = unsafe { bpf_jiffies64() };
+        let Some(state) = CPU_STATE.get_ptr_mut(0) else {
+            // SAFETY: no arguments.
+            return Self::at(unsafe { bpf_ktime_get_coarse_ns() });
+        };
+        // SAFETY: the element belongs to this CPU.
+        unsafe {
+            if (*state).clock_jiffies != jiffies {
+                (*state).clock_jiffies = jiffies;
+                (*state).clock_ns = bpf_ktime_get_coarse_ns();
+            }
+            Self::at((*state).clock_ns)
+        }
     }
 
     /// The time of a packet that an earlier stage has read.
@@ -215,7 +230,7 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
         return end(Reason::DropInternal);
     };
     chosen.hash = place.hash;
-    let Some(entry) = flow::find(&mut place, &packet.key) else {
+    let Some(entry) = flow::find(&mut place, &packet.key, now.tick) else {
         return hand_on(frame, stage::OPEN);
     };
     if settings.cpus > 1 {

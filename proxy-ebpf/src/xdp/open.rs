@@ -179,7 +179,7 @@ fn try_open(
         counted: counted::NEVER,
     };
     if service.mode == Mode::Local.code() {
-        let _ = flow::insert(place, &packet.key, &new);
+        let _ = flow::insert(place, &packet.key, &new.pack());
         if let Some(stats) = stats::service(id) {
             stats.local_new_flows += 1;
         }
@@ -198,7 +198,7 @@ fn try_open(
         new.nat_port_be = port as u16;
     }
     new.counted = counting(service, new.phase);
-    let _ = flow::insert(place, &packet.key, &new);
+    let _ = flow::insert(place, &packet.key, &new.pack());
     chosen.backend = new.backend;
     chosen.nat_word = new.nat_word;
     chosen.nat_port_be = new.nat_port_be;

@@ -17,16 +17,12 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use flow::NewFlow;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowKey, TICK_SHIFT, counted, flow_flags};
+use proxy_common::flow::{FlowKey, PERIOD_SHIFT, counted, flow_flags};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
 use proxy_common::settings::Settings;
 use proxy_common::tcp;
-
-/// Entries of the other direction are renewed when this many bits of the tick have changed:
-/// every 1.07 s.
-const RENEW_SHIFT: u32 = 10;
 
 /// True when the other direction's entry should be renewed: with NAT, at intervals, and on each
 /// SYN, since a flood may have washed out an answer's entry before the answer came.
@@ -39,8 +35,8 @@ pub fn is_due(backend: &Backend, packet: &Packet, seen: u32, now: u32) -> bool {
 
 /// True if the other direction's entry was last renewed in an earlier interval.
 #[inline(always)]
-pub fn is_old(seen: u32, now: u32) -> bool {
-    seen >> RENEW_SHIFT != now >> RENEW_SHIFT
+fn is_old(seen: u32, now: u32) -> bool {
+    seen >> PERIOD_SHIFT != now >> PERIOD_SHIFT
 }
 
 /// Tick and phase in one argument.
@@ -88,12 +84,12 @@ pub fn keep_alive(
         flags: flow_flags::RETURN,
         counted: counted::NEVER,
     };
-    match flow::find(&mut place, &answer) {
+    match flow::find(&mut place, &answer, tick) {
         Some(entry) => {
-            flow::renew(entry, &new);
+            flow::renew(&place, entry, &new);
         }
         None => {
-            let _ = flow::insert(&mut place, &answer, &new);
+            let _ = flow::insert(&mut place, &answer, &new.pack());
         }
     }
     0
@@ -186,5 +182,3 @@ fn to_client(frame: Frame, settings: &Settings, work: &mut Work, both: bool) -> 
     };
     Ok(send::done(reason, action))
 }
-
-const _: () = assert!(TICK_SHIFT + RENEW_SHIFT == 30, "about a second");

@@ -9,18 +9,34 @@ use proxy_common::addr::Addr;
 use proxy_common::hash::filter_bit;
 use proxy_common::maps::capacity;
 use proxy_common::service::{ServiceKey, ServiceRef, kind, protocol};
-use proxy_common::settings::{CachedService, Settings, settings_flags};
+use proxy_common::settings::{AddressFilter, CachedService, Settings, settings_flags};
 
 /// True if the address filter does not rule the address out.
 #[inline(always)]
 pub fn may_concern(addr: &Addr) -> bool {
+    ADDRESS_FILTER
+        .get_ptr(0)
+        .is_none_or(|filter| is_marked(filter, addr))
+}
+
+#[inline(always)]
+fn is_marked(filter: *const AddressFilter, addr: &Addr) -> bool {
     let (word, mask) = filter_bit(addr);
-    let Some(filter) = ADDRESS_FILTER.get_ptr(0) else {
-        return true;
-    };
     // SAFETY: `filter_bit` gives a word inside the filter.
     let word = unsafe { (&raw const (*filter).words).cast::<u64>().add(word).read() };
     word & mask != 0
+}
+
+/// True if a packet that is no ICMP error may concern a service, by its addresses. With NAT, answers
+/// of backends concern us, too.
+#[inline(always)]
+pub fn concerns(settings: &Settings, src: &Addr, dst: &Addr) -> bool {
+    let Some(filter) = ADDRESS_FILTER.get_ptr(0) else {
+        return true;
+    };
+    is_marked(filter, dst)
+        || settings.flags & settings_flags::PREFIX_SERVICES != 0
+        || (settings.flags & settings_flags::NAT != 0 && is_marked(filter, src))
 }
 
 /// The element of the cache that a destination belongs to.

@@ -8,7 +8,7 @@ use super::table::{FlowTable, LiveTable, PortTable};
 use aya::maps::lpm_trie::Key;
 use proxy_common::addr::Addr;
 use proxy_common::backend::{Backend, BackendState};
-use proxy_common::flow::WAYS;
+use proxy_common::flow::{WAYS, slot};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{self, capacity};
 use proxy_common::service::{
@@ -129,12 +129,20 @@ impl RealStore {
     /// Forgets every flow of a service: tracked ones, full-nat ports, affinity and budgets.
     fn purge(&self, service: u16) -> Result<(), StoreError> {
         let live = self.live.counts();
+        let backends = self.read_backends()?;
+        let is_own = |id: u16| {
+            let backend = backends.get(usize::from(id));
+            backend.is_none_or(|backend| backend.service == service)
+        };
         for set in self.flows.sets().filter(|set| set.used() != 0) {
             for way in 0..WAYS {
-                if let Some((tag, entry)) = set.entry(way)
+                let slot = set.slot(way);
+                if slot & slot::BARE != 0 && is_own(slot as u16) {
+                    set.free(way, slot);
+                } else if let Some((slot, entry)) = set.entry(way)
                     && entry.service == service
                 {
-                    set.end(way, tag, &entry, live);
+                    set.end(way, slot, &entry, live);
                 }
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! Entries that the configuration and the kernel put there are copied when the new maps are made;
 //! planning then sees them as if adopted. Flows are copied at the last moment, just before the
-//! links get the new program: flows opened within those milliseconds are selected anew, which the
-//! ring does the same way. Maps of another ABI version are not copied at all.
+//! links get the new program: flows opened within those milliseconds, and flows of which only a SYN
+//! was seen, are selected anew, which the ring does the same way. Maps of another ABI version are not copied at all.
 
 use super::handle::MapHandle;
 use super::host;
@@ -15,7 +15,7 @@ use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{Position, WAYS, counted, tag};
+use proxy_common::flow::{Position, WAYS, counted, slot};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::hash::flow_hash;
 use proxy_common::maps;
@@ -137,13 +137,13 @@ pub(crate) fn copy_flows(
     copy_live(old, &live)?;
     let mut copied = CopiedFlows::default();
     for (index, set) in from.sets().enumerate() {
-        for (old_tag, entry) in (0..WAYS).filter_map(|way| set.entry(way)) {
+        for (old_slot, entry) in (0..WAYS).filter_map(|way| set.entry(way)) {
             let cpu = index as u32 / old_settings.sets_per_cpu.max(1) % sizes.cpus;
             let hash = flow_hash(entry.key.words(), &secrets);
             let place = Position::of(hash, sizes.sets_per_cpu);
             let target = to.set((cpu * sizes.sets_per_cpu + place.set) as usize);
-            let seen = old_tag & (tag::CONFIRMED | tag::COUNTED);
-            if target.insert(place.way as usize, place.tag | seen, &entry) {
+            let slot = old_slot & !slot::HASH | place.tag;
+            if target.insert(place.way, slot, &entry) {
                 copied.kept += 1;
             } else {
                 copied.lost += 1;

@@ -14,7 +14,8 @@ use super::store::StoreError;
 use super::table::{FlowTable, LiveTable, PortTable, PortUse};
 use proxy_common::backend::{Backend, BackendState};
 use proxy_common::flow::{
-    FlowEntry, Phase, SNAT_FIRST_PORT, WAYS, counted, flow_flags, ticks_from_ms, ticks_since,
+    BARE_AGE_MAX, FlowEntry, PERIOD_SHIFT, Phase, SNAT_FIRST_PORT, WAYS, counted, flow_flags,
+    is_idle, slot, ticks_from_ms, ticks_since,
 };
 use proxy_common::maps::{self, capacity};
 use proxy_common::service::Service;
@@ -46,8 +47,20 @@ fn timeout(phase: u8, service: &Service) -> Option<u32> {
 }
 
 /// May a flow be forgotten at this tick? The packet path decides alike.
-pub fn expired(entry: &FlowEntry, service: Option<&Service>, now_tick: u32) -> bool {
-    idle_too_long(entry.phase, entry.last_seen, service, now_tick)
+pub fn expired(slot: u64, entry: &FlowEntry, service: Option<&Service>, now_tick: u32) -> bool {
+    let limit = service.and_then(|service| timeout(entry.phase, service));
+    is_idle(
+        slot,
+        entry.last_seen,
+        limit.unwrap_or(ORPHAN_TICKS),
+        now_tick,
+    )
+}
+
+/// May a bare flow be forgotten at this tick?
+fn bare_expired(slot: u64, service: Option<&Service>, now_tick: u32) -> bool {
+    let limit = service.map_or(ORPHAN_TICKS, |service| service.syn_ticks);
+    slot::age(slot, now_tick) > limit.min(BARE_AGE_MAX)
 }
 
 /// May a full-nat port be freed at this tick?
@@ -168,6 +181,16 @@ impl Pass {
         self.services
             .get(usize::from(id))
             .filter(|service| service.mode != 0)
+    }
+
+    /// May a way be freed whose entry is missing (or was removed by a process that ended then, or
+    /// just before the kernel noted a packet)?
+    fn may_free(&self, slot: u64, removed: bool, now_tick: u32) -> bool {
+        if slot & slot::BARE == 0 {
+            return slot != 0 && removed;
+        }
+        let service = self.service_of_backend(slot as u16);
+        bare_expired(slot, service, now_tick)
     }
 
     fn service_of_backend(&self, id: u16) -> Option<&Service> {
@@ -299,10 +322,10 @@ impl Sweeper {
             let mut kept = 0u16;
             for way in (0..WAYS).filter(|way| used >> way & 1 == 1) {
                 match set.entry(way) {
-                    Some((tag, entry))
-                        if expired(&entry, pass.service(entry.service), now_tick) =>
+                    Some((slot, entry))
+                        if expired(slot, &entry, pass.service(entry.service), now_tick) =>
                     {
-                        expired_flows += u64::from(set.end(way, tag, &entry, live));
+                        expired_flows += u64::from(set.end(way, slot, &entry, live));
                     }
                     Some((_, entry)) => {
                         kept |= 1 << way;
@@ -310,7 +333,15 @@ impl Sweeper {
                             *live += i64::from(entry.counted == counted::YES);
                         }
                     }
-                    None => kept |= 1 << way,
+                    None => {
+                        let slot = set.slot(way);
+                        let removed = set.is_removed(way);
+                        if pass.may_free(slot, removed, now_tick) && set.free(way, slot) {
+                            expired_flows += 1;
+                        } else {
+                            kept |= 1 << way;
+                        }
+                    }
                 }
             }
             occupancy.used += u64::from(kept.count_ones());
@@ -410,8 +441,8 @@ fn list_flows(
         .flat_map(|set| {
             let confirmed = set.confirmed();
             (0..WAYS).filter_map(move |way| {
-                let (_, entry) = set.entry(way)?;
-                Some(view(&entry, confirmed >> way & 1 == 1, now_tick))
+                let (slot, entry) = set.entry(way)?;
+                Some(view(slot, &entry, confirmed >> way & 1 == 1, now_tick))
             })
         })
         .filter(|flow| wanted(flow))
@@ -419,9 +450,12 @@ fn list_flows(
         .collect()
 }
 
-fn view(entry: &FlowEntry, confirmed: bool, now_tick: u32) -> FlowView {
+fn view(slot: u64, entry: &FlowEntry, confirmed: bool, now_tick: u32) -> FlowView {
     let end = |addr, port_be| SocketAddr::new(IpAddr::from(addr), u16::from_be(port_be));
-    let idle_ticks = u64::from(ticks_since(entry.last_seen, now_tick));
+    // The slot's time is coarse, the entry is renewed seldom.
+    let least = slot::age(slot, now_tick);
+    let most = least + (1 << PERIOD_SHIFT);
+    let idle_ticks = ticks_since(entry.last_seen, now_tick).clamp(least, most);
     FlowView {
         protocol: entry.key.protocol,
         source: end(entry.key.src, entry.key.src_port_be),
@@ -429,7 +463,7 @@ fn view(entry: &FlowEntry, confirmed: bool, now_tick: u32) -> FlowView {
         service: entry.service,
         backend: entry.backend,
         phase: Phase::from_code(entry.phase),
-        idle: Duration::from_nanos(idle_ticks << proxy_common::flow::TICK_SHIFT),
+        idle: Duration::from_nanos(u64::from(idle_ticks) << proxy_common::flow::TICK_SHIFT),
         confirmed,
         is_return: entry.flags & flow_flags::RETURN != 0,
     }
@@ -454,6 +488,7 @@ fn used_ids(backends: &[Backend]) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proxy_common::flow::SLOT_AGE_MAX;
 
     fn service() -> Service {
         Service {
@@ -466,12 +501,19 @@ mod tests {
         }
     }
 
+    /// Times are whole periods, in which a slot's is exact.
+    const PERIOD: u32 = 1 << proxy_common::flow::PERIOD_SHIFT;
+
     fn entry(phase: Phase, last_seen: u32) -> FlowEntry {
         FlowEntry {
             phase: phase.code(),
             last_seen,
             ..FlowEntry::default()
         }
+    }
+
+    fn expires(phase: Phase, last_seen: u32, service: Option<&Service>, now: u32) -> bool {
+        expired(slot::at(last_seen), &entry(phase, last_seen), service, now)
     }
 
     #[test]
@@ -483,30 +525,78 @@ mod tests {
             (Phase::Closing, 20),
             (Phase::Udp, 300),
         ] {
-            let entry = entry(phase, 5_000);
-            assert!(!expired(&entry, Some(&service), 5_000 + ticks), "{phase:?}");
-            assert!(expired(&entry, Some(&service), 5_001 + ticks), "{phase:?}");
+            // The last tick of a period.
+            let seen = PERIOD - 1;
+            assert!(
+                !expires(phase, seen, Some(&service), seen + ticks),
+                "{phase:?}"
+            );
+            assert!(
+                expires(phase, seen, Some(&service), seen + ticks + 2),
+                "{phase:?}"
+            );
         }
     }
 
     #[test]
     fn ticks_wrap_without_expiring_anything() {
-        let entry = entry(Phase::Established, u32::MAX - 3);
-        assert!(!expired(&entry, Some(&service()), 5));
-        assert!(expired(&entry, Some(&service()), 1_100));
+        let seen = u32::MAX;
+        assert!(!expires(Phase::Established, seen, Some(&service()), 999));
+        assert!(expires(Phase::Established, seen, Some(&service()), 1_100));
+    }
+
+    #[test]
+    fn a_long_timeout_is_kept_whatever_the_slot_tells() {
+        let service = Service {
+            established_ticks: SLOT_AGE_MAX * 2,
+            ..service()
+        };
+        let seen = PERIOD - 1;
+        let limit = service.established_ticks;
+        assert!(!expires(
+            Phase::Established,
+            seen,
+            Some(&service),
+            seen + limit
+        ));
+        assert!(expires(
+            Phase::Established,
+            seen,
+            Some(&service),
+            seen + limit + PERIOD + 1
+        ));
     }
 
     #[test]
     fn a_flow_seen_after_the_clock_was_read_is_not_expired() {
-        assert!(!expired(&entry(Phase::Syn, 120), Some(&service()), 100));
+        assert!(!expires(Phase::Syn, 120, Some(&service()), 100));
+    }
+
+    #[test]
+    fn a_bare_flow_expires_as_one_of_which_a_syn_was_seen() {
+        let seen = 255;
+        let slot = slot::bare_at(seen) | slot::BARE;
+        assert!(!bare_expired(slot, Some(&service()), seen + 10));
+        assert!(bare_expired(slot, Some(&service()), seen + 12));
+        let patient = Service {
+            syn_ticks: u32::MAX / 2,
+            ..service()
+        };
+        assert!(!bare_expired(slot, Some(&patient), seen + BARE_AGE_MAX));
+        assert!(bare_expired(slot, Some(&patient), seen + BARE_AGE_MAX + 2));
     }
 
     #[test]
     fn orphans_are_kept_for_longer_than_a_pass() {
         let pass_ticks = ticks_from_ms(STEP_INTERVAL.as_millis() as u64) * STEPS_PER_PASS;
-        let orphan = entry(Phase::Established, 0);
-        assert!(!expired(&orphan, None, pass_ticks));
-        assert!(expired(&orphan, None, ORPHAN_TICKS + 1));
+        let seen = PERIOD - 1;
+        assert!(!expires(Phase::Established, seen, None, seen + pass_ticks));
+        assert!(expires(
+            Phase::Established,
+            seen,
+            None,
+            seen + ORPHAN_TICKS + 2
+        ));
     }
 
     #[test]
@@ -572,7 +662,7 @@ mod tests {
         flow.key.src = proxy_common::addr::Addr::v4([192, 0, 2, 1]);
         flow.service = 3;
         flow.backend = 4;
-        let shown = view(&flow, true, 100);
+        let shown = view(slot::at(90), &flow, true, 100);
         assert_eq!(shown.source.to_string(), "192.0.2.1:0");
         assert_eq!(shown.idle.as_millis(), 10);
         let accepts = |filter: FlowFilter| filter.accepts(&shown);

@@ -1,15 +1,17 @@
 //! The flow table and the full-nat port table as seen through shared memory.
 //!
 //! The kernel writes these while we read. All access therefore goes through atomics, and an
-//! entry is believed only if its tag and its protocol are the same before and after it was read
-//! (the kernel sets the protocol to 0 while it writes an entry). What user space may change is
-//! little: remove an entry, end its `counted`, free a port.
+//! entry is believed only if its slot is of the same flow and its protocol is the same before and
+//! after it was read. What user space may change is little: remove a flow, end its `counted`, free a
+//! port.
 
 use super::handle::{MapHandle, Mapping, Shared};
 use super::set::MapSet;
 use super::store::StoreError;
 use proxy_common::addr::Addr;
-use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, SetTags, SnatPort, WAYS, counted, tag};
+use proxy_common::flow::{
+    FlowEntry, FlowKey, FlowSet, SetTags, SnatPort, WAYS, counted, nth_way, slot,
+};
 use proxy_common::maps;
 use std::io;
 use std::mem::{offset_of, size_of};
@@ -39,10 +41,10 @@ pub(crate) struct SharedEntry {
 pub(crate) struct SharedWays([SharedEntry; WAYS]);
 
 /// [`SetTags`], shared.
-#[repr(C, align(32))]
-pub(crate) struct SharedTags([AtomicU16; WAYS]);
+#[repr(C, align(64))]
+pub(crate) struct SharedTags([AtomicU64; WAYS]);
 
-/// A set: its flows and their tags, which stand apart.
+/// A set: its flows' entries and their slots, which stand apart.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedSet<'a> {
     ways: &'a SharedWays,
@@ -117,41 +119,50 @@ fn key_of(words: [u64; 5]) -> FlowKey {
 impl SharedSet<'_> {
     /// Bit mask of the ways that hold something.
     pub(crate) fn used(&self) -> u16 {
-        self.marked(tag::USED)
+        self.marked(u64::MAX)
     }
 
     /// Bit mask of the ways that have seen a second packet.
     pub(crate) fn confirmed(&self) -> u16 {
-        self.marked(tag::CONFIRMED)
+        self.marked(slot::CONFIRMED)
     }
 
-    fn marked(&self, bit: u16) -> u16 {
-        let tags = self.tags.0.iter().enumerate();
-        tags.fold(0, |marked, (way, tag)| {
-            marked | u16::from(tag.load(Relaxed) & bit != 0) << way
+    fn marked(&self, bits: u64) -> u16 {
+        let slots = self.tags.0.iter().enumerate();
+        slots.fold(0, |marked, (way, slot)| {
+            marked | u16::from(slot.load(Relaxed) & bits != 0) << way
         })
     }
 
-    /// The flow in a way, if there is one that is not being written.
-    pub(crate) fn entry(&self, way: usize) -> Option<(u16, FlowEntry)> {
-        let tag = self.tags.0[way].load(Acquire);
-        if tag == 0 {
+    /// The slot of a way, 0 if it is free.
+    pub(crate) fn slot(&self, way: usize) -> u64 {
+        self.tags.0[way].load(Acquire)
+    }
+
+    /// True if the entry of a way was removed.
+    pub(crate) fn is_removed(&self, way: usize) -> bool {
+        self.ways.0[way].key[4].load(Acquire).to_ne_bytes()[4] == 0
+    }
+
+    /// The entry in a way, if there is one.
+    pub(crate) fn entry(&self, way: usize) -> Option<(u64, FlowEntry)> {
+        let slot = self.slot(way);
+        if slot == 0 || slot & slot::BARE != 0 {
             return None;
         }
         let entry = self.ways.0[way].read();
         let again = self.ways.0[way].key[4].load(Acquire).to_ne_bytes()[4];
-        let whole = entry.key.protocol != 0
-            && again == entry.key.protocol
-            && self.tags.0[way].load(Acquire) == tag;
-        whole.then_some((tag, entry))
+        let whole =
+            entry.key.protocol != 0 && again == entry.key.protocol && is_same(slot, self.slot(way));
+        whole.then_some((slot, entry))
     }
 
-    /// Ends a flow, unless the kernel has put another one in its place meanwhile: removes its tuple
-    /// (preferred ways are compared without their tags), takes it out of the live count of its
-    /// backend, and frees the way. Each step is a compare-exchange that a new flow makes fail.
-    pub(crate) fn end(&self, way: usize, tag: u16, entry: &FlowEntry, live: &[AtomicI64]) -> bool {
+    /// Ends a flow with an entry, unless the kernel has put another one in its place meanwhile:
+    /// removes its tuple, takes it out of the live count of its backend, and frees the way. Each
+    /// step is a compare-exchange that a new flow makes fail.
+    pub(crate) fn end(&self, way: usize, slot: u64, entry: &FlowEntry, live: &[AtomicI64]) -> bool {
         let last = entry.key.words()[4];
-        let (entry_of_way, tag_of_way) = (&self.ways.0[way], &self.tags.0[way]);
+        let entry_of_way = &self.ways.0[way];
         let word = &entry_of_way.key[4];
         if word.compare_exchange(last, 0, Acquire, Relaxed).is_err() {
             return false;
@@ -161,26 +172,40 @@ impl SharedSet<'_> {
         {
             count.fetch_sub(1, Relaxed);
         }
-        // The flow may have been confirmed meanwhile.
-        for tag in [tag, tag | tag::CONFIRMED] {
-            let _ = tag_of_way.compare_exchange(tag, 0, Release, Relaxed);
-        }
+        // The kernel may note a packet of the flow meanwhile.
+        let _ =
+            self.tags.0[way].fetch_update(Release, Relaxed, |now| is_same(slot, now).then_some(0));
         true
     }
 
-    /// Puts a flow into a preferred way or any free one; false if there is none.
+    /// Frees a way if it still has this slot: a bare flow's, or one whose entry was removed.
+    pub(crate) fn free(&self, way: usize, slot: u64) -> bool {
+        self.tags.0[way]
+            .compare_exchange(slot, 0, Release, Relaxed)
+            .is_ok()
+    }
+
+    /// Puts a flow into the free way nearest to the preferred one; false if there is none.
     ///
     /// Only for tables that no program uses yet: the packet path relies on being the only writer.
-    pub(crate) fn insert(&self, preferred: usize, tag: u16, entry: &FlowEntry) -> bool {
-        let free = |way: &usize| self.tags.0[*way].load(Relaxed) == 0;
-        let pair = [preferred, preferred ^ 1];
-        let Some(way) = pair.into_iter().chain(0..WAYS).find(free) else {
+    ///
+    /// Flows with equal bits of hash do not become steady here: the kernel sees to that when it
+    /// sees their next packets.
+    pub(crate) fn insert(&self, preferred: u32, slot: u64, entry: &FlowEntry) -> bool {
+        let free = |way: &usize| self.slot(*way) == 0;
+        let ways = (0..WAYS as u32).map(|n| nth_way(preferred, n) as usize);
+        let Some(way) = ways.clone().find(free) else {
             return false;
         };
         self.ways.0[way].write(entry);
-        self.tags.0[way].store(tag, Release);
+        self.tags.0[way].store(slot & !slot::STEADY, Release);
         true
     }
+}
+
+/// True if both slots are of one flow with an entry.
+fn is_same(one: u64, other: u64) -> bool {
+    (one ^ other) & (slot::HASH | slot::BARE) == 0 && other != 0
 }
 
 /// The whole flow table.
@@ -407,22 +432,47 @@ pub(crate) mod tests {
         }
     }
 
+    /// A slot with an entry.
+    const SLOT: u64 = 0x1234_5640_0000_0000 | 2 | 5 << slot::SERVICE_SHIFT;
+
     #[test]
     fn an_entry_survives_the_way_through_shared_memory() {
         with_empty_set(|set| {
-            assert!(set.insert(7, 0x1231 | tag::CONFIRMED, &entry()));
-            assert_eq!(set.entry(7), Some((0x1233, entry())));
+            assert!(set.insert(7, SLOT | slot::CONFIRMED, &entry()));
+            assert_eq!(set.entry(7), Some((SLOT | slot::CONFIRMED, entry())));
             assert_eq!((set.used(), set.confirmed()), (1 << 7, 1 << 7));
         });
     }
 
     #[test]
-    fn an_entry_that_is_being_written_is_not_seen() {
+    fn what_is_left_of_a_removed_flow_is_not_seen_and_can_be_freed() {
         with_empty_set(|set| {
             let mut half = entry();
             half.key.protocol = 0;
-            assert!(set.insert(0, 1, &half));
+            assert!(set.insert(0, SLOT, &half));
             assert_eq!(set.entry(0), None);
+            assert!(set.is_removed(0) && set.free(0, SLOT));
+            assert!(!set.free(0, SLOT));
+            assert_eq!(set.used(), 0);
+        });
+    }
+
+    #[test]
+    fn a_bare_flow_has_no_entry() {
+        with_empty_set(|set| {
+            assert!(set.insert(3, SLOT | slot::BARE, &entry()));
+            assert_eq!((set.entry(3), set.used()), (None, 1 << 3));
+        });
+    }
+
+    #[test]
+    fn flows_find_free_ways_until_there_are_none() {
+        with_empty_set(|set| {
+            for number in 0..WAYS as u64 {
+                assert!(set.insert(5, SLOT + number, &entry()));
+            }
+            assert!(!set.insert(5, SLOT, &entry()));
+            assert_eq!(set.slot(5), SLOT, "the preferred way is the first");
         });
     }
 
@@ -430,9 +480,9 @@ pub(crate) mod tests {
     fn ending_a_flow_lowers_its_backends_count_once() {
         with_empty_set(|set| {
             let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
-            assert!(set.insert(3, 9, &entry()));
-            assert!(set.end(3, 9, &entry(), &live));
-            assert!(!set.end(3, 9, &entry(), &live));
+            assert!(set.insert(3, SLOT, &entry()));
+            assert!(set.end(3, SLOT, &entry(), &live));
+            assert!(!set.end(3, SLOT, &entry(), &live));
             assert_eq!(live[2].load(Relaxed), 4);
             assert_eq!(set.used(), 0);
         });
@@ -444,8 +494,8 @@ pub(crate) mod tests {
             with_empty_set(|set| {
                 let live: Vec<AtomicI64> = (0..4).map(|_| AtomicI64::new(5)).collect();
                 let entry = FlowEntry { counted, ..entry() };
-                assert!(set.insert(3, 9, &entry));
-                assert!(set.end(3, 9, &entry, &live));
+                assert!(set.insert(3, SLOT, &entry));
+                assert!(set.end(3, SLOT, &entry, &live));
                 assert_eq!(live[2].load(Relaxed), 5);
             });
         }
@@ -454,9 +504,9 @@ pub(crate) mod tests {
     #[test]
     fn a_flow_that_is_confirmed_while_it_ends_leaves_its_way_free() {
         with_empty_set(|set| {
-            assert!(set.insert(3, 9, &entry()));
-            set.tags.0[3].fetch_or(tag::CONFIRMED, Relaxed);
-            assert!(set.end(3, 9, &entry(), &[]));
+            assert!(set.insert(3, SLOT, &entry()));
+            set.tags.0[3].fetch_or(slot::CONFIRMED, Relaxed);
+            assert!(set.end(3, SLOT, &entry(), &[]));
             assert_eq!(set.used(), 0);
         });
     }
@@ -466,22 +516,9 @@ pub(crate) mod tests {
         with_empty_set(|set| {
             let mut other = entry();
             other.key.src_port_be = 1;
-            assert!(set.insert(3, 9, &other));
-            assert!(!set.end(3, 9, &entry(), &[]));
-            assert_eq!(set.entry(3), Some((9, other)));
-        });
-    }
-
-    #[test]
-    fn the_preferred_pair_is_filled_first_and_a_full_set_takes_no_more() {
-        with_empty_set(|set| {
-            let tag = |way: usize| 1 + 8 * way as u16;
-            assert!(set.insert(6, tag(1), &entry()) && set.insert(6, tag(2), &entry()));
-            assert_eq!(set.used(), 0b1100_0000);
-            for way in 2..WAYS {
-                assert!(set.insert(6, tag(way), &entry()));
-            }
-            assert!(!set.insert(6, tag(99), &entry()));
+            assert!(set.insert(3, !SLOT & !slot::BARE, &other));
+            assert!(!set.end(3, SLOT, &entry(), &[]));
+            assert_eq!(set.entry(3).unwrap().1, other);
         });
     }
 }

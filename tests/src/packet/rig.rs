@@ -12,7 +12,9 @@ use super::wire::Link;
 use anyhow::{Context, Result};
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use proxy_common::flow::{FlowEntry, FlowSet, SetTags, WAYS};
+use proxy_common::flow::{
+    BARE_PERIOD_SHIFT, FlowEntry, FlowSet, PERIOD_SHIFT, Phase, SetTags, WAYS, slot,
+};
 use proxy_common::guard::{GUARD_FIXED_BITS, GuardKey, GuardRule};
 use proxy_common::maps::{self, program};
 use proxy_common::reason::Reason;
@@ -372,7 +374,8 @@ impl Rig {
             }))
     }
 
-    /// Every flow in the table, with the CPU whose part holds it.
+    /// Every flow in the table, with the CPU whose part holds it. Of a bare one only what its slot
+    /// tells is filled in.
     ///
     /// # Errors
     ///
@@ -383,15 +386,25 @@ impl Rig {
             let set = self.get::<FlowSet>(maps::FLOWS, index)?;
             let tags = self.get::<SetTags>(maps::FLOW_TAGS, index)?;
             for way in 0..WAYS {
-                if tags.tags[way] != 0 {
-                    flows.push((index / self.settings.sets_per_cpu, set.ways[way]));
+                let tag = tags.tags[way];
+                let flow = if tag & slot::BARE == 0 {
+                    set.ways[way]
+                } else {
+                    FlowEntry {
+                        backend: tag as u16,
+                        phase: Phase::Syn.code(),
+                        ..FlowEntry::default()
+                    }
+                };
+                if tag != 0 {
+                    flows.push((index / self.settings.sets_per_cpu, flow));
                 }
             }
         }
         Ok(flows)
     }
 
-    /// Makes every flow look idle for this many ticks longer.
+    /// Makes every flow look idle for this many ticks longer; bare ones for whole periods.
     ///
     /// # Errors
     ///
@@ -403,6 +416,18 @@ impl Rig {
                 way.last_seen = way.last_seen.wrapping_sub(ticks);
             }
             self.set(maps::FLOWS, index, set)?;
+            let mut tags = self.get::<SetTags>(maps::FLOW_TAGS, index)?;
+            for tag in tags.tags.iter_mut().filter(|tag| **tag != 0) {
+                let shift = if *tag & slot::BARE == 0 {
+                    PERIOD_SHIFT
+                } else {
+                    BARE_PERIOD_SHIFT
+                };
+                let seen = (*tag & slot::PERIOD) >> slot::PERIOD_SHIFT;
+                let then = seen.wrapping_sub(u64::from(ticks >> shift));
+                *tag = *tag & !slot::PERIOD | then << slot::PERIOD_SHIFT & slot::PERIOD;
+            }
+            self.set(maps::FLOW_TAGS, index, tags)?;
         }
         Ok(())
     }

@@ -332,8 +332,9 @@ fn a_full_set_gives_way_to_expired_flows_only() {
         let kept: Vec<_> = rig.flows().unwrap();
         assert_eq!(kept.len(), 16);
         assert_eq!(rig.service_stats(served.id).unwrap().untracked_flows, 1);
-        // Once the old ones have been idle for their timeout, they give way, and are uncounted.
-        rig.age_flows(ticks_from_ms(301_000)).unwrap();
+        // Once the old ones have been idle for their timeout, they give way, and are uncounted. Their
+        // slots tell the time by periods of 4.3 s.
+        rig.age_flows(ticks_from_ms(306_000)).unwrap();
         backend_of(&mut rig, &ends.tcp().from(&client(&ends, 21)).syn());
         assert_eq!(rig.service_stats(served.id).unwrap().replaced_flows, 1);
         let live: i64 = served

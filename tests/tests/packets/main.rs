@@ -21,5 +21,6 @@ mod probes;
 mod reasons;
 mod selection;
 mod services;
+mod slots;
 mod too_big;
 mod truncation;

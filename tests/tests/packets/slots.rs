@@ -1,0 +1,200 @@
+//! The flow table's slots: what the first program believes without looking at an entry.
+
+use crate::common::{BOTH, Ends, move_on, rig, run};
+use proxy_common::flow::{FlowEntry, FlowSet, SLOT_AGE_MAX, SetTags, WAYS, slot, ticks_from_ms};
+use proxy_common::maps;
+use proxy_common::service::Mode;
+use proxy_tests::packet::build::Packet;
+use proxy_tests::packet::netns;
+use proxy_tests::packet::rig::{Rig, from_client};
+use proxy_tests::packet::service::{Served, Wanted};
+
+/// A service whose backends the first program knows how to reach, as after some packets.
+fn serve(rig: &mut Rig, ends: &Ends, established_ticks: u32) -> Served {
+    let wanted = Wanted::tcp(ends.vip, Mode::DsrL2)
+        .backend(ends.same_port)
+        .backend(ends.second)
+        .with(|service| service.established_ticks = established_ticks);
+    let served = rig.serve(&wanted).unwrap();
+    for number in 0..40 {
+        run(rig, &warm(ends, number).syn().frame(&from_client()));
+    }
+    clear(rig);
+    served
+}
+
+fn warm(ends: &Ends, number: u16) -> Packet {
+    Packet::tcp(
+        &ends
+            .client
+            .replace("40000", &format!("{}", 20_000 + number)),
+        ends.vip,
+    )
+}
+
+fn clear(rig: &mut Rig) {
+    let settings = *rig.current_settings();
+    for index in 0..settings.sets_per_cpu * settings.cpus {
+        rig.set(maps::FLOWS, index, FlowSet::default()).unwrap();
+        rig.set(maps::FLOW_TAGS, index, SetTags::default()).unwrap();
+    }
+}
+
+/// Every used way: set, way, slot, entry.
+fn ways(rig: &Rig) -> Vec<(u32, usize, u64, FlowEntry)> {
+    let settings = rig.current_settings();
+    let mut used = Vec::new();
+    for index in 0..settings.sets_per_cpu * settings.cpus {
+        let tags: SetTags = rig.get(maps::FLOW_TAGS, index).unwrap();
+        let set: FlowSet = rig.get(maps::FLOWS, index).unwrap();
+        used.extend(
+            (0..WAYS)
+                .filter(|way| tags.tags[*way] != 0)
+                .map(|way| (index, way, tags.tags[way], set.ways[way])),
+        );
+    }
+    used
+}
+
+fn slot_of(rig: &Rig) -> u64 {
+    match ways(rig)[..] {
+        [(_, _, slot, _)] => slot,
+        ref ways => panic!("{ways:?}"),
+    }
+}
+
+/// Turns the ring away from where this frame went: from now on only the table knows.
+fn turn_ring(rig: &mut Rig, served: &Served, frame: &[u8]) {
+    let to_first = frame[..6] == netns::backend(2);
+    let other = &served.backends[usize::from(to_first)..][..1];
+    rig.only(served.id, other).unwrap();
+}
+
+#[test]
+fn a_flow_gets_its_entry_with_its_second_packet() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = serve(&mut rig, &ends, ticks_from_ms(300_000));
+        let syn = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let [(_, _, bare, entry)] = ways(&rig)[..] else {
+            panic!("one flow")
+        };
+        assert_ne!(bare & slot::BARE, 0);
+        assert_eq!(
+            entry,
+            FlowEntry::default(),
+            "nothing is written but the slot"
+        );
+        turn_ring(&mut rig, &served, &syn.frame);
+        for _ in 0..3 {
+            let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+            assert_eq!(later.frame[..6], syn.frame[..6]);
+        }
+        let [(_, _, steady, entry)] = ways(&rig)[..] else {
+            panic!("one flow")
+        };
+        assert_eq!(steady & (slot::BARE | slot::STEADY), slot::STEADY);
+        assert_eq!(steady & slot::HASH, bare & slot::HASH);
+        assert_eq!(entry.key.protocol, 6);
+        assert_eq!(entry.backend, bare as u16);
+        assert_eq!(rig.live(entry.backend).unwrap(), 1);
+        // And is no longer steady when it ends.
+        run(&mut rig, &ends.tcp().fin().frame(&from_client()));
+        assert_eq!(slot_of(&rig) & slot::STEADY, 0);
+        assert_eq!(rig.live(entry.backend).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_bare_flow_moves_to_the_cpu_that_sees_its_second_packet() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = serve(&mut rig, &ends, ticks_from_ms(300_000));
+        let syn = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        assert_ne!(slot_of(&rig) & slot::BARE, 0);
+        turn_ring(&mut rig, &served, &syn.frame);
+        if !move_on(&mut rig) {
+            return;
+        }
+        for _ in 0..2 {
+            let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+            assert_eq!(later.frame[..6], syn.frame[..6]);
+        }
+        let [(cpu, flow)] = rig.flows().unwrap()[..] else {
+            panic!("it was moved, not copied")
+        };
+        assert_eq!(cpu as usize, rig.cpu);
+        assert_eq!(rig.live(flow.backend).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_bare_flow_whose_backends_id_was_given_away_is_opened_anew() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = serve(&mut rig, &ends, ticks_from_ms(300_000));
+        let syn = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let backend = slot_of(&rig) as u16;
+        turn_ring(&mut rig, &served, &syn.frame);
+        rig.change_backend(backend, |backend| backend.service = 9)
+            .unwrap();
+        let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+        assert_ne!(later.frame[..6], syn.frame[..6]);
+        assert_ne!(slot_of(&rig) as u16, backend);
+    }
+}
+
+/// Two flows with equal bits of hash cannot be made on purpose, so one is made of another by changing
+/// the tuple that its entry holds.
+#[test]
+fn flows_with_equal_bits_of_hash_are_told_apart_by_their_tuples() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = serve(&mut rig, &ends, ticks_from_ms(300_000));
+        let first = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        run(&mut rig, &ends.tcp().frame(&from_client()));
+        let [(index, way, steady, _)] = ways(&rig)[..] else {
+            panic!("one flow")
+        };
+        assert_ne!(steady & slot::STEADY, 0);
+        let mut set: FlowSet = rig.get(maps::FLOWS, index).unwrap();
+        set.ways[way].key.src_port_be ^= 1;
+        rig.set(maps::FLOWS, index, set).unwrap();
+        turn_ring(&mut rig, &served, &first.frame);
+        // The SYN is of a new flow, and follows the ring; so do the packets after it.
+        let second = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        assert_ne!(second.frame[..6], first.frame[..6]);
+        for _ in 0..3 {
+            let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+            assert_eq!(later.frame[..6], second.frame[..6]);
+        }
+        let both = ways(&rig);
+        assert_eq!(both.len(), 2);
+        for (_, _, value, _) in both {
+            assert_eq!(value & slot::HASH, steady & slot::HASH);
+            assert_eq!(value & slot::STEADY, 0, "the slower programs look at both");
+        }
+    }
+}
+
+#[test]
+fn only_long_lived_flows_have_their_entries_renewed() {
+    for (timeout, renewed) in [(SLOT_AGE_MAX, false), (SLOT_AGE_MAX + 1, true)] {
+        for ends in BOTH {
+            let mut rig = rig();
+            serve(&mut rig, &ends, timeout);
+            run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+            run(&mut rig, &ends.tcp().frame(&from_client()));
+            rig.age_flows(ticks_from_ms(60_000)).unwrap();
+            let [(_, _, old, before)] = ways(&rig)[..] else {
+                panic!("one flow")
+            };
+            run(&mut rig, &ends.tcp().frame(&from_client()));
+            let [(_, _, new, after)] = ways(&rig)[..] else {
+                panic!("one flow")
+            };
+            assert_ne!(new & slot::PERIOD, old & slot::PERIOD);
+            assert_eq!(after.last_seen != before.last_seen, renewed);
+        }
+    }
+}
