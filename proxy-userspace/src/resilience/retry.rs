@@ -162,8 +162,8 @@ impl RetryPlan {
     /// (full jitter: M. Brooker, "Exponential Backoff And Jitter", 2015). `random`: 64 bits.
     pub fn backoff(&self, retry: u32, random: u64) -> Nanos {
         let factor = 1_u64.checked_shl(retry.saturating_sub(1));
-        let bound = factor.and_then(|factor| self.base.checked_mul(factor));
-        let bound = bound.unwrap_or(u64::MAX).min(self.max);
+        let bound = self.base.saturating_mul(factor.unwrap_or(u64::MAX));
+        let bound = bound.min(self.max);
         let drawn = (u128::from(random) * (u128::from(bound) + 1)) >> 64;
         drawn as Nanos
     }
