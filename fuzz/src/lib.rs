@@ -229,7 +229,12 @@ pub fn block(input: &[u8]) -> Vec<u8> {
             short @ 0..127 => block.push(short as u8),
             long => {
                 let rest = long - 127;
-                block.extend([127, rest as u8 | 0x80, (rest >> 7) as u8 | 0x80, (rest >> 14) as u8]);
+                block.extend([
+                    127,
+                    rest as u8 | 0x80,
+                    (rest >> 7) as u8 | 0x80,
+                    (rest >> 14) as u8,
+                ]);
             }
         }
         block.extend_from_slice(octets);

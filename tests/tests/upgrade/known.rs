@@ -29,8 +29,8 @@ fn failing() -> SocketAddr {
         for mut stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
                 let reading = stream.try_clone().expect("copied");
-                let mut lines = BufReader::new(reading).lines().map_while(Result::ok);
-                while let Some(line) = lines.next() {
+                let lines = BufReader::new(reading).lines().map_while(Result::ok);
+                for line in lines {
                     let answer = b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\nno";
                     if line.is_empty() && stream.write_all(answer).is_err() {
                         return;
