@@ -281,6 +281,12 @@ impl State {
     }
 
     pub(super) fn write_reset(&mut self, id: u32, code: ErrorCode) {
+        if let Some(key) = self.key(id) {
+            let stream = &mut self.streams[key];
+            // Who has reset it before knows that it is closed.
+            let by_peer = matches!(stream.over, Some(Over::Reset(_) | Over::Unprocessed));
+            stream.was_reset |= !by_peer;
+        }
         let out = self.output.open(&self.buffers);
         write_frame(kind::RST_STREAM, 0, id, &code.0.to_be_bytes(), out);
     }

@@ -73,6 +73,8 @@ pub(in crate::net::h2) struct Stream {
     /// Where in the output the last frame of ours begins that may carry our end.
     pub(super) last_frame: Option<u64>,
     pub(in crate::net::h2) over: Option<Over>,
+    /// We have reset it: what still comes for it was sent before that was known.
+    pub(super) was_reset: bool,
     /// It counts among those that are open.
     pub(super) is_open: bool,
     waits: u8,
@@ -122,6 +124,7 @@ impl Stream {
             has_ended: false,
             last_frame: None,
             over: None,
+            was_reset: false,
             is_open: true,
             waits: 0,
             waker: None,
@@ -263,8 +266,8 @@ impl State {
             self.streams[key].end(Over::Closed);
         }
         self.note_done(key);
-        self.closed.note(id, is_cut);
         let mut stream = self.streams.remove(key);
+        self.closed.note(id, stream.was_reset);
         self.ids.remove(&id);
         self.buffers.put_output(std::mem::take(&mut stream.content));
         self.put_trailers(stream.trailers.take());

@@ -573,6 +573,15 @@ fn frames_of_streams_that_are_gone_are_judged_by_who_ended_them() {
     ];
     assert_eq!(feed(&mut state, &late.concat(), 50), Ok(Vec::new()));
     assert_eq!((kinds(&mut state), state.taken), (vec![], 100));
+    // For what was wrong with it: once is enough (RFC 9113 §5.4.2).
+    let mut state = server();
+    let key = begin(&mut state, &get(1, 0));
+    let wrong = frame(kind::HEADERS, flag::END_HEADERS, 1, GET);
+    feed(&mut state, &wrong, 50).expect("valid");
+    assert_eq!(kinds(&mut state), [kind::RST_STREAM]);
+    state.release(key);
+    feed(&mut state, &frame(kind::DATA, 0, 1, b"x"), 50).expect("valid");
+    assert_eq!(kinds(&mut state), []);
     // Reset by the client, who then goes on.
     let mut state = server();
     let key = begin(&mut state, &get(1, 0));
