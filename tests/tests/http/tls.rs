@@ -412,7 +412,8 @@ fn clients_certificates_are_judged_and_backends_are_told() {
             let output = try_curl(&place, proxy.address, &args);
             assert!(!output.status.success(), "{name}");
         }
-        assert_eq!(handshakes(&proxy, result), 2, "{name}");
+        // With TLS 1.3 a client is done before its certificate is judged.
+        eventually(name, || handshakes(&proxy, result) == 2);
     }
 }
 
