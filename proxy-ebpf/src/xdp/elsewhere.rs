@@ -11,7 +11,8 @@ use crate::xdp::slots::{has_tag, tag_of};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use proxy_common::flow::{
-    FlowEntry, FlowKey, FlowSet, Position, SetTags, WAYS, counted, flow_flags, slot, ticks_since,
+    FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, counted, flow_flags, slot,
+    ticks_since,
 };
 use proxy_common::settings::{LOOKS_PER_TICK, Settings};
 
@@ -117,8 +118,8 @@ pub fn end(settings: &Settings, place: &Place, key: &FlowKey, now: u64) -> u64 {
     0
 }
 
-/// 1 if another CPU has seen the flow after `seen`, in ticks: this CPU's entry is then of an earlier
-/// attempt to connect, which led elsewhere.
+/// 1 if another CPU has seen the flow after `seen`, which is a tick and, above it, the phase of this
+/// CPU's entry: that is then of an earlier attempt to connect, which led elsewhere.
 ///
 /// A SYN is not searched on the other CPUs, so one that is sent again and comes by another CPU, or
 /// one that reuses a tuple, leaves two entries that may differ. The connection is the younger's.
@@ -166,7 +167,7 @@ struct Look {
     /// Set (low half) and way (high half) that were found, or [`NOWHERE`]. One word: the compiler
     /// would else join stores across words, and the kernel wants those on the stack aligned.
     found: u64,
-    /// Only an entry that was seen after this tick counts, where that matters.
+    /// Only an entry that was seen after this tick counts, where that matters; above it our phase.
     seen: u64,
 }
 
@@ -251,16 +252,22 @@ unsafe extern "C" fn find_younger_at(cpu: u32, look: *mut c_void) -> i64 {
     let Some((index, tags, set, way)) = look.at(cpu) else {
         return 0;
     };
-    // SAFETY: slot and entry are inside maps' values; both are read whole.
-    let last_seen = unsafe {
+    // SAFETY: slot and entry are inside maps' values; all are read whole.
+    let (last_seen, phase) = unsafe {
         let value = tag_of(tags, way).read_volatile();
         if value & slot::BARE != 0 {
-            look.now.wrapping_sub(slot::age(value, look.now))
+            let seen = look.now.wrapping_sub(slot::age(value, look.now));
+            (seen, Phase::Syn.code())
         } else {
-            (*way_of(set, way)).last_seen
+            let entry = way_of(set, way);
+            ((*entry).last_seen, (*entry).phase)
         }
     };
-    if ticks_since(look.seen as u32, last_seen) == 0 {
+    // A connection that ends takes the others' entries with it, so one that is not closing came later,
+    // even if packets of it have kept ours young.
+    let closing = u32::from(Phase::Closing.code());
+    let is_later = (look.seen >> 32) as u32 == closing && u32::from(phase) != closing;
+    if !is_later && ticks_since(look.seen as u32, last_seen) == 0 {
         return 0;
     }
     look.found = pair_of(index, way);

@@ -8,7 +8,7 @@ use crate::xdp::parse::{self, Packet};
 use crate::xdp::send::Chosen;
 use crate::xdp::{Now, local, pair, select};
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowEntry, Phase, flow_flags, ticks_from_ms, ticks_since};
+use proxy_common::flow::{FlowEntry, Phase, flow_flags};
 use proxy_common::reason::Reason;
 use proxy_common::settings::Settings;
 use proxy_common::tcp;
@@ -83,9 +83,10 @@ pub fn ends(entry: *const FlowEntry, packet: &Packet) -> bool {
     phase != next_phase(phase, packet) && tcp::ends(packet.tcp_flags)
 }
 
-/// Age from which an entry of a connection that is opening or closing is doubted: clients send a SYN
-/// again after a second (RFC 6298, 2.1), a handshake is mostly over in less than this.
-const DOUBT: u32 = ticks_from_ms(256);
+/// How often an entry of a connection that is opening or closing is doubted, in bits of ticks: every 268 ms.
+/// Clients send a SYN again after a second (RFC 6298, 2.1), a handshake is mostly over in less. A span and
+/// no age, since packets of the younger connection keep the entry young.
+const DOUBT_SHIFT: u32 = 8;
 
 /// True for an entry that may be of an earlier attempt to connect than this packet's.
 #[inline(always)]
@@ -94,7 +95,7 @@ pub fn is_doubtful(entry: *const FlowEntry, packet: &Packet, now: Now) -> bool {
     let (phase, seen) = unsafe { ((*entry).phase, (*entry).last_seen) };
     (phase == Phase::Syn.code() || phase == Phase::Closing.code())
         && !tcp::opens(packet.tcp_flags)
-        && ticks_since(seen, now.tick) >= DOUBT
+        && seen >> DOUBT_SHIFT != now.tick >> DOUBT_SHIFT
 }
 
 /// Phase after this packet.

@@ -237,7 +237,7 @@ fn known_flow(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdi
         let tick = u64::from(now.tick);
         if known::is_doubtful(entry, packet, now) {
             // SAFETY: the entry is inside a map's value.
-            let seen = u64::from(unsafe { (*entry).last_seen });
+            let seen = unsafe { flow::pair_of((*entry).last_seen, u32::from((*entry).phase)) };
             if elsewhere::is_outlived(settings, &place, &packet.key, tick, seen) != 0 {
                 flow::remove(&place, entry);
                 return hand_on(frame, stage::OPEN);
