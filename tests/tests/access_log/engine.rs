@@ -22,7 +22,9 @@ use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+/// What the origin says before it closes. It says that it does: a connection that is kept and dies
+/// just then would be another attempt in one of the lines.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nhello\n";
 
 /// Time limits of all three, where a test waits for one to pass.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -68,9 +70,11 @@ impl Origin {
                         b"/early" => b"",
                         b"/odd" => b"!HTTP\r\n\r\n",
                         b"/cut" => &ANSWER[..ANSWER.len() - 3],
-                        b"/none" => b"HTTP/1.1 204 No Content\r\n\r\n",
-                        b"/missing" => b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nno!\n",
-                        b"/head" => b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n",
+                        b"/none" => b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+                        b"/missing" => {
+ b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 4\r\n\r\nno!\n"
+},
+                        b"/head" => b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\n",
                         b"/slow" => {
                             // Until the proxy gives up.
                             let _ = stream.read_to_end(&mut Vec::new());

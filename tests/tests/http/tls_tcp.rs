@@ -298,7 +298,7 @@ fn who_speaks_no_tls_is_not_answered_and_reaches_nobody() {
     eventually("all are counted", || {
         refused(&workers, Refusal::NotTls) == 3
     });
-    assert_eq!(ended(&workers, End::ClientProtocol), 3);
+    eventually("all are over", || ended(&workers, End::ClientProtocol) == 3);
     // What probes of other balancers do.
     drop(TcpStream::connect(address).expect("connects"));
     eventually("it is counted", || ended(&workers, End::ClientClosed) == 1);
