@@ -75,7 +75,7 @@ impl Pebble {
                 .args(["-dnsserver", &names_at])
                 .env("PEBBLE_VA_NOSLEEP", "1")
                 .env("PEBBLE_AUTHZREUSE", "0")
-                .env("PEBBLE_WFE_NONCEREJECT", "20"),
+                .env("PEBBLE_WFE_NONCEREJECT", "2"),
         );
         eventually("pebble listens", || TcpStream::connect(directory).is_ok());
         Self {
