@@ -8,8 +8,8 @@
 //! A TLS session may stand between the socket and who reads and writes ([`super::tls`]): all of
 //! them work the same, but for what the kernel moves by itself.
 
-use super::Timer;
 use super::tls::{HandshakeError, Tls, TlsFacts, note_drained};
+use super::{Timer, direct};
 use bytes::BufMut;
 use nix::sys::sendfile::sendfile64;
 use std::fs::File;
@@ -103,15 +103,9 @@ impl Stream {
         }
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
-            match self.socket.try_read(buffer) {
-                Ok(read) => {
-                    if 0 < read && read < buffer.len() {
-                        self.is_drained(Interest::READABLE);
-                    }
-                    return Poll::Ready(Ok(read));
-                }
+            match direct::read(&self.socket, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                read => return Poll::Ready(read),
             }
         }
     }
@@ -178,24 +172,18 @@ impl Stream {
         }
         loop {
             let written = if second.is_empty() {
-                self.socket.try_write(first)
+                direct::write(&self.socket, first)
             } else if first.is_empty() {
-                self.socket.try_write(second)
+                direct::write(&self.socket, second)
             } else {
-                self.socket
-                    .try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)])
+                let pieces = [IoSlice::new(first), IoSlice::new(second)];
+                direct::write_pieces(&self.socket, &pieces)
             };
             match written {
-                Ok(written) => {
-                    if 0 < written && written < first.len() + second.len() {
-                        self.is_drained(Interest::WRITABLE);
-                    }
-                    return Poll::Ready(Ok(written));
-                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.socket.poll_write_ready(cx))?;
                 }
-                Err(error) => return Poll::Ready(Err(error)),
+                written => return Poll::Ready(written),
             }
         }
     }
@@ -211,16 +199,9 @@ impl Stream {
         }
         loop {
             ready!(self.socket.poll_write_ready(cx))?;
-            match self.socket.try_write_vectored(pieces) {
-                Ok(written) => {
-                    let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-                    if 0 < written && written < all {
-                        self.is_drained(Interest::WRITABLE);
-                    }
-                    return Poll::Ready(Ok(written));
-                }
+            match direct::write_pieces(&self.socket, pieces) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                written => return Poll::Ready(written),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::facts::TlsFacts;
 use super::handshake::{Foreign, HandshakeError};
+use crate::net::direct;
 use bytes::BufMut;
 use rustls::Connection;
 use std::cell::{OnceCell, RefCell};
@@ -288,13 +289,10 @@ impl Session {
         RECORDS.with_borrow_mut(|records| {
             let most = buffer.len().clamp(LEAST_READ, READ);
             let records = &mut records[..most];
-            let read = socket.try_read(records)?;
+            let read = direct::read(socket, records)?;
             if read == 0 {
                 self.end = End::Cut;
                 return Ok(0);
-            }
-            if read < most {
-                note_drained(socket, Interest::READABLE);
             }
             Ok(self.open(&records[..read], buffer))
         })
@@ -360,27 +358,16 @@ impl Session {
 /// A socket to write records to.
 struct Output<'a>(&'a TcpStream);
 
-impl Output<'_> {
-    fn note(&self, written: usize, offered: usize) -> usize {
-        if 0 < written && written < offered {
-            note_drained(self.0, Interest::WRITABLE);
-        }
-        written
-    }
-}
-
 impl io::Write for Output<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = self.0.try_write(octets)?;
-        Ok(self.note(written, octets.len()))
+        direct::write(self.0, octets)
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if let [piece] = pieces {
             return self.write(piece);
         }
-        let written = self.0.try_write_vectored(pieces)?;
-        Ok(self.note(written, pieces.iter().map(|piece| piece.len()).sum()))
+        direct::write_pieces(self.0, pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {
