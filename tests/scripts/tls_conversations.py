@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Conversations that a TLS server must end, or must bear, record by record; by the primitives of tlslite-ng.
 
-  tls_conversations.py run HOST:PORT [CERTIFICATE KEY]
+  tls_conversations.py run HOST:PORT [require|optional FOLDER]
 
-HOST:PORT speaks TLS 1.2 and 1.3, and HTTP/1 inside. With files of a client's certificate and its key, HOST:PORT
-asks for one, and the conversations are about that. After each conversation an honest client must be served.
+HOST:PORT speaks TLS 1.2 and 1.3, and HTTP/1 inside. With a folder of clients' certificates and keys HOST:PORT asks
+for them, and the conversations are about that. After each conversation an honest client must be served.
 
 The last line of a run is 'N passed, M failed'.
 """
@@ -20,7 +20,8 @@ from tlslite.constants import AlertDescription
 PATIENCE = 20
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
-CLIENT_HELLO, SERVER_HELLO, CERTIFICATE, CLIENT_KEY_EXCHANGE, FINISHED = 1, 2, 11, 16, 20
+CLIENT_HELLO, SERVER_HELLO, CERTIFICATE = 1, 2, 11
+CERTIFICATE_VERIFY, CLIENT_KEY_EXCHANGE, FINISHED = 15, 16, 20
 
 TLS_1_2 = b"\x03\x03"
 AES_128_GCM_SHA256 = 0x1301
@@ -552,74 +553,178 @@ CONVERSATIONS += [
 # Clients' certificates (RFC 8446, 4.4.2 and 4.4.3).
 
 
-def certified(peer, version, certificate, key):
-    """A handshake with a certificate, or without one."""
+class Edited(TLSConnection):
+    """A connection of which a function makes other messages of each that is sent in the handshake."""
+
+    def __init__(self, plain, edit):
+        super().__init__(plain)
+        self.closeSocket = False
+        self.edit = edit
+
+    def _sendMsg(self, message, *choices, **more):
+        edited = [message] if self.edit is None else self.edit(message)
+        for one in edited:
+            yield from super()._sendMsg(one, *choices, **more)
+
+
+class Octets:
+    """A message of the handshake, as it is on the wire."""
+
+    contentType = HANDSHAKE
+
+    def __init__(self, kind, octets):
+        self.octets = bytearray(message(kind, bytes(octets)))
+
+    def write(self):
+        return self.octets
+
+
+def kind_of(sent):
+    return sent.write()[0] if sent.contentType == HANDSHAKE else None
+
+
+def replaced(kind, make):
+    """Edits messages of a kind: `make` yields others out of the octets of each."""
+
+    def edit(sent):
+        return list(make(bytes(sent.write()[4:]))) if kind_of(sent) == kind else [sent]
+
+    return edit
+
+
+def certified(peer, version, files, edit=None):
+    """A handshake with a certificate, or without one where there are no files."""
     from tlslite.api import X509CertChain, parsePEMKey
 
     chain, private = None, None
-    if certificate:
+    if files:
         chain = X509CertChain()
-        with open(certificate) as file:
+        with open(files[0]) as file:
             chain.parsePemList(file.read())
-        with open(key) as file:
+        with open(files[1]) as file:
             private = parsePEMKey(file.read(), private=True)
-    connection = TLSConnection(peer.socket)
-    connection.closeSocket = False
-    connection.handshakeClientCert(chain, private, settings=settings(version), serverName="a.test")
+    connection = Edited(peer.socket, edit)
+    choices = settings(version)
+    # tlslite-ng compresses its certificate if its own ClientHello offers to read such ones, whether or not the
+    # server's CertificateRequest does; RFC 8879, 4 has servers refuse that, and all do.
+    choices.certificate_compression_send = choices.certificate_compression_receive = []
+    connection.handshakeClientCert(chain, private, settings=choices, serverName="a.test")
+    connection.edit = None
     return connection
 
 
-def signed(version, files, change):
-    """A handshake in which `change` makes another of the signature and its scheme."""
+def uncertified(version, files, edit=None):
+    """A handshake that comes to nothing. In TLS 1.3 a client hears so after its own part of it."""
+    return lambda peer: from_library(lambda: certified(peer, version, files, edit).read(max=1))
 
+
+def served(version, files):
     def act(peer):
-        from tlslite.messages import CertificateVerify
-
-        right = CertificateVerify.create
-
-        def wrong(self, signature, scheme=None):
-            return right(self, *change(bytearray(signature), scheme))
-
-        CertificateVerify.create = wrong
-        try:
-            return from_library(lambda: certified(peer, version, *files).read(max=1))
-        finally:
-            CertificateVerify.create = right
+        connection = certified(peer, version, files)
+        connection.send(GET)
+        answered(connection)
 
     return act
 
 
-def flipped(signature, scheme):
-    signature[-1] ^= 1
-    return signature, scheme
+def compressed(octets):
+    """CompressedCertificate of a Certificate, by zlib (RFC 8879, 4)."""
+    import zlib
+
+    yield Octets(25, struct.pack(">H", 1) + len(octets).to_bytes(3, "big") + vector(zlib.compress(octets), 3))
 
 
-def of_clients(certificate, key):
-    """The conversations with a server that asks for certificates."""
-    files = (certificate, key)
-    bad = (A.decrypt_error, A.decode_error, A.illegal_parameter, A.handshake_failure, A.bad_certificate)
+def certificate_lists(version):
+    """What may stand in a Certificate without being one, by what it is."""
+    entry = vector(b"\x30\x03\x02\x01\x01", 3)
+    if version == (3, 3):
+        wrap = lambda entries: vector(entries, 3)
+        no_octets = vector(b"", 3)
+    else:
+        wrap = lambda entries: b"\0" + vector(entries, 3)
+        entry, no_octets = entry + b"\0\0", vector(b"", 3) + b"\0\0"
+    yield "a certificate of DER that is none", wrap(entry)
+    yield "a certificate without octets", wrap(no_octets)
+    yield "a certificate that is cut off", wrap(entry[:-3])
+    yield "a list of certificates that is cut off", wrap(entry)[:-1]
+    yield "octets behind the certificates", wrap(entry) + b"x"
+
+
+def of_clients(mode, folder):
+    """The conversations with a server that asks for certificates. The folder has NAME.pem and NAME.key: `client`
+    and `rsa` are good, `expired` was, `foreign` is of another authority, `server` is not for clients."""
+
+    def files(name, key=None):
+        return os.path.join(folder, f"{name}.pem"), os.path.join(folder, f"{key or name}.key")
+
+    good = files("client")
     found = []
-    # In TLS 1.3, what this library sends with a certificate is refused, whatever the certificate.
-    for about, version in (("TLS 1.2: ", (3, 3)),):
 
-        def served(peer, version=version):
-            connection = certified(peer, version, *files)
-            connection.send(GET)
-            answered(connection)
+    def add(version, about, edit, *alerts, files=good):
+        found.append((about, uncertified(version, files, edit), alerts))
 
-        def none(peer, version=version):
-            return from_library(lambda: certified(peer, version, None, None).read(max=1))
-
+    for version in ((3, 3), (3, 4)):
+        is_13 = version == (3, 4)
+        named = "TLS 1.3: " if is_13 else "TLS 1.2: "
         found += [
-            (about + "a certificate", served, ()),
-            (about + "no certificate", none, (A.certificate_required, A.handshake_failure, A.bad_certificate)),
-            (about + "a signature of which a bit is wrong", signed(version, files, flipped), bad),
-            (about + "a signature without octets", signed(version, files, lambda _, s: (bytearray(), s)), bad),
-            (about + "a signature that is cut off", signed(version, files, lambda o, s: (o[:-1], s)), bad),
-            (about + "a signature by SHA-1", signed(version, files, lambda o, _: (o, (2, 3))), bad),
-            (about + "a signature by a scheme for another key", signed(version, files, lambda o, _: (o, (8, 4))), bad),
+            (named + "a certificate of ECDSA", served(version, good), ()),
+            (named + "a certificate of RSA", served(version, files("rsa")), ()),
         ]
+        if mode == "optional":
+            found.append((named + "no certificate where it is optional", served(version, None), ()))
+        else:
+            refused = A.certificate_required if is_13 else A.handshake_failure
+            add(version, named + "no certificate", None, refused, A.certificate_required, files=None)
+        # What is wrong with the certificate (RFC 8446, 6.2).
+        add(version, named + "a certificate of another authority", None, A.unknown_ca, files=files("foreign"))
+        add(version, named + "an expired certificate", None, A.certificate_expired, files=files("expired"))
+        add(version, named + "a certificate for servers", None, A.unsupported_certificate, A.bad_certificate, A.certificate_unknown, files=files("server"))
+        bad = (A.bad_certificate, A.decode_error, A.illegal_parameter)
+        for about, octets in certificate_lists(version):
+            add(version, named + about, replaced(CERTIFICATE, lambda _, o=octets: [Octets(CERTIFICATE, o)]), *bad)
+        # What is wrong with the proof that the key is the client's.
+        add(version, named + "a key that is not the certificate's", None, A.decrypt_error, files=files("client", "foreign"))
+
+        def proof(about, change, *alerts, version=version, named=named, files=good):
+            """A proof in which `change` makes another of the signature and its scheme."""
+
+            def make(octets):
+                yield Octets(CERTIFICATE_VERIFY, words([(s := change(octets[4:], octets[:2]))[1]]) + vector(s[0], 2))
+
+            add(version, named + about, replaced(CERTIFICATE_VERIFY, make), *alerts, files=files)
+
+        ecdsa, pss, pkcs1 = 0x0403, 0x0804, 0x0401
+        unfit = (A.illegal_parameter, A.decrypt_error, A.handshake_failure)
+        proof("a signature of which a bit is wrong", lambda o, _: (o[:-1] + bytes([o[-1] ^ 1]), ecdsa), A.decrypt_error)
+        proof("a signature without octets", lambda o, _: (b"", ecdsa), A.decrypt_error, A.decode_error)
+        proof("a signature that is cut off", lambda o, _: (o[:-1], ecdsa), A.decrypt_error, A.decode_error)
+        proof("a signature of zeros", lambda o, _: (bytes(len(o)), ecdsa), A.decrypt_error)
+        proof("a signature by ECDSA with SHA-1", lambda o, _: (o, 0x0203), *unfit)
+        proof("a signature by a scheme that nobody knows", lambda o, _: (o, 0xFEFE), *unfit)
+        proof("a signature by a scheme for another key", lambda o, _: (o, pss), *unfit)
+        proof("RSA: a signature of which a bit is wrong", lambda o, _: (o[:-1] + bytes([o[-1] ^ 1]), pss if is_13 else pkcs1), *unfit, files=files("rsa"))
+        if is_13:
+            proof("RSA: PKCS #1, which TLS 1.3 does not have", lambda o, _: (o, pkcs1), *unfit, files=files("rsa"))
+        # Messages that are not the right ones, or not in their place.
+        add(version, named + "a certificate without a proof", replaced(CERTIFICATE_VERIFY, lambda _: []), *OUT_OF_ORDER)
+        add(version, named + "a proof twice", replaced(CERTIFICATE_VERIFY, lambda o: [Octets(CERTIFICATE_VERIFY, o)] * 2), *OUT_OF_ORDER)
+        empty = b"\0" + bytes(3) if is_13 else bytes(3)
+        add(version, named + "a proof of no certificate", replaced(CERTIFICATE, lambda _: [Octets(CERTIFICATE, empty)]), *OUT_OF_ORDER, A.certificate_required)
+        add(version, named + "no Certificate at all", replaced(CERTIFICATE, lambda _: []), *OUT_OF_ORDER)
+        add(version, named + "a certificate twice", replaced(CERTIFICATE, lambda o: [Octets(CERTIFICATE, o)] * 2), *OUT_OF_ORDER)
+        if is_13:
+            add(version, named + "a compressed certificate that nobody asked for", replaced(CERTIFICATE, compressed), *OUT_OF_ORDER)
+            add(version, named + "a context that was not asked for", replaced(CERTIFICATE, lambda o: [Octets(CERTIFICATE, b"\x01x" + o[1:])]), *OUT_OF_ORDER)
     return found
+
+
+def unasked(octets):
+    """No certificate, said to a server that has not asked for one, and Finished."""
+    yield Octets(CERTIFICATE, bytes(4))
+    yield Octets(FINISHED, octets)
+
+
+CONVERSATIONS.append(("TLS 1.3: a certificate that nobody asked for", uncertified((3, 4), None, replaced(FINISHED, unasked)), OUT_OF_ORDER))
 
 
 def honest(address, files):
@@ -654,10 +759,11 @@ def check(address, act, alerts):
         peer.socket.close()
 
 
-def run(target, *files):
+def run(target, mode=None, folder=None):
     host, port = target.rsplit(":", 1)
     address, failed = (host, int(port)), 0
-    conversations = of_clients(*files) if files else CONVERSATIONS
+    files = folder and [os.path.join(folder, f"client.{kind}") for kind in ("pem", "key")]
+    conversations = of_clients(mode, folder) if folder else CONVERSATIONS
     for about, act, alerts in conversations:
         try:
             check(address, act, alerts)

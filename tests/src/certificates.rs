@@ -3,10 +3,10 @@
 //! All of them are made when they are needed, so none is ever out of date, and every test has an
 //! authority that nobody else trusts.
 
+pub use rcgen::ExtendedKeyUsagePurpose;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SerialNumber, date_time_ymd,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -47,6 +47,8 @@ pub struct Request<'a> {
     pub serial: u64,
     /// It was valid once.
     pub expired: bool,
+    /// What its key may be used for; of no matter for an authority.
+    pub usage: &'a [ExtendedKeyUsagePurpose],
     /// It is an authority itself.
     pub authority: bool,
 }
@@ -59,6 +61,10 @@ impl Default for Request<'_> {
             key: Key::Ecdsa,
             serial: 0x1234_5678,
             expired: false,
+            usage: &[
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
             authority: false,
         }
     }
@@ -82,10 +88,7 @@ impl Request<'_> {
         };
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = self.usage.to_vec();
         if self.authority {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -1,7 +1,7 @@
 //! Hostile TLS, conversation by conversation.
 
 use proxy_tests::alone::{Process, unused_address};
-use proxy_tests::certificates::{Authority, write_secret};
+use proxy_tests::certificates::{Authority, ExtendedKeyUsagePurpose, Key, Request, write_secret};
 use proxy_tests::daemon::sluice;
 use proxy_tests::python::{interpreter, run, script};
 use proxy_tests::wait;
@@ -85,22 +85,61 @@ fn hostile_tls_gets_the_right_alert_and_stops_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
     let listener = listener(&folder, &Authority::new("conversations"), "");
     let passed = converse(&python, &folder, listener, &[]);
-    assert!(passed >= 95, "only {passed} conversations");
+    assert!(passed >= 99, "only {passed} conversations");
 }
 
-#[test]
-fn clients_certificates_are_proved() {
+/// Clients' certificates and keys, as the conversations about them want them: NAME.pem and NAME.key.
+fn clients(folder: &Path, authority: &Authority) {
+    let issue = |authority: &Authority, name, request| {
+        let request = Request {
+            common_name: name,
+            ..request
+        };
+        let _ = authority.issue_as(&request).write(folder, name);
+    };
+    issue(authority, "client", Request::default());
+    let rsa = Request {
+        key: Key::Rsa,
+        ..Request::default()
+    };
+    issue(authority, "rsa", rsa);
+    let expired = Request {
+        expired: true,
+        ..Request::default()
+    };
+    issue(authority, "expired", expired);
+    let for_servers = Request {
+        usage: &[ExtendedKeyUsagePurpose::ServerAuth],
+        ..Request::default()
+    };
+    issue(authority, "server", for_servers);
+    issue(&Authority::new("another"), "foreign", Request::default());
+}
+
+/// Conversations with a listener that asks for certificates, in one of the modes.
+fn prove(mode: &str) {
     let Some(python) = interpreter().expect("Python with the packages") else {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| folder.path().join(name).display().to_string();
     let authority = Authority::new("conversations");
-    write_secret(&folder.path().join("ca.pem"), &authority.pem());
-    let _ = authority.issue_to("client").write(folder.path(), "client");
-    let client = format!(", client: {{ca: {}}}", path("ca.pem"));
+    let ca = folder.path().join("ca.pem");
+    write_secret(&ca, &authority.pem());
+    let shown = tempfile::tempdir().expect("a folder");
+    clients(shown.path(), &authority);
+    let client = format!(", client: {{ca: {}, mode: {mode}}}", ca.display());
     let listener = listener(&folder, &authority, &client);
-    let files = [&*path("client.pem"), &*path("client.key")];
-    let passed = converse(&python, &folder, listener, &files);
-    assert!(passed >= 7, "only {passed} conversations");
+    let files = shown.path().display().to_string();
+    let passed = converse(&python, &folder, listener, &[mode, &files]);
+    assert!(passed >= 53, "only {passed} conversations");
+}
+
+#[test]
+fn clients_certificates_are_proved_where_they_are_required() {
+    prove("require");
+}
+
+#[test]
+fn clients_certificates_are_proved_where_they_are_optional() {
+    prove("optional");
 }
