@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -30,8 +31,25 @@ impl Chromium {
     ///
     /// It is not installed, or does not start.
     pub fn start(width: u32, height: u32) -> Result<Self> {
+        Self::start_with(width, height, |_, _| Ok(()))
+    }
+
+    /// As [`Self::start`], after `prepare` was told the folder that is the browser's home, and what
+    /// is about to be run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`], and what `prepare` says.
+    pub fn start_with(
+        width: u32,
+        height: u32,
+        prepare: impl FnOnce(&Path, &mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let profile = tempfile::tempdir()?;
-        let mut child = Command::new("chromium")
+        let mut command = Command::new("chromium");
+        command.env("HOME", profile.path());
+        prepare(profile.path(), &mut command)?;
+        let mut child = command
             .args(["--headless", "--disable-gpu", "--hide-scrollbars"])
             // The tests run as root, for whom the browser makes no sandbox.
             .args(["--no-sandbox", "--disable-dev-shm-usage", "--no-first-run"])

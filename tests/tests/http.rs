@@ -16,6 +16,8 @@ mod admin_api;
 mod admin_page;
 #[path = "http/admin_support.rs"]
 mod admin_support;
+#[path = "http/browser.rs"]
+mod browser;
 #[path = "http/circuits.rs"]
 mod circuits;
 #[path = "http/compression.rs"]
