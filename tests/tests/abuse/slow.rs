@@ -1,10 +1,14 @@
 //! slowhttptest: heads, content and readers that come to no end.
 
-use crate::support::{Client, Daemon, Honest, Origin, is_long};
+use crate::support::{Daemon, Honest, Origin, is_long};
 use proxy_tests::privilege::program;
 use std::process::Command;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A second for everything that the attackers make last. The honest client's kept connection may be
+/// idle for as long as a busy machine keeps its thread waiting.
+const TIMEOUTS: &str = "timeouts: {head: 1s, body_idle: 1s, idle: 20s, write: 1s, linger: 1s}";
 
 /// How an attack must end.
 #[derive(Clone, Copy, PartialEq)]
@@ -15,16 +19,22 @@ enum End {
     Any,
 }
 
-/// Attacks a proxy that gives clients a second for everything, while others are served.
+/// Attacks a proxy that gives clients a second for everything, while others are served: once as it
+/// is, and once over TLS.
 fn attack(end: End, options: &[&str]) {
+    attack_by(Daemon::start, end, options);
+    attack_by(Daemon::start_with_tls, end, options);
+}
+
+fn attack_by(start: impl FnOnce(&str, &str) -> Daemon, end: End, options: &[&str]) {
     let Some(slowhttptest) = program("slowhttptest", "slowhttptest").expect("installed") else {
         return;
     };
     let files = tempfile::tempdir().expect("a folder");
     std::fs::write(files.path().join("large"), vec![b'x'; 1 << 20]).expect("writes");
     let origin = Origin::saying("ok");
-    let daemon = Daemon::start(
-        "timeouts: {head: 1s, body_idle: 1s, idle: 1s, write: 1s, linger: 1s}",
+    let daemon = start(
+        TIMEOUTS,
         &format!(
             "services: [{{name: app, backends: ['{}']}}]\n\
              routes:\n\
@@ -34,14 +44,16 @@ fn attack(end: End, options: &[&str]) {
             files.path().display()
         ),
     );
-    let address = daemon.address;
+    let door = daemon.door();
+    let url = format!("{}://{}/large", door.scheme(), door.address);
     let mut honest = Honest::new();
-    let mut kept = Client::to(address).expect("connects");
+    let mut kept = door.enter().expect("connects");
+    let new = door.clone();
     honest.doing("over a kept connection", move || {
         assert_eq!(kept.ask(GET).expect("an answer"), (200, "ok".to_owned()));
     });
     honest.doing("over a new connection", move || {
-        let mut client = Client::to(address).expect("connects");
+        let mut client = new.enter().expect("connects");
         assert_eq!(client.ask(GET).expect("an answer"), (200, "ok".to_owned()));
     });
     let (connections, seconds) = if is_long() {
@@ -52,14 +64,14 @@ fn attack(end: End, options: &[&str]) {
     let output = Command::new(slowhttptest)
         .args(["-c", connections, "-r", "400", "-l", seconds])
         .args(options)
-        .args(["-u", &format!("http://{address}/large")])
+        .args(["-u", &url])
         .output()
         .expect("runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let is_closed = said.contains("No open connections left");
     assert!(end == End::Any || is_closed, "{said}");
     assert!(honest.end() > 10, "others were served meanwhile");
-    let mut after = Client::to(address).expect("connects");
+    let mut after = door.enter().expect("connects");
     assert_eq!(after.ask(GET).expect("an answer").0, 200);
 }
 

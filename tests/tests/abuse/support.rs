@@ -1,9 +1,12 @@
 //! Daemons with a configuration, an origin, and honest clients.
 
 use proxy_tests::alone::{Process, unused_address};
+use proxy_tests::certificates::Authority;
 use proxy_tests::daemon::sluice;
 use proxy_tests::wait::PATIENCE;
-use std::io::{BufReader, Read as _, Write as _};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -88,19 +91,64 @@ pub(crate) fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
+/// What a client talks over.
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// Where clients connect to, and how.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Door {
+    /// A new connection; with TLS, its handshake is done.
+    pub(crate) fn enter(&self) -> std::io::Result<Client> {
+        let mut stream = connect(self.address)?;
+        let Some(config) = &self.tls else {
+            return Ok(Client::over(stream));
+        };
+        let name = ServerName::try_from("a.test").map_err(std::io::Error::other)?;
+        let session = ClientConnection::new(Arc::clone(config), name);
+        let mut session = session.map_err(std::io::Error::other)?;
+        while session.is_handshaking() {
+            session.complete_io(&mut stream)?;
+        }
+        Ok(Client::over(StreamOwned::new(session, stream)))
+    }
+
+    /// `http` or `https`.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+}
+
+fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
 /// A client's connection.
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
 }
 
 impl Client {
     pub(crate) fn to(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-        })
+        Ok(Self::over(connect(address)?))
+    }
+
+    fn over(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: BufReader::new(Box::new(stream)),
+        }
     }
 
     pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) -> std::io::Result<()> {
@@ -133,6 +181,7 @@ impl Client {
 /// `sluice run` with a configuration file.
 pub(crate) struct Daemon {
     pub(crate) address: SocketAddr,
+    door: Door,
     _process: Process,
     folder: TempDir,
 }
@@ -141,8 +190,33 @@ impl Daemon {
     /// `listener` and `rest` are what stands in the listener behind its address, and behind the
     /// listeners, as YAML.
     pub(crate) fn start(listener: &str, rest: &str) -> Self {
-        let address = unused_address();
         let folder = tempfile::tempdir().expect("a folder");
+        Self::within(folder, None, listener, rest)
+    }
+
+    /// As [`Self::start`], with TLS at the listener.
+    pub(crate) fn start_with_tls(listener: &str, rest: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::new("of the attacked");
+        let (certificate, key) = authority.issue(&["a.test"]).write(folder.path(), "site");
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der()).expect("a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = format!(
+            "{listener}, tls: {{certificates: [{{certificate: {}, key: {}}}], handshake_timeout: 1s}}",
+            certificate.display(),
+            key.display()
+        );
+        Self::within(folder, Some(Arc::new(config)), &listener, rest)
+    }
+
+    fn within(folder: TempDir, tls: Option<Arc<ClientConfig>>, listener: &str, rest: &str) -> Self {
+        let address = unused_address();
         let mut command = Command::new(sluice().expect("built"));
         command
             .arg("run")
@@ -152,14 +226,23 @@ impl Daemon {
         let process = Process(command.spawn().expect("starts"));
         let daemon = Self {
             address,
+            door: Door { address, tls },
             _process: process,
             folder,
         };
         eventually("it serves", || {
-            let ask = || Client::to(address)?.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let ask = || {
+                let mut client = daemon.door.enter()?;
+                client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            };
             ask().is_ok() && daemon.socket().exists()
         });
         daemon
+    }
+
+    /// Where clients connect to.
+    pub(crate) fn door(&self) -> Door {
+        self.door.clone()
     }
 
     fn socket(&self) -> PathBuf {
