@@ -56,6 +56,11 @@ def message(kind, octets):
     return bytes([kind]) + vector(octets, 3)
 
 
+def in_records(octets):
+    """A message of the handshake in records of 16 000 octets."""
+    return b"".join(record(HANDSHAKE, octets[at : at + 16000]) for at in range(0, len(octets), 16000))
+
+
 def point(length):
     return bytes([9]) * length
 
@@ -199,7 +204,9 @@ simple("HelloRequest of a client", record(HANDSHAKE, message(0, b"")), A.unexpec
 simple("a message of unknown type", record(HANDSHAKE, message(77, b"x")), A.unexpected_message, A.decode_error)
 simple("ClientHello that is cut off", lambda: record(HANDSHAKE, message(CLIENT_HELLO, hello()[4:60])), A.decode_error)
 simple("ClientHello with octets behind it", lambda: record(HANDSHAKE, message(CLIENT_HELLO, hello()[4:] + b"x")), A.decode_error)
-simple("a message of 16 MiB", lambda: record(HANDSHAKE, b"\x01\xff\xff\xff" + bytes(16000)) + record(HANDSHAKE, bytes(16000)) * 8, A.decode_error, A.record_overflow, A.illegal_parameter, A.unexpected_message, A.handshake_failure, None)
+simple("a message of 16 MiB", lambda: record(HANDSHAKE, b"\x01\xff\xff\xff" + bytes(16000)) + record(HANDSHAKE, bytes(16000)) * 8, A.decode_error)
+simple("ClientHello of 70 000 octets", lambda: in_records(hello(suites=SUITES + [0x0A0A] * 2500, more=extension(21, bytes(65000)))), A.decode_error)
+simple("a change of ciphers within ClientHello", lambda: record(HANDSHAKE, (octets := hello())[:50]) + record(CHANGE_CIPHER_SPEC, b"\x01") + record(HANDSHAKE, octets[50:]), A.unexpected_message)
 simple("two ClientHello", lambda: record(HANDSHAKE, hello([0x0303]) * 2), A.unexpected_message)
 
 # What ClientHello says (RFC 8446, 4.1.2 and 4.2).
@@ -212,6 +219,7 @@ simple("compression offered with TLS 1.3", lambda: record(HANDSHAKE, hello([0x03
 simple("a session identifier of 33 octets", lambda: record(HANDSHAKE, hello(session=bytes(33))), A.decode_error, A.illegal_parameter)
 simple("an extension twice", lambda: record(HANDSHAKE, hello(more=extension(10, vector(words([X25519]), 2)))), A.illegal_parameter, A.decode_error)
 simple("no signature algorithms", lambda: record(HANDSHAKE, hello([0x0304], left_out=(13,))), A.missing_extension, A.handshake_failure)
+simple("signatures that no key here makes", lambda: record(HANDSHAKE, hello([0x0303], left_out=(13,), more=extension(13, vector(words([0x0503]), 2)))), A.handshake_failure)
 simple("no groups", lambda: record(HANDSHAKE, hello([0x0304], left_out=(10,))), A.missing_extension, A.handshake_failure, A.illegal_parameter)
 simple("no group that is known", lambda: record(HANDSHAKE, hello([0x0304], groups=[0x2A2A], shares=[(0x2A2A, b"x")])), A.handshake_failure)
 simple("a share of X25519 that is too short", lambda: record(HANDSHAKE, hello([0x0304], shares=[(X25519, point(31))])), A.illegal_parameter, A.decode_error)
@@ -371,6 +379,7 @@ at_done("a key that is too short", record(HANDSHAKE, message(CLIENT_KEY_EXCHANGE
 at_done("a key without octets", record(HANDSHAKE, message(CLIENT_KEY_EXCHANGE, b"\0")), None, *NO_POINT)
 at_done("a key and octets behind it", record(HANDSHAKE, message(CLIENT_KEY_EXCHANGE, vector(b"\x04" + point(64), 1) + b"x")), *NO_POINT)
 at_done("a change of ciphers before the key", record(CHANGE_CIPHER_SPEC, b"\x01") + record(HANDSHAKE, os.urandom(40)), *OUT_OF_ORDER)
+at_done("a change of ciphers within the key", record(HANDSHAKE, message(CLIENT_KEY_EXCHANGE, vector(b"\x04" + point(64), 1))[:9]) + record(CHANGE_CIPHER_SPEC, b"\x01"), A.unexpected_message)
 at_done("Finished before the key", record(HANDSHAKE, message(FINISHED, bytes(12))), *OUT_OF_ORDER)
 at_done("application data before the key", record(APPLICATION_DATA, GET), *OUT_OF_ORDER)
 at_done("a certificate that nobody asked for", record(HANDSHAKE, message(CERTIFICATE, bytes(3))), *OUT_OF_ORDER)
@@ -526,6 +535,16 @@ def late_message(connection, peer):
     return from_library(lambda: connection.read(max=1))
 
 
+def nothing_but_padding(peer):
+    """RFC 8446, 5.4: the connection ends, and not in the orderly way."""
+    from tlslite.messages import Message
+
+    connection = shaken(peer, (3, 4))
+    for _ in connection._recordLayer.sendRecord(Message(0, bytearray(8))):
+        pass
+    return from_library(lambda: connection.read(max=1))
+
+
 def wrong_finished(version):
     def act(peer):
         from tlslite.messages import Finished
@@ -545,6 +564,7 @@ def wrong_finished(version):
 
 
 CONVERSATIONS += [
+    ("TLS 1.3: a record of nothing but padding", nothing_but_padding, (None, A.unexpected_message)),
     ("TLS 1.2: a wrong Finished", wrong_finished((3, 3)), (A.decrypt_error,)),
     ("TLS 1.3: a wrong Finished", wrong_finished((3, 4)), (A.decrypt_error,)),
 ]

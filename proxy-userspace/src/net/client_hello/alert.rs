@@ -5,6 +5,8 @@
 pub enum Alert {
     /// A message that does not belong here.
     UnexpectedMessage,
+    /// There is nothing that both sides can do.
+    HandshakeFailure,
     /// A field is not as it must be.
     IllegalParameter,
     /// A message cannot be read.
@@ -26,6 +28,7 @@ impl Alert {
     pub const fn code(self) -> u8 {
         match self {
             Self::UnexpectedMessage => 10,
+            Self::HandshakeFailure => 40,
             Self::IllegalParameter => 47,
             Self::DecodeError => 50,
             Self::UnrecognizedName => 112,

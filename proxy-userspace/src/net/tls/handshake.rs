@@ -1,5 +1,7 @@
 //! Why a handshake fails.
 
+use crate::net::client_hello::Alert;
+use rustls::Error;
 use std::io;
 
 /// A handshake failed.
@@ -17,7 +19,7 @@ pub enum HandshakeError {
     /// The two could not agree, one does not trust the other, or one breaks the protocol. The
     /// other end was told by an alert, as far as the socket took it.
     #[error("{0}")]
-    Tls(#[source] rustls::Error),
+    Tls(#[source] Error),
     /// It took too long.
     #[error("the handshake took too long")]
     TimedOut,
@@ -45,5 +47,18 @@ impl Foreign {
             first if first.is_ascii_uppercase() => Some(Self::Http),
             _ => Some(Self::Other),
         }
+    }
+}
+
+/// What to say of an error of which the library says nothing (RFC 8446 §6.2). An alert of the other
+/// end is not answered.
+pub(super) const fn alert(error: &Error) -> Option<Alert> {
+    match error {
+        Error::AlertReceived(_) => None,
+        Error::InvalidMessage(_) => Some(Alert::DecodeError),
+        Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_) => Some(Alert::UnexpectedMessage),
+        _ => Some(Alert::HandshakeFailure),
     }
 }

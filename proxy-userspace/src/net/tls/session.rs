@@ -1,10 +1,10 @@
 //! A TLS session over a socket.
 
 use super::facts::TlsFacts;
-use super::handshake::{Foreign, HandshakeError};
+use super::handshake::{Foreign, HandshakeError, alert};
 use crate::net::direct;
 use bytes::BufMut;
-use rustls::Connection;
+use rustls::{Connection, HandshakeKind, ProtocolVersion};
 use std::cell::{OnceCell, RefCell};
 use std::io::{self, BufRead as _, IoSlice, Read as _, Write as _};
 use std::task::{Context, Poll, ready};
@@ -41,6 +41,8 @@ struct Session {
     end: End,
     /// Nothing was received yet.
     is_new: bool,
+    /// What is left to write of an alert that the connection does not send by itself.
+    alert: Vec<u8>,
 }
 
 /// How far the other end's octets go.
@@ -70,6 +72,7 @@ impl Tls {
                 sealed: 0,
                 end: End::Open,
                 is_new: true,
+                alert: Vec::new(),
             }),
         }
     }
@@ -190,6 +193,9 @@ impl Tls {
         let session = &mut *self.session.borrow_mut();
         loop {
             ready!(session.poll_written(socket, cx))?;
+            if session.end == End::Failed {
+                return Poll::Ready(Err(session.error()));
+            }
             if session.sealed > 0 {
                 let offered = pieces.iter().map(|piece| piece.len()).sum();
                 let told = session.sealed.min(offered);
@@ -203,15 +209,18 @@ impl Tls {
         }
     }
 
-    /// Says `close_notify`; ready once it is written.
+    /// Says `close_notify`, unless the connection has failed (RFC 8446 §6.2); ready once it is
+    /// written.
     pub(in crate::net) fn poll_close(
         &self,
         socket: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let session = &mut *self.session.borrow_mut();
-        // Says it once, however often it is asked.
-        session.connection.send_close_notify();
+        if session.end != End::Failed {
+            // Says it once, however often it is asked.
+            session.connection.send_close_notify();
+        }
         session.poll_written(socket, cx)
     }
 }
@@ -328,7 +337,7 @@ impl Session {
                         self.end = End::Closed;
                     }
                 }
-                Err(_) => self.end = End::Failed,
+                Err(error) => self.fail(&error),
             }
             if let Ok(more) = self.take(&mut buffer[taken..]) {
                 taken += more;
@@ -340,11 +349,43 @@ impl Session {
         taken
     }
 
+    /// The connection has failed. The library says so by an alert, but not for every error: where
+    /// it says nothing and nothing is encrypted yet, the client is told all the same.
+    fn fail(&mut self, error: &rustls::Error) {
+        self.end = End::Failed;
+        let is_plain = match self.connection.protocol_version() {
+            None => true,
+            // A server changes to encrypted records at the end of a whole handshake, but at the
+            // beginning of one that takes up a session.
+            Some(ProtocolVersion::TLSv1_2) => {
+                self.connection.handshake_kind() == Some(HandshakeKind::Full)
+            }
+            Some(_) => false,
+        };
+        let is_server = matches!(self.connection, Connection::Server(_));
+        let is_early = is_server && is_plain && self.connection.is_handshaking();
+        if is_early
+            && !self.connection.wants_write()
+            && let Some(alert) = alert(error)
+        {
+            self.alert = alert.record().to_vec();
+        }
+    }
+
     /// Writes what is sealed.
     fn poll_written(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut Output(socket)) {
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(socket.poll_write_ready(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        while !self.alert.is_empty() {
+            match Output(socket).write(&self.alert) {
+                Ok(written) => drop(self.alert.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(socket.poll_write_ready(cx))?;
                 }

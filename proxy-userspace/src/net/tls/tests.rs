@@ -1,6 +1,7 @@
 //! Sessions between two streams over a loopback socket, and between a stream and raw octets.
 
 use super::*;
+use crate::net::client_hello::Alert;
 use crate::net::{Clock, Stream, Timers};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -394,6 +395,19 @@ async fn a_handshake_with_something_else_fails_with_its_reason() {
     let (error, answer) = handshake_with(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00").await;
     assert!(matches!(error, HandshakeError::Tls(_)), "{error:?}");
     assert_eq!(answer[0], 21, "an alert");
+}
+
+#[tokio::test]
+async fn a_client_hears_of_a_failure_of_which_the_library_says_nothing() {
+    // A change of ciphers between two pieces of a message.
+    let octets = b"\x16\x03\x01\x00\x05\x01\x00\x00\xff\x03\x14\x03\x03\x00\x01\x01";
+    let (error, answer) = handshake_with(octets).await;
+    assert!(matches!(error, HandshakeError::Tls(_)), "{error:?}");
+    assert_eq!(answer, Alert::UnexpectedMessage.record());
+    // A message that is longer than any is taken.
+    let (error, answer) = handshake_with(b"\x16\x03\x01\x00\x05\x01\xff\xff\xff\x03").await;
+    assert!(matches!(error, HandshakeError::Tls(_)), "{error:?}");
+    assert_eq!(answer, Alert::DecodeError.record());
 }
 
 #[tokio::test]
