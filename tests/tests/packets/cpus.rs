@@ -1,6 +1,6 @@
 //! One flow on several CPUs: each has its own part of the table, and finds what the others know.
 
-use crate::common::{BOTH, Ends, move_on, rig, run};
+use crate::common::{BOTH, Ends, move_on, rig, run, to_client};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, Selection};
 use proxy_common::settings::CHEAP_LOOKS_PER_TICK;
@@ -8,6 +8,7 @@ use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns::{backend, pin_to_cpu};
 use proxy_tests::packet::rig::{Action, Rig, from_backend, from_client};
 use proxy_tests::packet::service::{Served, Wanted};
+use proxy_tests::wait;
 use std::thread;
 use std::time::Duration;
 
@@ -107,6 +108,57 @@ fn an_answer_on_another_cpu_finds_its_flow() {
                 (Action::Redirect, Reason::Returned)
             );
         }
+    }
+}
+
+/// A client that uses its port again for another address of a prefix, while the answers of the
+/// connection before have their entry on another CPU: what belongs to that one must not lead the new
+/// one's answers, however often they come.
+#[test]
+fn answers_follow_the_next_connection_although_the_last_ones_entry_stays_young() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let (length, second) = if ends.vip.starts_with('[') {
+            (48, "[2001:db8:f::9]:80")
+        } else {
+            (24, "203.0.113.9:80")
+        };
+        let wanted = Wanted::tcp(ends.vip, Mode::Nat)
+            .prefix(length)
+            .backend(ends.same_port);
+        rig.serve(&wanted).unwrap();
+        let home = rig.cpu;
+        let syn = |vip| Packet::tcp(ends.client, vip).syn();
+        let answer = Packet::tcp(ends.same_port, ends.client);
+        let from = |vip| answer.clone().from(vip).ttl(63).frame(&to_client());
+        run(&mut rig, &syn(ends.vip).frame(&from_client()));
+        if !move_on(&mut rig) {
+            return;
+        }
+        let away = rig.cpu;
+        rig.ingress = rig.namespace.south;
+        for packet in [answer.clone().flags(0x12), answer.clone().fin()] {
+            run(&mut rig, &packet.frame(&from_backend(2)));
+        }
+        rig.ingress = rig.namespace.north;
+        rig.cpu = home;
+        pin_to_cpu(home).unwrap();
+        run(&mut rig, &syn(second).frame(&from_client()));
+        rig.ingress = rig.namespace.south;
+        rig.cpu = away;
+        pin_to_cpu(away).unwrap();
+        // Each answer renews the entry that leads it, so that is never as old as a pause between two
+        // SYNs, and younger than the one that the SYN has left.
+        let found = wait::until("the answers come from the second address", || {
+            rig.age_flows(200)?;
+            let sent = run(&mut rig, &answer.frame(&from_backend(2))).frame;
+            assert!(
+                sent == from(ends.vip) || sent == from(second),
+                "{sent:02x?}"
+            );
+            Ok(sent == from(second))
+        });
+        found.unwrap();
     }
 }
 
