@@ -49,6 +49,9 @@ pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdic
         let tick = u64::from(now.tick);
         let entry = elsewhere::adopt(settings, &mut place, key, tick, u64::from(most));
         if !entry.is_null() {
+            if known::ends(entry, packet) {
+                elsewhere::end(settings, &place, key, tick);
+            }
             match known::look(settings, packet, now, &place, entry, chosen)? {
                 Known::Send(backend) => {
                     return send::to_backend(frame, settings, work, now, backend);

@@ -90,6 +90,26 @@ fn a_flow_that_ends_on_one_cpu_is_forgotten_on_the_others() {
 }
 
 #[test]
+fn a_flow_whose_last_packet_changes_the_cpu_is_forgotten_where_it_was() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = rig
+            .serve(&Wanted::tcp(ends.vip, Mode::DsrL2).backend(ends.same_port))
+            .unwrap();
+        run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        run(&mut rig, &ends.tcp().frame(&from_client()));
+        if !move_on(&mut rig) {
+            return;
+        }
+        run(&mut rig, &ends.tcp().fin().frame(&from_client()));
+        assert_eq!(rig.live(served.backends[0]).unwrap(), 0);
+        let left = rig.flows().unwrap();
+        assert_eq!(left.len(), 1, "a stale entry would mislead the next one");
+        assert_eq!(left[0].0 as usize, rig.cpu);
+    }
+}
+
+#[test]
 fn an_answer_on_another_cpu_finds_its_flow() {
     for ends in BOTH {
         let mut rig = rig();
