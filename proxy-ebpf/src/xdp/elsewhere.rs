@@ -9,6 +9,7 @@ use crate::xdp::flow::{
 };
 use crate::xdp::slots::{has_tag, tag_of};
 use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::bpf_loop;
 use proxy_common::flow::{
     FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, counted, flow_flags, slot,
@@ -185,7 +186,8 @@ impl Look {
             set: Position::of(place.hash, settings.sets_per_cpu).set,
             sets_per_cpu: settings.sets_per_cpu,
             tag: place.tag,
-            own: place.cpu,
+            // SAFETY: no arguments.
+            own: unsafe { bpf_get_smp_processor_id() } as u32,
             now,
             found: NOWHERE,
             seen,

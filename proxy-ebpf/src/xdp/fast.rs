@@ -3,21 +3,22 @@
 //!
 //! That is nearly every packet of a balancer under load. All offsets are constants here, nothing
 //! is written down for later stages, and each check that fails gives the untouched packet to the
-//! next program, which can do everything. So nothing is decided here that is not decided there.
+//! next program, which can do everything. So nothing is decided here that is not decided there. Only
+//! what `nat` notes of answers is left to functions that the slower programs call as well.
 //!
 //! Packets that cannot concern a service leave here, too.
 
-use crate::maps::SERVICE_TABLE;
+use crate::maps::{SCRATCH, SERVICE_TABLE};
 use crate::packet::{Frame, ether};
 use crate::stats;
 use crate::verdict::Verdict;
 use crate::xdp::flow::{self, Place};
 use crate::xdp::rewrite::plain;
-use crate::xdp::{Now, adjacency, guard, select, service};
+use crate::xdp::{Now, adjacency, guard, pair, select, service};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::helpers::bpf_redirect;
 use proxy_common::addr::Addr;
-use proxy_common::flow::{FlowKey, slot};
+use proxy_common::flow::{FlowKey, Phase, slot};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, protocol, service_flags};
 use proxy_common::settings::{Adjacency, Settings, settings_flags};
@@ -230,9 +231,9 @@ fn balance<const IPV6: bool>(
     let mut opened = 0;
     let to = if packet.opens != 0 {
         opened = 1;
-        open::<IPV6>(settings, ifindex, packet, &key, &mut place, now)?
+        open::<IPV6>(settings, head, ifindex, packet, &key, &mut place, now)?
     } else {
-        known(settings, ifindex, packet, &mut place, now)?
+        known(settings, ifindex, packet, &key, &mut place, now)?
     };
     let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
     if let Some(stats) = stats::backend(to.backend) {
@@ -255,6 +256,7 @@ fn known(
     settings: &Settings,
     ifindex: u32,
     packet: &Plain,
+    key: &FlowKey,
     place: &mut Place,
     now: Now,
 ) -> Option<&'static Adjacency> {
@@ -273,7 +275,12 @@ fn known(
     let at = slot::at(now.tick);
     if (slot ^ at) & slot::PERIOD != 0 {
         if to.mode == Mode::Nat.code() {
-            return None;
+            let phase = if key.protocol == protocol::UDP {
+                Phase::Udp
+            } else {
+                Phase::Established
+            };
+            lead_back(settings, key, to, pair::moment(now.tick, phase.code()))?;
         }
         if to.long_lived != 0 {
             let entry = flow::entry_of(place)?;
@@ -290,6 +297,7 @@ fn known(
 #[inline(always)]
 fn open<const IPV6: bool>(
     settings: &Settings,
+    head: *const u8,
     ifindex: u32,
     packet: &Plain,
     key: &FlowKey,
@@ -305,13 +313,35 @@ fn open<const IPV6: bool>(
     let to = adjacency::fresh(settings, ifindex, slot::ids(backend, id), now.ns)?;
     // What may yet fail must do so before the flow is remembered.
     let is_direct = to.mode == Mode::DsrL2.code() || to.mode == Mode::DsrGue.code();
-    if !(is_direct || to.mode == Mode::DsrIpip.code())
+    let is_nat = to.mode == Mode::Nat.code();
+    if !(is_direct || is_nat || to.mode == Mode::DsrIpip.code())
         || packet.length > to.max_length
         || plain::is_impossible::<IPV6>(to)
+        || (is_nat && !plain::has_hops::<IPV6>(head))
     {
         return None;
     }
-    flow::insert_bare(place, backend, id, now.tick).then_some(to)
+    if !flow::insert_bare(place, backend, id, now.tick) {
+        return None;
+    }
+    if is_nat {
+        lead_back(settings, key, to, pair::moment(now.tick, Phase::Syn.code()))?;
+    }
+    Some(to)
+}
+
+/// Makes or renews the entry of the return path of a `nat` flow. The tuples are handed over in a map and
+/// not on the stack, of which there is little.
+#[inline(always)]
+fn lead_back(settings: &Settings, key: &FlowKey, to: &Adjacency, moment: u64) -> Option<()> {
+    let work = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the element belongs to this CPU, and no other reference to it is held.
+    let work = unsafe { &mut *work };
+    work.packet.key = *key;
+    pair::note_answer(work, to);
+    let ids = flow::pair_of(u32::from(to.backend), u32::from(to.service));
+    pair::lead_back(settings, &work.packet.key, &work.new, ids, moment);
+    Some(())
 }
 
 /// Rewrites the packet; `None` before anything is changed.

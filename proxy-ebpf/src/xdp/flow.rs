@@ -27,14 +27,10 @@ pub struct Place {
     pub tags: *mut SetTags,
     /// The slot's bits of hash.
     pub tag: u64,
-    /// Index of this CPU's part.
-    pub cpu: u32,
     /// The preferred way; once the flow is found or inserted, its own.
     pub way: u32,
     /// Index of the set.
     pub index: u32,
-    /// Zero.
-    _pad: u32,
 }
 
 /// Computes a tuple's place. `None` if the table lacks the set, which the loader rules out.
@@ -54,10 +50,8 @@ pub fn place_of(settings: &Settings, hash: u64) -> Option<Place> {
         hash,
         tags: FLOW_TAGS.get_ptr_mut(index)?,
         tag: position.tag,
-        cpu,
         way: position.way,
         index,
-        _pad: 0,
     })
 }
 
@@ -283,6 +277,21 @@ impl Packed {
     fn service(&self) -> u16 {
         (self.words[2] >> 16) as u16
     }
+
+    #[inline(always)]
+    fn nat_word(&self) -> u32 {
+        (self.words[1] >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn nat_port_be(&self) -> u16 {
+        (self.words[2] >> 32) as u16
+    }
+
+    #[inline(always)]
+    fn phase(&self) -> u8 {
+        (self.words[2] >> 48) as u8
+    }
 }
 
 /// Inserts a flow. Null when every way holds a confirmed flow that has not expired; the caller
@@ -506,20 +515,22 @@ fn count(entry: *mut FlowEntry) {
     }
 }
 
-/// Brings an entry of the return path up to date without confirming it.
-#[inline(always)]
-pub fn renew(place: &Place, entry: *mut FlowEntry, new: &NewFlow) {
+/// Brings an entry of the return path up to date without confirming it. A function of its own, for the
+/// stack's sake.
+#[inline(never)]
+pub fn renew(place: &Place, entry: *mut FlowEntry, new: &Packed) -> u64 {
     // SAFETY: this CPU is the only writer of its part.
     unsafe {
-        (*entry).last_seen = new.now;
-        (*entry).nat_word = new.nat_word;
-        (*entry).backend = new.backend;
-        (*entry).service = new.service;
-        (*entry).nat_port_be = new.nat_port_be;
-        (*entry).phase = new.phase;
+        (*entry).last_seen = new.now();
+        (*entry).nat_word = new.nat_word();
+        (*entry).backend = new.backend();
+        (*entry).service = new.service();
+        (*entry).nat_port_be = new.nat_port_be();
+        (*entry).phase = new.phase();
         (*entry).flags |= flow_flags::RETURN;
     }
-    sync(place, entry, new.now);
+    sync(place, entry, new.now());
+    0
 }
 
 /// Removes a flow that no longer serves from this CPU's part.

@@ -21,7 +21,7 @@ use proxy_common::flow::{FlowKey, PERIOD_SHIFT, counted, flow_flags};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
-use proxy_common::settings::Settings;
+use proxy_common::settings::{Adjacency, Settings};
 use proxy_common::tcp;
 
 /// True when the other direction's entry should be renewed: with NAT, at intervals, and on each
@@ -54,45 +54,66 @@ pub fn keep_alive(
     backend: &Backend,
     moment: u64,
 ) -> u64 {
-    let (tick, phase) = (moment as u32, (moment >> 32) as u8);
     if backend.mode == Mode::FullNat.code() {
-        full_nat::renew(key, chosen, tick, phase);
+        full_nat::renew(key, chosen, moment as u32, (moment >> 32) as u8);
         return 0;
     }
-    let answer = FlowKey::new(
-        backend.addr,
-        key.src,
-        if backend.port_be != 0 {
-            backend.port_be
-        } else {
-            key.dst_port_be
-        },
-        key.src_port_be,
-        key.protocol,
-    );
-    let Some(mut place) = flow::place(settings, &answer) else {
-        return 0;
+    let answer = answer_to(key, backend.addr, backend.port_be);
+    let ids = flow::pair_of(u32::from(chosen.backend), u32::from(chosen.service));
+    lead_back(settings, key, &answer, ids, moment)
+}
+
+/// Writes the tuple of the answers to a plain packet down in `work`, where its own tuple is.
+#[inline(never)]
+pub fn note_answer(work: &mut Work, to: &Adjacency) -> u64 {
+    let addr = Addr::from_words([to.template[2], to.template[3]]);
+    work.new = answer_to(&work.packet.key, addr, to.port_be);
+    0
+}
+
+/// The tuple of a backend's answers. Port 0 stands for the one that the client asked for.
+#[inline(always)]
+fn answer_to(key: &FlowKey, backend: Addr, port_be: u16) -> FlowKey {
+    let port_be = if port_be == 0 {
+        key.dst_port_be
+    } else {
+        port_be
     };
+    FlowKey::new(backend, key.src, port_be, key.src_port_be, key.protocol)
+}
+
+/// Has the answers to a `nat` flow led back to the address and port that its client asked for. `ids`
+/// are the backend's and the service's, side by side.
+#[inline(never)]
+pub fn lead_back(
+    settings: &Settings,
+    key: &FlowKey,
+    answer: &FlowKey,
+    ids: u64,
+    moment: u64,
+) -> u64 {
     let new = NewFlow {
-        now: tick,
+        now: moment as u32,
         guard_generation: 0,
         nat_word: u32::from_ne_bytes(key.dst.low32()),
-        backend: chosen.backend,
-        service: chosen.service,
+        backend: ids as u16,
+        service: (ids >> 32) as u16,
         nat_port_be: key.dst_port_be,
-        phase,
+        phase: (moment >> 32) as u8,
         flags: flow_flags::RETURN,
         counted: counted::NEVER,
     };
-    match flow::find(&mut place, &answer, tick) {
-        Some(entry) => {
-            flow::renew(&place, entry, &new);
-        }
+    let new = new.pack();
+    let Some(mut place) = flow::place(settings, answer) else {
+        return 0;
+    };
+    match flow::find(&mut place, answer, moment as u32) {
+        Some(entry) => flow::renew(&place, entry, &new),
         None => {
-            let _ = flow::insert(&mut place, &answer, &new.pack());
+            let _ = flow::insert(&mut place, answer, &new);
+            0
         }
     }
-    0
 }
 
 /// Sends a backend's answer to the client, from the VIP.

@@ -1,21 +1,31 @@
 //! The flow table's slots: what the first program believes without looking at an entry.
 
-use crate::common::{BOTH, Ends, move_on, rig, run};
-use proxy_common::flow::{FlowEntry, FlowSet, SLOT_AGE_MAX, SetTags, WAYS, slot, ticks_from_ms};
+use crate::common::{BOTH, Ends, expect, move_on, refuse, rig, run, to_client};
+use proxy_common::flow::{
+    FlowEntry, FlowSet, Phase, SLOT_AGE_MAX, SetTags, WAYS, flow_flags, slot, ticks_from_ms,
+};
 use proxy_common::maps;
+use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns;
-use proxy_tests::packet::rig::{Rig, from_client};
+use proxy_tests::packet::rig::{Action, Rig, from_backend, from_client};
 use proxy_tests::packet::service::{Served, Wanted};
 
 /// A service whose backends the first program knows how to reach, as after some packets.
 fn serve(rig: &mut Rig, ends: &Ends, established_ticks: u32) -> Served {
-    let wanted = Wanted::tcp(ends.vip, Mode::DsrL2)
+    serve_by(rig, ends, Mode::DsrL2, established_ticks)
+}
+
+fn serve_by(rig: &mut Rig, ends: &Ends, mode: Mode, established_ticks: u32) -> Served {
+    let wanted = Wanted::tcp(ends.vip, mode)
         .backend(ends.same_port)
         .backend(ends.second)
         .with(|service| service.established_ticks = established_ticks);
     let served = rig.serve(&wanted).unwrap();
+    // However slow the machine is: what is known of the way stays known.
+    rig.settings(|settings| settings.route_ttl_ns = 3_600_000_000_000)
+        .unwrap();
     for number in 0..40 {
         run(rig, &warm(ends, number).syn().frame(&from_client()));
     }
@@ -196,5 +206,88 @@ fn only_long_lived_flows_have_their_entries_renewed() {
             assert_ne!(new & slot::PERIOD, old & slot::PERIOD);
             assert_eq!(after.last_seen != before.last_seen, renewed);
         }
+    }
+}
+
+/// The two ways of a `nat` flow: the client's and the answers'.
+fn both_ways(rig: &Rig) -> [(u64, FlowEntry); 2] {
+    let mut ways = ways(rig).into_iter().map(|(_, _, slot, flow)| (slot, flow));
+    let [a, b] = [ways.next().unwrap(), ways.next().unwrap()];
+    assert_eq!(ways.next(), None, "two ways");
+    if a.1.flags & flow_flags::RETURN == 0 {
+        [a, b]
+    } else {
+        [b, a]
+    }
+}
+
+#[test]
+fn a_plain_syn_to_nat_leaves_a_bare_flow_and_the_way_back() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = serve_by(&mut rig, &ends, Mode::Nat, ticks_from_ms(300_000));
+        let syn = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        assert_eq!(syn.reason(), Reason::Translated);
+        let [(bare, _), (_, back)] = both_ways(&rig);
+        assert_ne!(bare & slot::BARE, 0);
+        assert_eq!(
+            (back.flags, back.phase, back.backend),
+            (flow_flags::RETURN, Phase::Syn.code(), bare as u16)
+        );
+        turn_ring(&mut rig, &served, &syn.frame);
+        let (end, last) = if syn.frame[..6] == netns::backend(2) {
+            (ends.same_port, 2)
+        } else {
+            (ends.second, 3)
+        };
+        let answer = Packet::tcp(end, ends.client).flags(0x12);
+        let expected = answer.clone().from(ends.vip).ttl(63).frame(&to_client());
+        rig.ingress = rig.namespace.south;
+        let (action, reason) = (Action::Redirect, Reason::Returned);
+        let frame = answer.frame(&from_backend(last));
+        expect(&mut rig, &frame, action, reason, &expected);
+        rig.ingress = rig.namespace.north;
+        for _ in 0..3 {
+            let later = run(&mut rig, &ends.tcp().frame(&from_client()));
+            assert_eq!(later.frame[..6], syn.frame[..6]);
+        }
+        let [(steady, _), _] = both_ways(&rig);
+        assert_eq!(steady & (slot::BARE | slot::STEADY), slot::STEADY);
+        assert_eq!(rig.live(bare as u16).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_syn_to_nat_whose_hops_ran_out_is_counted_as_always() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let served = serve_by(&mut rig, &ends, Mode::Nat, ticks_from_ms(300_000));
+        let new = |rig: &Rig| -> u64 {
+            let of = |id: &u16| rig.backend_stats(*id).unwrap().new_flows;
+            served.backends.iter().map(of).sum()
+        };
+        let before = new(&rig);
+        let frame = ends.tcp().syn().ttl(1).frame(&from_client());
+        refuse(&mut rig, &frame, Reason::DropTtlExpired);
+        assert_eq!(new(&rig), before + 1);
+    }
+}
+
+#[test]
+fn packets_of_one_direction_keep_the_way_back_of_nat() {
+    for ends in BOTH {
+        let mut rig = rig();
+        serve_by(&mut rig, &ends, Mode::Nat, ticks_from_ms(300_000));
+        for packet in [ends.tcp().syn(), ends.tcp(), ends.tcp()] {
+            run(&mut rig, &packet.frame(&from_client()));
+        }
+        rig.age_flows(ticks_from_ms(60_000)).unwrap();
+        let [_, (old, _)] = both_ways(&rig);
+        run(&mut rig, &ends.tcp().frame(&from_client()));
+        let [(steady, _), (renewed, back)] = both_ways(&rig);
+        assert_ne!(steady & slot::STEADY, 0);
+        assert_ne!(renewed & slot::PERIOD, old & slot::PERIOD);
+        assert_eq!(renewed & slot::PERIOD, steady & slot::PERIOD);
+        assert_eq!(back.phase, Phase::Established.code());
     }
 }

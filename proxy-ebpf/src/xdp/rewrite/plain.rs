@@ -138,16 +138,26 @@ fn udp(packet: &Plain, hash: u64) -> (u64, u64) {
     (u64::from(port), u64::from(length))
 }
 
+/// Offset of the hop limit.
+const fn hop_at(ipv6: bool) -> usize {
+    if ipv6 { 21 } else { 22 }
+}
+
+/// True while a packet may be sent on by a router.
+#[inline(always)]
+pub fn has_hops<const IPV6: bool>(head: *const u8) -> bool {
+    // SAFETY: the caller has checked the header's bounds.
+    unsafe { head.add(hop_at(IPV6)).read() > 1 }
+}
+
 /// Translates the destination (`nat`) and writes the MAC addresses. `None` if the hop limit is at
 /// its end.
 #[inline(always)]
 pub fn translate<const IPV6: bool>(head: *mut u8, packet: &Plain, to: &Adjacency) -> Option<()> {
-    let (hop_at, l4) = if IPV6 { (21, 54) } else { (22, 34) };
-    // SAFETY: the caller has checked the headers' bounds; here and below.
-    let hop = unsafe { head.add(hop_at).read() };
-    if hop <= 1 {
+    if !has_hops::<IPV6>(head) {
         return None;
     }
+    let (hop_at, l4) = (hop_at(IPV6), if IPV6 { 54 } else { 34 });
     let [a, b] = packet.key.dst.words();
     let (c, d) = (to.template[2], to.template[3]);
     let old_port = packet.key.dst_port_be;
@@ -157,9 +167,10 @@ pub fn translate<const IPV6: bool>(head: *mut u8, packet: &Plain, to: &Adjacency
         to.port_be
     };
     let mut change = half_change(b >> 32, d >> 32);
-    // SAFETY: as above.
+    // SAFETY: the caller has checked the headers' bounds.
     unsafe {
-        head.add(hop_at).write(hop - 1);
+        let hop = head.add(hop_at);
+        hop.write(hop.read() - 1);
         if IPV6 {
             change += half_change(b & LOW, d & LOW)
                 + half_change(a & LOW, c & LOW)
