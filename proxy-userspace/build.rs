@@ -1,4 +1,5 @@
-//! Embeds the kernel object that `cargo xtask build-ebpf` left in `target/ebpf/sluice`.
+//! Embeds the kernel objects that `cargo xtask build-ebpf` left in `target/ebpf/`: `sluice`, which
+//! sees packets, and `sock`, which sees sockets.
 //!
 //! Without it the crate still builds, so that user space can be worked on without the eBPF
 //! toolchain; `sluice run` then says what is missing.
@@ -8,14 +9,20 @@ use std::process::Command;
 use std::{env, fs};
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=SLUICE_EBPF_OBJECT");
-    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let object = env::var_os("SLUICE_EBPF_OBJECT")
-        .map_or_else(|| manifest.join("../target/ebpf/sluice"), PathBuf::from);
-    println!("cargo::rerun-if-changed={}", object.display());
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("sluice.bpf.o");
-    write(&object, &out);
+    embed("SLUICE_EBPF_OBJECT", "sluice");
+    embed("SLUICE_EBPF_SOCK_OBJECT", "sock");
     facts();
+}
+
+/// Embeds one object, whose path a variable may tell.
+fn embed(variable: &str, name: &str) {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let built = || manifest.join("../target/ebpf").join(name);
+    let object = env::var_os(variable).map_or_else(built, PathBuf::from);
+    println!("cargo::rerun-if-changed={}", object.display());
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    write(&object, &out.join(format!("{name}.bpf.o")));
 }
 
 fn write(object: &Path, out: &Path) {

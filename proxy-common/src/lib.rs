@@ -33,6 +33,7 @@ pub mod maps;
 pub mod reason;
 pub mod service;
 pub mod settings;
+pub mod sock;
 pub mod stats;
 pub mod tcp;
 

@@ -22,6 +22,8 @@ pub mod routing;
 
 pub mod kernel;
 
+pub mod sockets;
+
 pub mod privileges;
 
 pub mod observe;

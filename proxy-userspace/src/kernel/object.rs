@@ -61,7 +61,7 @@ fn load_classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadE
 }
 
 /// The object's program of this name, if it is of the type wanted.
-fn named<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<P, LoadError>
+pub(crate) fn named<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<P, LoadError>
 where
     P: TryFrom<&'e mut Program>,
 {
@@ -73,7 +73,7 @@ where
 }
 
 /// Offers a program to the kernel, again if it was interrupted.
-fn offer(
+pub(crate) fn offer(
     name: &'static str,
     mut load: impl FnMut() -> Result<(), ProgramError>,
 ) -> Result<(), LoadError> {
@@ -98,7 +98,7 @@ fn duplicate(
     .map_err(program_error(name))
 }
 
-fn program_error(name: &'static str) -> impl Fn(ProgramError) -> LoadError {
+pub(crate) fn program_error(name: &'static str) -> impl Fn(ProgramError) -> LoadError {
     move |source| match source {
         ProgramError::LoadError {
             io_error,
@@ -161,7 +161,15 @@ pub(crate) fn load_balancer(ebpf: &mut Ebpf) -> Result<Balancer, LoadError> {
 pub(crate) fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapHandle, LoadError> {
     let error = store_error("open", name);
     let data = match ebpf.map(name) {
-        Some(Map::Array(data) | Map::ProgramArray(data)) => data,
+        Some(
+            Map::Array(data)
+            | Map::ProgramArray(data)
+            | Map::HashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::SockHash(data)
+            | Map::SockMap(data)
+            | Map::SkStorage(data),
+        ) => data,
         _ => return Err(error(io::ErrorKind::NotFound.into())),
     };
     data.fd()

@@ -1,0 +1,176 @@
+//! What the programs on sockets (`target/ebpf/sock`) and their user space agree on.
+//!
+//! These maps belong to one process: they are not pinned, a new process makes its own, and so a
+//! change here does not change [`crate::ABI_VERSION`].
+
+use crate::addr::Addr;
+use core::mem::size_of;
+
+/// Programs of the object.
+pub mod program {
+    /// Looks at every TCP connection of a cgroup when it is established (sock_ops).
+    pub const TRACK: &str = "sluice_track";
+    /// Decides for each message of an accelerated socket which way it goes (sk_msg).
+    pub const REDIRECT: &str = "sluice_redirect";
+}
+
+/// Names of the maps.
+pub mod map {
+    /// One element: [`super::Offsets`]. User space writes before programs run.
+    pub const OFFSETS: &str = "sock_offsets";
+    /// Storage of [`super::End`] in sockets. User space marks listeners and outgoing sockets of the
+    /// daemon; accepted ones inherit the mark; the kernel fills in the rest.
+    pub const ENDS: &str = "sock_ends";
+    /// Socket hash by socket cookie: both ends of accelerated connections. The kernel adds, and
+    /// sockets leave by themselves. When full, connections stay plain and are counted.
+    pub const SOCKETS: &str = "sock_sockets";
+    /// LRU hash of [`super::Connection`] → [`super::Half`]: the opening end waits for the accepting
+    /// one. Kernel only; what is pushed out stays plain.
+    pub const WAITING: &str = "sock_waiting";
+    /// LRU hash of the opening end's cookie → [`super::Half`] of the accepting one. Kernel only.
+    pub const FOUND: &str = "sock_found";
+    /// Hash of [`super::ListenerKey`] → `u32` flags: where the daemon accepts accelerated
+    /// connections. User space writes; when full the listener stays plain.
+    pub const LISTENERS: &str = "sock_listeners";
+    /// Per-CPU array of `u64` by [`super::Count`]. Kernel writes.
+    pub const COUNTS: &str = "sock_counts";
+}
+
+/// Most sockets in the socket hash: two for each accelerated connection. Default.
+pub const SOCKETS: u32 = 65_536;
+/// Connections between the establishment of one end and the other.
+pub const WAITING: u32 = 8192;
+/// Addresses and ports of accelerated listeners.
+pub const LISTENERS: u32 = 4096;
+
+/// Octets that may wait at an end before the daemon has to wait: see [`End`].
+pub const QUEUE_OCTETS: u32 = 1 << 20;
+
+/// Where the kernel keeps what helpers do not tell, in octets from a `struct tcp_sock`. User space
+/// reads them from the running kernel's type information.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `skc_cookie`, eight octets.
+    pub cookie: u32,
+    /// `sk_rmem_alloc`: octets that wait to be read, by whichever way they came.
+    pub queued: u32,
+    /// `sk_rcvbuf`.
+    pub room: u32,
+    /// `copied_seq`: the next octet of the TCP stream that the application has not read.
+    pub copied_seq: u32,
+    /// `write_seq`: the next octet of the TCP stream that the application writes.
+    pub write_seq: u32,
+    /// 1 while new connections are accelerated.
+    pub is_on: u32,
+}
+
+const _: () = assert!(size_of::<Offsets>() == 6 * 4);
+
+/// An end of a connection, in its socket's storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Cookie of this socket; 0 if it is only marked.
+    pub cookie: u64,
+    /// Where the kernel keeps it.
+    pub sock: u64,
+    /// Cookie of the other end; 0 while it is not known.
+    pub peer_cookie: u64,
+    /// Where the kernel keeps that. Read with care: the other end may be gone.
+    pub peer: u64,
+    /// Octets that this end has sent past TCP.
+    pub octets: u64,
+    /// See [`end_flag`].
+    pub flags: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<End>() == 5 * 8 + 2 * 4);
+
+/// Bits of [`End::flags`].
+pub mod end_flag {
+    /// The daemon's socket: its writes may be held up instead of mixed with what TCP brings, and it
+    /// reads until there is nothing, even after a short read.
+    pub const OURS: u32 = 1;
+}
+
+/// A connection as both its ends see it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Address of the end that opened it.
+    pub client: Addr,
+    /// Address of the end that accepted it.
+    pub server: Addr,
+    /// Network namespace.
+    pub netns: u64,
+    /// The client's next sequence number, which both know: neither has sent anything yet.
+    pub client_seq: u32,
+    /// The server's next sequence number.
+    pub server_seq: u32,
+    /// The client's port, host order.
+    pub client_port: u32,
+    /// The server's port, host order.
+    pub server_port: u32,
+}
+
+const _: () = assert!(size_of::<Connection>() == 2 * 16 + 8 + 4 * 4);
+
+/// One end, told to the other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Half {
+    /// Cookie of the socket.
+    pub cookie: u64,
+    /// Where the kernel keeps it.
+    pub sock: u64,
+    /// See [`end_flag`].
+    pub flags: u64,
+}
+
+const _: () = assert!(size_of::<Half>() == 3 * 8);
+
+/// Where the daemon accepts accelerated connections.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerKey {
+    /// Address, unspecified for every address.
+    pub addr: Addr,
+    /// Network namespace.
+    pub netns: u64,
+    /// Port, host order.
+    pub port: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<ListenerKey>() == 16 + 8 + 4 + 4);
+
+/// What the kernel side counts.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Connections whose ends found each other.
+    Connections = 0,
+    /// Ends that found no room in the socket hash.
+    Full = 1,
+    /// Messages that went past TCP.
+    Messages = 2,
+    /// Octets of those.
+    Octets = 3,
+    /// Messages that went by TCP because what TCP had brought was not read yet.
+    Behind = 4,
+    /// Messages that went by TCP because the daemon had not read what waited.
+    Overflow = 5,
+    /// Writes of the daemon that were held up because the other end had not read what waited.
+    Held = 6,
+    /// Messages to an end that has gone.
+    Gone = 7,
+}
+
+/// Elements of the counts.
+pub const COUNTS: u32 = 8;
+
+crate::map_value!(Offsets, End, Connection, Half, ListenerKey);

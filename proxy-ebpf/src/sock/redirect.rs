@@ -1,0 +1,126 @@
+//! Which way a message of an accelerated socket goes. See [`super`].
+
+use super::count;
+use super::maps::{ENDS, FOUND, OFFSETS, SOCKETS};
+use aya_ebpf::bindings::{BPF_F_INGRESS, sk_action};
+use aya_ebpf::helpers::generated::{bpf_msg_redirect_hash, bpf_probe_read_kernel};
+use aya_ebpf::programs::SkMsgContext;
+use core::ffi::c_void;
+use proxy_common::sock::{Count, End, Offsets, QUEUE_OCTETS, end_flag};
+
+/// What becomes of a message.
+enum Way {
+    /// By TCP.
+    Tcp,
+    /// To the other end's queue.
+    Across,
+    /// Not now.
+    Held,
+}
+
+/// Runs on each message that is written to a socket in the socket hash.
+#[inline(always)]
+pub fn run(ctx: &SkMsgContext) -> u32 {
+    // SAFETY: the kernel passes a valid context.
+    let sk: *mut c_void = unsafe { (*ctx.msg).__bindgen_anon_3.sk }.cast();
+    if sk.is_null() {
+        return sk_action::SK_PASS;
+    }
+    // SAFETY: the verifier knows the socket.
+    let Some(end) = (unsafe { ENDS.get(sk) }) else {
+        return sk_action::SK_PASS;
+    };
+    // SAFETY: the value is the socket's own, and its socket is locked.
+    let end = unsafe { &mut *end };
+    match choose(end) {
+        Way::Tcp => sk_action::SK_PASS,
+        Way::Held => sk_action::SK_DROP,
+        Way::Across => {
+            let (map, mut cookie) = (&raw const SOCKETS, end.peer_cookie);
+            let (key, flags) = (&raw mut cookie, u64::from(BPF_F_INGRESS));
+            // SAFETY: the map is one of sockets by such keys.
+            let found =
+                unsafe { bpf_msg_redirect_hash(ctx.msg, map.cast_mut().cast(), key.cast(), flags) };
+            if found as u32 == sk_action::SK_PASS {
+                let octets = u64::from(ctx.size());
+                end.octets += octets;
+                count(Count::Messages, 1);
+                count(Count::Octets, octets);
+            } else {
+                // It has closed: TCP will say so.
+                count(Count::Gone, 1);
+            }
+            sk_action::SK_PASS
+        }
+    }
+}
+
+#[inline(always)]
+fn choose(end: &mut End) -> Way {
+    let Some(offsets) = OFFSETS.get(0) else {
+        return Way::Tcp;
+    };
+    if !knows_peer(end) {
+        return Way::Tcp;
+    }
+    let Some((queued, room)) = state(end, offsets) else {
+        return Way::Tcp;
+    };
+    if end.flags & end_flag::OURS != 0 {
+        if queued >= QUEUE_OCTETS {
+            count(Count::Held, 1);
+            return Way::Held;
+        }
+    } else if queued >= room {
+        count(Count::Overflow, 1);
+        return Way::Tcp;
+    }
+    Way::Across
+}
+
+/// True if the other end is known, which the opening end has to look up.
+#[inline(always)]
+fn knows_peer(end: &mut End) -> bool {
+    if end.peer_cookie != 0 {
+        return true;
+    }
+    let cookie = end.cookie;
+    // SAFETY: the entry is written once, and read by this socket alone.
+    let Some(peer) = (unsafe { FOUND.get(&cookie) }) else {
+        return false;
+    };
+    end.peer = peer.sock;
+    end.peer_cookie = peer.cookie;
+    let _ = FOUND.remove(&cookie);
+    true
+}
+
+/// What waits at the other end, and how much of another's octets may; `None` if it has gone, or if
+/// something is still on its way by TCP.
+#[inline(always)]
+fn state(end: &End, offsets: &Offsets) -> Option<(u32, u32)> {
+    if read::<u64>(end.peer, offsets.cookie)? != end.peer_cookie {
+        count(Count::Gone, 1);
+        return None;
+    }
+    let written = read::<u32>(end.sock, offsets.write_seq)?;
+    let taken = read::<u32>(end.peer, offsets.copied_seq)?;
+    if written != taken {
+        count(Count::Behind, 1);
+        return None;
+    }
+    let queued = read::<u32>(end.peer, offsets.queued)?;
+    let room = read::<u32>(end.peer, offsets.room)?;
+    Some((queued, room / 4))
+}
+
+/// A field of a kernel's object, which may have gone.
+#[inline(always)]
+fn read<T: Copy + Default>(object: u64, offset: u32) -> Option<T> {
+    let mut value = T::default();
+    let from = (object + u64::from(offset)) as *const c_void;
+    // SAFETY: the helper checks the address; the value is made of integers.
+    let failed =
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from) };
+    (failed == 0).then_some(value)
+}

@@ -1,0 +1,249 @@
+//! The object with the programs on sockets: loaded, its maps at hand, attached to a cgroup.
+
+use super::cgroup::{self, CgroupError};
+use super::offsets::{self, OffsetError};
+use crate::kernel::handle::MapHandle;
+use crate::kernel::host;
+use crate::kernel::load::{LoadError, check_privileges};
+use crate::kernel::object::{named, object_error, offer, own_map, program_error};
+use aya::maps::SockHash;
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, SkMsg, SockOps};
+use aya::{Ebpf, EbpfLoader};
+use proxy_common::addr::Addr;
+use proxy_common::sock::{self, COUNTS, End, ListenerKey, Offsets, map, program};
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::PathBuf;
+
+/// The object built by `cargo xtask build-ebpf`; empty if it was not.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sock.bpf.o"));
+
+/// The programs on sockets cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// They cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel's structures are not known.
+    #[error(transparent)]
+    Offsets(#[from] OffsetError),
+    /// There is no cgroup to attach them to.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The cgroup cannot be opened.
+    #[error("cannot open the cgroup {}", path.display())]
+    Open {
+        /// Its folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A map refused.
+    #[error("cannot use the map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn map_error(map: &'static str) -> impl Fn(io::Error) -> SocketError {
+    move |source| SocketError::Map { map, source }
+}
+
+/// The loaded programs and their maps.
+pub struct Programs {
+    ebpf: Ebpf,
+    offsets: MapHandle,
+    ends: MapHandle,
+    sockets: MapHandle,
+    listeners: MapHandle,
+    counts: MapHandle,
+    places: Offsets,
+}
+
+/// The programs are in force for the connections of a cgroup until this is dropped.
+#[must_use]
+pub struct Attached {
+    _link: FdLink,
+}
+
+impl Programs {
+    /// Loads the programs for at most `sockets` sockets. They do nothing before they are attached.
+    ///
+    /// # Errors
+    ///
+    /// [`SocketError`].
+    pub fn load(sockets: u32) -> Result<Self, SocketError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject.into());
+        }
+        check_privileges()?;
+        let places = offsets::offsets()?;
+        let mut loader = EbpfLoader::new();
+        // The programs ask for no relocation against the kernel's types.
+        loader.btf(None);
+        loader.map_max_entries(map::SOCKETS, sockets);
+        let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+        let track: &mut SockOps = named(&mut ebpf, program::TRACK)?;
+        offer(program::TRACK, || track.load())?;
+        let redirect: &mut SkMsg = named(&mut ebpf, program::REDIRECT)?;
+        offer(program::REDIRECT, || redirect.load())?;
+        let programs = Self {
+            offsets: own_map(&ebpf, map::OFFSETS)?,
+            ends: own_map(&ebpf, map::ENDS)?,
+            sockets: own_map(&ebpf, map::SOCKETS)?,
+            listeners: own_map(&ebpf, map::LISTENERS)?,
+            counts: own_map(&ebpf, map::COUNTS)?,
+            places,
+            ebpf,
+        };
+        programs.switch(true)?;
+        Ok(programs)
+    }
+
+    /// Puts them in force for what happens in the host's root cgroup from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`SocketError`].
+    pub fn attach(&mut self) -> Result<Attached, SocketError> {
+        let path = cgroup::root()?;
+        let folder = File::open(&path).map_err(|source| SocketError::Open { path, source })?;
+        let sockets: SockHash<_, u64> = self
+            .ebpf
+            .map(map::SOCKETS)
+            .and_then(|map| SockHash::try_from(map).ok())
+            .ok_or(LoadError::MissingProgram(map::SOCKETS))?;
+        let sockets = sockets
+            .fd()
+            .try_clone()
+            .map_err(|error| map_error(map::SOCKETS)(io::Error::other(error)))?;
+        let redirect: &mut SkMsg = named(&mut self.ebpf, program::REDIRECT)?;
+        let failed = program_error(program::REDIRECT);
+        redirect.attach(&sockets).map_err(failed)?;
+        let track: &mut SockOps = named(&mut self.ebpf, program::TRACK)?;
+        let failed = program_error(program::TRACK);
+        // Links to cgroups take no flag, and several stand beside each other all the same.
+        let link = track
+            .attach(folder, CgroupAttachMode::Single)
+            .map_err(&failed)?;
+        let link = track.take_link(link).map_err(&failed)?;
+        let link = FdLink::try_from(link).map_err(|error| {
+            failed(aya::programs::ProgramError::IOError(io::Error::other(
+                error,
+            )))
+        })?;
+        Ok(Attached { _link: link })
+    }
+
+    /// Has new connections accelerated, or no longer; open ones stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`SocketError::Map`].
+    pub fn switch(&self, is_on: bool) -> Result<(), SocketError> {
+        let places = Offsets {
+            is_on: u32::from(is_on),
+            ..self.places
+        };
+        let written = self.offsets.set(&0u32, &places);
+        written.map_err(map_error(map::OFFSETS))
+    }
+
+    /// Marks a socket of the daemon; what is accepted from it inherits the mark.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn mark(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let end = End {
+            flags: sock::end_flag::OURS,
+            ..End::default()
+        };
+        self.ends.set(&socket.as_raw_fd(), &end)
+    }
+
+    /// Tells the kernel where the daemon accepts; the listening socket is marked, too.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; the listener's connections stay plain then.
+    pub fn listen(&self, socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
+        self.mark(socket)?;
+        self.listeners.set(&listener_key(socket, address)?, &1u32)
+    }
+
+    /// The daemon does not accept there any more.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn forget(&self, socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
+        self.listeners.remove(&listener_key(socket, address)?)?;
+        Ok(())
+    }
+
+    /// Sockets that are accelerated now.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn sockets(&self) -> io::Result<usize> {
+        Ok(self.sockets.keys::<u64>()?.len())
+    }
+
+    /// The kernel's counts, by [`sock::Count`].
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn counts(&self) -> io::Result<[u64; COUNTS as usize]> {
+        let cpus = host::possible_cpus();
+        let values = self.counts.read_per_cpu::<u64>(0, COUNTS, cpus)?;
+        let mut sums = [0; COUNTS as usize];
+        for (sum, values) in sums.iter_mut().zip(values) {
+            *sum = values.iter().sum();
+        }
+        Ok(sums)
+    }
+}
+
+fn listener_key(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<ListenerKey> {
+    let addr = if address.ip().is_unspecified() {
+        Addr::UNSPECIFIED
+    } else {
+        Addr::from(address.ip())
+    };
+    Ok(ListenerKey {
+        addr,
+        netns: netns_cookie(socket)?,
+        port: u32::from(address.port()),
+        _pad: 0,
+    })
+}
+
+/// The kernel's cookie of a socket's network namespace.
+fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the option's value is eight octets, for which there is room.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
