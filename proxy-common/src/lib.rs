@@ -35,6 +35,7 @@ pub mod service;
 pub mod settings;
 pub mod sock;
 pub mod stats;
+pub mod steer;
 pub mod tcp;
 
 /// Version of every layout and meaning in this crate; raised on each incompatible change.

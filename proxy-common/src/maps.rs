@@ -24,6 +24,8 @@ pub mod program {
     pub const DECAP: &str = "sluice_decap";
     /// Sends health probes to VIPs to their backends (tc, on egress).
     pub const PROBE: &str = "sluice_probe";
+    /// Gives what comes to a steered address and port to its listener's socket (sk_lookup).
+    pub const STEER: &str = "sluice_steer";
     /// Passes everything (XDP): lets a veth peer receive redirected frames.
     pub const PASS: &str = "sluice_pass";
 }
@@ -72,6 +74,26 @@ pub const CPU_STATE: &str = "cpu_state";
 /// the first program. It and [`SCRATCH`] belong to one load of the programs and are not adopted
 /// with the others: a new program gets new ones, while the old one goes on with its own.
 pub const STAGES: &str = "stages";
+
+/// One element: [`crate::steer::SteerState`]. User space writes, kernel reads. This and the maps
+/// whose names begin alike are those of steering, see [`crate::steer`]: in an object of their own,
+/// pinned in a folder of their own.
+pub const STEER_STATE: &str = "steer_state";
+/// LPM trie of [`crate::steer::SteerKey`] → `u32`, a group. User space writes; when full, the
+/// configuration is refused.
+pub const STEER_PORTS: &str = "steer_ports";
+/// LPM trie of [`crate::steer::SteerKey`] → `u32`, an index of `steer_ranges`. As `steer_ports`.
+pub const STEER_PREFIXES: &str = "steer_prefixes";
+/// Array of [`crate::steer::SteerRanges`]. User space writes elements to which no prefix refers;
+/// when all are referred to, the configuration is refused.
+pub const STEER_RANGES: &str = "steer_ranges";
+/// Array of [`crate::steer::SteerGroup`]. User space writes, kernel reads.
+pub const STEER_GROUPS: &str = "steer_groups";
+/// Socket map by [`crate::steer::socket_index`]. User space writes; a socket that is closed takes
+/// itself out.
+pub const STEER_SOCKETS: &str = "steer_sockets";
+/// Per-CPU array of [`crate::steer::SteerStats`] by group, and one more. Kernel writes.
+pub const STEER_STATS: &str = "steer_stats";
 
 /// Indexes of [`STAGES`].
 pub mod stage {

@@ -6,8 +6,8 @@
 #[path = "../sock/mod.rs"]
 mod sock;
 
-use aya_ebpf::macros::{sk_msg, sock_ops};
-use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
+use aya_ebpf::macros::{sk_lookup, sk_msg, sock_ops};
+use aya_ebpf::programs::{SkLookupContext, SkMsgContext, SockOpsContext};
 
 /// Finds connections that stay on this host.
 #[sock_ops]
@@ -19,6 +19,12 @@ pub fn sluice_track(ctx: SockOpsContext) -> u32 {
 #[sk_msg]
 pub fn sluice_redirect(ctx: SkMsgContext) -> u32 {
     sock::redirect::run(&ctx)
+}
+
+/// Steers new connections and datagrams to listeners' sockets.
+#[sk_lookup]
+pub fn sluice_steer(ctx: SkLookupContext) -> u32 {
+    sock::steer::run(&ctx)
 }
 
 #[panic_handler]

@@ -17,6 +17,7 @@
 
 pub mod maps;
 pub mod redirect;
+pub mod steer;
 pub mod track;
 
 use maps::COUNTS;
