@@ -50,8 +50,8 @@ pub const UNMATCHED: u32 = GROUPS;
 pub struct SteerKey {
     /// IP protocol.
     pub protocol: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// 4 or 6: `::/0` is not for IPv4 addresses, whose mapped form it contains.
+    pub family: u8,
     /// The port in network byte order; zero in `steer_prefixes`.
     pub port: [u8; 2],
     /// The address, mapped form for IPv4 (so a /24 has 96 + 24 bits).
@@ -64,12 +64,12 @@ const _: () = assert!(size_of::<SteerKey>() == 1 + 1 + 2 + 16);
 pub const STEER_KEY_FIXED_BITS: u32 = 32;
 
 impl SteerKey {
-    /// The key of an address and port.
+    /// The key of an address and port. An IPv6 prefix whose address is that of a mapped one is none.
     #[inline(always)]
     pub const fn new(protocol: u8, port: u16, addr: Addr) -> Self {
         Self {
             protocol,
-            _pad: 0,
+            family: if addr.is_v4() { 4 } else { 6 },
             port: port.to_be_bytes(),
             addr: addr.octets,
         }
@@ -191,5 +191,7 @@ mod tests {
         let key = SteerKey::new(6, 0x1234, Addr::v4([192, 0, 2, 1]));
         assert_eq!(key.port, [0x12, 0x34]);
         assert_eq!(key.addr[12..], [192, 0, 2, 1]);
+        assert_eq!(key.family, 4);
+        assert_eq!(SteerKey::new(6, 80, Addr::UNSPECIFIED).family, 6);
     }
 }

@@ -7,6 +7,7 @@ use crate::config::model::http::{
     AccessLog, Action, Compression, Forwarded, Http2, HttpListener, HttpTimeouts, Limits,
     LogFormat, LogTarget, NameRule, Passthrough, Route, StreamListener, Workers, default_route,
 };
+use crate::config::model::steer::Steer;
 use crate::types::Protocol;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -47,6 +48,7 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
             "proxy_protocol_from",
             Some(prefixes(&listener.proxy_protocol_from)),
         ),
+        ("steer", listener.steer.as_ref().map(steer)),
         (
             "limits",
             Some(limits(
@@ -91,6 +93,7 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
             "proxy_protocol_from",
             (listener.protocol == Protocol::Tcp).then(|| prefixes(&listener.proxy_protocol_from)),
         ),
+        ("steer", listener.steer.as_ref().map(steer)),
         (
             "limits",
             Some(json!({"connections": listener.max_connections})),
@@ -111,6 +114,16 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
         ("responses", listener.responses.map(|count| json!(count))),
         ("access_log", listener.access_log.as_ref().map(access_log)),
     ])
+}
+
+fn steer(steer: &Steer) -> Value {
+    // As text, also what could be a number: a range could not.
+    let ports: Vec<_> = steer.ports.iter().map(ToString::to_string).collect();
+    json!({
+        "addresses": prefixes(&steer.addresses),
+        "ports": ports,
+        "on_failure": steer.on_failure.name(),
+    })
 }
 
 fn names(passthrough: &Passthrough) -> Value {

@@ -1,7 +1,7 @@
 //! The key `listeners`.
 
 use super::scalar::{HttpsRedirect, Name, Network, Percent, Port};
-use super::{http, passthrough, tls};
+use super::{http, passthrough, steer, tls};
 use crate::config::decode::Field;
 use crate::config::defaults;
 use schemars::JsonSchema;
@@ -43,6 +43,9 @@ pub(crate) struct Listener {
     #[serde(default)]
     #[schemars(extend("default" = []))]
     pub(crate) proxy_protocol_from: Field<Vec<Field<Network>>>,
+    /// More addresses and ports for this listener, without a socket for each. Not with `kind: l4`.
+    #[serde(default)]
+    pub(crate) steer: Field<steer::Steer>,
     /// Limits of what clients may send. Not with `kind: l4`; with `tcp`, `tls-passthrough` and
     /// `udp` only `connections`.
     #[serde(default)]

@@ -22,6 +22,7 @@ pub(crate) mod resilience;
 pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod service;
+pub(crate) mod steer;
 pub(crate) mod tls;
 pub(crate) mod tracing;
 pub(crate) mod upstream;

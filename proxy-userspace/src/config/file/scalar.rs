@@ -230,6 +230,35 @@ scalar!(
 );
 
 scalar!(
+    /// A port, a range of ports, or all of them: the first and the last.
+    PortRange((u16, u16)),
+    RAW,
+    "a port from 1 to 65535, a range such as `8000-8999`, or `all`",
+    |text| {
+        let port = |text: &str| {
+            let is_number = text.bytes().all(|octet| octet.is_ascii_digit());
+            text.parse().ok().filter(|port| is_number && *port != 0)
+        };
+        match text.split_once('-') {
+            _ if text == "all" => Some((1, u16::MAX)),
+            None => port(text).map(|port| (port, port)),
+            Some((first, last)) => {
+                let range = (port(first)?, port(last)?);
+                (range.0 <= range.1).then_some(range)
+            }
+        }
+    },
+    {
+        "title": "ports",
+        "description": "A port from 1 to 65535, a range such as `8000-8999`, or `all`.",
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": 65535},
+            {"type": "string", "pattern": "^(all|[0-9]{1,5}(-[0-9]{1,5})?)$"}
+        ]
+    }
+);
+
+scalar!(
     /// A duration.
     Time(Duration),
     RAW,

@@ -19,6 +19,7 @@ pub use resilience::{
 pub use security::SecurityHeaders;
 
 use super::outlier::{Outlier, Steering};
+use super::steer::Steer;
 use super::tls::ServerTls;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,8 @@ pub struct HttpListener {
     pub address: SocketAddr,
     /// Peers that begin each connection with a PROXY header (v1 or v2). Others may not send one.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// What it gets besides what it is bound to.
+    pub steer: Option<Steer>,
     /// Limits of what clients may send.
     pub limits: Limits,
     /// How long things may take.
@@ -187,6 +190,8 @@ pub struct StreamListener {
     pub tls: Option<super::tls::ServerTls>,
     /// As [`HttpListener::proxy_protocol_from`]. TCP only.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// What it gets besides what it is bound to.
+    pub steer: Option<Steer>,
     /// A connection or UDP session on which nothing moves.
     pub idle_timeout: Duration,
     /// Connections or UDP sessions at once; 0 for no limit but the process's (TCP only).

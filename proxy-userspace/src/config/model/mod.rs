@@ -8,6 +8,7 @@ pub mod acme;
 pub mod http;
 pub mod outlier;
 pub mod process;
+pub mod steer;
 pub mod tls;
 pub mod tracing;
 

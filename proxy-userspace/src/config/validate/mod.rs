@@ -27,6 +27,7 @@ mod proxies;
 mod resilience;
 mod routes;
 mod services;
+mod steer;
 mod tls;
 mod together;
 mod tracing;

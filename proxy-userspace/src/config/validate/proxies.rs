@@ -3,6 +3,7 @@
 use super::compression::compression;
 use super::http::{access_log, forwarded, http2, limits, networks, security, timeouts};
 use super::passthrough::passthrough;
+use super::steer::steer;
 use super::tls;
 use super::{mapped, need, number, or, time};
 use crate::config::decode::{At, Field};
@@ -23,6 +24,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("names", &[TlsPassthrough]),
         ("guard", &[L4]),
         ("proxy_protocol_from", &[Http, Tcp, TlsPassthrough]),
+        ("steer", &[Http, Tcp, TlsPassthrough, Udp]),
         ("limits", &[Http, Tcp, TlsPassthrough, Udp]),
         ("timeouts", &[Http, Tcp, TlsPassthrough, Udp]),
         ("responses", &[Udp]),
@@ -44,6 +46,7 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.names),
         node(&keys.guard),
         node(&keys.proxy_protocol_from),
+        node(&keys.steer),
         node(&keys.limits),
         node(&keys.timeouts),
         node(&keys.responses),
@@ -151,6 +154,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     let http2 = http2(report, &keys.http2);
     let forwarded = forwarded(report, &keys.forwarded);
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
+    let steer = steer(report, &keys.steer, address);
     let access_log = access_log(report, &keys.access_log);
     let compression = compression(report, &keys.compression);
     let tls = tls::tls(report, &keys.tls);
@@ -162,6 +166,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     listener.http2 = http2;
     listener.forwarded = forwarded;
     listener.proxy_protocol_from = proxy_protocol_from;
+    listener.steer = steer;
     listener.access_log = access_log;
     listener.compression = compression;
     listener.tls = tls;
@@ -194,6 +199,7 @@ pub(super) fn stream(
         false => need(report, at.node, "service", "NAME", &keys.service),
     };
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
+    let steer = steer(report, &keys.steer, address);
     let access_log = access_log(report, &keys.access_log);
     let tls = (keys.kind.value() == Some(&ListenerKind::Tcp))
         .then(|| tls::tls(report, &keys.tls))
@@ -208,6 +214,7 @@ pub(super) fn stream(
     (listener.service, listener.passthrough) = (service, passthrough);
     listener.tls = tls;
     listener.proxy_protocol_from = proxy_protocol_from;
+    listener.steer = steer;
     listener.access_log = access_log;
     if keys.responses.given().is_some() {
         listener.responses = Some(number(report, &keys.responses, 1..=u32::MAX, 1));
