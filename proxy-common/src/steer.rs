@@ -60,6 +60,18 @@ pub struct SteerKey {
 
 const _: () = assert!(size_of::<SteerKey>() == 1 + 1 + 2 + 16);
 
+/// A key of `steer_ports` and `steer_prefixes`, as user space writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SteerPrefix {
+    /// Bits of the key that have to match.
+    pub bits: u32,
+    /// They, and zeros.
+    pub key: SteerKey,
+}
+
+const _: () = assert!(size_of::<SteerPrefix>() == 4 + 20);
+
 /// Bits before the address in a [`SteerKey`].
 pub const STEER_KEY_FIXED_BITS: u32 = 32;
 
@@ -167,6 +179,7 @@ const _: () = assert!(size_of::<SteerStats>() == 4 * 8);
 
 crate::map_value!(
     SteerKey,
+    SteerPrefix,
     SteerRange,
     SteerRanges,
     SteerGroup,

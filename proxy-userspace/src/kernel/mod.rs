@@ -30,7 +30,7 @@ pub mod stats;
 pub mod steer;
 pub mod store;
 pub mod sweep;
-mod sys;
+pub(crate) mod sys;
 mod table;
 pub mod tables;
 

@@ -87,7 +87,7 @@ pub(crate) fn offer(
     Ok(())
 }
 
-fn duplicate(
+pub(crate) fn duplicate(
     name: &'static str,
     fd: Result<&ProgramFd, ProgramError>,
 ) -> Result<OwnedFd, LoadError> {

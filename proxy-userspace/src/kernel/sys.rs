@@ -38,6 +38,8 @@ pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 pub(crate) const INNER_MAP_FLAG: u32 = 0x1000;
 /// `BPF_XDP`, the attach type of XDP programs and links.
 const ATTACH_XDP: u32 = 37;
+/// `BPF_SK_LOOKUP`, the attach type of programs that choose sockets.
+const ATTACH_SK_LOOKUP: u32 = 36;
 /// `BPF_TCX_EGRESS`, the attach type of links to what leaves an interface.
 const ATTACH_TCX_EGRESS: u32 = 47;
 /// `XDP_FLAGS_SKB_MODE`: generic.
@@ -138,7 +140,7 @@ pub(crate) struct MapInfo {
     name: [u8; 16],
 }
 
-/// What the kernel says about an XDP or tcx link (`struct bpf_link_info`, its first fields).
+/// What the kernel says about a link to an interface or a network namespace (`struct bpf_link_info`, its first fields).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkInfo {
@@ -146,7 +148,7 @@ pub(crate) struct LinkInfo {
     pub(crate) id: u32,
     pub(crate) program_id: u32,
     _pad: u32,
-    /// 0 once the interface has gone.
+    /// 0 once the interface has gone. Of a link to a network namespace, that one's inode.
     pub(crate) ifindex: u32,
     _pad2: u32,
 }
@@ -232,6 +234,15 @@ pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::
 /// (Linux 6.6).
 pub(crate) fn link_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
     link(program, ifindex, ATTACH_TCX_EGRESS, 0)
+}
+
+/// Attaches a program that chooses sockets by a link to a network namespace, behind those that are
+/// there.
+pub(crate) fn link_namespace(
+    program: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    link(program, namespace.as_raw_fd() as u32, ATTACH_SK_LOOKUP, 0)
 }
 
 fn link(

@@ -1,12 +1,13 @@
 //! What the kernel does with sockets for the daemon, seen from user space.
 //!
-//! The object `sock` is apart from the packet path's: its programs and maps belong to one process
-//! and end with it. Nothing of it is pinned, and the socket hash lives on for as long as a socket
-//! is in it, so that nothing is lost that waits in one when the daemon ends.
+//! The object `sock` is apart from the packet path's. What accelerates belongs to one process and ends
+//! with it: nothing of it is pinned, and the socket hash lives on for as long as a socket
+//! is in it, so that nothing is lost that waits in one when the daemon ends. What [steers](steer) is pinned and adopted.
 
 mod cgroup;
 mod object;
 mod offsets;
+pub mod steer;
 
 pub use cgroup::{CgroupError, root as cgroup_root};
 pub use object::{Attached, Programs, SocketError};

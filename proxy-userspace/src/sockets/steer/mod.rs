@@ -1,0 +1,558 @@
+//! Steering: opens or adopts the program, follows bindings, counts.
+//!
+//! ```text
+//! PIN_DIR/steer/maps/NAME      the maps in force
+//! PIN_DIR/steer/progs/NAME     the program
+//! PIN_DIR/steer/links/netns    what keeps it attached to the network namespace
+//! PIN_DIR/steer/next/NAME      maps of a newer version, until they are in force
+//! ```
+//!
+//! It shares nothing with the packet path, so that a daemon without it can steer. Pins outlive a
+//! daemon that is killed: bindings then name listeners without sockets, and what comes is refused
+//! or left to others, as configured. The next daemon adopts them.
+//!
+//! A new generation of sockets, after a start, a reload or the hand-over to a new process, is put in
+//! force by one write, see [`proxy_common::steer`]. Between processes sockets are handed over, so
+//! nothing is lost in either's queue whichever generation a lookup has seen.
+
+pub mod plan;
+
+use super::object::OBJECT;
+use crate::config::model::steer::Bindings;
+use crate::kernel::handle::MapHandle;
+use crate::kernel::load::{LoadError, check_privileges, prepare};
+use crate::kernel::object::{duplicate, named, object_error, offer, pin_program};
+use crate::kernel::pins::{self, PinLock, Pins};
+use crate::kernel::store::StoreError;
+use crate::kernel::{host, sys};
+use aya::EbpfLoader;
+use aya::programs::SkLookup;
+use plan::{Edit, PlanError, Tables, name_of, plan};
+use proxy_common::maps::{self, program};
+use proxy_common::sock;
+use proxy_common::steer::{
+    GENERATIONS, GROUPS, STEER_ABI, SteerGroup, SteerPrefix, SteerRanges, SteerState, SteerStats,
+    UNMATCHED, socket_index,
+};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The maps of steering.
+const MAPS: [&str; 7] = [
+    maps::STEER_STATE,
+    maps::STEER_PORTS,
+    maps::STEER_PREFIXES,
+    maps::STEER_RANGES,
+    maps::STEER_GROUPS,
+    maps::STEER_SOCKETS,
+    maps::STEER_STATS,
+];
+
+/// The network namespace of this process.
+const NAMESPACE: &str = "/proc/self/ns/net";
+
+/// Nothing can be steered, or not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum SteerError {
+    /// The program cannot be opened.
+    #[error("cannot steer")]
+    Load(#[from] LoadError),
+    /// The program cannot be attached.
+    #[error("cannot attach the program that steers to the network namespace (Linux 5.9)")]
+    Attach(#[source] io::Error),
+    /// A map refused.
+    #[error("cannot steer")]
+    Store(#[from] StoreError),
+    /// The bindings do not fit.
+    #[error("cannot steer")]
+    Plan(#[from] PlanError),
+    /// The kernel does not take a socket.
+    #[error("cannot steer to listener `{listener}`")]
+    Socket {
+        /// Whose.
+        listener: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What became of lookups of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those of each listener that has bindings, by name.
+    pub listeners: BTreeMap<String, SteerStats>,
+    /// Lookups that no binding was for.
+    pub unmatched: u64,
+}
+
+/// The maps, opened.
+struct Maps {
+    state: MapHandle,
+    ports: MapHandle,
+    prefixes: MapHandle,
+    ranges: MapHandle,
+    groups: MapHandle,
+    sockets: MapHandle,
+    stats: MapHandle,
+}
+
+/// What steers. Dropping it changes nothing in the kernel.
+pub struct Steering {
+    pins: Pins,
+    lock: PinLock,
+    program: OwnedFd,
+    maps: Maps,
+    /// What the maps hold; `None` after a failure, until they are read.
+    tables: Option<Tables>,
+    /// The maps are pinned under `next/`, and an older program serves on.
+    staged: bool,
+}
+
+impl Steering {
+    /// Opens what is pinned, or makes it anew; nothing is changed for lookups yet. `lock` is that of
+    /// a predecessor that still runs.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError`]; what steered before still does.
+    pub fn open(pin_dir: &Path, lock: Option<OwnedFd>) -> Result<Self, SteerError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject.into());
+        }
+        check_privileges()?;
+        host::raise_limits();
+        let pins = pins_in(pin_dir);
+        prepare(&pins)?;
+        let lock = PinLock::inherit(pins.directory(), lock)?;
+        pins::remove_dir(&pins.next_maps())?;
+        let staged = !can_adopt(&pins);
+        let has_old = pins.map(maps::STEER_STATE).exists();
+        let folder = match staged {
+            true => pins.next_maps(),
+            false => pins.maps(),
+        };
+        pins::make_dir(&folder)?;
+        let program = load(&folder)?;
+        let maps = Maps::open(&folder)?;
+        let steering = Self {
+            pins,
+            lock,
+            program,
+            tables: None,
+            maps,
+            staged,
+        };
+        tracing::info!(
+            pins = %steering.pins.directory().display(),
+            adopted = !staged,
+            replaced = staged && has_old,
+            "steering opened"
+        );
+        Ok(steering)
+    }
+
+    /// What keeps other daemons away, for a successor.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Makes lookups follow these bindings and sockets; one socket, by name of its listener, stands
+    /// for all of a listener. Returns the number of edits.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError`]; calling it again goes on where it ended, or back.
+    pub fn follow(
+        &mut self,
+        bindings: &Bindings,
+        sockets: &[(&str, BorrowedFd<'_>)],
+    ) -> Result<usize, SteerError> {
+        let tables = match self.tables.take() {
+            Some(tables) => tables,
+            None => self.maps.read()?,
+        };
+        let plan = plan(bindings, &tables)?;
+        self.maps.apply(&plan.before)?;
+        // Groups of listeners that go keep their sockets until their bindings are gone.
+        let mut groups = tables.groups;
+        groups.extend(&plan.tables.groups);
+        self.switch(&groups, sockets)?;
+        self.maps.apply(&plan.after)?;
+        self.tables = Some(plan.tables);
+        self.attach()?;
+        Ok(plan.before.len() + plan.after.len())
+    }
+
+    /// Puts the sockets in force by one write.
+    fn switch(
+        &self,
+        groups: &BTreeMap<u16, SteerGroup>,
+        sockets: &[(&str, BorrowedFd<'_>)],
+    ) -> Result<(), SteerError> {
+        let state = self.maps.state()?;
+        let next = state.generation.wrapping_add(1);
+        for (&id, group) in groups {
+            let (name, slot) = (name_of(group), socket_index(next, id.into()));
+            let socket = sockets.iter().find(|(listener, _)| *listener == name);
+            let Some((_, socket)) = socket else {
+                self.maps.forget_socket(slot)?;
+                continue;
+            };
+            let set = self.maps.sockets.set(&slot, &(socket.as_raw_fd() as u32));
+            set.map_err(|source| SteerError::Socket {
+                listener: name,
+                source,
+            })?;
+        }
+        self.maps.set_state(SteerState {
+            abi: STEER_ABI,
+            generation: next,
+        })?;
+        // A lookup may have read the older generation and not have looked for its socket yet.
+        sys::wait_for_running_programs();
+        for group in 0..GROUPS {
+            if groups.contains_key(&(group as u16)) {
+                self.maps
+                    .forget_socket(socket_index(state.generation, group))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that this program is the one that lookups meet.
+    fn attach(&mut self) -> Result<(), SteerError> {
+        let namespace = File::open(NAMESPACE).map_err(SteerError::Attach)?;
+        let inode = namespace.metadata().map_err(SteerError::Attach)?.ino();
+        let path = link_path(&self.pins);
+        let current = sys::program_id(self.program.as_fd()).map_err(SteerError::Attach)?;
+        let mut is_linked = false;
+        if let Ok(link) = sys::open_pinned(&path)
+            && let Ok(info) = sys::link_info(link.as_fd())
+            && u64::from(info.ifindex) == inode
+        {
+            is_linked = info.program_id == current
+                || sys::link_update(link.as_fd(), self.program.as_fd()).is_ok();
+        }
+        if !is_linked {
+            unlink(&self.pins)?;
+            let link = sys::link_namespace(self.program.as_fd(), namespace.as_fd());
+            let link = link.map_err(SteerError::Attach)?;
+            sys::pin(link.as_fd(), &path).map_err(path_error("pin", &path))?;
+        }
+        if self.staged {
+            replace(&self.pins)?;
+            self.staged = false;
+        }
+        Ok(pin_program(&self.pins, program::STEER, &self.program)?)
+    }
+
+    /// What became of lookups, of all processes so far.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let error = store_error("read", maps::STEER_STATS);
+        let cpus = host::possible_cpus();
+        let sum = |element: Vec<SteerStats>| {
+            element
+                .iter()
+                .fold(SteerStats::default(), |sum, one| SteerStats {
+                    steered: sum.steered + one.steered,
+                    refused: sum.refused + one.refused,
+                    passed: sum.passed + one.passed,
+                    failed: sum.failed + one.failed,
+                })
+        };
+        let read = |first, count| {
+            self.maps
+                .stats
+                .read_per_cpu::<SteerStats>(first, count, cpus)
+        };
+        let mut counts = Counts::default();
+        let groups = self.tables.iter().flat_map(|tables| &tables.groups);
+        for (&id, group) in groups {
+            let elements = read(id.into(), 1).map_err(&error)?;
+            let stats = elements.into_iter().next().map(sum).unwrap_or_default();
+            counts.listeners.insert(name_of(group), stats);
+        }
+        let rest = read(UNMATCHED, 1).map_err(&error)?.into_iter().next();
+        counts.unmatched = rest.map(sum).unwrap_or_default().steered;
+        Ok(counts)
+    }
+
+    /// The generation in force.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn generation(&self) -> Result<u32, StoreError> {
+        Ok(self.maps.state()?.generation)
+    }
+
+    /// Entries of the tries.
+    pub fn entries(&self) -> usize {
+        let tables = self.tables.as_ref();
+        tables.map_or(0, |tables| tables.ports.len() + tables.prefixes.len())
+    }
+
+    /// Ends it: lookups are ordinary ones again, and nothing is pinned.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Path`].
+    pub fn remove(self) -> Result<(), LoadError> {
+        remove_pins(&self.pins)
+    }
+}
+
+/// Ends the steering of a daemon that is gone, if there is any.
+///
+/// # Errors
+///
+/// [`LoadError::Locked`] while a daemon steers; [`LoadError::Path`].
+pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
+    let pins = pins_in(pin_dir);
+    if !pins.directory().exists() {
+        return Ok(());
+    }
+    let _lock = PinLock::acquire(pins.directory())?;
+    remove_pins(&pins)
+}
+
+/// True if there is something that steers, or did.
+pub fn is_pinned(pin_dir: &Path) -> bool {
+    pins_in(pin_dir).directory().exists()
+}
+
+fn pins_in(pin_dir: &Path) -> Pins {
+    Pins::new(pin_dir.join("steer"))
+}
+
+fn link_path(pins: &Pins) -> PathBuf {
+    pins.links().join("netns")
+}
+
+fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
+    unlink(pins)?;
+    for folder in [
+        pins.links(),
+        pins.stages(),
+        pins.programs(),
+        pins.maps(),
+        pins.next_maps(),
+    ] {
+        pins::remove_dir(&folder)?;
+    }
+    pins::remove_dir(pins.directory())?;
+    // Where nothing else is pinned there.
+    if let Some(parent) = pins.directory().parent() {
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+fn unlink(pins: &Pins) -> Result<(), LoadError> {
+    let path = link_path(pins);
+    if let Ok(link) = sys::open_pinned(&path)
+        && let Err(error) = sys::link_detach(link.as_fd())
+    {
+        // The namespace may have gone; without its pin the link dies anyway.
+        tracing::debug!(%error, "the link of steering could not be detached");
+    }
+    pins::remove_pin(&path)
+}
+
+/// Whether the pinned maps are of this version and all there.
+fn can_adopt(pins: &Pins) -> bool {
+    let has_all = MAPS.iter().all(|name| pins.map(name).exists());
+    let state = || MapHandle::open(&pins.map(maps::STEER_STATE))?.get::<u32, SteerState>(&0);
+    has_all && matches!(state(), Ok(Some(state)) if state.abi == STEER_ABI)
+}
+
+/// Puts the pins of new maps in the place of the old ones, which no program uses any more.
+fn replace(pins: &Pins) -> Result<(), LoadError> {
+    pins::remove_dir(&pins.maps())?;
+    pins::make_dir(&pins.maps())?;
+    for name in MAPS {
+        let from = pins.next_maps().join(name);
+        std::fs::rename(&from, pins.map(name)).map_err(path_error("move", &from))?;
+    }
+    pins::remove_dir(&pins.next_maps())
+}
+
+fn path_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LoadError {
+    let path = path.to_owned();
+    move |source| LoadError::Path { call, path, source }
+}
+
+/// Loads the program with the maps that are pinned in a folder, or new ones.
+fn load(folder: &Path) -> Result<OwnedFd, LoadError> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for name in MAPS {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    // Those of the other programs of the object, which are not loaded.
+    for name in [sock::map::SOCKETS, sock::map::WAITING, sock::map::FOUND] {
+        loader.map_max_entries(name, 1);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+    let steer: &mut SkLookup = named(&mut ebpf, program::STEER)?;
+    offer(program::STEER, || steer.load())?;
+    duplicate(program::STEER, steer.fd())
+}
+
+fn store_error(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> StoreError {
+    move |source| StoreError { call, map, source }
+}
+
+impl Maps {
+    fn open(folder: &Path) -> Result<Self, StoreError> {
+        let open = |name: &'static str| {
+            MapHandle::open(&folder.join(name)).map_err(store_error("open", name))
+        };
+        Ok(Self {
+            state: open(maps::STEER_STATE)?,
+            ports: open(maps::STEER_PORTS)?,
+            prefixes: open(maps::STEER_PREFIXES)?,
+            ranges: open(maps::STEER_RANGES)?,
+            groups: open(maps::STEER_GROUPS)?,
+            sockets: open(maps::STEER_SOCKETS)?,
+            stats: open(maps::STEER_STATS)?,
+        })
+    }
+
+    fn state(&self) -> Result<SteerState, StoreError> {
+        let state = self.state.get(&0u32);
+        let state = state.map_err(store_error("read", maps::STEER_STATE))?;
+        Ok(state.unwrap_or_default())
+    }
+
+    fn set_state(&self, state: SteerState) -> Result<(), StoreError> {
+        let set = self.state.set(&0u32, &state);
+        set.map_err(store_error("write", maps::STEER_STATE))
+    }
+
+    fn forget_socket(&self, slot: u32) -> Result<(), StoreError> {
+        match self.sockets.remove(&slot) {
+            // What the kernel says of a slot without a socket.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other
+                .map(drop)
+                .map_err(store_error("write", maps::STEER_SOCKETS)),
+        }
+    }
+
+    /// What the maps hold.
+    fn read(&self) -> Result<Tables, StoreError> {
+        let read = |name| store_error("read", name);
+        let all = self.groups.read_array::<SteerGroup>(0, GROUPS);
+        let all = all.map_err(read(maps::STEER_GROUPS))?;
+        let groups = (0u16..).zip(all).filter(|(_, group)| group.name[0] != 0);
+        let ports = self.ports.entries::<SteerPrefix, u32>();
+        let prefixes = self.prefixes.entries::<SteerPrefix, u32>();
+        let mut tables = Tables {
+            groups: groups.collect(),
+            ports: ports
+                .map_err(read(maps::STEER_PORTS))?
+                .into_iter()
+                .collect(),
+            prefixes: prefixes
+                .map_err(read(maps::STEER_PREFIXES))?
+                .into_iter()
+                .collect(),
+            lists: BTreeMap::new(),
+        };
+        for &id in tables.prefixes.values() {
+            if !tables.lists.contains_key(&id) {
+                let list = self.ranges.get::<u32, SteerRanges>(&id);
+                let list = list.map_err(read(maps::STEER_RANGES))?.unwrap_or_default();
+                tables.lists.insert(id, list);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Carries edits out in their order; those of a kind that follow each other together.
+    fn apply(&self, edits: &[Edit]) -> Result<(), StoreError> {
+        let mut rest = edits;
+        while let Some(first) = rest.first() {
+            rest = match first {
+                Edit::Port(..) => self.apply_batch(rest, &self.ports, maps::STEER_PORTS)?,
+                Edit::Prefix(..) => self.apply_batch(rest, &self.prefixes, maps::STEER_PREFIXES)?,
+                _ => {
+                    self.apply_one(first)?;
+                    &rest[1..]
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn apply_batch<'e>(
+        &self,
+        edits: &'e [Edit],
+        map: &MapHandle,
+        name: &'static str,
+    ) -> Result<&'e [Edit], StoreError> {
+        let kind = std::mem::discriminant(&edits[0]);
+        let is_alike = |edit: &&Edit| std::mem::discriminant(*edit) == kind;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for edit in edits.iter().take_while(is_alike) {
+            if let Edit::Port(key, value) | Edit::Prefix(key, value) = edit {
+                keys.push(*key);
+                values.push(*value);
+            }
+        }
+        let set = map.set_batch(&keys, &values);
+        set.map_err(|(_, source)| store_error("write", name)(source))?;
+        Ok(&edits[keys.len()..])
+    }
+
+    fn apply_one(&self, edit: &Edit) -> Result<(), StoreError> {
+        let write = |name| store_error("write", name);
+        match edit {
+            Edit::Group(id, group) => {
+                let set = self.groups.set(&u32::from(*id), group);
+                set.map_err(write(maps::STEER_GROUPS))
+            }
+            Edit::NoGroup(id) => {
+                for generation in 0..GENERATIONS {
+                    self.forget_socket(socket_index(generation, (*id).into()))?;
+                }
+                let set = self.groups.set(&u32::from(*id), &SteerGroup::default());
+                set.map_err(write(maps::STEER_GROUPS))?;
+                // Whoever gets the group next counts from zero.
+                let zeros = vec![SteerStats::default(); host::possible_cpus()];
+                let set = self.stats.set_per_cpu(u32::from(*id), &zeros);
+                set.map_err(write(maps::STEER_STATS))
+            }
+            Edit::List(id, list) => {
+                let set = self.ranges.set(id, list);
+                set.map_err(write(maps::STEER_RANGES))
+            }
+            Edit::Port(key, group) => {
+                let set = self.ports.set(key, group);
+                set.map_err(write(maps::STEER_PORTS))
+            }
+            Edit::Prefix(key, list) => {
+                let set = self.prefixes.set(key, list);
+                set.map_err(write(maps::STEER_PREFIXES))
+            }
+            Edit::NoPort(key) => {
+                let removed = self.ports.remove(key);
+                removed.map(drop).map_err(write(maps::STEER_PORTS))
+            }
+            Edit::NoPrefix(key) => {
+                let removed = self.prefixes.remove(key);
+                removed.map(drop).map_err(write(maps::STEER_PREFIXES))
+            }
+        }
+    }
+}
