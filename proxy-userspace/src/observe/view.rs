@@ -27,6 +27,9 @@ pub struct View {
     pub flow_table: FlowTable,
     /// How full the other maps are.
     pub maps: Vec<MapUsage>,
+    /// What the kernel steers to listeners beyond what they are bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steering: Option<SteeringView>,
     /// Services in file order.
     pub services: Vec<ServiceView>,
     /// HTTP listeners in file order.
@@ -51,6 +54,38 @@ pub struct View {
     pub lost: Lost,
     /// When the counters were read, seconds since the epoch.
     pub read_at_seconds: f64,
+}
+
+/// What the kernel steers to listeners. Counters are those of all processes since the maps were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SteeringView {
+    /// Bindings: an address or prefix with a port or range of ports each.
+    pub bindings: u64,
+    /// Entries of the kernel's tables, those for what listeners are bound to among them.
+    pub entries: u64,
+    /// Raised whenever other sockets were put in force.
+    pub generation: u32,
+    /// Directory of the pins.
+    pub pin_dir: String,
+    /// New connections and datagrams that no binding was for.
+    pub unmatched: u64,
+    /// Listeners that have bindings, by name; `(admin)` is what `admin.listen` is bound to.
+    pub listeners: Vec<SteeredView>,
+}
+
+/// What came to the bindings of a listener: new connections, and datagrams.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SteeredView {
+    /// The listener.
+    pub name: String,
+    /// The listener got it.
+    pub steered: u64,
+    /// Refused, because nobody served the listener.
+    pub refused: u64,
+    /// Left to the ordinary lookup, because nobody served the listener.
+    pub passed: u64,
+    /// The kernel did not take the listener's socket; counted as refused or passed as well.
+    pub failed: u64,
 }
 
 /// Records lost because a ring buffer was full, or its reader or a client too slow.

@@ -51,6 +51,7 @@ mod reload;
 mod signals;
 mod source;
 mod start;
+mod steering;
 mod successor;
 mod upgrade;
 mod view;

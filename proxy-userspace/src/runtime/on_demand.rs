@@ -7,6 +7,7 @@
 
 use super::plane::{Plane, PlaneError};
 use super::real::{KernelPlane, Readers};
+use super::steering::Steerer;
 use crate::config::model::{Config, Interface};
 use crate::kernel::attach::Attachment;
 use crate::kernel::load::Adoption;
@@ -14,13 +15,15 @@ use crate::kernel::plan::Host;
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::store::{KernelState, MapEdit, MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
+use crate::observe::view::SteeringView;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use tracing::{info, warn};
 
 /// A data plane that may not be there.
 pub(super) struct OnDemand {
     kernel: Option<KernelPlane>,
+    steering: Steerer,
     readers: Readers,
     /// It was opened, and no configuration with it is in force yet: what it found there, if
     /// anything, forwards on whatever becomes of the reload.
@@ -33,9 +36,11 @@ impl OnDemand {
         config: &Config,
         readers: Readers,
         lock: Option<OwnedFd>,
+        steering: Steerer,
     ) -> Result<Self, PlaneError> {
         let mut plane = Self {
             kernel: None,
+            steering,
             readers,
             tentative: None,
         };
@@ -158,6 +163,26 @@ impl Plane for OnDemand {
         }
     }
 
+    fn steer_sockets(
+        &mut self,
+        config: &Config,
+        sockets: &[(String, BorrowedFd<'_>)],
+    ) -> Result<usize, PlaneError> {
+        Ok(self.steering.follow(config, sockets)?)
+    }
+
+    fn forget_steering(&mut self) {
+        self.steering.forget();
+    }
+
+    fn steering(&self) -> Option<SteeringView> {
+        self.steering.view()
+    }
+
+    fn steer_lock(&self) -> Option<OwnedFd> {
+        self.steering.lock()
+    }
+
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError> {
         match &mut self.kernel {
             Some(kernel) => kernel.stats(services, backends),
@@ -218,9 +243,11 @@ impl Plane for OnDemand {
     }
 
     fn release(self, keep: bool) -> Result<(), PlaneError> {
-        match self.kernel {
+        let ended = self.steering.release(keep);
+        let released = match self.kernel {
             Some(kernel) => kernel.release(keep),
             None => Ok(()),
-        }
+        };
+        released.and(Ok(ended?))
     }
 }

@@ -9,8 +9,10 @@ use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::steer::SteerError;
 use crate::kernel::store::{MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
+use crate::observe::view::SteeringView;
+use crate::sockets::steer;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// A data plane, as the control task sees it.
 pub(crate) trait Plane {
@@ -40,6 +42,29 @@ pub(crate) trait Plane {
     /// Steers the health probes to VIPs that this host sends, or with `None` stops that. Also puts
     /// back what somebody else removed.
     fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError>;
+
+    /// Has the kernel give these sockets what the configuration steers to their listeners, or ends
+    /// that if it steers nothing. Puts the sockets in force at once. Returns the number of edits.
+    fn steer_sockets(
+        &mut self,
+        _config: &Config,
+        _sockets: &[(String, BorrowedFd<'_>)],
+    ) -> Result<usize, PlaneError> {
+        Ok(0)
+    }
+
+    /// Knows nothing any more of what steers, which is another process's now.
+    fn forget_steering(&mut self) {}
+
+    /// What steers and what has come of it; `None` if nothing does.
+    fn steering(&self) -> Option<SteeringView> {
+        None
+    }
+
+    /// What keeps other daemons from steering, for a successor.
+    fn steer_lock(&self) -> Option<OwnedFd> {
+        None
+    }
 
     /// Counters of these services and backends, and of every reason.
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError>;
@@ -86,6 +111,9 @@ pub enum PlaneError {
     /// Health probes to VIPs cannot be steered.
     #[error(transparent)]
     Steer(#[from] SteerError),
+    /// Nothing can be steered to listeners, or not as wanted.
+    #[error(transparent)]
+    Sockets(#[from] steer::SteerError),
     /// A map cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -139,6 +139,12 @@ impl<P: Plane> Control<P> {
             self.go_back(renewed);
             return Err(refusal);
         }
+        let steered = self.steer_to(&next.config, next.workers.as_ref(), next.proxies.as_ref());
+        if let Err(error) = steered {
+            let refusal = internal(error);
+            self.go_back(renewed);
+            return Err(refusal);
+        }
         Ok(plan)
     }
 
@@ -217,6 +223,7 @@ impl<P: Plane> Control<P> {
         if let Err(error) = self.plane.steer_probes(overlay::steered(&self.config)) {
             error!(error = %chain(&error), "cannot steer probes as before");
         }
+        self.steer_again();
     }
 
     /// Goes back to the health checks of the configuration in force.

@@ -22,6 +22,7 @@ use super::proxies;
 use super::real::Readers;
 use super::signals::{self, Signals};
 use super::source::{FileSource, Source};
+use super::steering::Steerer;
 use super::successor::{Estate, Retired};
 use super::upgrade::{self, Launch, Lines, Predecessor, SocketName, Sockets, State, Successor};
 use super::workers::WorkersError;
@@ -187,6 +188,7 @@ async fn start(
     for key in forwarding::switched_off(config, forwarding::read) {
         warn!("{}", forwarding::advice(&key));
     }
+    super::steering::warn_of_routes(config);
     let (handle, commands) = Handle::new();
     let journal = Arc::new(Journal::new(epoch_seconds() as u64));
     let mut shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
@@ -216,9 +218,16 @@ async fn start(
             .keep(line)
             .map_err(system("copy a descriptor"))?;
     }
-    let lock = sockets.pin_lock;
-    let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, lock, state)?;
+    let locks = Locks {
+        pins: sockets.pin_lock,
+        steering: sockets.steer_lock,
+    };
+    let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, locks, state)?;
     life.control.adopt_workers(workers);
+    if life.control.steers() {
+        // Sockets of a predecessor are the same ones; others keep what comes until it is accepted.
+        life.control.steer_sockets().map_err(StartError::Plane)?;
+    }
     daemon.enable_upgrade(&mut life)?;
     Ok((daemon, life))
 }
@@ -258,7 +267,7 @@ impl Life {
         beginning: Beginning,
         source: Box<dyn Source>,
         shared: &Shared,
-        lock: Option<OwnedFd>,
+        locks: Locks,
         state: Option<State>,
     ) -> Result<Self, StartError> {
         let counters = &shared.counters;
@@ -271,7 +280,7 @@ impl Life {
         tasks.spawn(driver.run(std::future::pending()));
         let state = state.as_ref();
         Ok(Self {
-            control: begin(beginning, source, parts, readers, lock, state)?,
+            control: begin(beginning, source, parts, readers, locks, state)?,
             changes,
             tasks,
             pumps,
@@ -464,8 +473,15 @@ impl Daemon {
             saved,
             history,
         };
-        let mut life = Life::begin(beginning, source, &self.shared, None, Some(state))?;
+        let mut life = Life::begin(
+            beginning,
+            source,
+            &self.shared,
+            Locks::default(),
+            Some(state),
+        )?;
         life.control.adopt_workers(workers);
+        life.control.steer_again();
         life.control.serve_again();
         self.enable_upgrade(&mut life)?;
         let serving = self.serve_admin()?;
@@ -473,6 +489,13 @@ impl Daemon {
         signals::main_process(std::process::id());
         Ok(Some((life, serving)))
     }
+}
+
+/// Locks of a predecessor that still runs.
+#[derive(Default)]
+struct Locks {
+    pins: Option<OwnedFd>,
+    steering: Option<OwnedFd>,
 }
 
 /// Descriptors of the admin sockets.
@@ -580,11 +603,14 @@ fn begin(
     source: Box<dyn Source>,
     mut parts: Parts,
     readers: Readers,
-    lock: Option<OwnedFd>,
+    locks: Locks,
     state: Option<&State>,
 ) -> Result<Control<OnDemand>, StartError> {
     let config = &beginning.config;
-    let plane = OnDemand::open(config, readers, lock).map_err(StartError::Plane)?;
+    let plane = {
+        let steering = Steerer::new(locks.steering);
+        OnDemand::open(config, readers, locks.pins, steering).map_err(StartError::Plane)?
+    };
     let is_fresh = plane.tentative() == Some(&Adoption::Fresh);
     parts.daemon.adopted = match plane.tentative() {
         None | Some(Adoption::Fresh) => false,

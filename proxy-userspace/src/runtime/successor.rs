@@ -146,6 +146,8 @@ impl<P: Plane> Control<P> {
     fn offer(&self, estate: &Estate) -> io::Result<Offer> {
         let mut sockets = estate.copies()?;
         sockets.extend(self.plane.lock().map(|lock| (SocketName::PinLock, lock)));
+        let steer_lock = self.plane.steer_lock();
+        sockets.extend(steer_lock.map(|lock| (SocketName::SteerLock, lock)));
         for (place, number, socket) in self.workers.iter().flat_map(|it| it.offered()) {
             let name = SocketName::Listener {
                 name: place.name.clone(),
@@ -207,6 +209,9 @@ impl<P: Plane> Control<P> {
         if let Some(Err(error)) = self.estate.as_ref().map(Estate::note_owner) {
             warn!(%error, "the admin socket's lock names another process");
         }
+        // What it has put in place of our sockets is gone with it.
+        self.plane.forget_steering();
+        self.steer_again();
         if !self.has_plane() {
             return;
         }
@@ -279,6 +284,10 @@ impl<P: Plane> Control<P> {
 
     /// Accepts connections from now on.
     pub(crate) fn serve_connections(&mut self) {
+        if !self.steers() {
+            // Only now nobody needs any more what an older process may have steered.
+            self.steer_again();
+        }
         if let Some(workers) = &mut self.workers {
             workers.serve();
         }
@@ -303,7 +312,7 @@ impl<P: Plane> Control<P> {
     /// Lets go of everything but the connections that there are.
     pub(crate) async fn retire(self, successor: &Successor) -> Retired {
         let Self {
-            plane,
+            mut plane,
             config,
             saved,
             history,
@@ -315,6 +324,7 @@ impl<P: Plane> Control<P> {
             Some(workers) => workers.retire().await,
             None => Vec::new(),
         };
+        plane.forget_steering();
         // The kernel part is the other one's, but for one that it has no use for.
         if config.l4.is_some() && !successor.ready.has_plane {
             if let Err(error) = plane.release(false) {

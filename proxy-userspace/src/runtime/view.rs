@@ -60,6 +60,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
             expired: control.sweep.expired,
         },
         maps: map_usage(&usage, control),
+        steering: control.plane.steering(),
         services: control
             .config
             .services

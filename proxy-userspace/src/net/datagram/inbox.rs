@@ -13,7 +13,7 @@ const LARGEST: usize = 64 << 10;
 /// Room for what the kernel tells of a datagram, aligned as it wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 96]);
 
 /// Room for a batch of datagrams, and where each came from.
 pub struct Inbox {
@@ -37,7 +37,7 @@ impl Default for Inbox {
         Self {
             octets: vec![0; BATCH * LARGEST].into(),
             names: vec![name; BATCH].into(),
-            controls: vec![Control([0; 64]); BATCH].into(),
+            controls: vec![Control([0; 96]); BATCH].into(),
             pieces: vec![piece; BATCH].into(),
             headers: vec![header; BATCH].into(),
             count: 0,
@@ -107,33 +107,62 @@ impl Inbox {
 
     /// Which of our addresses one was sent to, if the socket asks for it.
     pub fn local(&self, index: usize) -> Option<Local> {
+        self.control(index, |level, kind, data| match (level, kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: the kernel writes this struct into messages of this type.
+                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                // The address to answer from, also where a broadcast was sent to.
+                let ip = u32::from_be(info.ipi_spec_dst.s_addr);
+                Some(Local::V4(Ipv4Addr::from(ip)))
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: as above.
+                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                let scope = match ip.is_unicast_link_local() {
+                    true => info.ipi6_ifindex,
+                    false => 0,
+                };
+                Some(Local::V6(ip, scope))
+            }
+            _ => None,
+        })
+    }
+
+    /// Which port one was sent to, if the socket asks for it.
+    pub fn port(&self, index: usize) -> Option<u16> {
+        self.control(index, |level, kind, data| match (level, kind) {
+            (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) => {
+                // SAFETY: the kernel writes this struct into messages of this type.
+                let name = unsafe { data.cast::<libc::sockaddr_in>().read_unaligned() };
+                Some(u16::from_be(name.sin_port))
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => {
+                // SAFETY: as above.
+                let name = unsafe { data.cast::<libc::sockaddr_in6>().read_unaligned() };
+                Some(u16::from_be(name.sin6_port))
+            }
+            _ => None,
+        })
+    }
+
+    /// The first that `read` makes of the messages which the kernel has added to a datagram: level,
+    /// type and data of each.
+    fn control<T>(
+        &self,
+        index: usize,
+        read: impl Fn(libc::c_int, libc::c_int, *const u8) -> Option<T>,
+    ) -> Option<T> {
         let header = &self.headers[index].msg_hdr;
         // SAFETY: the kernel has filled the header in, and its control buffer lives in `self`.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
         while !next.is_null() {
             // SAFETY: not null, so it points to a whole `cmsghdr` in the control buffer.
-            let kind = unsafe { next.read_unaligned() };
+            let message = unsafe { next.read_unaligned() };
             // SAFETY: as above; only the address is computed.
             let data = unsafe { libc::CMSG_DATA(next) };
-            match (kind.cmsg_level, kind.cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    // SAFETY: the kernel writes this struct into messages of this type.
-                    let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                    // The address to answer from, also where a broadcast was sent to.
-                    let ip = u32::from_be(info.ipi_spec_dst.s_addr);
-                    return Some(Local::V4(Ipv4Addr::from(ip)));
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    // SAFETY: as above.
-                    let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    let scope = match ip.is_unicast_link_local() {
-                        true => info.ipi6_ifindex,
-                        false => 0,
-                    };
-                    return Some(Local::V6(ip, scope));
-                }
-                _ => {}
+            if let Some(found) = read(message.cmsg_level, message.cmsg_type, data) {
+                return Some(found);
             }
             // SAFETY: both belong to the header that the kernel has filled in.
             next = unsafe { libc::CMSG_NXTHDR(header, next) };

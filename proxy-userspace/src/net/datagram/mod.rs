@@ -96,6 +96,53 @@ pub fn prepare(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     SockRef::from(socket).set_nonblocking(true)
 }
 
+/// Has a socket that is bound to `bound` tell of each datagram which address and port it was sent to,
+/// and lets it answer from addresses that the host takes by a route alone: for sockets that get what
+/// they are not bound to.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn tell_destination(socket: &impl AsFd, bound: SocketAddr) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    want_local_address(socket, bound.is_ipv6())?;
+    if bound.is_ipv6() {
+        setsockopt(socket, sockopt::Ipv6OrigDstAddr, &true)?;
+        set_free_bind(socket, true)
+    } else {
+        Ok(setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)?)
+    }
+}
+
+/// A socket that only sends, from an address and port that datagrams are steered from. Whatever comes
+/// there is steered to another one.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn answer_from(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Other workers answer from there, too.
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    set_free_bind(&socket, local.is_ipv6())?;
+    let _ = socket.set_send_buffer_size(ROOM);
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+/// Lets a socket have an address that no interface has.
+fn set_free_bind(socket: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match is_ipv6 {
+        true => socket.set_freebind_v6(true),
+        false => socket.set_freebind_v4(true),
+    }
+}
+
 /// Makes sure that nobody is bound to an address, as [`super::listen::check_free`].
 ///
 /// # Errors

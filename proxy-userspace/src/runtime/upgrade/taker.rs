@@ -21,6 +21,8 @@ pub(crate) struct Sockets {
     pub(crate) listeners: Inherited,
     /// Of the kernel part.
     pub(crate) pin_lock: Option<OwnedFd>,
+    /// Of what steers.
+    pub(crate) steer_lock: Option<OwnedFd>,
     /// Lines that are only kept open, see [`SocketName::Ancestor`].
     pub(crate) ancestors: Vec<OwnedFd>,
     admin_socket: Option<(PathBuf, OwnedFd)>,
@@ -50,6 +52,7 @@ impl Sockets {
             SocketName::AdminLock { path } => self.admin_lock = Some((path, socket)),
             SocketName::AdminListener { asked } => self.admin_listener = Some((asked, socket)),
             SocketName::PinLock => self.pin_lock = Some(socket),
+            SocketName::SteerLock => self.steer_lock = Some(socket),
             SocketName::Ancestor => self.ancestors.push(socket),
         }
     }

@@ -123,6 +123,8 @@ pub(crate) enum SocketName {
     },
     /// The lock of the pin directory.
     PinLock,
+    /// The lock of what steers.
+    SteerLock,
     /// The line to a process before the older one. It serves again when nobody is at the other end
     /// any more: should the older process die now, the newer one still is.
     Ancestor,

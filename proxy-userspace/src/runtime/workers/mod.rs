@@ -20,6 +20,7 @@ mod spans;
 mod thread;
 
 use crate::config::model::Config;
+use crate::config::model::steer::Bindings;
 use crate::http::census::{Found, Wanted};
 use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
@@ -37,10 +38,12 @@ use socket::{Kind, Socket};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use thread::{Order, Thread};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 /// How long access logs may take to be written at the end.
 const LOG_END: Duration = Duration::from_secs(2);
@@ -200,6 +203,37 @@ impl Workers {
         })
     }
 
+    /// One socket of each listener by name: of what is prepared, and of what is in force. Those for
+    /// datagrams that are steered tell from now on which address and port each was sent to.
+    pub fn sockets<'a>(
+        &'a self,
+        prepared: Option<&'a Prepared>,
+        bindings: &Bindings,
+    ) -> Vec<(String, BorrowedFd<'a>)> {
+        let next = prepared.map(|prepared| listener_names(&prepared.snapshot));
+        let names = next.into_iter().chain([self.listener_names()]).flatten();
+        let mut found: Vec<(String, BorrowedFd<'a>)> = Vec::new();
+        for (id, name) in names {
+            if found.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let mut opened = prepared.iter().flat_map(|prepared| &prepared.opened);
+            let opened = opened.find(|(of, ..)| *of == id).map(|(_, open, _)| open);
+            let Some(open) = opened.or_else(|| self.listeners.get(&id)) else {
+                continue;
+            };
+            if open.place.protocol == Protocol::Udp && bindings.is_steered(&name) {
+                for socket in &open.sockets {
+                    if let Err(error) = datagram::tell_destination(socket, open.place.bound) {
+                        warn!(%error, listener = name, "answers may come from another address");
+                    }
+                }
+            }
+            found.extend(open.sockets.first().map(|socket| (name, socket.as_fd())));
+        }
+        found
+    }
+
     /// The certificates that the local authority has issued, with the listeners that show them.
     pub fn locally_issued(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.snapshot.tls_plans().flat_map(|(name, _, plan)| {
@@ -210,11 +244,7 @@ impl Workers {
 
     /// Names of listeners by their ids.
     pub fn listener_names(&self) -> BTreeMap<ListenerId, String> {
-        let http = self.snapshot.listeners();
-        let http = http.map(|(id, plan)| (id, plan.settings.name.clone()));
-        let streams = self.snapshot.streams();
-        let streams = streams.map(|(id, plan)| (id, plan.settings.name.clone()));
-        http.chain(streams).collect()
+        listener_names(&self.snapshot)
     }
 
     /// Asks every worker which connections it has.
@@ -424,6 +454,14 @@ impl Drop for Workers {
             tracing::warn!("lines of access logs were lost");
         }
     }
+}
+
+fn listener_names(snapshot: &Snapshot) -> BTreeMap<ListenerId, String> {
+    let http = snapshot.listeners();
+    let http = http.map(|(id, plan)| (id, plan.settings.name.clone()));
+    let streams = snapshot.streams();
+    let streams = streams.map(|(id, plan)| (id, plan.settings.name.clone()));
+    http.chain(streams).collect()
 }
 
 /// Binds one socket for each worker. `is_ours`: this process has the address already.

@@ -257,7 +257,8 @@ async fn accept(
 ) {
     let share = Share::of_clients();
     let mut is_exhausted = false;
-    // Of a socket for all addresses, each connection has to be asked at which it came in.
+    // Of a socket for all addresses, each connection has to be asked at which it came in, and of one
+    // that gets what is steered to it.
     let bound = socket.local_addr().ok();
     let bound = bound.filter(|address| !address.ip().is_unspecified());
     loop {
@@ -268,6 +269,7 @@ async fn accept(
         let error = match taken {
             Taken::Connection(stream, client) => {
                 let has_room = share.has(stream.as_raw_fd());
+                let bound = bound.filter(|_| !is_steered(&worker, id));
                 begin(&worker, id, stream, Ends { client, bound });
                 if has_room {
                     is_exhausted = false;
@@ -292,8 +294,17 @@ async fn accept(
         }
     }
     while let Some((stream, client)) = listen::accept_now(&socket) {
+        let bound = bound.filter(|_| !is_steered(&worker, id));
         begin(&worker, id, stream, Ends { client, bound });
     }
+}
+
+/// True if connections come in at other addresses than the socket's.
+fn is_steered(worker: &Worker, id: ListenerId) -> bool {
+    let snapshot = worker.snapshot();
+    let http = || snapshot.listener(id).map(|plan| &plan.settings.steer);
+    let stream = || snapshot.stream(id).map(|plan| &plan.settings.steer);
+    http().or_else(stream).is_some_and(Option::is_some)
 }
 
 fn count_pause(worker: &Worker, id: ListenerId) {

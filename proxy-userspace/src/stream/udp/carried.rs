@@ -24,6 +24,9 @@ pub struct Carried {
     /// The address of ours that is asked, where the socket has several, and its interface where
     /// that makes a difference.
     pub local: Option<(IpAddr, u32)>,
+    /// The port that is asked, where it is not the socket's own.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Who answers.
     pub backend: SocketAddr,
     /// Datagrams of the source.
@@ -84,6 +87,7 @@ impl Carried {
                 IpAddr::V4(ip) => Local::V4(ip),
                 IpAddr::V6(ip) => Local::V6(ip, scope),
             }),
+            port: self.port,
         }
     }
 

@@ -18,16 +18,16 @@ use crate::http::listening::connection_number;
 use crate::http::snapshot::ListenerId;
 use crate::http::worker::Worker;
 use crate::net::Nanos;
-use crate::net::datagram::{Datagrams, Inbox, Local, Outbox};
+use crate::net::datagram::{Datagrams, Inbox, Local, Outbox, answer_from};
 use crate::observe::http::{DatagramDrop, Series, StreamCells};
 use session::Session;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use std::ops::Range;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -42,12 +42,17 @@ const LAST_IDLE: Nanos = 1_000_000_000;
 /// CPU.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Sockets for answers that are kept in mind before those that are gone are looked for.
+const ANSWERING: usize = 64;
+
 /// Whose session it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     source: SocketAddr,
     /// The address of ours that it has asked, where the socket has several.
     local: Option<Local>,
+    /// The port that it has asked, where that is not the socket's: it was steered here.
+    port: Option<u16>,
 }
 
 /// A worker's part of a listener.
@@ -59,6 +64,10 @@ struct Socket {
     address: SocketAddr,
     flow: Arc<Series<StreamCells>>,
     sessions: RefCell<HashMap<Key, Rc<Session>>>,
+    /// Sockets that answers to what was steered here leave by; those that are gone are taken out when
+    /// there are `answering_most`.
+    answering: RefCell<HashMap<SocketAddr, Weak<Datagrams>>>,
+    answering_most: Cell<usize>,
     /// Room for a batch, used by whoever runs: never over an `await`.
     inbox: RefCell<Inbox>,
     outbox: RefCell<Outbox>,
@@ -101,6 +110,8 @@ pub async fn serve(
         address,
         flow,
         sessions: RefCell::default(),
+        answering: RefCell::default(),
+        answering_most: Cell::new(ANSWERING),
         inbox: RefCell::default(),
         outbox: RefCell::default(),
         is_closing: Cell::new(false),
@@ -151,10 +162,7 @@ impl Socket {
         let mut octets = 0;
         let mut next = 0;
         while next < count {
-            let key = |index| {
-                let local = inbox.local(index);
-                inbox.source(index).map(|source| Key { source, local })
-            };
+            let key = |index| self.key(&inbox, index);
             let (begin, first) = (next, key(next));
             octets += inbox.datagram(begin).len();
             next += 1;
@@ -169,6 +177,45 @@ impl Socket {
         let cells = self.flow.at(self.worker.index);
         cells.received.add(octets as u64);
         cells.datagrams_received.add(count as u64);
+    }
+
+    /// Whose session a datagram belongs to. What was sent to the socket's own address and port is
+    /// told as little as where the socket gets nothing else, so that a session stays the same one
+    /// when something is steered here from now on.
+    fn key(&self, inbox: &Inbox, index: usize) -> Option<Key> {
+        let source = inbox.source(index)?;
+        let port = inbox
+            .port(index)
+            .filter(|port| *port != self.address.port());
+        let is_own = |local: &Local| port.is_none() && local.ip() == self.address.ip();
+        let local = inbox.local(index).filter(|local| !is_own(local));
+        Some(Key {
+            source,
+            local,
+            port,
+        })
+    }
+
+    /// The socket that answers of a session leave by, where it is not this one: a socket has one port.
+    fn answers(&self, key: Key) -> io::Result<Option<Rc<Datagrams>>> {
+        let (Some(port), Some(local)) = (key.port, key.local) else {
+            return Ok(None);
+        };
+        let local = match local {
+            Local::V4(ip) => SocketAddr::from((ip, port)),
+            Local::V6(ip, scope) => SocketAddrV6::new(ip, port, 0, scope).into(),
+        };
+        let mut all = self.answering.borrow_mut();
+        if let Some(known) = all.get(&local).and_then(Weak::upgrade) {
+            return Ok(Some(known));
+        }
+        if all.len() >= self.answering_most.get() {
+            all.retain(|_, socket| socket.strong_count() > 0);
+            self.answering_most.set((all.len() * 2).max(ANSWERING));
+        }
+        let socket = Rc::new(Datagrams::new(answer_from(local)?)?);
+        all.insert(local, Rc::downgrade(&socket));
+        Ok(Some(socket))
     }
 
     fn forward(self: &Rc<Self>, key: Key, inbox: &Inbox, datagrams: Range<usize>, now: Nanos) {

@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tracing::debug;
 
 /// Octets of the longest datagram that is kept until it is answered: questions fit, streams of
 /// media gain nothing by it.
@@ -38,6 +39,8 @@ pub(super) struct Session {
     plan: Arc<StreamPlan>,
     /// The way of the answers.
     way: Way,
+    /// The socket that they leave by, where it is not the one that was asked.
+    answers: Option<Rc<Datagrams>>,
     timer: Timer,
     service: Arc<ServiceState>,
     service_cells: Arc<Series<ServiceCells>>,
@@ -77,6 +80,7 @@ impl Session {
             .and_then(|service| snapshot.service(service));
         let service = service.ok_or(DatagramDrop::NoBackend)?;
         let peers = peers(socket, key);
+        let answers = socket.answers(key).map_err(|error| refusal(&error))?;
         let (mut tried, mut facts) = (Tried::default(), Facts::new(now, live(&peers)));
         let send_proxy = service.settings.send_proxy;
         let chosen = Choice {
@@ -88,7 +92,7 @@ impl Session {
         let link = chosen.link(&mut tried, &mut facts)?;
         Ok(Self::with(
             socket,
-            (key, peers),
+            (key, peers, answers),
             (plan, open),
             service,
             link,
@@ -116,6 +120,7 @@ impl Session {
         let place = Place::new(&backend, limit_of(&backend))?;
         let key = carried.key();
         let peers = peers(socket, key);
+        let answers = socket.answers(key).ok()?;
         let (mut tried, mut facts) = (Tried::default(), Facts::new(now, live(&peers)));
         tried.add(backend.slot());
         facts.attempts.push(Attempted::new(&backend, now));
@@ -126,7 +131,7 @@ impl Session {
         };
         let session = Self::with(
             socket,
-            (key, peers),
+            (key, peers, answers),
             (plan, open),
             service,
             link,
@@ -142,7 +147,7 @@ impl Session {
 
     fn with(
         socket: &Socket,
-        (key, peers): (Key, Peers),
+        (key, peers, answers): (Key, Peers, Option<Rc<Datagrams>>),
         (plan, open): (&Arc<StreamPlan>, OpenConnection),
         service: &ServicePlan,
         link: Link,
@@ -156,7 +161,8 @@ impl Session {
         Self {
             key,
             peers,
-            way: Way::new(key.source, key.local),
+            way: Way::new(key.source, key.local.filter(|_| answers.is_none())),
+            answers,
             timer: worker.timers.timer(),
             service: Arc::clone(&service.state),
             service_cells: Arc::clone(&service.cells),
@@ -184,6 +190,7 @@ impl Session {
         let carried = Carried {
             source: self.key.source,
             local: Carried::local(self.key),
+            port: self.key.port,
             backend: link.held.lease.backend().address(),
             asked: self.asked.get(),
             answered: self.answered.get(),
@@ -392,7 +399,8 @@ impl Session {
         while start < inbox.len() {
             let rest = (start..inbox.len()).map(|index| inbox.datagram(index));
             let mut outbox = socket.outbox.borrow_mut();
-            match outbox.send(&socket.datagrams, Some(&self.way), b"", rest) {
+            let from = self.answers.as_deref().unwrap_or(&socket.datagrams);
+            match outbox.send(from, Some(&self.way), b"", rest) {
                 Ok(sent) => {
                     let end = start + sent.max(1);
                     let sent = (start..end).map(|index| inbox.datagram(index).len());
@@ -471,7 +479,7 @@ fn peers(socket: &Socket, key: Key) -> Peers {
     let local = key.local.map_or(socket.address.ip(), |local| local.ip());
     Peers {
         client: key.source,
-        server: SocketAddr::new(local, socket.address.port()),
+        server: SocketAddr::new(local, key.port.unwrap_or(socket.address.port())),
         number: connection_number(),
         listener: socket.listener,
     }
@@ -485,6 +493,15 @@ fn header(send_proxy: Option<ProxyVersion>, peers: &Peers) -> Vec<u8> {
         proxy_protocol::write_v2(client, server, true, &[], false, &mut header);
     }
     header
+}
+
+/// Why a session is refused that cannot be answered.
+fn refusal(error: &io::Error) -> DatagramDrop {
+    debug!(%error, "a socket for answers cannot be had");
+    match is_exhaustion(error) {
+        true => DatagramDrop::Exhausted,
+        false => DatagramDrop::Failed,
+    }
 }
 
 /// Sessions of a backend at once; 0 for no limit.
