@@ -222,11 +222,17 @@ async fn start(
         pins: sockets.pin_lock,
         steering: sockets.steer_lock,
     };
+    let is_heir = state.is_some();
     let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, locks, state)?;
     life.control.adopt_workers(workers);
-    if life.control.steers() {
-        // Sockets of a predecessor are the same ones; others keep what comes until it is accepted.
-        life.control.steer_sockets().map_err(StartError::Plane)?;
+    // Sockets of a predecessor are the same ones; others keep what comes until it is accepted.
+    if life.control.steers()
+        && let Err(error) = life.control.steer_sockets()
+    {
+        // What was there before stays as it is.
+        let keep = is_heir || life.control.parts.daemon.adopted;
+        end(life.control, keep)?;
+        return Err(StartError::Plane(error));
     }
     daemon.enable_upgrade(&mut life)?;
     Ok((daemon, life))

@@ -19,7 +19,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 /// The object built by `cargo xtask build-ebpf`; empty if it was not.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sock.bpf.o"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sock.bpf.o"));
 
 /// The programs on sockets cannot be used.
 #[derive(Debug, thiserror::Error)]

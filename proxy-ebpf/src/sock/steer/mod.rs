@@ -5,14 +5,14 @@
 
 mod maps;
 
-use maps::{
-    STEER_GROUPS, STEER_PORTS, STEER_PREFIXES, STEER_RANGES, STEER_SOCKETS, STEER_STATE,
-    STEER_STATS,
-};
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::SkLookupContext;
 use core::mem::offset_of;
+use maps::{
+    STEER_GROUPS, STEER_PORTS, STEER_PREFIXES, STEER_RANGES, STEER_SOCKETS, STEER_STATE,
+    STEER_STATS,
+};
 use proxy_common::addr::Addr;
 use proxy_common::steer::{
     GROUPS, RANGES, STEER_KEY_FIXED_BITS, SteerKey, SteerStats, UNMATCHED, socket_index,
@@ -40,20 +40,21 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
 /// The group whose binding is for the lookup's local address and port.
 #[inline(always)]
 fn find(lookup: *const bpf_sk_lookup) -> Option<u32> {
-    let addr = match word(lookup, offset_of!(bpf_sk_lookup, family)) {
-        INET => Addr::v4(word(lookup, offset_of!(bpf_sk_lookup, local_ip4)).to_ne_bytes()),
-        INET6 => {
-            let first = offset_of!(bpf_sk_lookup, local_ip6);
-            let pair = |offset| {
-                let (low, high) = (word(lookup, offset), word(lookup, offset + 4));
-                u64::from(low) | u64::from(high) << 32
-            };
-            Addr::from_words([pair(first), pair(first + 8)])
-        }
+    // All fields at once: of loads in two branches the compiler would make one of a computed address,
+    // and the kernel takes constant ones alone.
+    let family = word(lookup, offset_of!(bpf_sk_lookup, family));
+    let protocol = word(lookup, offset_of!(bpf_sk_lookup, protocol)) as u8;
+    let port = word(lookup, offset_of!(bpf_sk_lookup, local_port)) as u16;
+    let v4 = word(lookup, offset_of!(bpf_sk_lookup, local_ip4));
+    let v6: [u32; 4] = core::array::from_fn(|index| {
+        word(lookup, offset_of!(bpf_sk_lookup, local_ip6) + 4 * index)
+    });
+    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let addr = match family {
+        INET => Addr::v4(v4.to_ne_bytes()),
+        INET6 => Addr::from_words([pair(v6[0], v6[1]), pair(v6[2], v6[3])]),
         _ => return None,
     };
-    let port = word(lookup, offset_of!(bpf_sk_lookup, local_port)) as u16;
-    let protocol = word(lookup, offset_of!(bpf_sk_lookup, protocol)) as u8;
     let bits = STEER_KEY_FIXED_BITS + 128;
     if let Some(group) = STEER_PORTS.get(&Key::new(bits, SteerKey::new(protocol, port, addr))) {
         return Some(*group);
