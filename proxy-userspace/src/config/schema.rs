@@ -395,7 +395,7 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 22] = examples![
+const EXAMPLES: [(&str, &str); 23] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
@@ -410,6 +410,7 @@ const EXAMPLES: [(&str, &str); 22] = examples![
     "tls-tcp.yaml",
     "tls-mtls.yaml",
     "udp.yaml",
+    "steer.yaml",
     "l4.yaml",
     "l4-nat.yaml",
     "l4-full-nat.yaml",

@@ -132,6 +132,24 @@ pub struct Found {
     pub ports: PortRange,
 }
 
+impl Found {
+    /// True if it is what a socket with this address is bound to.
+    pub fn is_of(&self, bound: SocketAddr) -> bool {
+        self.prefix == own_prefix(bound.ip()) && self.ports == PortRange::one(bound.port())
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prefix, ports, .. } = self;
+        let word = match ports.single() {
+            Some(_) => "port",
+            None => "ports",
+        };
+        write!(f, "`steer`: {prefix}, {word} {ports}")
+    }
+}
+
 impl Bindings {
     /// The bindings of a configuration; none if nothing is steered.
     pub fn of(config: &Config) -> Self {
@@ -211,6 +229,15 @@ impl Bindings {
     pub fn is_steered(&self, name: &str) -> bool {
         let mut steered = self.steered.iter().filter(|one| one.is_steered);
         steered.any(|one| one.name == name)
+    }
+}
+
+impl Config {
+    /// True if something is steered to a listener.
+    pub fn steers(&self) -> bool {
+        let mut http = self.http_listeners.iter();
+        let mut streams = self.stream_listeners.iter();
+        http.any(|one| one.steer.is_some()) || streams.any(|one| one.steer.is_some())
     }
 }
 

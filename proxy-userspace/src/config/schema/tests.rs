@@ -131,6 +131,7 @@ listeners:
     port: 8080
     service: app
     proxy_protocol_from: [192.0.2.0/24]
+    steer: {addresses: ["2001:db8::/32"], ports: [80, 8000-8999], on_failure: open}
     limits: {fields: 100, head: 32KiB, target: 8KiB, body: 10MiB, connections: 0, requests_per_connection: 1000}
     timeouts: {head: 10s, body_idle: 30s, body_rate: 240, idle: 60s, write: 60s, linger: 2s}
     http2:

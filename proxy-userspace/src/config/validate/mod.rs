@@ -82,7 +82,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let workers = http::workers(report, &file.workers);
     let admin = admin::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
-    let process = process::process(report, &file.process, l4.is_some());
+    let process = process::process(report, &file.process, l4.is_some() || steers(file));
     let tracing = tracing::tracing(report, &file.tracing);
     let overload = resilience::overload(report, &file.overload);
     let uses = uses::Uses::of(file);
@@ -134,6 +134,11 @@ fn needs_l4(file: &File) -> bool {
             Field::Absent => true,
             Field::Bad => false,
         })
+}
+
+/// True if something is steered to a listener.
+fn steers(file: &File) -> bool {
+    elements(&file.listeners).any(|at| at.value.steer.given().is_some())
 }
 
 /// Elements of a list that could be read.

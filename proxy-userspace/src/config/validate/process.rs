@@ -8,15 +8,19 @@ use crate::config::model::process::{CapabilityPolicy, Process};
 use crate::config::report::{Draft, Place, Report};
 
 /// The section `process`. `has_l4`: something is balanced in the kernel.
-pub(super) fn process(report: &Report<'_>, field: &Field<file::Process>, has_l4: bool) -> Process {
+pub(super) fn process(
+    report: &Report<'_>,
+    field: &Field<file::Process>,
+    needs_root: bool,
+) -> Process {
     let defaults = Process::default();
     let Some(keys) = field.value() else {
         return defaults;
     };
     if let Some(user) = keys.user.given()
-        && has_l4
+        && needs_root
     {
-        let what = "the kernel part belongs to root: with `l4` there is no other user";
+        let what = "the kernel part belongs to root: with `l4` or `steer` there is no other user";
         let draft = Draft::new(Code::Conflict, what).fix(
             "remove `user`, and write `capabilities: needed`; or run the listeners of other kinds \
              in a daemon of their own",

@@ -248,7 +248,9 @@ impl Taken {
 fn limits(report: &Report<'_>, placed: &[Placed<'_, '_>], bindings: &Bindings) {
     let first = placed.iter().find_map(|one| one.file.value.steer.given());
     let place = first.map_or(Place::Whole, |at| Place::Value(at.node));
-    let fault = |what: String| report.error(place, Draft::new(Code::Limit, what));
+    let fault = |what: String, fix: &str| {
+        report.error(place, Draft::new(Code::Limit, what).fix(fix));
+    };
     let lists: HashSet<_> = bindings.ranges.values().collect();
     for (count, most, what) in [
         (bindings.ports.len(), BINDINGS, "bindings of single ports"),
@@ -270,7 +272,11 @@ fn limits(report: &Report<'_>, placed: &[Placed<'_, '_>], bindings: &Bindings) {
         ),
     ] {
         if count > most as usize {
-            fault(format!("{count} {what} do not fit: at most {most} do"));
+            let what = format!("{count} {what} do not fit: at most {most} do");
+            fault(
+                what,
+                "use prefixes in place of addresses, or ranges in place of ports",
+            );
         }
     }
     let longest = bindings
@@ -280,9 +286,13 @@ fn limits(report: &Report<'_>, placed: &[Placed<'_, '_>], bindings: &Bindings) {
     if let Some(((_, prefix), ranges)) = longest
         && ranges.len() > RANGES
     {
-        fault(format!(
+        let what = format!(
             "`{prefix}` has {} ranges of ports, with those of the prefixes around it: at most {RANGES} fit",
             ranges.len()
-        ));
+        );
+        fault(
+            what,
+            "join ranges, or name single ports, of which there may be any number",
+        );
     }
 }
