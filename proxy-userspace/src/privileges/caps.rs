@@ -40,6 +40,15 @@ pub fn needed(config: &Config) -> CapsHashSet {
             Capability::CAP_SYS_ADMIN,
         ]);
     }
+    if config.steers() {
+        needed.extend([
+            Capability::CAP_BPF,
+            Capability::CAP_NET_ADMIN,
+            Capability::CAP_PERFMON,
+            // bpffs may have to be mounted.
+            Capability::CAP_SYS_ADMIN,
+        ]);
+    }
     let http = config.http_listeners.iter().map(|it| it.address);
     let streams = config.stream_listeners.iter().map(|it| it.address);
     let mut ports = http

@@ -141,8 +141,8 @@ fn wanted(config: &Config) -> BTreeSet<(PathBuf, Access)> {
     if let Some(acme) = &config.acme {
         wanted.insert((acme.storage.clone(), Access::Write));
     }
-    if let Some(l4) = &config.l4 {
-        wanted.insert((folder_of(&l4.pin_dir), Access::Write));
+    if config.l4.is_some() || config.steers() {
+        wanted.insert((folder_of(&config.data_plane().pin_dir), Access::Write));
     }
     let http = config.http_listeners.iter().map(|it| &it.access_log);
     let streams = config.stream_listeners.iter().map(|it| &it.access_log);

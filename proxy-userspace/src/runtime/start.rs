@@ -225,15 +225,7 @@ async fn start(
     let is_heir = state.is_some();
     let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, locks, state)?;
     life.control.adopt_workers(workers);
-    // Sockets of a predecessor are the same ones; others keep what comes until it is accepted.
-    if life.control.steers()
-        && let Err(error) = life.control.steer_sockets()
-    {
-        // What was there before stays as it is.
-        let keep = is_heir || life.control.parts.daemon.adopted;
-        end(life.control, keep)?;
-        return Err(StartError::Plane(error));
-    }
+    let mut life = life.steer(is_heir)?;
     daemon.enable_upgrade(&mut life)?;
     Ok((daemon, life))
 }
@@ -291,6 +283,22 @@ impl Life {
             tasks,
             pumps,
         })
+    }
+
+    /// Has what is steered reach the workers' sockets: those of a predecessor are the same ones, others
+    /// keep what comes until it is accepted. Where that fails, what was there before stays as it is.
+    fn steer(mut self, is_heir: bool) -> Result<Self, StartError> {
+        if !self.control.steers() {
+            return Ok(self);
+        }
+        match self.control.steer_sockets() {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                let keep = is_heir || self.control.parts.daemon.adopted;
+                end(self.control, keep)?;
+                Err(StartError::Plane(error))
+            }
+        }
     }
 
     /// Reads what the kernel part tells, which one process at a time may.

@@ -9,15 +9,12 @@ use super::workers::Prepared;
 use crate::admin::api::chain;
 use crate::config::model::Config;
 use crate::config::model::steer::Bindings;
-use crate::kernel::netlink::Netlink;
+use crate::kernel::load::LoadError;
 use crate::observe::view::{SteeredView, SteeringView};
-use crate::sockets::steer::{self, SteerError, Steering};
+use crate::sockets::steer::{self, SteerError, Steering, routes};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use tracing::{debug, error, info, warn};
-
-/// Prefixes whose routes are looked at when the daemon starts: each costs a question.
-const LOOKED_AT: usize = 64;
 
 /// What steers, if anything does.
 pub(super) struct Steerer {
@@ -78,7 +75,12 @@ impl Steerer {
         match self.open.take() {
             Some(open) => open.steering.remove()?,
             None if !steer::is_pinned(pin_dir) => return Ok(()),
-            None => Steering::open(pin_dir, self.lock.take())?.remove()?,
+            None => match Steering::open(pin_dir, self.lock.take()) {
+                Ok(left) => left.remove()?,
+                // It is of a daemon that runs.
+                Err(SteerError::Load(LoadError::Locked { .. })) => return Ok(()),
+                Err(error) => return Err(error),
+            },
         }
         info!("nothing is steered any more");
         Ok(())
@@ -144,7 +146,7 @@ impl<P: Plane> Control<P> {
 
     /// True if the configuration steers something.
     pub(crate) fn steers(&self) -> bool {
-        !Bindings::of(&self.config).steered.is_empty()
+        self.config.steers()
     }
 
     /// As [`Self::steer_sockets`], where there is nobody to tell of a failure.
@@ -169,45 +171,9 @@ impl<P: Plane> Control<P> {
     }
 }
 
-/// Says which steered addresses this host would not take: those that it has neither an address nor a
-/// `local` route for. Looks at the first ones only.
-pub(super) fn unrouted(config: &Config) -> Vec<String> {
-    let http = config
-        .http_listeners
-        .iter()
-        .map(|one| (&one.name, &one.steer));
-    let streams = config
-        .stream_listeners
-        .iter()
-        .map(|one| (&one.name, &one.steer));
-    let steered = http.chain(streams);
-    let addresses = steered.flat_map(|(name, steer)| {
-        let addresses = steer.iter().flat_map(|steer| &steer.addresses);
-        addresses.map(move |net| (name, *net))
-    });
-    // All addresses are those that the host has, whatever they are.
-    let addresses = addresses.filter(|(_, net)| net.prefix_len() > 0);
-    let Ok(mut netlink) = Netlink::open() else {
-        return Vec::new();
-    };
-    let mut told = Vec::new();
-    for (name, net) in addresses.take(LOOKED_AT) {
-        // The first address of a prefix may be one that only broadcasts have.
-        let host = net.hosts().next().unwrap_or(net.addr());
-        if !netlink.route(host).is_ok_and(|route| route.local) {
-            let family = if net.addr().is_ipv6() { "-6 " } else { "" };
-            told.push(format!(
-                "this host does not take packets to {net}, which is steered to listener `{name}`: \
-                 `ip {family}route add local {net} dev lo`"
-            ));
-        }
-    }
-    told
-}
-
-/// Logs what [`unrouted`] says.
+/// Logs which steered addresses this host would not take.
 pub(super) fn warn_of_routes(config: &Config) {
-    for line in unrouted(config) {
-        warn!("{line}");
+    for one in routes::missing(config) {
+        warn!("{one}: `{}`", one.remedy());
     }
 }

@@ -15,7 +15,9 @@
 //! force by one write, see [`proxy_common::steer`]. Between processes sockets are handed over, so
 //! nothing is lost in either's queue whichever generation a lookup has seen.
 
+mod maps;
 pub mod plan;
+pub mod routes;
 
 use super::object::OBJECT;
 use crate::config::model::steer::Bindings;
@@ -27,12 +29,12 @@ use crate::kernel::store::StoreError;
 use crate::kernel::{host, sys};
 use aya::EbpfLoader;
 use aya::programs::SkLookup;
-use plan::{Edit, PlanError, Tables, name_of, plan};
-use proxy_common::maps::{self, program};
+use maps::{Maps, store_error};
+use plan::{PlanError, Tables, name_of, plan};
+use proxy_common::maps::{self as names, program};
 use proxy_common::sock;
 use proxy_common::steer::{
-    GENERATIONS, GROUPS, STEER_ABI, SteerGroup, SteerPrefix, SteerRanges, SteerState, SteerStats,
-    UNMATCHED, socket_index,
+    GROUPS, STEER_ABI, SteerGroup, SteerState, SteerStats, UNMATCHED, socket_index,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,13 +45,13 @@ use std::path::{Path, PathBuf};
 
 /// The maps of steering.
 const MAPS: [&str; 7] = [
-    maps::STEER_STATE,
-    maps::STEER_PORTS,
-    maps::STEER_PREFIXES,
-    maps::STEER_RANGES,
-    maps::STEER_GROUPS,
-    maps::STEER_SOCKETS,
-    maps::STEER_STATS,
+    names::STEER_STATE,
+    names::STEER_PORTS,
+    names::STEER_PREFIXES,
+    names::STEER_RANGES,
+    names::STEER_GROUPS,
+    names::STEER_SOCKETS,
+    names::STEER_STATS,
 ];
 
 /// The network namespace of this process.
@@ -90,17 +92,6 @@ pub struct Counts {
     pub unmatched: u64,
 }
 
-/// The maps, opened.
-struct Maps {
-    state: MapHandle,
-    ports: MapHandle,
-    prefixes: MapHandle,
-    ranges: MapHandle,
-    groups: MapHandle,
-    sockets: MapHandle,
-    stats: MapHandle,
-}
-
 /// What steers. Dropping it changes nothing in the kernel.
 pub struct Steering {
     pins: Pins,
@@ -131,7 +122,7 @@ impl Steering {
         let lock = PinLock::inherit(pins.directory(), lock)?;
         pins::remove_dir(&pins.next_maps())?;
         let staged = !can_adopt(&pins);
-        let has_old = pins.map(maps::STEER_STATE).exists();
+        let has_old = pins.map(names::STEER_STATE).exists();
         let folder = match staged {
             true => pins.next_maps(),
             false => pins.maps(),
@@ -257,7 +248,7 @@ impl Steering {
     ///
     /// [`StoreError`].
     pub fn counts(&self) -> Result<Counts, StoreError> {
-        let error = store_error("read", maps::STEER_STATS);
+        let error = store_error("read", names::STEER_STATS);
         let cpus = host::possible_cpus();
         let sum = |element: Vec<SteerStats>| {
             element
@@ -371,7 +362,7 @@ fn unlink(pins: &Pins) -> Result<(), LoadError> {
 /// Whether the pinned maps are of this version and all there.
 fn can_adopt(pins: &Pins) -> bool {
     let has_all = MAPS.iter().all(|name| pins.map(name).exists());
-    let state = || MapHandle::open(&pins.map(maps::STEER_STATE))?.get::<u32, SteerState>(&0);
+    let state = || MapHandle::open(&pins.map(names::STEER_STATE))?.get::<u32, SteerState>(&0);
     has_all && matches!(state(), Ok(Some(state)) if state.abi == STEER_ABI)
 }
 
@@ -406,153 +397,4 @@ fn load(folder: &Path) -> Result<OwnedFd, LoadError> {
     let steer: &mut SkLookup = named(&mut ebpf, program::STEER)?;
     offer(program::STEER, || steer.load())?;
     duplicate(program::STEER, steer.fd())
-}
-
-fn store_error(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> StoreError {
-    move |source| StoreError { call, map, source }
-}
-
-impl Maps {
-    fn open(folder: &Path) -> Result<Self, StoreError> {
-        let open = |name: &'static str| {
-            MapHandle::open(&folder.join(name)).map_err(store_error("open", name))
-        };
-        Ok(Self {
-            state: open(maps::STEER_STATE)?,
-            ports: open(maps::STEER_PORTS)?,
-            prefixes: open(maps::STEER_PREFIXES)?,
-            ranges: open(maps::STEER_RANGES)?,
-            groups: open(maps::STEER_GROUPS)?,
-            sockets: open(maps::STEER_SOCKETS)?,
-            stats: open(maps::STEER_STATS)?,
-        })
-    }
-
-    fn state(&self) -> Result<SteerState, StoreError> {
-        let state = self.state.get(&0u32);
-        let state = state.map_err(store_error("read", maps::STEER_STATE))?;
-        Ok(state.unwrap_or_default())
-    }
-
-    fn set_state(&self, state: SteerState) -> Result<(), StoreError> {
-        let set = self.state.set(&0u32, &state);
-        set.map_err(store_error("write", maps::STEER_STATE))
-    }
-
-    fn forget_socket(&self, slot: u32) -> Result<(), StoreError> {
-        match self.sockets.remove(&slot) {
-            // What the kernel says of a slot without a socket.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-            other => other
-                .map(drop)
-                .map_err(store_error("write", maps::STEER_SOCKETS)),
-        }
-    }
-
-    /// What the maps hold.
-    fn read(&self) -> Result<Tables, StoreError> {
-        let read = |name| store_error("read", name);
-        let all = self.groups.read_array::<SteerGroup>(0, GROUPS);
-        let all = all.map_err(read(maps::STEER_GROUPS))?;
-        let groups = (0u16..).zip(all).filter(|(_, group)| group.name[0] != 0);
-        let ports = self.ports.entries::<SteerPrefix, u32>();
-        let prefixes = self.prefixes.entries::<SteerPrefix, u32>();
-        let mut tables = Tables {
-            groups: groups.collect(),
-            ports: ports
-                .map_err(read(maps::STEER_PORTS))?
-                .into_iter()
-                .collect(),
-            prefixes: prefixes
-                .map_err(read(maps::STEER_PREFIXES))?
-                .into_iter()
-                .collect(),
-            lists: BTreeMap::new(),
-        };
-        for &id in tables.prefixes.values() {
-            if !tables.lists.contains_key(&id) {
-                let list = self.ranges.get::<u32, SteerRanges>(&id);
-                let list = list.map_err(read(maps::STEER_RANGES))?.unwrap_or_default();
-                tables.lists.insert(id, list);
-            }
-        }
-        Ok(tables)
-    }
-
-    /// Carries edits out in their order; those of a kind that follow each other together.
-    fn apply(&self, edits: &[Edit]) -> Result<(), StoreError> {
-        let mut rest = edits;
-        while let Some(first) = rest.first() {
-            rest = match first {
-                Edit::Port(..) => self.apply_batch(rest, &self.ports, maps::STEER_PORTS)?,
-                Edit::Prefix(..) => self.apply_batch(rest, &self.prefixes, maps::STEER_PREFIXES)?,
-                _ => {
-                    self.apply_one(first)?;
-                    &rest[1..]
-                }
-            };
-        }
-        Ok(())
-    }
-
-    fn apply_batch<'e>(
-        &self,
-        edits: &'e [Edit],
-        map: &MapHandle,
-        name: &'static str,
-    ) -> Result<&'e [Edit], StoreError> {
-        let kind = std::mem::discriminant(&edits[0]);
-        let is_alike = |edit: &&Edit| std::mem::discriminant(*edit) == kind;
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for edit in edits.iter().take_while(is_alike) {
-            if let Edit::Port(key, value) | Edit::Prefix(key, value) = edit {
-                keys.push(*key);
-                values.push(*value);
-            }
-        }
-        let set = map.set_batch(&keys, &values);
-        set.map_err(|(_, source)| store_error("write", name)(source))?;
-        Ok(&edits[keys.len()..])
-    }
-
-    fn apply_one(&self, edit: &Edit) -> Result<(), StoreError> {
-        let write = |name| store_error("write", name);
-        match edit {
-            Edit::Group(id, group) => {
-                let set = self.groups.set(&u32::from(*id), group);
-                set.map_err(write(maps::STEER_GROUPS))
-            }
-            Edit::NoGroup(id) => {
-                for generation in 0..GENERATIONS {
-                    self.forget_socket(socket_index(generation, (*id).into()))?;
-                }
-                let set = self.groups.set(&u32::from(*id), &SteerGroup::default());
-                set.map_err(write(maps::STEER_GROUPS))?;
-                // Whoever gets the group next counts from zero.
-                let zeros = vec![SteerStats::default(); host::possible_cpus()];
-                let set = self.stats.set_per_cpu(u32::from(*id), &zeros);
-                set.map_err(write(maps::STEER_STATS))
-            }
-            Edit::List(id, list) => {
-                let set = self.ranges.set(id, list);
-                set.map_err(write(maps::STEER_RANGES))
-            }
-            Edit::Port(key, group) => {
-                let set = self.ports.set(key, group);
-                set.map_err(write(maps::STEER_PORTS))
-            }
-            Edit::Prefix(key, list) => {
-                let set = self.prefixes.set(key, list);
-                set.map_err(write(maps::STEER_PREFIXES))
-            }
-            Edit::NoPort(key) => {
-                let removed = self.ports.remove(key);
-                removed.map(drop).map_err(write(maps::STEER_PORTS))
-            }
-            Edit::NoPrefix(key) => {
-                let removed = self.prefixes.remove(key);
-                removed.map(drop).map_err(write(maps::STEER_PREFIXES))
-            }
-        }
-    }
 }
