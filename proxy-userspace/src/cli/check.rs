@@ -6,6 +6,7 @@ use crate::cli::output::{self, Column};
 use crate::config::model::{AttachMode, Config, Interface, Listener, ProbeTarget, Service};
 use crate::kernel::features::{self, Finding, Status};
 use crate::privileges;
+use crate::sockets::steer::routes::{self, Missing};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -35,12 +36,14 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        let config = self.configuration()?;
+        let routes = routes::missing(&config);
         let Config {
             l4,
             listeners,
             services,
             ..
-        } = self.configuration()?;
+        } = config;
         let mut l4 = l4.unwrap_or_default();
         l4.interfaces
             .extend(self.interface.iter().map(|name| Interface {
@@ -49,6 +52,7 @@ impl Args {
             }));
         let mut findings = features::check(&l4, &checked_vips(&listeners, &services));
         findings.push(landlock());
+        findings.extend(routes.into_iter().map(unrouted));
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
             Output::Table => output::print(&text(&findings))?,
@@ -65,6 +69,16 @@ impl Args {
             return args::load(&self.config.path()?);
         }
         Ok(Config::default())
+    }
+}
+
+/// A steered prefix that this host does not take.
+fn unrouted(missing: Missing) -> Finding {
+    Finding {
+        name: format!("route to {}", missing.prefix),
+        status: Status::Warn,
+        detail: missing.to_string(),
+        remedy: missing.remedy(),
     }
 }
 

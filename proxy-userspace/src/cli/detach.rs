@@ -5,12 +5,13 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::config::model::DEFAULT_PIN_DIR;
 use crate::kernel::{attach, decap};
+use crate::sockets::steer;
 use std::path::{Path, PathBuf};
 
 /// Remove a data plane that was kept when its daemon ended
 ///
 /// Takes the programs off their interfaces and removes maps and pins, also those of `sluice decap
-/// --leave`. Refused while a daemon runs: use `sluice stop`.
+/// --leave` and of steering. Refused while a daemon runs: use `sluice stop`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -51,5 +52,6 @@ impl Args {
 fn remove(pin_dir: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::new(Exit::Failed, error);
     decap::remove(pin_dir).map_err(failed)?;
+    steer::remove(pin_dir).map_err(failed)?;
     attach::remove(pin_dir).map_err(failed)
 }

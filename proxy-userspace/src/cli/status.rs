@@ -9,7 +9,7 @@ use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
     BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView, ServiceView,
-    StreamListenerView, View,
+    SteeredView, SteeringView, StreamListenerView, View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -156,6 +156,9 @@ fn head(view: &View) -> String {
         let first = error.lines().next().unwrap_or_default();
         let _ = writeln!(text, "            last reload refused: {first}");
     }
+    if let Some(steering) = &view.steering {
+        text.push_str(&steering_text(steering));
+    }
     if view.interfaces.is_empty() {
         // Nothing is balanced in the kernel.
         return text;
@@ -186,6 +189,21 @@ fn head(view: &View) -> String {
         outcome("drop"),
     );
     text
+}
+
+/// What is steered, in one line.
+fn steering_text(steering: &SteeringView) -> String {
+    let sum = |count: fn(&SteeredView) -> u64| {
+        format::count(steering.listeners.iter().map(count).sum::<u64>() as f64)
+    };
+    format!(
+        "steering    {} bindings (generation {}): {} steered, {} refused, {} passed\n",
+        format::count(steering.bindings as f64),
+        steering.generation,
+        sum(|one| one.steered),
+        sum(|one| one.refused),
+        sum(|one| one.passed),
+    )
 }
 
 /// The listeners of the proxies.

@@ -3,7 +3,7 @@
 //! Packets meet the kernel part first, which asks its maps in this order (`proxy-ebpf`'s
 //! `xdp/service.rs`): the exact address with the port, with all ports, then the longest prefix
 //! with the port, and with all ports. What is nothing to it goes to this host's stack, where
-//! listeners of the proxies may have sockets.
+//! listeners of the proxies may have sockets, or something is steered to them.
 
 use super::Layer;
 use super::now::ServiceNow;
@@ -11,6 +11,7 @@ use super::rules::list;
 use super::tls::{self, TlsExplained};
 use crate::balance::maglev;
 use crate::config::model::http::{HttpListener, Passthrough, StreamListener};
+use crate::config::model::steer::Bindings;
 use crate::config::model::{Backend, Config, Guard, Listener, Service};
 use crate::routing::{NameFound, NameMissing, ServerNames};
 use crate::types::{PortMatch, Protocol};
@@ -187,17 +188,32 @@ impl Rank {
 
 /// Who has a socket for the flow, in the stack.
 fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExplained) {
-    let takes = |address: SocketAddr| {
-        let (bound, wanted) = (address.ip(), flow.destination.ip());
-        address.port() == flow.destination.port()
-            && (bound == wanted || (bound.is_unspecified() && bound.is_ipv4() == wanted.is_ipv4()))
+    let wanted = SocketAddr::new(
+        flow.destination.ip().to_canonical(),
+        flow.destination.port(),
+    );
+    let bindings = Bindings::of(config);
+    let steered = bindings.find(flow.protocol, wanted);
+    let takes = |name: &str, address: SocketAddr| match &steered {
+        // The kernel looks for these first.
+        Some(found) => bindings.steered[found.index].name == name,
+        None => {
+            let (bound, ip) = (address.ip(), wanted.ip());
+            address.port() == wanted.port()
+                && (bound == ip || (bound.is_unspecified() && bound.is_ipv4() == ip.is_ipv4()))
+        }
+    };
+    let because = |address: SocketAddr| match &steered {
+        Some(found) if !found.is_of(address) => found.to_string(),
+        _ => "its address and port".to_owned(),
     };
     let streams = config.stream_listeners.iter();
-    let mut streams = streams.filter(|one| one.protocol == flow.protocol && takes(one.address));
+    let mut streams =
+        streams.filter(|one| one.protocol == flow.protocol && takes(&one.name, one.address));
     if let Some(listener) = streams.next() {
         explained.layer = Layer::UserSpace;
         explained.listener = Some(listener.name.clone());
-        explained.because = Some("its address and port".to_owned());
+        explained.because = Some(because(listener.address));
         let service = match &listener.passthrough {
             None => listener.service.as_deref(),
             Some(names) => named(listener, names, hello, explained),
@@ -211,11 +227,13 @@ fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExpl
         };
         return;
     }
-    let is_http = |one: &&HttpListener| flow.protocol == Protocol::Tcp && takes(one.address);
+    let is_http =
+        |one: &&HttpListener| flow.protocol == Protocol::Tcp && takes(&one.name, one.address);
     if let Some(listener) = config.http_listeners.iter().find(is_http) {
         explained.layer = Layer::UserSpace;
         explained.listener = Some(listener.name.clone());
-        explained.because = Some("its address and port; routes decide by request".to_owned());
+        let because = because(listener.address);
+        explained.because = Some(format!("{because}; routes decide by request"));
         let name = hello.server_name.as_deref();
         explained.tls = tls::explain(listener.tls.as_ref(), std::iter::empty(), name);
     }

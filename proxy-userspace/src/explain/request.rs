@@ -8,6 +8,7 @@ use crate::config::model::Config;
 use crate::config::model::http::{
     Action, FieldEdits, HttpListener, Redirect, Route, SecurityHeaders, Split,
 };
+use crate::config::model::steer::Bindings;
 use crate::files::Site;
 use crate::http::peer::Peer;
 use crate::http::{admission, forwarded};
@@ -270,10 +271,7 @@ fn listener<'c>(
     let wanted = destination(&asked.target);
     let mut found: Vec<&HttpListener> = match wanted {
         None => all.iter().collect(),
-        Some((address, port)) => (all.iter())
-            .filter(|one| one.address.port() == port)
-            .filter(|one| address.is_none_or(|address| takes(one.address.ip(), address)))
-            .collect(),
+        Some((address, port)) => at(config, address, port),
     };
     // A name that leads here by way of another port, or of another proxy.
     if let ([], [only]) = (found.as_slice(), all.as_slice()) {
@@ -300,6 +298,31 @@ fn listener<'c>(
             )))
         }
         [first, rest @ ..] => Ok((first, rest.iter().map(|one| one.name.clone()).collect())),
+    }
+}
+
+/// The listeners that connections to an address and port may come to.
+fn at(config: &Config, address: Option<IpAddr>, port: u16) -> Vec<&HttpListener> {
+    let all = config.http_listeners.iter();
+    let Some(address) = address else {
+        // A name may be of any address.
+        let has_port = |one: &&HttpListener| {
+            let steered = one.steer.iter().flat_map(|steer| &steer.ports);
+            one.address.port() == port || steered.into_iter().any(|range| range.has(port))
+        };
+        return all.filter(has_port).collect();
+    };
+    let bindings = Bindings::of(config);
+    let wanted = SocketAddr::new(address.to_canonical(), port);
+    match bindings.find(Protocol::Tcp, wanted) {
+        // The kernel looks for these first.
+        Some(found) => {
+            let name = &bindings.steered[found.index].name;
+            all.filter(|one| one.name == *name).collect()
+        }
+        None => all
+            .filter(|one| one.address.port() == port && takes(one.address.ip(), address))
+            .collect(),
     }
 }
 

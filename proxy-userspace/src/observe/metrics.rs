@@ -59,6 +59,7 @@ impl Collector for Page {
         self.daemon(&mut families)?;
         self.packets(&mut families)?;
         self.listeners(&mut families)?;
+        self.steering(&mut families)?;
         self.backends(&mut families)?;
         self.passive_health(&mut families)?;
         self.health(&mut families)?;
@@ -270,6 +271,26 @@ impl Page {
         )
     }
 
+    fn steering(&self, out: &mut Families) -> fmt::Result {
+        let Some(steering) = &self.view.steering else {
+            return Ok(());
+        };
+        out.one(names::STEERING_BINDINGS, steering.bindings)?;
+        out.one(names::STEERING_GENERATION, u64::from(steering.generation))?;
+        let rows = steering.listeners.iter().flat_map(|listener| {
+            let results = [
+                ("steered", listener.steered),
+                ("refused", listener.refused),
+                ("passed", listener.passed),
+                ("failed", listener.failed),
+            ];
+            let name = listener.name.as_str();
+            results.map(|(result, count)| ([name, result], Value::from(count)))
+        });
+        out.many(names::STEERED, rows)?;
+        out.one(names::STEERING_UNMATCHED, steering.unmatched)
+    }
+
     fn data_plane(&self, out: &mut Families) -> fmt::Result {
         let flows = &self.view.flow_table;
         let flow_table = (proxy_common::maps::FLOWS, flows.entries, flows.capacity);
@@ -321,7 +342,8 @@ impl Page {
 mod tests {
     use super::*;
     use crate::observe::view::{
-        BackendView, FlowTable, HealthView, ListenerView, ReasonCount, ServiceView, Traffic,
+        BackendView, FlowTable, HealthView, ListenerView, ReasonCount, ServiceView, SteeredView,
+        SteeringView, Traffic,
     };
     use std::time::Duration;
 
@@ -364,6 +386,15 @@ mod tests {
                 packets: 9,
                 ..Default::default()
             }],
+            steering: Some(SteeringView {
+                bindings: 2,
+                listeners: vec![SteeredView {
+                    name: "http".to_owned(),
+                    refused: 6,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
             flow_table: FlowTable {
                 capacity: 100,
                 entries: 3,
@@ -398,6 +429,7 @@ mod tests {
             r#"sluice_listener_dropped_packets_total{listener="http",service="web"} 4"#,
             r#"sluice_health_probes_total{service="web",backend="we\"b1",result="timeout"} 2"#,
             r#"sluice_health_probe_duration_seconds_count 1"#,
+            r#"sluice_steered_total{listener="http",result="refused"} 6"#,
             r#"sluice_bpf_map_capacity{map="flows"} 100"#,
             r#"sluice_kernel_errors_total{call="update"} 1"#,
             r#"sluice_health_probe_duration_seconds_bucket{le="+Inf"} 1"#,

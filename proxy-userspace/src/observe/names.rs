@@ -84,6 +84,15 @@ metrics! {
     LISTENER_REPLACED = "sluice_listener_replaced_flows_total", Counter, ["listener", "service"],
         "New flows that took the place of one which never sent a second packet.";
 
+    STEERING_BINDINGS = "sluice_steering_bindings", Gauge, [],
+        "Addresses and prefixes that are steered to listeners, each with a port or range of ports.";
+    STEERING_GENERATION = "sluice_steering_generation", Gauge, [],
+        "Raised whenever other sockets were put in force.";
+    STEERED = "sluice_steered_total", Counter, ["listener", "result"],
+        "New connections and datagrams to listeners' bindings: steered, refused or passed on because nobody served the listener, failed if the kernel did not take its socket.";
+    STEERING_UNMATCHED = "sluice_steering_unmatched_total", Counter, [],
+        "New connections and datagrams that no binding was for.";
+
     BACKEND_PACKETS = "sluice_backend_packets_total", Counter, ["service", "backend"],
         "Packets sent to the backend.";
     BACKEND_BYTES = "sluice_backend_bytes_total", Counter, ["service", "backend"],
