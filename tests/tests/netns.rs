@@ -49,5 +49,8 @@ mod selection;
 #[path = "netns/shapes.rs"]
 mod shapes;
 
+#[path = "netns/steer.rs"]
+mod steer;
+
 #[path = "netns/upgrade.rs"]
 mod upgrade;
