@@ -9,6 +9,7 @@ use proxy_common::steer::{
     GENERATIONS, GROUPS, SteerGroup, SteerPrefix, SteerRanges, SteerState, SteerStats, socket_index,
 };
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::Path;
 
@@ -81,10 +82,10 @@ impl Maps {
             lists: BTreeMap::new(),
         };
         for &id in tables.prefixes.values() {
-            if !tables.lists.contains_key(&id) {
+            if let Entry::Vacant(place) = tables.lists.entry(id) {
                 let list = self.ranges.get::<u32, SteerRanges>(&id);
                 let list = list.map_err(read(maps::STEER_RANGES))?.unwrap_or_default();
-                tables.lists.insert(id, list);
+                place.insert(list);
             }
         }
         Ok(tables)
