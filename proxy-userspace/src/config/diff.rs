@@ -32,7 +32,8 @@ pub enum Change {
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The section `l4`, `workers`, `admin`, `process`, `guard`, `tracing` or `overload`.
+    /// The section `l4`, `workers`, `admin`, `process`, `guard`, `tracing`, `overload` or
+    /// `condemn`.
     Section(&'static str),
     /// An interface.
     Interface(String),
@@ -126,7 +127,7 @@ fn sections(old: &Value, new: &Value, changes: &mut Vec<Change>) {
     }
     let has_both = !old["l4"].is_null() && !new["l4"].is_null();
     let sections = [
-        "l4", "workers", "admin", "process", "guard", "tracing", "acme", "overload",
+        "l4", "workers", "admin", "process", "guard", "tracing", "acme", "overload", "condemn",
     ];
     // A section that comes or goes says so in one line.
     for section in sections

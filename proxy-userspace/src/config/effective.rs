@@ -5,6 +5,7 @@
 mod acme;
 mod admin;
 mod backend_tls;
+mod condemn;
 mod http;
 mod outlier;
 mod process;
@@ -61,6 +62,7 @@ pub fn effective(config: &Config) -> Value {
             "overload",
             config.overload.as_ref().map(resilience::overload),
         ),
+        ("condemn", config.condemn.as_ref().map(condemn::condemn)),
         (
             "listeners",
             Some(l4_listeners.chain(http).chain(streams).collect()),

@@ -1,6 +1,7 @@
 //! What holds where a key is left out: the one place for defaults.
 
 pub(crate) mod acme;
+pub(crate) mod condemn;
 pub(crate) mod http;
 pub(crate) mod outlier;
 pub(crate) mod tls;

@@ -11,6 +11,7 @@ pub(crate) mod acme;
 pub(crate) mod action;
 pub(crate) mod admin;
 pub(crate) mod backend_tls;
+pub(crate) mod condemn;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
@@ -64,6 +65,10 @@ pub(crate) struct File {
     /// When workers refuse requests because they have too much to do. Without it they never do.
     #[serde(default)]
     pub(crate) overload: Field<resilience::Overload>,
+    /// When sources are condemned for what they do to the listeners of the proxies: they can then
+    /// open no connections for a while. Without it nobody is.
+    #[serde(default)]
+    pub(crate) condemn: Field<condemn::Condemn>,
     /// The addresses that clients use, and which service answers there.
     #[serde(default)]
     pub(crate) listeners: Field<Vec<Field<listener::Listener>>>,

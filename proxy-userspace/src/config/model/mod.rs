@@ -5,6 +5,7 @@
 //! unique, references exist, modes fit their listeners.
 
 pub mod acme;
+pub mod condemn;
 pub mod http;
 pub mod outlier;
 pub mod process;
@@ -38,6 +39,8 @@ pub struct Config {
     pub acme: Option<acme::Acme>,
     /// When workers refuse requests because they have too much to do; `None` for never.
     pub overload: Option<http::Overload>,
+    /// When sources are condemned for what they do to the proxies; `None` for never.
+    pub condemn: Option<condemn::Condemn>,
     /// Listeners of the kernel data plane, in file order.
     pub listeners: Vec<Listener>,
     /// Listeners that speak HTTP, in file order.
@@ -63,6 +66,7 @@ impl Default for Config {
             tracing: None,
             acme: None,
             overload: None,
+            condemn: None,
             listeners: Vec::new(),
             http_listeners: Vec::new(),
             stream_listeners: Vec::new(),
@@ -78,6 +82,17 @@ impl Config {
     pub fn data_plane(&self) -> &L4 {
         static DEFAULTS: LazyLock<L4> = LazyLock::new(L4::default);
         self.l4.as_ref().unwrap_or(&DEFAULTS)
+    }
+
+    /// The proxies whose word about clients some listener takes.
+    pub fn trusted_proxies(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let http = self.http_listeners.iter().flat_map(|listener| {
+            let told = &listener.forwarded.trusted;
+            listener.proxy_protocol_from.iter().chain(told)
+        });
+        let streams = self.stream_listeners.iter();
+        let streams = streams.flat_map(|listener| &listener.proxy_protocol_from);
+        http.chain(streams).copied()
     }
 
     /// As [`Self::data_plane`], to be changed.

@@ -18,6 +18,17 @@ const EVERY_KEY: [&str; 5] = [
 
 const EVERY_RESILIENCE_KEY: &str = r#"
 overload: {lag: 50ms, hold: 1s}
+condemn:
+  offences: {malformed: 10, flood: 3, handshake: 20, slow: 30}
+  within: 1m
+  duration: 10m
+  max_duration: 1day
+  remember: 1day
+  spare_above: 50%
+  exempt: [127.0.0.0/8, "::1"]
+  ipv6_prefix: 64
+  max_entries: 10000
+  dry_run: false
 process: {user: nobody, group: nogroup, capabilities: needed, no_new_privs: true, landlock: true, paths: [/srv]}
 listeners:
   - {name: web, kind: http, address: 192.0.2.10, port: 8080, service: app}

@@ -12,6 +12,7 @@ mod admin;
 mod backend_tls;
 mod backends;
 mod compression;
+mod condemn;
 mod fields;
 mod health;
 mod http;
@@ -85,6 +86,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let process = process::process(report, &file.process, l4.is_some() || steers(file));
     let tracing = tracing::tracing(report, &file.tracing);
     let overload = resilience::overload(report, &file.overload);
+    let condemn = condemn::condemn(report, &file.condemn);
     let uses = uses::Uses::of(file);
     let services = services::services(report, &file.services, &uses);
     let acme = acme::acme(report, &file.acme);
@@ -112,6 +114,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         tracing,
         acme,
         overload,
+        condemn,
         listeners: models(listeners.l4),
         http_listeners: models(listeners.http),
         stream_listeners: models(listeners.stream),
