@@ -17,6 +17,7 @@ pub mod trust;
 pub mod health;
 
 pub mod balance;
+pub mod condemn;
 pub mod resilience;
 pub mod routing;
 
