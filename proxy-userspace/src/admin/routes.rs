@@ -160,7 +160,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .answers::<Vec<CertificateView>>(),
         Endpoint::new(Get, "/api/v1/guard", read::guard_list)
             .says(
-                "Rules about sources: configured, of operators, and condemned by the guard itself.",
+                "Rules about sources: configured, of operators, and of sources that are condemned for what \
+                 they do.",
             )
             .answers::<Vec<GuardView>>(),
         Endpoint::new(Get, "/api/v1/log", act::log)
@@ -320,7 +321,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .refuses(NOT_FOUND)
             .answers::<GuardView>(),
         Endpoint::new(Post, "/api/v1/guard/remove", act::guard_remove)
-            .says("Remove an operator's rule.")
+            .says("Remove an operator's rule, or pardon a condemned source, named by its prefix or an address in it.")
             .takes::<GuardRequest>()
             .refuses(NOT_FOUND)
             .answers::<GuardView>(),

@@ -16,6 +16,14 @@ use std::time::Duration;
 /// operator: it is kept across reloads and restarts of the daemon, until it expires or is removed.
 /// Of several rules that match a source, the one with the longest prefix decides, first among
 /// those of the listener, then among those of all listeners.
+///
+/// A rule for all listeners also holds for those of the proxies: connections of a source that is
+/// denied are reset when they are accepted, where the kernel part does not drop their packets
+/// before.
+///
+/// Sources that are condemned for what they do (`condemn` in the file) are listed with the owner
+/// `policy`. To remove such a rule, by the prefix or by an address in it, pardons the source: what
+/// it has done is forgotten.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,7 +31,9 @@ Examples:
   sluice guard add 203.0.113.0/24 --expires 10m        drop a network for ten minutes
   sluice guard add 203.0.113.7 --allow                 but let this host pass
   sluice guard add 198.51.100.0/24 --listener web-http
-  sluice guard remove 203.0.113.0/24")]
+  sluice guard remove 203.0.113.0/24
+  sluice guard list --condemned                        who is condemned, for what, how long yet
+  sluice guard remove 198.51.100.9                     pardon a condemned source")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +43,9 @@ pub(super) struct Args {
 enum Command {
     /// List the rules, whoever wrote them
     List {
+        /// Condemned sources only
+        #[arg(long)]
+        condemned: bool,
         #[command(flatten)]
         socket: SocketArgs,
         #[command(flatten)]
@@ -53,7 +66,7 @@ enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Remove an operator's rule
+    /// Remove an operator's rule, or pardon a condemned source
     Remove {
         #[command(flatten)]
         rule: RuleArgs,
@@ -89,7 +102,15 @@ impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let (rules, output) = args::block_on(async {
             Ok(match self.command {
-                Command::List { socket, output } => (socket.client().get("guard").await?, output),
+                Command::List {
+                    condemned,
+                    socket,
+                    output,
+                } => {
+                    let mut rules: Vec<GuardView> = socket.client().get("guard").await?;
+                    rules.retain(|rule| !condemned || rule.owner == "policy");
+                    (rules, output)
+                }
                 Command::Add {
                     rule,
                     allow,
@@ -144,10 +165,21 @@ fn text(rules: &[GuardView]) -> String {
             rule.listener.clone().unwrap_or_else(|| "(all)".to_owned()),
             rule.action.clone(),
             rule.owner.clone(),
-            rule.cause.clone(),
+            cause(rule),
             rule.expires_in_seconds
                 .map_or_else(|| "never".to_owned(), format::span),
         ]
     });
     output::columns(&headings, rows)
+}
+
+/// Why a rule was written; of a condemned source for what, and for the how-manieth time.
+fn cause(rule: &GuardView) -> String {
+    let Some(offence) = &rule.offence else {
+        return rule.cause.clone();
+    };
+    match rule.times {
+        Some(times @ 2..) => format!("{}: {offence}, {times} times", rule.cause),
+        _ => format!("{}: {offence}", rule.cause),
+    }
 }

@@ -8,7 +8,7 @@ use crate::net::Nanos;
 use ipnet::IpNet;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ pub struct Live {
     requests: Cell<u64>,
     received: Cell<u64>,
     sent: Cell<u64>,
+    /// The client is whom somebody else names.
+    is_told: Cell<bool>,
+    has_offended: Cell<bool>,
 }
 
 impl Live {
@@ -63,12 +66,40 @@ impl Live {
             requests: Cell::new(0),
             received: Cell::new(0),
             sent: Cell::new(0),
+            is_told: Cell::new(false),
+            has_offended: Cell::new(false),
         }
     }
 
     /// It is between these two, as a PROXY header says.
     pub fn set_ends(&self, client: SocketAddr, server: SocketAddr) {
+        self.is_told.set(true);
         self.ends.set((client, server));
+    }
+
+    /// Its two ends, the client first.
+    pub fn ends(&self) -> (SocketAddr, SocketAddr) {
+        self.ends.get()
+    }
+
+    /// The client's address, and whether that is our peer's own.
+    pub fn client(&self) -> (IpAddr, bool) {
+        (self.ends.get().0.ip(), !self.is_told.get())
+    }
+
+    /// The client has offended.
+    pub fn note_offence(&self) {
+        self.has_offended.set(true);
+    }
+
+    /// True if something was served to our peer, and it has not offended.
+    pub fn has_behaved(&self) -> bool {
+        let is_served = match self.protocol.get() {
+            Spoken::H1 | Spoken::H2 => self.requests.get() > 0,
+            Spoken::Tcp => self.sent.get() > 0,
+            Spoken::Udp => false,
+        };
+        is_served && !self.is_told.get() && !self.has_offended.get()
     }
 
     /// This is spoken over it.
@@ -147,8 +178,15 @@ impl Census {
     }
 
     /// A connection has ended.
-    pub fn leave(&self, place: usize) {
-        self.0.borrow_mut().try_remove(place);
+    pub fn leave(&self, place: usize) -> Option<Rc<Live>> {
+        self.0.borrow_mut().try_remove(place)
+    }
+
+    /// Shows each connection.
+    pub fn each(&self, mut show: impl FnMut(&Live)) {
+        for (_, live) in self.0.borrow().iter() {
+            show(live);
+        }
     }
 
     /// How many there are.

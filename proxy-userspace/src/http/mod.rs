@@ -14,6 +14,7 @@
 pub mod admission;
 pub mod census;
 pub mod certified;
+pub mod conduct;
 pub mod date;
 pub mod exchange;
 pub mod forwarded;

@@ -6,6 +6,7 @@ use super::snapshot::{CompileError, Kept, ListenerPlan};
 use super::worker::Worker;
 use crate::acme::Challenges;
 use crate::certificates::{CertificateView, common_name};
+use crate::condemn::Offence;
 use crate::config::model::tls::{ClientAuth, ServerTls};
 use crate::message::{Fields, Refusal, RefusedBy};
 use crate::net::client_hello::Reader;
@@ -239,6 +240,9 @@ pub async fn secure(
             Some((stream, peer))
         }
         Err(error) => {
+            if let Some(offence) = offence(&error) {
+                worker.offended(&peer.live, offence);
+            }
             if let HandshakeError::NotTls(Foreign::Http) = &error {
                 // It is little, and nothing was written before: there is room for it.
                 let _ = stream.socket().try_write(PLAIN);
@@ -338,6 +342,16 @@ fn result(error: &HandshakeError) -> HandshakeResult {
             },
             _ => R::Protocol,
         },
+    }
+}
+
+/// The offence that a failure is, if it is one: whoever asks in plain HTTP has mistaken the port, and
+/// with whom nothing can be agreed on is only old, or does not know us.
+pub fn offence(error: &HandshakeError) -> Option<Offence> {
+    match result(error) {
+        HandshakeResult::NotTls | HandshakeResult::Protocol => Some(Offence::Handshake),
+        HandshakeResult::Timeout => Some(Offence::Slow),
+        _ => None,
     }
 }
 

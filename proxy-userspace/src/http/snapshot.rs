@@ -19,6 +19,7 @@ use super::secure::TlsPlan;
 use super::streams::StreamPlan;
 use crate::acme::Challenges;
 use crate::balance::l7::{Registry, ServiceSpec};
+use crate::condemn;
 use crate::config::model::Config;
 use crate::config::model::acme::Acme;
 use crate::config::model::http::{
@@ -63,6 +64,8 @@ pub struct Snapshot {
     overload: Option<Overload>,
     acme: Option<Arc<Acme>>,
     challenges: Arc<Challenges>,
+    condemn: Option<condemn::Plan>,
+    watch: Arc<condemn::Watch>,
 }
 
 /// Traces, where there are any.
@@ -264,6 +267,11 @@ impl Snapshot {
             overload: config.overload,
             acme: config.acme.clone().map(Arc::new),
             challenges: Arc::clone(&kept.challenges),
+            condemn: config
+                .condemn
+                .as_ref()
+                .map(|settings| condemn::Plan::new(settings, config.trusted_proxies())),
+            watch: Arc::clone(&kept.watch),
         })
     }
 
@@ -304,6 +312,16 @@ impl Snapshot {
     /// When workers refuse requests because they have too much to do.
     pub fn overload(&self) -> Option<&Overload> {
         self.overload.as_ref()
+    }
+
+    /// When sources are condemned; `None` for never.
+    pub fn condemn(&self) -> Option<&condemn::Plan> {
+        self.condemn.as_ref()
+    }
+
+    /// Who offends, and who may not connect.
+    pub fn watch(&self) -> &Arc<condemn::Watch> {
+        &self.watch
     }
 
     /// A route.

@@ -369,6 +369,11 @@ impl Worker {
         self.census.find(wanted, self.clock.read())
     }
 
+    /// Connections of clients, each of them.
+    pub(super) fn census(&self) -> &Census {
+        &self.census
+    }
+
     /// Copies of requests under way.
     pub(super) fn copies(&self) -> &Cell<usize> {
         &self.copies
@@ -418,6 +423,8 @@ pub struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.worker.census.leave(self.place);
+        if let Some(live) = self.worker.census.leave(self.place) {
+            self.worker.parted(&live);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Plain atomics: written by whichever task sees the event, read at a scrape. The only lock is
 //! around the probe histograms, taken once per probe and per scrape.
 
+use crate::condemn::Watch;
 use crate::observe::access_log::LogCounters;
 use crate::observe::certificates::CertificateBoard;
 use crate::observe::http::ProxyMetrics;
@@ -52,6 +53,8 @@ pub struct ProxySources {
     pub spans: Arc<SpanCounters>,
     /// What becomes of certificates that look after themselves.
     pub certificates: Arc<CertificateBoard>,
+    /// Who offends, and who may not connect.
+    pub watch: Arc<Watch>,
 }
 
 impl Counters {

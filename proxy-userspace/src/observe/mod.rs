@@ -14,6 +14,7 @@ pub mod build;
 pub mod calendar;
 pub mod certificates;
 pub mod clock;
+mod condemn;
 pub mod counters;
 mod families;
 pub mod http;

@@ -173,6 +173,16 @@ metrics! {
         "1 if the certificate's responder has last said that it is revoked.";
     OCSP_STAPLED_UNTIL = "sluice_ocsp_stapled_until_timestamp_seconds", Gauge, ["certificate", "serial"],
         "Until when the stapled OCSP response is good, since the Unix epoch; left out while none is stapled.";
+    OFFENCES = "sluice_offences_total", Counter, ["offence", "standing"],
+        "Offences of clients, and whether they counted against their source.";
+    CONDEMNATIONS = "sluice_condemnations_total", Counter, ["offence", "result"],
+        "Sources that had offended too often, and what became of that.";
+    ACCUSATIONS_LOST = "sluice_accusations_lost_total", Counter, [],
+        "Sources that had offended too often while too many others had: their offences count anew.";
+    CONDEMNED = "sluice_condemned_sources", Gauge, [],
+        "Sources that are condemned.";
+    TURNED_AWAY = "sluice_condemned_connections_total", Counter, [],
+        "Connections that were reset when they were accepted, because of their source.";
     REQUESTS = "sluice_requests_total", Counter, ["listener", "route", "method", "code"],
         "Requests by method and by the status that the client was sent.";
     REQUEST_DURATION = "sluice_request_duration_seconds", Histogram, ["listener", "route"],

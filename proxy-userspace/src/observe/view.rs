@@ -518,6 +518,12 @@ pub struct GuardView {
     /// Seconds until it expires; `None` never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<f64>,
+    /// Of a condemned source: for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offence: Option<String>,
+    /// Of a condemned source: for the how-manieth time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
 }
 
 /// A client's connection with the proxies, or a session of UDP.

@@ -188,14 +188,33 @@ impl<P: Plane> Control<P> {
     }
 
     fn guard_list(&self) -> Vec<GuardView> {
-        guard::views(&self.kernel, &self.ids, self.plane.now_ns())
+        let mut views = guard::views(&self.kernel, &self.ids, self.plane.now_ns());
+        self.tell_condemned(&mut views);
+        views
     }
 
     fn guard_add(&mut self, request: &GuardRequest) -> Result<GuardView, Refusal> {
         let now_ns = self.plane.now_ns();
         let entry = guard::entry(request, &self.ids, now_ns)?;
+        self.enforce_guard(&[entry])?;
+        if request.listener.is_none()
+            && let Some(source) = guard::net(entry.0, &entry.1)
+        {
+            // The operator's word takes the place of the policy's.
+            self.pardon(source);
+        }
+        self.publish_barred();
+        let view = guard::view(&entry, &self.ids, now_ns);
+        info!(source = view.source, listener = ?view.listener, action = view.action, "guard rule added");
+        let message = format!("{} {} added", view.action, view.source);
+        self.note(Happening::new(Topic::Guard, message));
+        Ok(view)
+    }
+
+    /// Writes rules, and has known flows judged by them.
+    pub(super) fn enforce_guard(&mut self, entries: &[guard::Entry]) -> Result<(), Refusal> {
         let generation = self.kernel.settings.guard_generation;
-        self.write_guard(&[entry])?;
+        self.write_guard(entries)?;
         // Known flows are judged anew only when the generation changes, and planning does not
         // change it for a rule that it finds in place.
         if self.kernel.settings.guard_generation == generation {
@@ -210,21 +229,41 @@ impl<P: Plane> Control<P> {
                 .map_err(|error| Refusal::internal(&error))?;
             self.kernel.settings = settings;
         }
-        let view = guard::view(&entry, &self.ids, now_ns);
-        info!(source = view.source, listener = ?view.listener, action = view.action, "guard rule added");
-        let message = format!("{} {} added", view.action, view.source);
-        self.note(Happening::new(Topic::Guard, message));
-        Ok(view)
+        Ok(())
     }
 
     fn guard_remove(&mut self, request: &GuardRequest) -> Result<GuardView, Refusal> {
+        if let Some(view) = self.guard_pardon(request) {
+            return Ok(view);
+        }
         let entry = guard::removable(request, &self.ids, &self.kernel)?;
         self.write_guard(&[guard::handed_over(entry)])?;
+        self.publish_barred();
         let view = guard::view(&entry, &self.ids, self.plane.now_ns());
         info!(source = view.source, listener = ?view.listener, "guard rule removed");
         let message = format!("{} {} removed", view.action, view.source);
         self.note(Happening::new(Topic::Guard, message));
         Ok(view)
+    }
+
+    /// Pardons a condemned source, if that is what is asked for: by its prefix, or by an address in
+    /// it.
+    fn guard_pardon(&mut self, request: &GuardRequest) -> Option<GuardView> {
+        if request.listener.is_some() {
+            return None;
+        }
+        let address = || request.source.parse::<IpAddr>().map(IpNet::from);
+        let asked = request.source.parse().or_else(|_| address()).ok()?;
+        let source = self.condemned_source(asked)?;
+        let views = self.guard_list();
+        self.pardon(source);
+        self.publish_barred();
+        info!(%source, "source pardoned");
+        self.note(Happening::new(Topic::Guard, format!("{source} pardoned")));
+        let is_it = |view: &GuardView| {
+            view.source.parse() == Ok(source) && view.listener.is_none() && view.owner == "policy"
+        };
+        views.into_iter().find(is_it)
     }
 
     /// Removes rules whose time is over. The packet path ignores them already; what this does is
@@ -242,7 +281,7 @@ impl<P: Plane> Control<P> {
     }
 
     /// Writes rules and plans for what follows from them: flags, fallbacks, removals.
-    fn write_guard(&mut self, entries: &[guard::Entry]) -> Result<(), Refusal> {
+    pub(super) fn write_guard(&mut self, entries: &[guard::Entry]) -> Result<(), Refusal> {
         for &(length, key, rule) in entries {
             let edit = MapEdit::SetGuard(length, key, rule);
             self.plane.store().apply(&edit).map_err(|error| {

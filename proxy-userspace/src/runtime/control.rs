@@ -2,6 +2,7 @@
 
 use super::capture::CaptureHub;
 use super::certificates::Watched;
+use super::condemn::Hearings;
 use super::drains::{Deadlines, Key};
 use super::events::EventHub;
 use super::health::{self, Ledger};
@@ -16,6 +17,7 @@ use super::workers::Workers;
 use crate::admin::access::SharedAccess;
 use crate::admin::api::chain;
 use crate::admin::control::Command;
+use crate::condemn::Register;
 use crate::config::model::Config;
 use crate::health::{
     BackendName, Check, CheckError, HealthChange, Monitor, Named, SealError, Seals,
@@ -120,6 +122,8 @@ pub(crate) struct Control<P> {
     /// What has happened to backends.
     pub(super) ledger: Ledger,
     pub(super) sweep: SweepTotals,
+    /// Who is condemned.
+    pub(super) condemned: Register,
     pub(super) parts: Parts,
     /// The proxy paths, if there are any.
     pub(super) workers: Option<Workers>,
@@ -219,6 +223,7 @@ impl<P: Plane> Control<P> {
             transitions: HashMap::new(),
             ledger: Ledger::default(),
             sweep: SweepTotals::default(),
+            condemned: Register::default(),
             parts,
             workers: None,
             behind: None,
@@ -257,6 +262,7 @@ impl<P: Plane> Control<P> {
         };
         let plan = follow(self.plane.store(), &target)?;
         self.take(plan);
+        self.inherit_condemned(state);
         self.attached = self.plane.attach(&self.config.data_plane().interfaces)?;
         self.plane.steer_probes(overlay::steered(&self.config))?;
         self.mark_probes();
@@ -328,6 +334,7 @@ impl<P: Plane> Control<P> {
         let mut ending = Ending::default();
         let mut stop_at: Option<Instant> = None;
         let mut upgrade: Option<Upgrade> = None;
+        let mut hearings = Hearings::new();
         loop {
             let drain_end = self.next_drain_end();
             // In this order: what people and checks say comes before housekeeping.
@@ -361,6 +368,9 @@ impl<P: Plane> Control<P> {
                     Some(command) => self.answer(command),
                     None => return Ended::Told(Ending::default()),
                 },
+                heard = hearings.next(self.watch()), if !self.is_frozen => {
+                    self.hear(&mut hearings, heard);
+                }
                 notes = health::news(self.news_of_proxies()) => self.heard(&notes),
                 count = changes.recv_many(&mut batch, HEALTH_BATCH) => {
                     if count > 0 {
@@ -405,6 +415,7 @@ impl<P: Plane> Control<P> {
         self.members_changed();
         self.ejections_follow();
         self.note_rounds();
+        self.publish_barred();
     }
 
     fn end_drains(&mut self, now: Instant) {

@@ -121,6 +121,7 @@ pub(crate) fn view((length, key, rule): &Entry, ids: &Ids, now_ns: u64) -> Guard
         owner: owner_name(rule.owner).to_owned(),
         cause: cause_name(rule.cause).to_owned(),
         expires_in_seconds: (rule.expires_ns != 0).then_some(left_ns as f64 / 1e9),
+        ..GuardView::default()
     }
 }
 
@@ -150,7 +151,18 @@ fn place(request: &GuardRequest, ids: &Ids) -> Result<(u32, GuardKey), Refusal> 
     Ok(rules::key(scope, source))
 }
 
-/// The source prefix of an entry.
+/// The source prefix of an entry; `None` for one that covers every IPv4 address and more.
+pub(crate) fn net(length: u32, key: &GuardKey) -> Option<IpNet> {
+    let bits = length.checked_sub(GUARD_FIXED_BITS)?;
+    let ip = IpAddr::from(Addr::v6(key.addr));
+    let bits = match ip {
+        IpAddr::V4(_) => bits.checked_sub(96)?,
+        IpAddr::V6(_) => bits,
+    };
+    IpNet::new(ip, u8::try_from(bits).ok()?).ok()
+}
+
+/// The source prefix of an entry, as text.
 fn source(length: u32, key: &GuardKey) -> String {
     let bits = length.saturating_sub(GUARD_FIXED_BITS);
     let ip = IpAddr::from(Addr::v6(key.addr));
@@ -161,7 +173,7 @@ fn source(length: u32, key: &GuardKey) -> String {
     }
 }
 
-const fn owner_name(code: u8) -> &'static str {
+pub(crate) const fn owner_name(code: u8) -> &'static str {
     match code {
         owner::CONFIG => "config",
         owner::OPERATOR => "operator",
@@ -170,7 +182,7 @@ const fn owner_name(code: u8) -> &'static str {
     }
 }
 
-const fn cause_name(code: u8) -> &'static str {
+pub(crate) const fn cause_name(code: u8) -> &'static str {
     match code {
         cause::CONFIGURED => "configured",
         cause::MANUAL => "manual",

@@ -29,6 +29,7 @@ mod capture;
 mod certificates;
 mod change;
 mod commands;
+mod condemn;
 mod connections;
 mod control;
 mod drains;

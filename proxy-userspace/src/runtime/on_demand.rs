@@ -10,6 +10,7 @@ use super::real::{KernelPlane, Readers};
 use super::steering::Steerer;
 use crate::config::model::{Config, Interface};
 use crate::kernel::attach::Attachment;
+use crate::kernel::host;
 use crate::kernel::load::Adoption;
 use crate::kernel::plan::Host;
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
@@ -232,10 +233,8 @@ impl Plane for OnDemand {
     }
 
     fn now_ns(&self) -> u64 {
-        match &self.kernel {
-            Some(kernel) => kernel.now_ns(),
-            None => crate::net::clock::Clock::new().last(),
-        }
+        // The same clock whether it is open or not: rules that expire outlive both.
+        host::now_ns()
     }
 
     fn lock(&self) -> Option<OwnedFd> {

@@ -41,6 +41,7 @@ pub(super) fn publish(workers: &Workers, counters: &Counters) {
         logs: Arc::clone(workers.log_counters()),
         spans: Arc::clone(workers.span_counters()),
         certificates: Arc::clone(workers.certificates()),
+        watch: Arc::clone(workers.watch()),
     });
 }
 

@@ -257,6 +257,7 @@ impl<P: Plane> Control<P> {
             workers.put_in_force(prepared);
         }
         self.members_changed();
+        self.condemn_as_configured();
         self.ejections_follow();
         let config = &self.config;
         self.drains.retain(|(service, backend)| {

@@ -32,6 +32,7 @@ impl<P: Plane> Control<P> {
             self.reconcile();
         }
         self.expire_guard_rules();
+        self.look_after_condemned();
         self.expire_log_level();
         self.ejections_follow();
         self.steer_by_latency();

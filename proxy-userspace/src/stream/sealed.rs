@@ -1,14 +1,14 @@
 //! TLS that ends here: what is inside of it is passed on.
 
 use super::account::Outcome;
-use crate::http::secure::{Secured, TlsPlan, farewell, negotiate};
+use crate::http::census::Live;
+use crate::http::secure::{Secured, TlsPlan, farewell, negotiate, offence};
 use crate::http::worker::Worker;
 use crate::message::Refusal;
 use crate::net::tls::HandshakeError;
 use crate::net::{Input, Stream, Timer};
 use crate::observe::access_log::{End, Phase};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -22,9 +22,10 @@ pub(super) async fn seal(
     plan: &TlsPlan,
     stream: &mut Stream,
     input: &mut Input,
-    client: SocketAddr,
+    live: &Live,
     timer: &Timer,
 ) -> Result<Secured, Unsealed> {
+    let (client, _) = live.ends();
     let ended = |end| (end, Phase::Request);
     let Some(_place) = plan.take_place(worker) else {
         return Err((ended(End::QueueFull), None));
@@ -53,6 +54,9 @@ pub(super) async fn seal(
             None => return Err((ended(End::Stopped), None)),
         }
     };
+    if let Some(offence) = offence(&error) {
+        worker.offended(live, offence);
+    }
     farewell(worker, stream, &error, timer).await;
     Err(match error {
         // Nothing at all is what probes of other balancers send.

@@ -78,7 +78,6 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let mut held = None;
     let (end, phase) = match begun {
         Ok((connected, directions)) => {
-            live.set_ends(peers.client, peers.server);
             let Connected {
                 stream: backend,
                 held: of_backend,
@@ -120,16 +119,19 @@ async fn begin(
     let cells = plan.cells.at(worker.index);
     let senders = &plan.settings.proxy_protocol_from;
     let peer = peers.client.ip().to_canonical();
-    if senders.iter().any(|net| net.contains(&peer))
-        && !read_header(worker, client, peers, &mut up.input, &timer).await
-    {
-        cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
-        return Err((End::ClientProtocol, Phase::Request));
+    if senders.iter().any(|net| net.contains(&peer)) {
+        if !read_header(worker, client, peers, &mut up.input, &timer).await {
+            cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
+            return Err((End::ClientProtocol, Phase::Request));
+        }
+        facts.live.set_ends(peers.client, peers.server);
     }
     if let Some(tls) = &plan.tls {
         // Boxed: a plain connection has no room for it.
         let input = &mut up.input;
-        let sealed = Box::pin(seal(worker, tls, client, input, peers.client, &timer)).await;
+        let live = &facts.live;
+        let sealed = seal(worker, tls, client, input, live, &timer);
+        let sealed = Box::pin(sealed).await;
         facts.secured = Some(Box::new(sealed.map_err(|(outcome, refusal)| {
             facts.is_told = refusal == Some(Refusal::TlsHandshake);
             facts.refusal = refusal;
@@ -144,6 +146,7 @@ async fn begin(
         let asked = asked.await;
         if let Some(refusal) = facts.refusal {
             cells.refused(RefusedBy::Client, refusal);
+            worker.refused(&facts.live, refusal);
         }
         asked?;
     }

@@ -401,6 +401,9 @@ async fn fail<C: Client>(
             .cells
             .at(around.worker.index)
             .refused(by, refusal);
+        if by == RefusedBy::Client {
+            around.worker.refused(&around.peer.live, refusal);
+        }
     }
     let is_gone = failure.end == End::ClientClosed && failure.refusal.is_none();
     if scratch.facts.status != 0 || is_gone {

@@ -169,6 +169,7 @@ impl Connection {
             if listener.settings.http2.only || (self.requests == 0 && agreed == Some(b"h2")) {
                 let cells = listener.cells.at(self.worker.index);
                 cells.refused(RefusedBy::Client, Refusal::Preface);
+                self.worker.refused(&self.peer.live, Refusal::Preface);
                 break Next::Close;
             }
             let mut scratch = self.worker.take_scratch();

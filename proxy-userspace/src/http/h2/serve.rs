@@ -150,7 +150,7 @@ impl Connection {
         self.count_malformed(watch.malformed);
         let now = self.shared.worker.clock.last();
         if !self.guard.allows(Counts::of(&watch), now) {
-            self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::Flood));
+            self.refused(Refusal::Flood);
             self.end(ErrorCode::ENHANCE_YOUR_CALM);
         }
     }
@@ -240,7 +240,7 @@ impl Connection {
     /// A deadline is over.
     fn expired(&mut self, now: Nanos) {
         if self.head_by.is_some_and(|by| by <= now) {
-            self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::HeadTimeout));
+            self.refused(Refusal::HeadTimeout);
             self.end(ErrorCode::ENHANCE_YOUR_CALM);
         } else if self.shared.open.get() == 0 && self.idle_by <= now {
             self.end(ErrorCode::NO_ERROR);
@@ -271,13 +271,19 @@ impl Connection {
             ErrorCode::ENHANCE_YOUR_CALM => Refusal::Flood,
             _ => Refusal::Frame,
         };
-        self.cells(|cells| cells.refused(RefusedBy::Client, refusal));
+        self.refused(refusal);
         self.begin_end();
+    }
+
+    /// The client's doing was refused.
+    fn refused(&self, refusal: Refusal) {
+        self.cells(|cells| cells.refused(RefusedBy::Client, refusal));
+        self.shared.worker.refused(&self.shared.peer.live, refusal);
     }
 
     fn count_malformed(&mut self, now: u32) {
         for _ in 0..now.wrapping_sub(self.malformed).min(u32::from(u16::MAX)) {
-            self.cells(|cells| cells.refused(RefusedBy::Client, Refusal::Malformed));
+            self.refused(Refusal::Malformed);
         }
         self.malformed = now;
     }

@@ -2,6 +2,7 @@
 
 use super::ListenerId;
 use crate::acme::Challenges;
+use crate::condemn::Watch;
 use crate::config::model::http::HttpListener;
 use crate::http::listening::ListenerKind;
 use crate::observe::access_log::Writer;
@@ -38,6 +39,8 @@ pub struct Kept {
     pub challenges: Arc<Challenges>,
     /// What becomes of certificates that look after themselves.
     pub board: Arc<CertificateBoard>,
+    /// Who offends, and who may not connect.
+    pub watch: Arc<Watch>,
     /// Key of cookies.
     pub(super) secret: u64,
     /// Sessions of TLS that began in another process, until their listeners are compiled.
@@ -62,6 +65,7 @@ impl Kept {
             ids: HashMap::new(),
             challenges: Arc::default(),
             board: Arc::default(),
+            watch: Arc::default(),
             secret,
             sessions: Vec::new(),
         }

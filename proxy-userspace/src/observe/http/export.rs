@@ -8,6 +8,7 @@ use super::{
 };
 use crate::message::{Refusal, RefusedBy};
 use crate::observe::access_log::{End, LogCounters};
+use crate::observe::condemn;
 use crate::observe::counters::ProxySources;
 use crate::observe::families::{Families, Value};
 use crate::observe::names::{self, Metric};
@@ -27,12 +28,14 @@ pub(in crate::observe) fn proxy(
         logs: Arc::default(),
         spans: Arc::default(),
         certificates: Arc::default(),
+        watch: Arc::default(),
     };
     let sources = sources.unwrap_or(&nothing);
     listeners(&sources.metrics, out)?;
     streams(&sources.metrics, out)?;
     tls(&sources.metrics, out)?;
     certificates::export(&sources.certificates, out)?;
+    condemn::export(&sources.watch, out)?;
     routes(&sources.metrics, out)?;
     backends(&sources.metrics, out)?;
     services(&sources.metrics, out)?;
@@ -394,6 +397,7 @@ pub(in crate::observe) mod testing {
             logs: Arc::default(),
             spans: Arc::default(),
             certificates: certificates::testing::board(),
+            watch: Arc::default(),
         });
         vec![
             listener,

@@ -1,8 +1,10 @@
 //! What a successor has to know beside the file and the maps, so that nothing is down at first and
 //! no decision of an operator is forgotten.
 
+use crate::condemn::register::Carried;
 use crate::health::{Check, Verdict};
 use crate::kernel::plan::{BackendOverlay, Drain, Health};
+use crate::runtime::condemn::CarriedRule;
 use crate::runtime::control::Control;
 use crate::runtime::health::LedgerPage;
 use crate::runtime::history::Configured;
@@ -26,6 +28,12 @@ pub(crate) struct State {
     /// What has happened to backends.
     #[serde(default)]
     pub(crate) pages: Vec<LedgerPage>,
+    /// Who is condemned, or was.
+    #[serde(default)]
+    pub(crate) condemned: Vec<Carried>,
+    /// An operator's rules for sources, where no map keeps them.
+    #[serde(default)]
+    pub(crate) rules: Vec<CarriedRule>,
     /// The configuration in force, and those before.
     #[serde(default)]
     pub(crate) configured: Option<Configured>,
@@ -119,6 +127,8 @@ impl<P: Plane> Control<P> {
                 .map(|it| it.known())
                 .unwrap_or_default(),
             pages: self.ledger_pages(),
+            condemned: self.condemned.carried(self.plane.now_ns()),
+            rules: self.carried_rules(),
             configured: Some(self.configured()),
         }
     }

@@ -19,6 +19,7 @@ mod socket;
 mod spans;
 mod thread;
 
+use crate::condemn::Watch;
 use crate::config::model::Config;
 use crate::config::model::steer::Bindings;
 use crate::http::census::{Found, Wanted};
@@ -32,6 +33,7 @@ use crate::observe::trace::{SpanCounters, SpanQueue};
 use crate::types::Protocol;
 use house::House;
 pub use inherited::{Inherited, Place};
+use ipnet::IpNet;
 pub use known::Known;
 pub use retire::Handed;
 use socket::{Kind, Socket};
@@ -255,6 +257,21 @@ impl Workers {
             answer
         });
         asked.collect()
+    }
+
+    /// Asks every worker how many connections of these sources behave well.
+    pub fn ask_behaving(&self, sources: &Arc<[IpNet]>) -> Vec<oneshot::Receiver<Vec<u32>>> {
+        let asked = self.threads.iter().map(|thread| {
+            let (reply, answer) = oneshot::channel();
+            thread.order(Order::Behaving(Arc::clone(sources), reply));
+            answer
+        });
+        asked.collect()
+    }
+
+    /// Who offends, and who may not connect.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.kept.watch
     }
 
     /// The snapshot in force.

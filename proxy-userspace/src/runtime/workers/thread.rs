@@ -12,6 +12,7 @@ use crate::net::descriptors::Share;
 use crate::net::listen::{self, Accepted as Taken};
 use crate::stream;
 use crate::stream::udp::{Given, Stop};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -49,6 +50,8 @@ pub(super) enum Order {
     Resume,
     /// Say which connections there are.
     Find(Wanted, oneshot::Sender<Found>),
+    /// Say how many connections of these sources behave well.
+    Behaving(Arc<[IpNet]>, oneshot::Sender<Vec<u32>>),
     /// Accept no more, end connections with their requests, then end.
     Drain,
 }
@@ -152,6 +155,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Resume => worker.resume(),
             // Whoever asked may have left.
             Order::Find(wanted, reply) => drop(reply.send(worker.find_connections(&wanted))),
+            Order::Behaving(sources, reply) => drop(reply.send(worker.behaving(&sources))),
             Order::Drain => {
                 for listening in std::mem::take(&mut listeners).into_values().flatten() {
                     listening.stop.close();
@@ -269,8 +273,12 @@ async fn accept(
         let error = match taken {
             Taken::Connection(stream, client) => {
                 let has_room = share.has(stream.as_raw_fd());
-                let bound = bound.filter(|_| !is_steered(&worker, id));
-                begin(&worker, id, stream, Ends { client, bound });
+                if worker.turns_away(client.ip()) {
+                    turn_away(stream);
+                } else {
+                    let bound = bound.filter(|_| !is_steered(&worker, id));
+                    begin(&worker, id, stream, Ends { client, bound });
+                }
                 if has_room {
                     is_exhausted = false;
                     continue;
@@ -294,9 +302,20 @@ async fn accept(
         }
     }
     while let Some((stream, client)) = listen::accept_now(&socket) {
-        let bound = bound.filter(|_| !is_steered(&worker, id));
-        begin(&worker, id, stream, Ends { client, bound });
+        if worker.turns_away(client.ip()) {
+            turn_away(stream);
+        } else {
+            let bound = bound.filter(|_| !is_steered(&worker, id));
+            begin(&worker, id, stream, Ends { client, bound });
+        }
     }
+}
+
+/// Closes the connection of a source that is not heard, with a reset: nothing of it is left here,
+/// not even the time that the kernel waits after a farewell.
+fn turn_away(stream: TcpStream) {
+    // Where it fails the socket is gone already.
+    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
 /// True if connections come in at other addresses than the socket's.
