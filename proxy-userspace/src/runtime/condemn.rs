@@ -12,6 +12,10 @@
 //! the connections and one plan. The register is what is true; rules that the kernel lacks, because
 //! its part was opened later or somebody removed them, are written again with the next tick.
 
+mod carried;
+
+pub(crate) use carried::CarriedRule;
+
 use super::control::Control;
 use super::guard;
 use super::plane::Plane;
@@ -25,7 +29,6 @@ use crate::observe::view::GuardView;
 use ipnet::IpNet;
 use proxy_common::guard::{GuardKey, GuardRule, action, cause, owner};
 use proxy_common::maps::capacity;
-use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,15 +101,6 @@ impl Hearings {
 
 /// Accusations, each with the source's open connections that behave well.
 pub(super) type Heard = Vec<(Accusation, u32)>;
-
-/// A rule of an operator, for a successor that has no kernel part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CarriedRule {
-    source: String,
-    allows: bool,
-    /// Milliseconds until it ends; `None` for never.
-    left_ms: Option<u64>,
-}
 
 impl<P: Plane> Control<P> {
     /// Whom accusations come from.
@@ -403,79 +397,6 @@ impl<P: Plane> Control<P> {
             self.remove_condemned(&pardoned);
         }
         self.publish_barred();
-    }
-
-    /// Goes on with what an earlier process knew: it has told, or its rules tell.
-    pub(super) fn inherit_condemned(&mut self, state: Option<&super::upgrade::State>) {
-        let now = self.plane.now_ns();
-        let most = self.config.condemn.as_ref().map_or(0, |it| it.max_entries);
-        if let Some(state) = state {
-            self.condemned.inherit(&state.condemned, now, most);
-            self.inherit_rules(&state.rules);
-        }
-        for (length, key, rule) in &self.kernel.guard {
-            let is_ours = rule.owner == owner::POLICY && rules::scope_of(key) == GLOBAL_SCOPE;
-            if let (true, Some(source)) = (is_ours, guard::net(*length, key)) {
-                let sentence = Sentence {
-                    offence: Offence::Malformed,
-                    times: 1,
-                    until: rule.expires_ns,
-                };
-                self.condemned.adopt(source, sentence, most);
-            }
-        }
-        self.condemn_as_configured();
-        self.look_after_condemned();
-    }
-
-    /// An operator's rules for all listeners that no map keeps.
-    pub(super) fn carried_rules(&self) -> Vec<CarriedRule> {
-        if self.has_plane() {
-            return Vec::new();
-        }
-        let now = self.plane.now_ns();
-        let rules = self.kernel.guard.iter();
-        let operators = rules.filter(|(_, key, rule)| {
-            rule.owner == owner::OPERATOR && rules::scope_of(key) == GLOBAL_SCOPE
-        });
-        let carried = operators.filter_map(|(length, key, rule)| {
-            let left = rule.expires_ns.saturating_sub(now);
-            Some(CarriedRule {
-                source: guard::net(*length, key)?.to_string(),
-                allows: rule.action == action::ALLOW,
-                left_ms: (rule.expires_ns != 0).then_some(left / 1_000_000),
-            })
-        });
-        carried.collect()
-    }
-
-    fn inherit_rules(&mut self, carried: &[CarriedRule]) {
-        if self.has_plane() {
-            return;
-        }
-        let now = self.plane.now_ns();
-        let entries = carried.iter().filter_map(|it| {
-            let (length, key) = rules::key(GLOBAL_SCOPE, it.source.parse().ok()?);
-            let left = |ms: u64| now.saturating_add(ms.saturating_mul(1_000_000)).max(1);
-            let rule = GuardRule {
-                expires_ns: it.left_ms.map_or(0, left),
-                action: if it.allows {
-                    action::ALLOW
-                } else {
-                    action::DENY
-                },
-                owner: owner::OPERATOR,
-                cause: cause::MANUAL,
-                ..GuardRule::default()
-            };
-            Some((length, key, rule))
-        });
-        let entries: Vec<_> = entries.collect();
-        if !entries.is_empty()
-            && let Err(refusal) = self.write_guard(&entries)
-        {
-            warn!("rules of the earlier process are not in force: {refusal}");
-        }
     }
 
     /// Tells the workers whose connections they close when they accept them: those of condemned

@@ -528,7 +528,11 @@ impl<P: Plane> Control<P> {
         if edits > 0 {
             debug!(edits, "data plane edited");
         }
-        self.kernel = plan.state;
+        let before = std::mem::replace(&mut self.kernel, plan.state);
+        if !self.has_plane() {
+            // No map keeps them.
+            self.keep_rules(before.guard);
+        }
         self.ids = plan.ids;
         self.track_retiring();
         self.warnings = plan.warnings;

@@ -236,6 +236,7 @@ impl<P: Plane> Control<P> {
 
     /// The point of no return: from here on the new configuration is the one in force.
     fn swap(&mut self, next: Next, plan: Plan) {
+        let rules = self.carried_rules();
         self.configured_sampling = next.config.data_plane().sample_every;
         self.config = next.config;
         self.certificates.taken(next.files);
@@ -257,7 +258,12 @@ impl<P: Plane> Control<P> {
             workers.put_in_force(prepared);
         }
         self.members_changed();
+        if self.has_plane() {
+            // They were in no map, if there are any.
+            self.inherit_rules(&rules);
+        }
         self.condemn_as_configured();
+        self.look_after_condemned();
         self.ejections_follow();
         let config = &self.config;
         self.drains.retain(|(service, backend)| {
