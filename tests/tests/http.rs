@@ -22,6 +22,8 @@ mod browser;
 mod circuits;
 #[path = "http/compression.rs"]
 mod compression;
+#[path = "http/condemned.rs"]
+mod condemned;
 #[path = "http/content.rs"]
 mod content;
 #[path = "http/daemon.rs"]

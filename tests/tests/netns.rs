@@ -7,6 +7,9 @@
 #[macro_use]
 mod support;
 
+#[path = "netns/condemned.rs"]
+mod condemned;
+
 #[path = "netns/control.rs"]
 mod control;
 

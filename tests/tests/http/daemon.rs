@@ -19,15 +19,15 @@ use tempfile::TempDir;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A daemon with its files.
-struct Daemon {
+pub(crate) struct Daemon {
     process: Process,
     folder: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Daemon {
     /// Starts it with one listener; `more` are keys of the listener and of the file.
-    fn start(to: SocketAddr, listener: &str, more: &str) -> Self {
+    pub(crate) fn start(to: SocketAddr, listener: &str, more: &str) -> Self {
         Self::start_logging(to, listener, more, Stdio::inherit())
     }
 
@@ -55,17 +55,17 @@ impl Daemon {
         daemon
     }
 
-    fn write(&self, to: SocketAddr, listener: &str, more: &str) {
+    pub(crate) fn write(&self, to: SocketAddr, listener: &str, more: &str) {
         let text = text(&self.folder, self.address, to, listener, more);
         fs::write(self.path("sluice.yaml"), text).expect("writes");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Runs `sluice WORDS…` towards it.
-    fn try_sluice(&self, words: &[&str]) -> Output {
+    pub(crate) fn try_sluice(&self, words: &[&str]) -> Output {
         Command::new(sluice().expect("built"))
             .args(words)
             .arg("--socket")
@@ -74,7 +74,7 @@ impl Daemon {
             .expect("runs")
     }
 
-    fn sluice(&self, words: &[&str]) -> String {
+    pub(crate) fn sluice(&self, words: &[&str]) -> String {
         let output = self.try_sluice(words);
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{words:?}: {complaint}");
@@ -102,7 +102,7 @@ fn text(
     )
 }
 
-fn ok() -> Origin {
+pub(crate) fn ok() -> Origin {
     Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 }
 
