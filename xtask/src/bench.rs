@@ -23,6 +23,31 @@ enum Subject {
     L4(Run),
     /// The proxy: CPU time, latency and memory of a request, against other proxies.
     L7(L7),
+    /// What it costs to refuse a source: by an answer, by a reset, by the driver.
+    Refusals(Rows),
+}
+
+/// Options of a benchmark that only prints its rows.
+#[derive(Debug, Args)]
+struct Rows {
+    /// Fewer rounds and shorter ones: for a first impression, not for claims.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the rows to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl From<&Rows> for Run {
+    fn from(rows: &Rows) -> Self {
+        Self {
+            quick: rows.quick,
+            json: rows.json.clone(),
+            svg: None,
+            write_docs: false,
+            further: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -62,12 +87,17 @@ struct Run {
 
 /// Runs the task. The benchmark takes this process's place.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let rows;
     let (name, run) = match &options.subject {
         Subject::L4(run) => ("l4", run),
         Subject::L7(l7) => ("l7", &l7.run),
+        Subject::Refusals(only) => {
+            rows = Run::from(only);
+            ("refusals", &rows)
+        }
     };
-    if let Subject::L4(_) = &options.subject {
-        refuse_without_privileges("cargo xtask bench l4")?;
+    if let Subject::L4(_) | Subject::Refusals(_) = &options.subject {
+        refuse_without_privileges(&format!("cargo xtask bench {name}"))?;
     }
     setup::ensure(workspace, Purpose::Bench)?;
     let binary = build::tool(workspace, Profile::Release, "bench")?;

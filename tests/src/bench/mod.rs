@@ -15,6 +15,7 @@ pub mod l4_report;
 pub mod l7;
 pub mod machine;
 pub mod process;
+pub mod refusals;
 pub mod report;
 pub mod wrk;
 

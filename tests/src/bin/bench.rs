@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use proxy_tests::bench::{e2e, l4, l4_report, l7, machine, report};
+use proxy_tests::bench::{e2e, l4, l4_report, l7, machine, refusals, report};
 use std::path::PathBuf;
 
 /// Benchmarks of sluice.
@@ -18,6 +18,18 @@ enum What {
     L4(L4),
     /// Proxies of HTTP, TCP and files: CPU time, latency and memory, against other proxies.
     L7(L7),
+    /// What it costs to refuse a source: by an answer, by a reset, by the driver.
+    Refusals(Refusals),
+}
+
+#[derive(Args)]
+struct Refusals {
+    /// Fewer packets, requests and rounds: for a look, not for publication.
+    #[arg(long)]
+    quick: bool,
+    /// Writes the rows as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -68,6 +80,22 @@ fn main() -> Result<()> {
     match Arguments::parse().what {
         What::L4(arguments) => l4(&arguments),
         What::L7(arguments) => l7(arguments),
+        What::Refusals(arguments) => refusals(&arguments),
+    }
+}
+
+fn refusals(arguments: &Refusals) -> Result<()> {
+    calm()?;
+    let effort = if arguments.quick {
+        refusals::Effort::QUICK
+    } else {
+        refusals::Effort::FULL
+    };
+    let rows = refusals::run(effort, |what| eprintln!("{what}"))?;
+    print!("{}", report::table(&rows));
+    match &arguments.json {
+        Some(path) => report::write_json(&rows, path),
+        None => Ok(()),
     }
 }
 
