@@ -43,8 +43,23 @@ pub const WAITING: u32 = 8192;
 /// Addresses and ports of accelerated listeners.
 pub const LISTENERS: u32 = 4096;
 
-/// Octets that may wait at an end before the daemon has to wait: see [`End`].
+/// Octets that may wait at an end before the daemon's next write is held up.
 pub const QUEUE_OCTETS: u32 = 1 << 20;
+
+/// Octets of receive buffer of an end of the daemon below which what others write to it goes by TCP.
+/// A quarter of it is for what comes past TCP. The rest must hold what TCP brings while that quarter
+/// is full: it drops what does not fit, and sends it again only after a fifth of a second or more.
+pub const LEAST_BUFFER: u32 = 4 << 20;
+
+/// Octets that may always wait at an end of the daemon before a message takes the way by TCP. Who
+/// has read fewer since the socket was empty, and then reads less than was asked for, has emptied
+/// it: there is nothing that came by TCP behind it.
+pub const LEAST_ROOM: u32 = LEAST_BUFFER / 4;
+
+/// Key of [`map::SOCKETS`] for a socket that was shut down for writing. What is held up is sent to
+/// it, and so its writer is told `EPIPE` and can write again later. A verdict to drop would stay
+/// with the writer's socket for ever (`tcp_bpf_send_verdict` does not clear it).
+pub const SINK: u64 = 0;
 
 /// Where the kernel keeps what helpers do not tell, in octets from a `struct tcp_sock`. User space
 /// reads them from the running kernel's type information.

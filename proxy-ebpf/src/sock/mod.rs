@@ -8,8 +8,8 @@
 //! but this end can make it untrue, so it needs no lock.
 //!
 //! The short way has no window: a sender that is not stopped fills the memory. What happens when an
-//! end does not read depends on who writes. The daemon's own writes fail with `EACCES` and it tries
-//! again ([`proxy_common::sock::QUEUE_OCTETS`]). Others know of no such error; their messages go by
+//! end does not read depends on who writes. The daemon's own writes fail with `EPIPE`
+//! ([`proxy_common::sock::SINK`]) and it tries again. Others know of no such error; their messages go by
 //! TCP, whose window then holds them back. Octets of both ways wait at the reader's end then, where
 //! the kernel gives out those of the short way first, which is their order; but a read that empties
 //! the first queue is short, and whoever takes a short read for an empty socket would wait for news

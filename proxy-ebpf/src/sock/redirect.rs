@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_F_INGRESS, sk_action};
 use aya_ebpf::helpers::generated::{bpf_msg_redirect_hash, bpf_probe_read_kernel};
 use aya_ebpf::programs::SkMsgContext;
 use core::ffi::c_void;
-use proxy_common::sock::{Count, End, Offsets, QUEUE_OCTETS, end_flag};
+use proxy_common::sock::{Count, End, LEAST_ROOM, Offsets, QUEUE_OCTETS, SINK, end_flag};
 
 /// What becomes of a message.
 enum Way {
@@ -34,14 +34,14 @@ pub fn run(ctx: &SkMsgContext) -> u32 {
     let end = unsafe { &mut *end };
     match choose(end) {
         Way::Tcp => sk_action::SK_PASS,
-        Way::Held => sk_action::SK_DROP,
+        Way::Held => {
+            if redirect(ctx, SINK, 0) {
+                count(Count::Held, 1);
+            }
+            sk_action::SK_PASS
+        }
         Way::Across => {
-            let (map, mut cookie) = (&raw const SOCKETS, end.peer_cookie);
-            let (key, flags) = (&raw mut cookie, u64::from(BPF_F_INGRESS));
-            // SAFETY: the map is one of sockets by such keys.
-            let found =
-                unsafe { bpf_msg_redirect_hash(ctx.msg, map.cast_mut().cast(), key.cast(), flags) };
-            if found as u32 == sk_action::SK_PASS {
+            if redirect(ctx, end.peer_cookie, u64::from(BPF_F_INGRESS)) {
                 let octets = u64::from(ctx.size());
                 end.octets += octets;
                 count(Count::Messages, 1);
@@ -53,6 +53,16 @@ pub fn run(ctx: &SkMsgContext) -> u32 {
             sk_action::SK_PASS
         }
     }
+}
+
+/// Has the message go to a socket of the socket hash instead; false if that has gone.
+#[inline(always)]
+fn redirect(ctx: &SkMsgContext, mut cookie: u64, flags: u64) -> bool {
+    let (map, key) = (&raw const SOCKETS, &raw mut cookie);
+    // SAFETY: the map is one of sockets by such keys.
+    let found =
+        unsafe { bpf_msg_redirect_hash(ctx.msg, map.cast_mut().cast(), key.cast(), flags) };
+    found as u32 == sk_action::SK_PASS
 }
 
 #[inline(always)]
@@ -68,9 +78,10 @@ fn choose(end: &mut End) -> Way {
     };
     if end.flags & end_flag::OURS != 0 {
         if queued >= QUEUE_OCTETS {
-            count(Count::Held, 1);
             return Way::Held;
         }
+    } else if room < LEAST_ROOM {
+        return Way::Tcp;
     } else if queued >= room {
         count(Count::Overflow, 1);
         return Way::Tcp;

@@ -312,6 +312,10 @@ fn service_text(text: &mut String, service: &ServiceExplained) {
             &format!("but by cookie {cookie}, where it names one"),
         );
     }
+    if let Some(word) = service.accelerate {
+        let what = format!("backends on this host past TCP ({word})");
+        line(text, "accelerated", &what);
+    }
     if let Some(choice) = &service.choice {
         line(
             text,

@@ -3,7 +3,7 @@
 use crate::cli::args::LogArgs;
 use crate::cli::endpoint::{self, Endpoint, access_log};
 use crate::cli::exit::{Exit, Failure};
-use crate::config::model::http::{Action, BackendProtocol};
+use crate::config::model::http::{self as model, Action, BackendProtocol};
 use crate::config::model::tls::{CertificateSource, ServerTls};
 use crate::config::model::{Config, Service};
 use clap::ValueEnum;
@@ -52,8 +52,9 @@ pub(super) struct Args {
     /// Where requests are logged as JSON, - for standard output [default: nowhere]
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// Pass octets between sockets of this host in the kernel
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    /// Pass octets of clients and servers on this host from socket to socket in the kernel; needs
+    /// root, or the capabilities BPF, NET_ADMIN and PERFMON
+    #[arg(long, value_name = "WHEN", default_value = "off")]
     accelerate: Accelerate,
     /// Print the configuration file that does the same, and end
     #[arg(long)]
@@ -76,7 +77,7 @@ enum Protocol {
 /// Whether the kernel passes octets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Accelerate {
-    /// Where it can
+    /// Where it may, and a self-test of a second passes
     Auto,
     /// Or fail
     On,
@@ -84,12 +85,18 @@ enum Accelerate {
     Off,
 }
 
+impl From<Accelerate> for model::Accelerate {
+    fn from(word: Accelerate) -> Self {
+        match word {
+            Accelerate::Auto => Self::Auto,
+            Accelerate::On => Self::On,
+            Accelerate::Off => Self::Off,
+        }
+    }
+}
+
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        if self.accelerate == Accelerate::On {
-            let error = "--accelerate on: passing octets on in the kernel is not built yet";
-            return Err(Failure::new(Exit::Host, error));
-        }
         let config = self.config()?;
         endpoint::serve(&config, self.dump_config, &self.log)
     }
@@ -102,6 +109,7 @@ impl Args {
         config.services.push(self.service());
         for listener in &mut config.http_listeners {
             listener.tls = self.certificates(listener.address.ip()).map(ServerTls::new);
+            listener.accelerate = self.accelerate.into();
         }
         Ok(config)
     }
@@ -130,6 +138,7 @@ impl Args {
             Protocol::H2 => BackendProtocol::H2,
             Protocol::Auto => BackendProtocol::Auto,
         };
+        service.upstream.accelerate = self.accelerate.into();
         endpoint::push_backends(&mut service, &self.to);
         service
     }

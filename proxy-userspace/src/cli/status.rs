@@ -8,8 +8,8 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
-    BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView, ServiceView,
-    SteeredView, SteeringView, StreamListenerView, View,
+    AccelerationView, BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView,
+    ServiceView, SteeredView, SteeringView, StreamListenerView, View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -143,6 +143,9 @@ fn head(view: &View) -> String {
         let all = daemon.privileges.iter();
         let all: Vec<_> = all.map(|(what, is)| format!("{what} {is}")).collect();
         let _ = writeln!(text, "privileges  {}", all.join("; "));
+    }
+    if let Some(view) = &view.acceleration {
+        let _ = writeln!(text, "accelerate  {}", acceleration(view));
     }
     let config = &view.config;
     let _ = writeln!(
@@ -441,6 +444,28 @@ fn reasons(view: &View) -> String {
         ]
     });
     output::columns(&headings, rows)
+}
+
+/// Same-host acceleration in one line.
+fn acceleration(view: &AccelerationView) -> String {
+    let mut text = view.state.clone();
+    if let Some(reason) = &view.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    if view.self_test_seconds > 0.0 {
+        let took = view.self_test_seconds * 1000.0;
+        let _ = write!(
+            text,
+            " (self-test {took:.0} ms)  {} sockets, {} connections so far",
+            view.sockets, view.connections
+        );
+    }
+    for (count, what) in [(view.full, "without room"), (view.stalled, "no progress")] {
+        if count > 0 {
+            let _ = write!(text, ", {what} {count}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]

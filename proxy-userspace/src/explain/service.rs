@@ -2,7 +2,9 @@
 
 use super::now::ServiceNow;
 use crate::balance::l7::{Ask, Registry, ServiceSpec, Tried};
-use crate::config::model::http::{BackendProtocol, BalancePolicy, DnsQuestion, HashOn, Retries};
+use crate::config::model::http::{
+    Accelerate, BackendProtocol, BalancePolicy, DnsQuestion, HashOn, Retries,
+};
 use crate::config::model::{Config, Service};
 use crate::routing::{Query, hash_key};
 use serde::Serialize;
@@ -22,6 +24,9 @@ pub struct ServiceExplained {
     /// What keeps a client with its backend, besides the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sticky_cookie: Option<String>,
+    /// Whether octets of backends on this host go past TCP: `auto` or `on`, if they may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerate: Option<&'static str>,
     /// Who may be chosen when all are healthy, first those who come first.
     pub candidates: Vec<Candidate>,
     /// Names that DNS resolves to more of them.
@@ -114,6 +119,9 @@ pub(super) fn explain(
             .sticky_cookie
             .as_ref()
             .map(|it| it.name.clone()),
+        accelerate: Some(service.upstream.accelerate)
+            .filter(|&word| word != Accelerate::Off)
+            .map(Accelerate::name),
         candidates,
         names,
         choice,

@@ -25,6 +25,7 @@ pub mod dns;
 pub mod fetch;
 pub mod h1;
 pub mod h2;
+mod link;
 pub mod listen;
 pub mod pipe;
 pub mod proxy_protocol;

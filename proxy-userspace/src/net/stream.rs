@@ -8,13 +8,14 @@
 //! A TLS session may stand between the socket and who reads and writes ([`super::tls`]): all of
 //! them work the same, but for what the kernel moves by itself.
 
-use super::tls::{HandshakeError, Tls, TlsFacts, note_drained};
-use super::{Timer, direct};
+use super::Timer;
+use super::link::Link;
+use super::tls::{HandshakeError, Tls, TlsFacts};
 use bytes::BufMut;
 use nix::sys::sendfile::sendfile64;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
@@ -23,7 +24,7 @@ use tokio::net::TcpStream;
 /// A connected socket.
 #[derive(Debug)]
 pub struct Stream {
-    socket: TcpStream,
+    socket: Link,
     /// Elsewhere, so that a plain connection has no room for it.
     tls: Option<Box<Tls>>,
 }
@@ -32,13 +33,22 @@ impl Stream {
     /// Takes a connected socket over: small segments go out at once.
     pub fn new(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
-        Ok(Self { socket, tls: None })
+        Ok(Self::accepted(socket))
     }
 
     /// Takes over a socket that was accepted from [`super::listen::bind`]'s, from which it has
     /// what [`Self::new`] sets.
     pub fn accepted(socket: TcpStream) -> Self {
-        Self { socket, tls: None }
+        Self {
+            socket: Link::new(socket),
+            tls: None,
+        }
+    }
+
+    /// Says who its ends are, before anything is read or written: if both are on this host, octets
+    /// may go past TCP.
+    pub fn is_between(&mut self, one: IpAddr, other: IpAddr) {
+        self.socket.is_between(one, other);
     }
 
     /// Takes a connected socket over, for a session that has not begun.
@@ -81,6 +91,12 @@ impl Stream {
         self.tls.is_none()
     }
 
+    /// True if the kernel can move what passes the socket by `splice(2)`.
+    #[inline]
+    pub fn can_splice(&self) -> bool {
+        self.is_plain() && self.socket.can_splice()
+    }
+
     /// What the session's handshake has agreed on.
     pub fn tls_facts(&self) -> Option<&TlsFacts> {
         self.tls.as_ref()?.facts()
@@ -88,12 +104,12 @@ impl Stream {
 
     /// The other end.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
+        self.socket.tcp().peer_addr()
     }
 
     /// This end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.socket.tcp().local_addr()
     }
 
     /// Reads into `buffer`, which must not be empty; 0 is the end.
@@ -103,7 +119,7 @@ impl Stream {
         }
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
-            match direct::read(&self.socket, buffer) {
+            match self.socket.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
             }
@@ -147,7 +163,7 @@ impl Stream {
     /// where nobody reads or writes.
     pub async fn failed(&self) {
         // An error of the reactor is none of the connection, and whoever uses it next is told.
-        let _ = self.socket.ready(Interest::ERROR).await;
+        let _ = self.socket.tcp().ready(Interest::ERROR).await;
     }
 
     /// Writes from these pieces, which must not all be empty. If it is not ready, the next write
@@ -172,12 +188,12 @@ impl Stream {
         }
         loop {
             let written = if second.is_empty() {
-                direct::write(&self.socket, first)
+                self.socket.write(first)
             } else if first.is_empty() {
-                direct::write(&self.socket, second)
+                self.socket.write(second)
             } else {
                 let pieces = [IoSlice::new(first), IoSlice::new(second)];
-                direct::write_pieces(&self.socket, &pieces)
+                self.socket.write_pieces(&pieces)
             };
             match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -199,7 +215,7 @@ impl Stream {
         }
         loop {
             ready!(self.socket.poll_write_ready(cx))?;
-            match direct::write_pieces(&self.socket, pieces) {
+            match self.socket.write_pieces(pieces) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -207,14 +223,14 @@ impl Stream {
     }
 
     /// Waits until the socket is ready, and then has the kernel do something with it that moves
-    /// octets without us: of plain connections only.
+    /// octets without us: only where [`Self::can_splice`].
     pub(super) fn poll_moved(
         &self,
         cx: &mut Context<'_>,
         interest: Interest,
         mut action: impl FnMut(RawFd) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if !self.is_plain() {
+        if !self.can_splice() {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
         loop {
@@ -225,7 +241,7 @@ impl Stream {
             })?;
             let moved = self
                 .socket
-                .try_io(interest, || action(self.socket.as_raw_fd()));
+                .try_io(interest, || action(self.socket.tcp().as_raw_fd()));
             match moved {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 moved => return Poll::Ready(moved),
@@ -241,7 +257,7 @@ impl Stream {
         }
         self.poll_write_by(cx, octets.len(), || {
             let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
-            socket2::SockRef::from(&self.socket).send_with_flags(octets, flags)
+            socket2::SockRef::from(self.socket.tcp()).send_with_flags(octets, flags)
         })
     }
 
@@ -259,7 +275,7 @@ impl Stream {
         }
         self.poll_write_by(cx, most, || {
             let mut at = i64::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
-            Ok(sendfile64(&self.socket, file, Some(&mut at), most)?)
+            Ok(sendfile64(self.socket.tcp(), file, Some(&mut at), most)?)
         })
     }
 
@@ -294,12 +310,17 @@ impl Stream {
             return matches!(there, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         }
         let nothing = || Ok(());
-        if self.socket.try_io(Interest::READABLE, nothing).is_err() {
+        if self
+            .socket
+            .tcp()
+            .try_io(Interest::READABLE, nothing)
+            .is_err()
+        {
             return true;
         }
         // The flag may still be from before: a read that filled its buffer leaves it.
         let mut octet = [0];
-        matches!(self.socket.try_read(&mut octet), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.socket.read(&mut octet), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// What there is to read without taking it: the end, or how many octets (at most 1).
@@ -309,7 +330,7 @@ impl Stream {
         }
         let mut octet = [std::mem::MaybeUninit::uninit()];
         self.socket.try_io(Interest::READABLE, || {
-            socket2::SockRef::from(&self.socket).peek(&mut octet)
+            socket2::SockRef::from(self.socket.tcp()).peek(&mut octet)
         })
     }
 
@@ -354,7 +375,7 @@ impl Stream {
                     Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
-                match self.socket.try_read(&mut dropped) {
+                match self.socket.read(&mut dropped) {
                     Ok(1..) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Ok(0) | Err(_) => return Poll::Ready(()),
@@ -365,27 +386,28 @@ impl Stream {
     }
 
     fn end_socket(&self) -> io::Result<()> {
-        socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write)
+        socket2::SockRef::from(self.socket.tcp()).shutdown(std::net::Shutdown::Write)
     }
 
     /// Has the socket closed with a reset, so that the other end cannot take what it got for the
     /// whole.
     pub fn abort(&self) {
-        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO));
+        let _ =
+            socket2::SockRef::from(self.socket.tcp()).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// The socket itself.
     pub fn socket(&self) -> &TcpStream {
-        &self.socket
+        self.socket.tcp()
     }
 
     /// The socket itself, for whoever has it alone.
     pub fn socket_mut(&mut self) -> &mut TcpStream {
-        &mut self.socket
+        self.socket.tcp_mut()
     }
 
     /// Notes that the socket has nothing more to read, or no more room.
     fn is_drained(&self, interest: Interest) {
-        note_drained(&self.socket, interest);
+        self.socket.note_drained(interest);
     }
 }

@@ -65,6 +65,7 @@ impl Collector for Page {
         self.health(&mut families)?;
         export::proxy(self.counters.proxy.get(), &mut families)?;
         self.pools(&mut families)?;
+        self.acceleration(&mut families)?;
         self.data_plane(&mut families)?;
         self.process(&mut families)
     }
@@ -158,6 +159,24 @@ impl Page {
             out.many(metric, rows)?;
         }
         Ok(())
+    }
+
+    fn acceleration(&self, out: &mut Families) -> fmt::Result {
+        let Some(view) = &self.view.acceleration else {
+            return Ok(());
+        };
+        out.one(names::ACCELERATION_ON, view.state == "on")?;
+        out.one(names::ACCELERATED_SOCKETS, view.sockets)?;
+        out.one(names::ACCELERATED_CONNECTIONS, view.connections)?;
+        out.one(names::ACCELERATED_BYTES, view.bytes)?;
+        let events = [
+            ("by_tcp", view.by_tcp),
+            ("held", view.held),
+            ("full", view.full),
+            ("stalled", view.stalled),
+        ];
+        let rows = events.map(|(event, count)| ([event], count.into()));
+        out.many(names::ACCELERATION_EVENTS, rows)
     }
 
     fn backends(&self, out: &mut Families) -> fmt::Result {
@@ -342,13 +361,14 @@ impl Page {
 mod tests {
     use super::*;
     use crate::observe::view::{
-        BackendView, FlowTable, HealthView, ListenerView, ReasonCount, ServiceView, SteeredView,
-        SteeringView, Traffic,
+        AccelerationView, BackendView, FlowTable, HealthView, ListenerView, ReasonCount,
+        ServiceView, SteeredView, SteeringView, Traffic,
     };
     use std::time::Duration;
 
     fn view() -> View {
         View {
+            acceleration: Some(AccelerationView::default()),
             services: vec![ServiceView {
                 name: "web".to_owned(),
                 listeners: vec![ListenerView {

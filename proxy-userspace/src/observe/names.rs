@@ -242,6 +242,17 @@ metrics! {
     UPSTREAM_CONNECTIONS_IDLE = "sluice_upstream_connections_idle", Gauge, ["service", "backend"],
         "Connections to the backend that are kept for the next request.";
 
+    ACCELERATION_ON = "sluice_acceleration_on", Gauge, [],
+        "1 while new connections within this host are accelerated.";
+    ACCELERATED_SOCKETS = "sluice_accelerated_sockets", Gauge, [],
+        "Sockets whose octets go past TCP within this host, two for each connection.";
+    ACCELERATED_CONNECTIONS = "sluice_accelerated_connections_total", Counter, [],
+        "Connections whose octets went past TCP within this host.";
+    ACCELERATED_BYTES = "sluice_accelerated_bytes_total", Counter, [],
+        "Octets that went past TCP within this host.";
+    ACCELERATION_EVENTS = "sluice_acceleration_events_total", Counter, ["event"],
+        "What became of accelerated connections otherwise: messages by TCP, writes held up, no room, no progress.";
+
     MAP_ENTRIES = "sluice_bpf_map_entries", Gauge, ["map"],
         "Entries in use of a map of the data plane; for flows as of the last complete sweep.";
     MAP_CAPACITY = "sluice_bpf_map_capacity", Gauge, ["map"],

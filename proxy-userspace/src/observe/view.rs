@@ -41,6 +41,9 @@ pub struct View {
     /// Certificates that clients are shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateView>,
+    /// Same-host acceleration, if anything asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceleration: Option<AccelerationView>,
     /// Routes of HTTP listeners that have served something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteView>,
@@ -86,6 +89,35 @@ pub struct SteeredView {
     pub passed: u64,
     /// The kernel did not take the listener's socket; counted as refused or passed as well.
     pub failed: u64,
+}
+
+/// Octets that go from socket to socket within this host, past TCP.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AccelerationView {
+    /// `on` or `off`, for new connections.
+    pub state: String,
+    /// Why it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long the self-test took.
+    pub self_test_seconds: f64,
+    /// Sockets that are accelerated now.
+    pub sockets: u64,
+    /// Connections that were.
+    pub connections: u64,
+    /// Messages that went past TCP.
+    pub messages: u64,
+    /// Octets of those.
+    pub bytes: u64,
+    /// Messages of accelerated connections that went by TCP, since it was not empty, or too much
+    /// waited.
+    pub by_tcp: u64,
+    /// Writes that were held up because too much waited.
+    pub held: u64,
+    /// Sockets that found no room in the map.
+    pub full: u64,
+    /// Connections whose other end took nothing of what waited for long.
+    pub stalled: u64,
 }
 
 /// Records lost because a ring buffer was full, or its reader or a client too slow.

@@ -2,6 +2,7 @@
 
 use super::{CapSet, Capability, CapsHashSet, PrivilegeError, system};
 use crate::config::model::Config;
+use crate::config::model::http::Accelerate;
 use crate::config::model::process::CapabilityPolicy;
 use std::io;
 
@@ -38,6 +39,13 @@ pub fn needed(config: &Config) -> CapsHashSet {
             Capability::CAP_PERFMON,
             // Maps and programs are found again by their ids, and bpffs may have to be mounted.
             Capability::CAP_SYS_ADMIN,
+        ]);
+    }
+    if config.acceleration() != Accelerate::Off {
+        needed.extend([
+            Capability::CAP_BPF,
+            Capability::CAP_NET_ADMIN,
+            Capability::CAP_PERFMON,
         ]);
     }
     if config.steers() {

@@ -24,6 +24,7 @@ pub(super) fn add(view: &mut View, config: &Config, workers: &Workers) {
     view.http_listeners = listeners(config, workers);
     view.stream_listeners = streams(config, workers);
     view.routes = routes(workers);
+    view.acceleration = workers.acceleration();
     view.duration_bounds = DURATION_BUCKETS.to_vec();
     let registry = workers.snapshot().registry();
     let metrics = workers.metrics();

@@ -46,6 +46,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
     };
     let counters = &control.parts.counters;
     let mut view = View {
+        acceleration: None,
         daemon: control.parts.daemon.clone(),
         config: control.config_state.clone(),
         interfaces: interfaces(control),

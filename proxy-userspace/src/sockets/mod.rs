@@ -4,11 +4,17 @@
 //! with it: nothing of it is pinned, and the socket hash lives on for as long as a socket
 //! is in it, so that nothing is lost that waits in one when the daemon ends. What [steers](steer) is pinned and adopted.
 
+mod acceleration;
 mod cgroup;
 mod object;
 mod offsets;
 pub mod steer;
+mod trial;
 
+pub use acceleration::{
+    Acceleration, AccelerationError, View, are_in_use, expect_use, make_room, note_stall,
+};
 pub use cgroup::{CgroupError, root as cgroup_root};
 pub use object::{Attached, Programs, SocketError};
 pub use offsets::{OffsetError, offsets};
+pub use trial::TrialError;

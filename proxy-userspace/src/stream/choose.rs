@@ -168,6 +168,7 @@ async fn open(
         backend: &backend,
         tls: (service.tls.as_deref()).map(|side| (side, Offer::Stream, side.seal(host.as_bytes()))),
         preamble,
+        acceleration: service.acceleration.as_deref(),
     };
     let connected = connect::open(&target, timer, service.limits.connect).await;
     let took = worker.clock.read() - began;

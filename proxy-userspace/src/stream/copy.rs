@@ -131,7 +131,7 @@ impl Direction {
         self.input.filled_more(read);
         if read == whole {
             // There is more where that came from.
-            if from.is_plain() && to.is_plain() {
+            if from.can_splice() && to.can_splice() {
                 self.pipe = self.pipes.take();
             }
             if self.pipe.is_none() {

@@ -3,6 +3,7 @@
 use super::tls::{ClientSide, Offer, Seal, TlsFailure};
 use crate::balance::l7::BackendState;
 use crate::net::{Nanos, Stream, Timer};
+use crate::sockets::{self, Acceleration};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -54,6 +55,8 @@ pub struct Target<'a> {
     pub tls: Option<(&'a ClientSide, Offer, Seal<'a>)>,
     /// What is sent before TLS begins: a PROXY header. Without TLS the caller sends it.
     pub preamble: &'a [u8],
+    /// Passes octets on past TCP, if the backend is on this host.
+    pub acceleration: Option<&'a Acceleration>,
 }
 
 /// Opens a connection, and negotiates TLS if it is spoken. `timer` is set to end all of it after
@@ -71,7 +74,13 @@ pub async fn open(
     timer: &Timer,
     timeout: Nanos,
 ) -> Result<Stream, ConnectError> {
-    let mut stream = connect(target.backend.address(), timer, timeout).await?;
+    let mut stream = connect(
+        target.backend.address(),
+        target.acceleration,
+        timer,
+        timeout,
+    )
+    .await?;
     let Some((side, offer, seal)) = target.tls else {
         return Ok(stream);
     };
@@ -107,8 +116,9 @@ pub async fn open(
 /// # Cancel safety
 ///
 /// The attempt ends.
-pub async fn connect(
+async fn connect(
     address: SocketAddr,
+    acceleration: Option<&Acceleration>,
     timer: &Timer,
     timeout: Nanos,
 ) -> Result<Stream, ConnectError> {
@@ -117,7 +127,11 @@ pub async fn connect(
     } else {
         TcpSocket::new_v6()
     };
-    let connecting = socket.map_err(ConnectError::Io)?.connect(address);
+    let socket = socket.map_err(ConnectError::Io)?;
+    if let Some(acceleration) = acceleration {
+        acceleration.mark(&socket);
+    }
+    let connecting = socket.connect(address);
     let mut connecting = pin!(connecting);
     timer.set_after(timeout);
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
@@ -126,5 +140,13 @@ pub async fn connect(
         Poll::Pending => Poll::Pending,
     });
     let socket = connected.await?.map_err(ConnectError::Io)?;
-    Stream::new(socket).map_err(ConnectError::Io)
+    let local = sockets::are_in_use()
+        .then(|| socket.local_addr())
+        .transpose();
+    let local = local.map_err(ConnectError::Io)?;
+    let mut stream = Stream::new(socket).map_err(ConnectError::Io)?;
+    if let Some(local) = local {
+        stream.is_between(local.ip(), address.ip());
+    }
+    Ok(stream)
 }

@@ -1,6 +1,8 @@
 //! Proxies, origins and clients for the tests.
 
-use proxy_userspace::config::model::http::{Action, BackendTraits, HttpListener, Route};
+use proxy_userspace::config::model::http::{
+    Accelerate, Action, BackendTraits, HttpListener, Route,
+};
 use proxy_userspace::config::model::{Config, Service};
 use proxy_userspace::runtime::workers::Workers;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -60,7 +62,22 @@ pub(crate) fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) ->
     };
     config.workers.count = Some(1);
     edit(&mut config);
+    accelerate(&mut config);
     config
+}
+
+/// The whole suite past TCP, if a variable asks for it: what holds of connections must hold then,
+/// too.
+fn accelerate(config: &mut Config) {
+    if std::env::var_os("SLUICE_TEST_ACCELERATE").is_none() {
+        return;
+    }
+    for listener in &mut config.http_listeners {
+        listener.accelerate = Accelerate::On;
+    }
+    for service in &mut config.services {
+        service.upstream.accelerate = Accelerate::On;
+    }
 }
 
 /// A server that does what a test says with each connection.

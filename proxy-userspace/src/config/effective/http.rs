@@ -74,6 +74,7 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
             "compression",
             listener.compression.as_ref().map(compression),
         ),
+        ("accelerate", Some(json!(listener.accelerate.name()))),
     ])
 }
 
@@ -89,6 +90,10 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
         ),
         ("names", listener.passthrough.as_ref().map(names)),
         ("tls", listener.tls.as_ref().map(super::tls::tcp)),
+        (
+            "accelerate",
+            (listener.protocol == Protocol::Tcp).then(|| json!(listener.accelerate.name())),
+        ),
         (
             "proxy_protocol_from",
             (listener.protocol == Protocol::Tcp).then(|| prefixes(&listener.proxy_protocol_from)),

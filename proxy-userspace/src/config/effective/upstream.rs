@@ -80,6 +80,11 @@ pub(super) fn keys(service: &Service, used: Used) -> Map<String, Value> {
         ),
         ("tls", upstream.tls.as_ref().map(super::backend_tls::tls)),
         (
+            "accelerate",
+            (all || upstream.accelerate != default.accelerate)
+                .then(|| json!(upstream.accelerate.name())),
+        ),
+        (
             "balance",
             (all || upstream.balance != default.balance).then(|| balance(&upstream.balance)),
         ),

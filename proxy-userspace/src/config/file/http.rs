@@ -230,6 +230,20 @@ pub(crate) enum CompressionLevel {
     Best,
 }
 
+/// Whether octets between this process and another one of this host go past TCP. They do only in
+/// one network namespace, and if both ends have the same address or loopback addresses.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Accelerate {
+    /// They do not.
+    Off,
+    /// If the host can (capabilities BPF, NET_ADMIN and PERFMON, a kernel with type information,
+    /// cgroup2), and a self-test of a second passes at the start.
+    Auto,
+    /// As `auto`, but the process does not start where it cannot.
+    On,
+}
+
 /// Response fields that tell browsers to be careful.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -93,6 +93,11 @@ pub(crate) struct Listener {
     #[serde(default)]
     #[schemars(extend("default" = "off"))]
     pub(crate) security_headers: Field<http::SecurityHeaders>,
+    /// Has the octets of clients on this host go from socket to socket in the kernel, past TCP and
+    /// IP. Only with `kind: http`, `tcp` or `tls-passthrough`.
+    #[serde(default)]
+    #[schemars(extend("default" = "off"))]
+    pub(crate) accelerate: Field<http::Accelerate>,
 }
 
 /// What is spoken at a listener.

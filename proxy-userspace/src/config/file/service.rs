@@ -36,6 +36,11 @@ pub(crate) struct Service {
     #[serde(default)]
     #[schemars(length(max = 8), extend("default" = []))]
     pub(crate) source_addresses: Field<Vec<Field<Address>>>,
+    /// Has the octets of backends on this host go from socket to socket in the kernel, past TCP and
+    /// IP.
+    #[serde(default)]
+    #[schemars(extend("default" = "off"))]
+    pub(crate) accelerate: Field<super::http::Accelerate>,
     /// What HTTP backends speak.
     #[serde(default)]
     #[schemars(extend("default" = "auto"))]

@@ -59,6 +59,32 @@ pub struct HttpListener {
     pub tls: Option<ServerTls>,
     /// The port of the HTTPS listener to which every request is sent, if they are.
     pub https_redirect: Option<u16>,
+    /// Whether octets of clients on this host go past TCP.
+    pub accelerate: Accelerate,
+}
+
+/// Whether octets between this process and another one of this host go from socket to socket, past
+/// TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Accelerate {
+    /// They do not.
+    #[default]
+    Off,
+    /// If the host can, and its self-test passes.
+    Auto,
+    /// Or the process does not start.
+    On,
+}
+
+impl Accelerate {
+    /// The word in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::On => "on",
+        }
+    }
 }
 
 /// Limits of what a client may send.
@@ -201,6 +227,8 @@ pub struct StreamListener {
     pub responses: Option<u32>,
     /// Where connections are logged, if anywhere.
     pub access_log: Option<AccessLog>,
+    /// As [`HttpListener::accelerate`]. TCP only.
+    pub accelerate: Accelerate,
 }
 
 /// A match and what then happens. Of all routes that match, the most specific one serves a
@@ -430,6 +458,8 @@ pub struct Fault {
 /// How the proxy paths use a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
+    /// Whether octets of backends on this host go past TCP.
+    pub accelerate: Accelerate,
     /// What backends speak.
     pub protocol: BackendProtocol,
     /// TLS, if they speak it.

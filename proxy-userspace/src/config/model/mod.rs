@@ -105,6 +105,15 @@ impl Config {
         !self.http_listeners.is_empty() || !self.stream_listeners.is_empty()
     }
 
+    /// The most that a listener or service asks for of same-host acceleration.
+    pub fn acceleration(&self) -> http::Accelerate {
+        let http = self.http_listeners.iter().map(|it| it.accelerate);
+        let streams = self.stream_listeners.iter().map(|it| it.accelerate);
+        let services = self.services.iter().map(|it| it.upstream.accelerate);
+        let all = http.chain(streams).chain(services);
+        all.max().unwrap_or_default()
+    }
+
     /// Listeners at which TLS ends, by name.
     pub fn tls_listeners(&self) -> impl Iterator<Item = (&str, &tls::ServerTls)> {
         let http = self.http_listeners.iter().map(|it| (&it.name, &it.tls));

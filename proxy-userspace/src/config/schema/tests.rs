@@ -233,6 +233,7 @@ services:
       max_ejection_time: 1m
       jitter: 20%
       max_ejected: 10%
+    accelerate: auto
     steer_by_latency: {above: 2, below: 1.5, step: 5%, floor: 50%, min_requests: 5}
     health: {grpc: {service: shop.Cart, authority: cart.internal}, server_name: cart.internal, tls: {verify: true}}
   - name: other

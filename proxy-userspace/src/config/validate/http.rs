@@ -7,7 +7,8 @@ use crate::config::fault::Code;
 use crate::config::file::http as file;
 use crate::config::file::scalar::Network;
 use crate::config::model::http::{
-    AccessLog, Forwarded, Http2, HttpTimeouts, Limits, LogFormat, SecurityHeaders, Workers,
+    Accelerate, AccessLog, Forwarded, Http2, HttpTimeouts, Limits, LogFormat, SecurityHeaders,
+    Workers,
 };
 use crate::config::report::{Draft, Place, Report};
 use ipnet::IpNet;
@@ -212,6 +213,14 @@ fn format(report: &Report<'_>, at: &At<String>) -> LogFormat {
 }
 
 /// The key `security_headers`.
+pub(super) fn accelerate(field: &Field<file::Accelerate>) -> Accelerate {
+    match field.value() {
+        None | Some(file::Accelerate::Off) => Accelerate::Off,
+        Some(file::Accelerate::Auto) => Accelerate::Auto,
+        Some(file::Accelerate::On) => Accelerate::On,
+    }
+}
+
 pub(super) fn security(word: file::SecurityHeaders) -> SecurityHeaders {
     match word {
         file::SecurityHeaders::Off => SecurityHeaders::Off,

@@ -1,7 +1,7 @@
 //! Listeners of the proxy paths.
 
 use super::compression::compression;
-use super::http::{access_log, forwarded, http2, limits, networks, security, timeouts};
+use super::http::{accelerate, access_log, forwarded, http2, limits, networks, security, timeouts};
 use super::passthrough::passthrough;
 use super::steer::steer;
 use super::tls;
@@ -36,6 +36,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("trace_share", &[Http]),
         ("security_headers", &[Http]),
         ("compression", &[Http]),
+        ("accelerate", &[Http, Tcp, TlsPassthrough]),
     ]
 };
 
@@ -58,6 +59,7 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.trace_share),
         node(&keys.security_headers),
         node(&keys.compression),
+        node(&keys.accelerate),
     ];
     for ((key, kinds), node) in KEYS.iter().zip(given) {
         if let Some(node) = node
@@ -169,6 +171,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     listener.steer = steer;
     listener.access_log = access_log;
     listener.compression = compression;
+    listener.accelerate = accelerate(&keys.accelerate);
     listener.tls = tls;
     listener.https_redirect = keys.https_redirect.value().and_then(|port| port.0);
     if let Some(limits) = keys.limits.value() {
@@ -213,6 +216,7 @@ pub(super) fn stream(
     let mut listener = StreamListener::new(name, protocol, address?, "");
     (listener.service, listener.passthrough) = (service, passthrough);
     listener.tls = tls;
+    listener.accelerate = accelerate(&keys.accelerate);
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.steer = steer;
     listener.access_log = access_log;

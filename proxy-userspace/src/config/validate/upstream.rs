@@ -23,6 +23,7 @@ pub(super) fn upstream(
 ) -> Upstream {
     let default = Upstream::default();
     let mut upstream = Upstream {
+        accelerate: super::http::accelerate(&keys.accelerate),
         protocol: match or(&keys.protocol, file::BackendProtocol::Auto) {
             file::BackendProtocol::H1 => BackendProtocol::H1,
             file::BackendProtocol::H2 => BackendProtocol::H2,

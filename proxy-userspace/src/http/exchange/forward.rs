@@ -264,6 +264,7 @@ pub(super) async fn open(
         backend,
         tls: tls.map(|side| (side, Offer::Http1, seal)),
         preamble: &preamble,
+        acceleration: service.acceleration.as_deref(),
     };
     let seal = seal.keep();
     let connected = connect::open(&target, around.timer, limit).await;

@@ -270,6 +270,7 @@ fn open(around: &Around<'_>, service: &ServicePlan, place: Place, seal: KeptSeal
             .map(|version| introduction(around.peer, version)),
         tls: service.tls.clone(),
         seal,
+        acceleration: service.acceleration.clone(),
         buffers: around.worker.buffers.clone(),
     }
 }

@@ -9,6 +9,7 @@ use crate::observe::access_log::Writer;
 use crate::observe::certificates::CertificateBoard;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanQueue;
+use crate::sockets::Acceleration;
 use crate::tls::SessionKeeper;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub struct Kept {
     pub board: Arc<CertificateBoard>,
     /// Who offends, and who may not connect.
     pub watch: Arc<Watch>,
+    /// Same-host acceleration, once a configuration has asked for it and the host has it.
+    pub acceleration: Option<Arc<Acceleration>>,
     /// Key of cookies.
     pub(super) secret: u64,
     /// Sessions of TLS that began in another process, until their listeners are compiled.
@@ -66,6 +69,7 @@ impl Kept {
             challenges: Arc::default(),
             board: Arc::default(),
             watch: Arc::default(),
+            acceleration: None,
             secret,
             sessions: Vec::new(),
         }

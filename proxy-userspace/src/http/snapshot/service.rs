@@ -3,11 +3,12 @@
 use super::{CompileError, Fixed, Kept};
 use crate::balance::l7::ServiceState;
 use crate::config::model::Config;
-use crate::config::model::http::{BackendProtocol, Fallback, FixedResponse, Upstream};
+use crate::config::model::http::{Accelerate, BackendProtocol, Fallback, FixedResponse, Upstream};
 use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{Series, ServiceCells};
 use crate::resilience::{Protection, RetryPlan};
+use crate::sockets::Acceleration;
 use crate::trust::SystemRoots;
 use crate::upstream::tls::{ClientSide, Seal};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct ServicePlan {
     pub fallback: Option<FallbackPlan>,
     /// TLS, if its backends speak it.
     pub tls: Option<Arc<ClientSide>>,
+    /// Passes octets on past TCP, if that is wanted and can be had.
+    pub acceleration: Option<Arc<Acceleration>>,
 }
 
 /// What answers when a service cannot. A stored copy will be the third kind.
@@ -94,8 +97,11 @@ impl ServicePlan {
             source,
         })?;
         let resilience = &settings.resilience;
+        let acceleration = kept.acceleration.as_ref();
+        let acceleration = acceleration.filter(|_| settings.accelerate != Accelerate::Off);
         Ok(Some(Self {
             tls,
+            acceleration: acceleration.cloned(),
             cells: kept.metrics.service(state.name()),
             limits: UpstreamLimits {
                 connect: nanos(settings.connect_timeout),

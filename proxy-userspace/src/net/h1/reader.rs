@@ -220,7 +220,7 @@ impl Source for Reader {
     fn in_socket(&self) -> Option<InSocket<'_>> {
         match self.state {
             State::Exact(octets) if self.ready == 0 && self.input.is_empty() && !self.ended => {
-                self.stream.is_plain().then_some(InSocket {
+                self.stream.can_splice().then_some(InSocket {
                     stream: &self.stream,
                     octets,
                 })

@@ -258,7 +258,7 @@ impl Sink for Writer {
 
     fn takes_sockets(&self) -> bool {
         // Chunks would each need a head, whose length has to be known before.
-        matches!(self.delimited, Delimited::Exact(_)) && self.stream.is_plain()
+        matches!(self.delimited, Delimited::Exact(_)) && self.stream.can_splice()
     }
 
     fn poll_splice(

@@ -23,4 +23,4 @@ mod tests;
 
 pub use facts::TlsFacts;
 pub use handshake::{Foreign, HandshakeError};
-pub(super) use session::{Tls, note_drained};
+pub(super) use session::Tls;

@@ -2,14 +2,12 @@
 
 use super::facts::TlsFacts;
 use super::handshake::{Foreign, HandshakeError, alert};
-use crate::net::direct;
+use crate::net::link::Link;
 use bytes::BufMut;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 use std::cell::{OnceCell, RefCell};
 use std::io::{self, BufRead as _, IoSlice, Read as _, Write as _};
 use std::task::{Context, Poll, ready};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 /// Octets that are read from the socket at once at most.
 const READ: usize = 64 << 10;
@@ -84,7 +82,7 @@ impl Tls {
     /// Negotiates until both are agreed and all of it is written.
     pub(in crate::net) fn poll_handshake(
         &self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), HandshakeError>> {
         let session = &mut *self.session.borrow_mut();
@@ -115,7 +113,7 @@ impl Tls {
 
     pub(in crate::net) fn poll_read(
         &self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
@@ -137,7 +135,7 @@ impl Tls {
 
     pub(in crate::net) fn poll_read_buf(
         &self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
         buffer: &mut impl BufMut,
     ) -> Poll<io::Result<usize>> {
@@ -162,7 +160,7 @@ impl Tls {
     /// Waits until there are octets to take, or the end, or an error, which a read tells.
     pub(in crate::net) fn poll_readable(
         &self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let session = &mut *self.session.borrow_mut();
@@ -173,7 +171,7 @@ impl Tls {
     }
 
     /// What there is to take: the end, or octets (1 stands for all of them).
-    pub(in crate::net) fn peek(&self, socket: &TcpStream) -> io::Result<usize> {
+    pub(in crate::net) fn peek(&self, socket: &Link) -> io::Result<usize> {
         let session = &mut *self.session.borrow_mut();
         while session.plain == 0 {
             if session.is_over()? {
@@ -186,7 +184,7 @@ impl Tls {
 
     pub(in crate::net) fn poll_write(
         &self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -213,7 +211,7 @@ impl Tls {
     /// written.
     pub(in crate::net) fn poll_close(
         &self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let session = &mut *self.session.borrow_mut();
@@ -266,7 +264,7 @@ impl Session {
     /// room. Ready with 0 if that gave no octets: records can be without.
     fn poll_input(
         &mut self,
-        socket: &TcpStream,
+        socket: &Link,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
@@ -290,7 +288,7 @@ impl Session {
     }
 
     /// As [`Self::poll_input`], for what has come already.
-    fn try_input(&mut self, socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    fn try_input(&mut self, socket: &Link, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
             return Ok(self.open(&early, buffer));
@@ -298,7 +296,7 @@ impl Session {
         RECORDS.with_borrow_mut(|records| {
             let most = buffer.len().clamp(LEAST_READ, READ);
             let records = &mut records[..most];
-            let read = direct::read(socket, records)?;
+            let read = socket.read(records)?;
             if read == 0 {
                 self.end = End::Cut;
                 return Ok(0);
@@ -373,7 +371,7 @@ impl Session {
     }
 
     /// Writes what is sealed.
-    fn poll_written(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_written(&mut self, socket: &Link, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut Output(socket)) {
                 Ok(_) => {}
@@ -397,27 +395,21 @@ impl Session {
 }
 
 /// A socket to write records to.
-struct Output<'a>(&'a TcpStream);
+struct Output<'a>(&'a Link);
 
 impl io::Write for Output<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        direct::write(self.0, octets)
+        self.0.write(octets)
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         if let [piece] = pieces {
             return self.write(piece);
         }
-        direct::write_pieces(self.0, pieces)
+        self.0.write_pieces(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Notes that a socket has nothing more to read, or no more room.
-pub(in crate::net) fn note_drained(socket: &TcpStream, interest: Interest) {
-    let nothing = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
-    let _ = socket.try_io(interest, nothing);
 }

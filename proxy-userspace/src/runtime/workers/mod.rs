@@ -11,6 +11,7 @@
 //! that it can still be refused; only then do the workers get it. Connections that are open are
 //! not touched: they look at the new snapshot at their next request.
 
+mod acceleration;
 mod house;
 mod inherited;
 mod known;
@@ -30,6 +31,7 @@ use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::certificates::CertificateBoard;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::{SpanCounters, SpanQueue};
+use crate::sockets::{self, AccelerationError};
 use crate::types::Protocol;
 use house::House;
 pub use inherited::{Inherited, Place};
@@ -67,6 +69,11 @@ pub enum WorkersError {
     /// The configuration cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// What is to be accelerated cannot be.
+    #[error(
+        "same-host acceleration cannot be had: grant what is missing, or use `accelerate: auto`"
+    )]
+    Acceleration(#[source] AccelerationError),
     /// A thread or its runtime cannot be had.
     #[error("cannot start a worker")]
     Thread(#[source] io::Error),
@@ -82,6 +89,8 @@ pub struct Workers {
     listeners: BTreeMap<ListenerId, Open>,
     /// Sockets from others that no listener has taken.
     inherited: Inherited,
+    /// Why same-host acceleration is off though it was asked for.
+    not_accelerated: Option<String>,
     /// Sockets that nobody serves before [`Workers::serve`]; `None` once that was called.
     waiting: Option<Vec<Waiting>>,
     clock: Clock,
@@ -144,6 +153,9 @@ impl Workers {
     ) -> Result<Self, WorkersError> {
         let secret = known.secret.unwrap_or_else(|| fastrand::u64(..));
         let mut workers = Self::idle_with(config, secret)?;
+        if !inherited.unused().is_empty() {
+            sockets::expect_use();
+        }
         workers.inherited = inherited;
         workers.waiting = Some(Vec::new());
         known.prepare(&mut workers.kept);
@@ -186,6 +198,7 @@ impl Workers {
             snapshot,
             listeners: BTreeMap::new(),
             inherited: Inherited::default(),
+            not_accelerated: None,
             waiting: None,
             clock,
         })
@@ -310,6 +323,7 @@ impl Workers {
     ///
     /// [`WorkersError::Listen`], [`WorkersError::Compile`].
     pub fn prepare(&mut self, config: &Config) -> Result<Prepared, WorkersError> {
+        self.accelerate(config)?;
         let now = self.clock.read();
         let old = Some(&*self.snapshot);
         let snapshot = Snapshot::compile(config, &mut self.kept, old, fastrand::u64(..), now)?;
@@ -415,6 +429,7 @@ impl Workers {
                 self.listen((id, number, socket));
             }
         }
+        self.mark_listeners();
         for (id, name) in self.listener_names() {
             if let Some(open) = self.listeners.get_mut(&id) {
                 open.place.name = name;

@@ -103,6 +103,7 @@ impl Workers {
     /// away.
     pub async fn retire(&mut self) -> Vec<Handed> {
         self.house.serve(false);
+        self.leave_acceleration();
         let (to, mut from) = mpsc::unbounded_channel();
         for thread in &self.threads {
             thread.order(Order::Retire(to.clone()));

@@ -372,7 +372,9 @@ fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends:
 /// A connection and our end of it; `None` if the client is gone already.
 fn socket(stream: TcpStream, ends: &Ends) -> Option<(Stream, SocketAddr)> {
     if let Ok(server) = ends.bound.map_or_else(|| stream.local_addr(), Ok) {
-        return Some((Stream::accepted(stream), server));
+        let mut stream = Stream::accepted(stream);
+        stream.is_between(ends.client.ip(), server.ip());
+        return Some((stream, server));
     }
     debug!("a connection was gone before it was served");
     None

@@ -3,6 +3,7 @@
 use super::link::{Claim, Driver, Link, OpenError, Opening};
 use crate::balance::l7::BackendState;
 use crate::net::{Buffers, Nanos, Timer};
+use crate::sockets::Acceleration;
 use crate::upstream::connect::{Target, open as open_connection};
 use crate::upstream::pool::Place;
 use crate::upstream::tls::{ClientSide, KeptSeal, Offer, Seal};
@@ -75,6 +76,8 @@ pub struct Open {
     pub tls: Option<Arc<ClientSide>>,
     /// What it is sealed by.
     pub seal: KeptSeal,
+    /// See [`Target::acceleration`].
+    pub acceleration: Option<Arc<Acceleration>>,
     /// The worker's buffers.
     pub buffers: Buffers,
 }
@@ -210,6 +213,7 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
         tls.map(|side| (side, Offer::Http2, seal.seal())),
         open.most,
         &open.buffers,
+        open.acceleration.as_deref(),
     );
     let begun = begun.await;
     let (link, driver) = match begun {
@@ -271,12 +275,14 @@ async fn begin(
     tls: Option<(&ClientSide, Offer, Seal<'_>)>,
     most: u32,
     buffers: &Buffers,
+    acceleration: Option<&Acceleration>,
 ) -> Result<(Rc<Link>, Driver), OpenError> {
     timer.read();
     let target = Target {
         backend: place.backend(),
         tls,
         preamble,
+        acceleration,
     };
     let mut stream = open_connection(&target, &timer, timeout).await?;
     if let Some(facts) = stream.tls_facts() {

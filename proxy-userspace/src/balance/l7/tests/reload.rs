@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::model::http::{
-    BackendProtocol, BackendTraits, Balance, DnsQuestion, NamedBackend, Resilience, Upstream,
+    Accelerate, BackendProtocol, BackendTraits, Balance, DnsQuestion, NamedBackend, Resilience,
+    Upstream,
 };
 use crate::config::model::{Backend, Service, Timeouts};
 use std::time::Duration;
@@ -208,6 +209,7 @@ fn the_model_is_read_with_subset_limits_and_defaults() {
         upstream: Upstream::default(),
     };
     let mut upstream = Upstream {
+        accelerate: Accelerate::Off,
         protocol: BackendProtocol::H1,
         tls: None,
         balance: Balance {

@@ -1,10 +1,10 @@
 //! Values with every default, for those who build a model without a file.
 
 use super::{
-    AccessLog, Action, BackendProtocol, Balance, BalancePolicy, FieldEdits, Files, FixedResponse,
-    Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget, Mirror, PathMatch,
-    Priority, Redirect, Resilience, Rewrite, Route, RouteMatch, SecurityHeaders, Split,
-    StickyCookie, StreamListener, Upstream, Workers,
+    Accelerate, AccessLog, Action, BackendProtocol, Balance, BalancePolicy, FieldEdits, Files,
+    FixedResponse, Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget,
+    Mirror, PathMatch, Priority, Redirect, Resilience, Rewrite, Route, RouteMatch, SecurityHeaders,
+    Split, StickyCookie, StreamListener, Upstream, Workers,
 };
 use crate::config::defaults::http as defaults;
 use crate::config::model::outlier::Outlier;
@@ -31,6 +31,7 @@ impl HttpListener {
             compression: None,
             tls: None,
             https_redirect: None,
+            accelerate: Accelerate::Off,
         }
     }
 }
@@ -103,6 +104,7 @@ impl StreamListener {
             max_connections,
             responses: None,
             access_log: None,
+            accelerate: Accelerate::Off,
         }
     }
 }
@@ -235,6 +237,7 @@ impl Mirror {
 impl Default for Upstream {
     fn default() -> Self {
         Self {
+            accelerate: Accelerate::Off,
             protocol: BackendProtocol::Auto,
             tls: None,
             balance: Balance::default(),
