@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an end waits for the other one.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -204,11 +204,11 @@ fn ask(proxy: SocketAddr, plan: Plan) -> Result<()> {
             up.send(&socket)?;
             socket.shutdown(Shutdown::Write)?;
             down.receive(&socket, plan.slow_client)?;
-            ended(&mut socket)
+            ended(&socket)
         }
         Ending::OriginFirst => {
             down.receive(&socket, plan.slow_client)?;
-            ended(&mut socket)?;
+            ended(&socket)?;
             up.send(&socket)?;
             Ok(socket.shutdown(Shutdown::Write)?)
         }
@@ -222,7 +222,7 @@ fn ask(proxy: SocketAddr, plan: Plan) -> Result<()> {
                 down.receive(&socket, plan.slow_client)?;
                 sending.join().expect("no panic")
             })?;
-            ended(&mut socket)
+            ended(&socket)
         }
         Ending::Reset => {
             up.send(&socket)?;
@@ -248,7 +248,7 @@ fn serve(mut socket: TcpStream) -> Result<()> {
         Ending::ClientFirst => {
             up.receive(&socket, plan.slow_origin)
                 .with_context(context)?;
-            ended(&mut socket).with_context(context)?;
+            ended(&socket).with_context(context)?;
             down.send(&socket).with_context(context)?;
             Ok(socket.shutdown(Shutdown::Write)?)
         }
@@ -257,7 +257,7 @@ fn serve(mut socket: TcpStream) -> Result<()> {
             socket.shutdown(Shutdown::Write)?;
             up.receive(&socket, plan.slow_origin)
                 .with_context(context)?;
-            ended(&mut socket).with_context(context)
+            ended(&socket).with_context(context)
         }
         Ending::Together => {
             let sender = socket.try_clone()?;
@@ -270,7 +270,7 @@ fn serve(mut socket: TcpStream) -> Result<()> {
                 sending.join().expect("no panic")
             })
             .with_context(context)?;
-            ended(&mut socket).with_context(context)
+            ended(&socket).with_context(context)
         }
         Ending::Reset => {
             up.receive(&socket, plan.slow_origin)
@@ -287,10 +287,23 @@ fn patient(socket: &TcpStream) -> Result<()> {
     Ok(socket.set_write_timeout(Some(PATIENCE))?)
 }
 
-fn ended(socket: &mut TcpStream) -> Result<()> {
-    let more = socket.read(&mut [0])?;
+fn ended(socket: &TcpStream) -> Result<()> {
+    let more = read_some(socket, &mut [0]).context("reading the end")?;
     ensure!(more == 0, "something came after the end");
     Ok(())
+}
+
+/// Reads as `read` does on a blocking socket. Linux says `EAGAIN` of an accelerated one when it was
+/// woken by something else, such as the acknowledgement of its own end; nothing is lost then, and
+/// `docs/acceleration.md` says so.
+fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {}
+            read => return read,
+        }
+    }
 }
 
 /// Octets that tell their place: they repeat themselves after a prime number of them.
@@ -344,7 +357,7 @@ impl Pattern {
     }
 
     /// Reads it, in pieces of any size.
-    fn receive(&self, mut socket: &TcpStream, is_slow: bool) -> Result<()> {
+    fn receive(&self, socket: &TcpStream, is_slow: bool) -> Result<()> {
         let mut random = fastrand::Rng::with_seed(self.seed ^ 1);
         let (mut at, mut buffer) = (0, vec![0; PERIOD]);
         while at < self.length {
@@ -352,12 +365,8 @@ impl Pattern {
             if is_slow && random.u8(..) < 20 {
                 thread::sleep(Duration::from_millis(random.u64(1..30)));
             }
-            let read = match socket.read(&mut buffer[..most]) {
-                // Linux says so of a blocking, accelerated socket when another thread of its was
-                // woken; nothing is lost.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                read => read.with_context(|| format!("reading at {at} of {}", self.length))?,
-            };
+            let read = read_some(socket, &mut buffer[..most])
+                .with_context(|| format!("reading at {at} of {}", self.length))?;
             ensure!(read > 0, "it ended at {at} of {}", self.length);
             ensure!(
                 self.fits(at, &buffer[..read]),
