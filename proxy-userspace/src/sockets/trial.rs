@@ -137,7 +137,7 @@ fn both_ways(pair: Pair) -> Step<()> {
             running.push(scope.spawn(move || read(socket, other, MUCH).map_err(at(who))));
         }
         for thread in running {
-            let same = thread.join().unwrap_or_else(|_| Ok(false));
+            let same = thread.join().unwrap_or(Ok(false));
             if !same? {
                 return Err(TrialError::Differ(STEP));
             }

@@ -192,7 +192,7 @@ fn by_precedence(family: Family) -> Result<()> {
         let file = file.to_str().context("a path")?;
         let said = daemon.sluice(&["explain", "-c", file, "--tcp", "10.9.0.2:40000", &to])?;
         ensure!(said.contains(wanted), "{said}");
-        let is_binding = !(port == 9090);
+        let is_binding = port != 9090;
         ensure!(said.contains("`steer`: ") == is_binding, "{said}");
     }
     // The original destination is what the listener knows as its own address.

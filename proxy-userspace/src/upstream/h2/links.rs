@@ -205,16 +205,13 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
     let is_private = open.preamble.is_some();
     let seal = open.seal;
     let tls = open.tls.as_deref();
-    let begun = begin(
-        &open.place,
-        open.timer,
-        open.timeout,
-        open.preamble.as_deref().unwrap_or_default(),
-        tls.map(|side| (side, Offer::Http2, seal.seal())),
-        open.most,
-        &open.buffers,
-        open.acceleration.as_deref(),
-    );
+    let target = Target {
+        backend: open.place.backend(),
+        tls: tls.map(|side| (side, Offer::Http2, seal.seal())),
+        preamble: open.preamble.as_deref().unwrap_or_default(),
+        acceleration: open.acceleration.as_deref(),
+    };
+    let begun = begin(&target, open.timer, open.timeout, open.most, &open.buffers);
     let begun = begun.await;
     let (link, driver) = match begun {
         Ok((link, driver)) => (Ok(link), Some(driver)),
@@ -268,29 +265,20 @@ async fn settle(link: Rc<Link>, shown: Duration) -> Result<Rc<Link>, OpenError> 
 }
 
 async fn begin(
-    place: &Place,
+    target: &Target<'_>,
     timer: Timer,
     timeout: Nanos,
-    preamble: &[u8],
-    tls: Option<(&ClientSide, Offer, Seal<'_>)>,
     most: u32,
     buffers: &Buffers,
-    acceleration: Option<&Acceleration>,
 ) -> Result<(Rc<Link>, Driver), OpenError> {
     timer.read();
-    let target = Target {
-        backend: place.backend(),
-        tls,
-        preamble,
-        acceleration,
-    };
-    let mut stream = open_connection(&target, &timer, timeout).await?;
+    let mut stream = open_connection(target, &timer, timeout).await?;
     if let Some(facts) = stream.tls_facts() {
         if facts.alpn.as_deref() != Some(b"h2") {
             return Err(OpenError::NotHttp2);
         }
-    } else if !preamble.is_empty() {
-        let written = stream.socket_mut().write_all(preamble).await;
+    } else if !target.preamble.is_empty() {
+        let written = stream.socket_mut().write_all(target.preamble).await;
         written.map_err(|error| OpenError::Failed(error.kind()))?;
     }
     timer.clear();
