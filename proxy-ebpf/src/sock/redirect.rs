@@ -60,8 +60,7 @@ pub fn run(ctx: &SkMsgContext) -> u32 {
 fn redirect(ctx: &SkMsgContext, mut cookie: u64, flags: u64) -> bool {
     let (map, key) = (&raw const SOCKETS, &raw mut cookie);
     // SAFETY: the map is one of sockets by such keys.
-    let found =
-        unsafe { bpf_msg_redirect_hash(ctx.msg, map.cast_mut().cast(), key.cast(), flags) };
+    let found = unsafe { bpf_msg_redirect_hash(ctx.msg, map.cast_mut().cast(), key.cast(), flags) };
     found as u32 == sk_action::SK_PASS
 }
 
@@ -97,12 +96,12 @@ fn knows_peer(end: &mut End) -> bool {
     }
     let cookie = end.cookie;
     // SAFETY: the entry is written once, and read by this socket alone.
-    let Some(peer) = (unsafe { FOUND.get(&cookie) }) else {
+    let Some(peer) = (unsafe { FOUND.get(cookie) }) else {
         return false;
     };
     end.peer = peer.sock;
     end.peer_cookie = peer.cookie;
-    let _ = FOUND.remove(&cookie);
+    let _ = FOUND.remove(cookie);
     true
 }
 

@@ -68,7 +68,7 @@ fn opened(ops: *mut bpf_sock_ops) -> Option<()> {
         client_port: sides.local_port,
         server_port: sides.remote_port,
     };
-    WAITING.insert(&connection, &half, u64::from(BPF_ANY)).ok()
+    WAITING.insert(connection, half, u64::from(BPF_ANY)).ok()
 }
 
 /// The accepting end.
@@ -88,8 +88,8 @@ fn accepted(ops: *mut bpf_sock_ops) -> Option<()> {
         server_port: sides.local_port,
     };
     // SAFETY: nobody else changes the entry: the connection has one accepting end.
-    let opener = *unsafe { WAITING.get(&connection) }?;
-    let _ = WAITING.remove(&connection);
+    let opener = *unsafe { WAITING.get(connection) }?;
+    let _ = WAITING.remove(connection);
     // SAFETY: the kernel passes a valid context.
     let sk: *mut c_void = unsafe { (*ops).__bindgen_anon_2.sk }.cast();
     if sk.is_null() {
@@ -112,9 +112,7 @@ fn accepted(ops: *mut bpf_sock_ops) -> Option<()> {
         (*end).peer = opener.sock;
         (*end).peer_cookie = opener.cookie;
     }
-    FOUND
-        .insert(&opener.cookie, &half, u64::from(BPF_ANY))
-        .ok()?;
+    FOUND.insert(opener.cookie, half, u64::from(BPF_ANY)).ok()?;
     count(Count::Connections, 1);
     Some(())
 }
@@ -171,12 +169,12 @@ fn is_listener(sides: &Sides, netns: u64) -> bool {
         _pad: 0,
     };
     // SAFETY: only whether there is an entry is asked.
-    if unsafe { LISTENERS.get(&key) }.is_some() {
+    if unsafe { LISTENERS.get(key) }.is_some() {
         return true;
     }
     key.addr = Addr::UNSPECIFIED;
     // SAFETY: as above.
-    unsafe { LISTENERS.get(&key) }.is_some()
+    unsafe { LISTENERS.get(key) }.is_some()
 }
 
 /// What a socket knows of itself.
