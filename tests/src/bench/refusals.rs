@@ -73,13 +73,17 @@ const CONDEMNED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 pub fn run(effort: Effort, mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().context("a folder")?;
     let proxy = Proxy::start(folder.path())?;
-    let mut drops = [Drops::new(false)?, Drops::new(true)?];
     let mut rounds = vec![Vec::new(); 5];
     for round in 1..=effort.rounds {
-        progress(&format!("round {round} of {}", effort.rounds));
+        progress(&format!("the proxy, round {round} of {}", effort.rounds));
         rounds[0].push(proxy.measure(effort.requests, Proxy::ask_kept)?);
         rounds[1].push(proxy.measure(effort.requests, Proxy::ask_anew)?);
         rounds[2].push(proxy.measure(effort.requests, Proxy::knock)?);
+    }
+    // Not before: they move this thread to a network namespace of their own.
+    let mut drops = [Drops::new(false)?, Drops::new(true)?];
+    for round in 1..=effort.rounds {
+        progress(&format!("the driver, round {round} of {}", effort.rounds));
         for (rounds, drops) in rounds[3..].iter_mut().zip(&mut drops) {
             rounds.push(drops.measure(effort.packets)?);
         }
@@ -190,7 +194,9 @@ impl Proxy {
                 continue;
             };
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            ensure!(stream.read(&mut [0; 1]).is_err(), "not turned away");
+            // The end, where the write was told of the reset.
+            let answer = stream.read(&mut [0; 1]).unwrap_or(0);
+            ensure!(answer == 0, "not turned away");
         }
         Ok(())
     }
@@ -229,7 +235,8 @@ impl Drops {
         Ok(Self {
             rig,
             driver,
-            packet: Packet::tcp(client, vip).syn(),
+            // As long as what the driver writes anew between runs.
+            packet: Packet::tcp(client, vip).syn().payload(&[0; 26]),
             next: 0,
         })
     }
