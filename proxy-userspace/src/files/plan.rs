@@ -202,10 +202,32 @@ fn about(head: &mut ResponseHead, validators: &Validators, described: &Described
 /// Of modification time and size, so that copies of a file on several hosts agree. A file that was
 /// written just now may be written once more within the clock's grain: its tag is weak.
 fn etag(meta: &Meta, coding: Option<&str>, now: u64) -> String {
-    let weak = if meta.modified + 1 >= now { "W/" } else { "" };
-    let (dash, coding) = coding.map_or(("", ""), |coding| ("-", coding));
-    let (modified, nanos, size) = (meta.modified, meta.nanos, meta.size);
-    format!("{weak}\"{modified:x}.{nanos:x}-{size:x}{dash}{coding}\"")
+    let mut tag = String::with_capacity(64);
+    tag.push_str(if meta.modified + 1 >= now {
+        "W/\""
+    } else {
+        "\""
+    });
+    push_hex(&mut tag, meta.modified);
+    tag.push('.');
+    push_hex(&mut tag, meta.nanos.into());
+    tag.push('-');
+    push_hex(&mut tag, meta.size);
+    if let Some(coding) = coding {
+        tag.push('-');
+        tag.push_str(coding);
+    }
+    tag.push('"');
+    tag
+}
+
+/// As `{:x}`, without what formatting asks for in general.
+fn push_hex(text: &mut String, number: u64) {
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    text.extend((0..digits).rev().filter_map(|digit| {
+        let value = (number >> (4 * digit)) & 15;
+        char::from_digit(value as u32, 16)
+    }));
 }
 
 pub(super) fn status_only(status: u16) -> Plan {

@@ -3,8 +3,10 @@
 use crate::files::Part;
 use crate::message::Fields;
 use crate::net::body::{BodyError, Filled, InFile, Source};
+use crate::net::buffer::Buffers;
+use rustix::io::pread;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io;
 use std::task::{Context, Poll};
 
 const NO_TRAILERS: &Fields = &Fields::new();
@@ -63,17 +65,20 @@ pub(super) struct FileParts {
     file: File,
     /// The last one first.
     parts: Vec<Part>,
+    /// One of the worker's, so that a small file costs no memory of its own.
     buffer: Vec<u8>,
+    buffers: Buffers,
     taken: usize,
 }
 
 impl FileParts {
-    pub(super) fn new(file: File, mut parts: Vec<Part>) -> Self {
+    pub(super) fn new(file: File, mut parts: Vec<Part>, buffers: &Buffers) -> Self {
         parts.reverse();
         Self {
             file,
             parts,
-            buffer: Vec::new(),
+            buffer: buffers.take_output(),
+            buffers: buffers.clone(),
             taken: 0,
         }
     }
@@ -84,12 +89,10 @@ impl FileParts {
         self.buffer.clear();
         while let Some(part) = self.parts.pop() {
             match part {
-                Part::Octets(octets) => self.buffer = octets,
+                Part::Octets(octets) => self.buffer.extend_from_slice(&octets),
                 Part::Range(mut range) => {
                     let wanted = (range.end - range.start).min(READ as u64) as usize;
-                    self.buffer.resize(wanted, 0);
-                    let read = self.file.read_at(&mut self.buffer, range.start)?;
-                    self.buffer.truncate(read);
+                    let read = read_at(&self.file, &mut self.buffer, wanted, range.start)?;
                     if read == 0 && wanted > 0 {
                         // It has become shorter since its length was said.
                         return Err(BodyError::Truncated);
@@ -105,6 +108,35 @@ impl FileParts {
             }
         }
         Ok(false)
+    }
+}
+
+impl Drop for FileParts {
+    fn drop(&mut self) {
+        // Long ones are for long files, which the kernel mostly sends by itself.
+        if self.buffer.capacity() as u64 <= SENT {
+            self.buffers.put_output(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
+/// Reads up to `wanted` octets behind what is in the buffer; says how many there were.
+fn read_at(file: &File, buffer: &mut Vec<u8>, wanted: usize, at: u64) -> io::Result<usize> {
+    buffer.reserve_exact(wanted);
+    loop {
+        // The buffer may have more room, and the range ends where it ends.
+        let before = buffer.len();
+        let room = &mut buffer.spare_capacity_mut()[..wanted];
+        match pread(file, room, at) {
+            Ok((read, _)) => {
+                let read = read.len();
+                // SAFETY: so many octets behind `before` were written by the kernel.
+                unsafe { buffer.set_len(before + read) };
+                return Ok(read);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -154,6 +186,7 @@ impl Source for FileParts {
 mod tests {
     use super::*;
     use std::io::Write as _;
+    use std::os::unix::fs::FileExt as _;
 
     /// What a source gives, with long ranges taken from the file as a sink would.
     fn all(mut source: FileParts) -> (Vec<u8>, u32) {
@@ -195,7 +228,7 @@ mod tests {
             Part::Octets(b"two".to_vec()),
             Part::Range(150_000..200_000),
         ];
-        let (octets, from_file) = all(FileParts::new(file, parts));
+        let (octets, from_file) = all(FileParts::new(file, parts, &Buffers::default()));
         let expected = [
             b"one",
             &content[5..9],

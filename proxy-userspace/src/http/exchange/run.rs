@@ -367,7 +367,7 @@ async fn serve_file<C: Client>(
     respond::name_server(head);
     match answer.body {
         Body::File(file, parts) => {
-            let content = FileParts::new(file, parts);
+            let content = FileParts::new(file, parts, &worker.buffers);
             send(around, scratch, client, Some(route), content, false).await
         }
         Body::Octets(octets) => {

@@ -9,7 +9,7 @@ use crate::http::snapshot::{Kept, ListenerId, Snapshot};
 use crate::http::worker::Worker;
 use crate::net::Stream;
 use crate::net::descriptors::Share;
-use crate::net::listen::{self, Accepted as Taken};
+use crate::net::listen::{Accepted as Taken, Listener};
 use crate::stream;
 use crate::stream::udp::{Given, Stop};
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::sleep;
@@ -241,7 +241,7 @@ fn listen(
             });
         }
     };
-    let socket = TcpListener::from_std(socket)?;
+    let socket = Listener::new(socket)?;
     let accepting = spawn_local(accept(worker, id, socket, begin, stopped));
     Ok(Listening {
         number,
@@ -255,7 +255,7 @@ fn listen(
 async fn accept(
     worker: Rc<Worker>,
     id: ListenerId,
-    socket: TcpListener,
+    socket: Listener,
     begin: Begin,
     stop: Rc<Stop>,
 ) {
@@ -267,7 +267,7 @@ async fn accept(
     let bound = bound.filter(|address| !address.ip().is_unspecified());
     loop {
         let taken = tokio::select! {
-            taken = listen::accept(&socket) => taken,
+            taken = socket.accept() => taken,
             () = stop.told() => break,
         };
         let error = match taken {
@@ -301,7 +301,7 @@ async fn accept(
             () = stop.told() => break,
         }
     }
-    while let Some((stream, client)) = listen::accept_now(&socket) {
+    while let Some((stream, client)) = socket.accept_now() {
         if worker.turns_away(client.ip()) {
             turn_away(stream);
         } else {
