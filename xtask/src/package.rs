@@ -5,7 +5,7 @@
 
 use crate::host::{HostLacks, find_program};
 use crate::workspace::{Profile, Workspace};
-use crate::{build, shell};
+use crate::{build, guided, shell};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::fs;
@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Package a build without optimisation: quicker to make, for looking at the package only.
     #[arg(long)]
     debug: bool,
+    /// Package a build that a profile guides, as of `cargo xtask build --profile-guided`.
+    #[arg(long, conflicts_with = "debug")]
+    profile_guided: bool,
 }
 
 /// Runs the task.
@@ -52,7 +55,11 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     } else {
         Profile::Release
     };
-    build::sluice(workspace, profile)?;
+    if options.profile_guided {
+        guided::sluice(workspace)?;
+    } else {
+        build::sluice(workspace, profile)?;
+    }
     println!("{}", made(workspace, profile)?.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -49,6 +49,11 @@ impl Workspace {
         self.target.join("fuzz")
     }
 
+    /// Where builds that a profile guides are left, and what they need.
+    pub(crate) fn guided(&self) -> PathBuf {
+        self.target.join("guided")
+    }
+
     /// Where the built kernel objects are left; `proxy-userspace/build.rs` reads them here.
     pub(crate) fn ebpf_objects(&self) -> PathBuf {
         self.root.join("target/ebpf")
