@@ -237,10 +237,17 @@ impl State {
         if self.is_idle(head.stream) {
             return Err(ErrorCode::PROTOCOL_ERROR);
         }
-        let Some(key) = self
-            .key(head.stream)
-            .filter(|&key| self.streams[key].over.is_none())
-        else {
+        let key = self.key(head.stream);
+        let Some(key) = key.filter(|&key| self.streams[key].over.is_none()) else {
+            // One may still be on its way when a stream ends, but none that says nothing, except
+            // to a stream that we have reset.
+            let is_by_us = match key {
+                Some(key) => self.streams[key].was_reset,
+                None => self.closed.is_by_us(head.stream) == Some(true),
+            };
+            if more == 0 && !is_by_us {
+                self.reset(head.stream, ErrorCode::PROTOCOL_ERROR);
+            }
             return Ok(());
         };
         let stream = &mut self.streams[key];
@@ -276,7 +283,7 @@ impl State {
                 self.streams[key].end(Over::Fault(Refusal::Malformed));
                 self.note_done(key);
             }
-            None => self.closed.note(id, true),
+            None => self.closed.note_reset(id),
         }
     }
 

@@ -219,6 +219,14 @@ impl Closed {
         self.next = (self.next + 1) % REMEMBERED;
     }
 
+    /// Of a stream that is gone, and that we have reset since.
+    pub(super) fn note_reset(&mut self, id: u32) {
+        match self.ids.iter_mut().find(|known| **known & !BY_US == id) {
+            Some(known) => *known |= BY_US,
+            None => self.note(id, true),
+        }
+    }
+
     /// True if it was closed by us, false if in turn or by the other end; `None` if that is not
     /// known.
     pub(super) fn is_by_us(&self, id: u32) -> Option<bool> {

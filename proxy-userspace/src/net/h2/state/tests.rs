@@ -560,6 +560,27 @@ fn what_breaks_one_message_resets_its_stream() {
 }
 
 #[test]
+fn an_update_of_nothing_is_wrong_after_a_streams_end_too() {
+    let update = |more: u32| frame(kind::WINDOW_UPDATE, 0, 1, &more.to_be_bytes());
+    // Ended in turn, as the other end knows.
+    let mut state = server();
+    let key = begin(&mut state, &get(1, flag::END_STREAM));
+    let head = ResponseHead {
+        status: 200,
+        ..ResponseHead::default()
+    };
+    state.respond(key, &head, RequestKind::Plain, true);
+    state.release(key);
+    sent(&mut state);
+    feed(&mut state, &update(1), 50).expect("valid");
+    assert!(kinds(&mut state).is_empty(), "it was on its way");
+    feed(&mut state, &update(0), 50).expect("valid");
+    assert_eq!(kinds(&mut state), [kind::RST_STREAM]);
+    feed(&mut state, &update(0), 50).expect("valid");
+    assert!(kinds(&mut state).is_empty(), "it has been told");
+}
+
+#[test]
 fn frames_of_streams_that_are_gone_are_judged_by_who_ended_them() {
     // Reset by us: the client may not know yet.
     let mut state = server();
