@@ -1,5 +1,5 @@
 //! Embeds the kernel objects that `cargo xtask build-ebpf` left in `target/ebpf/`: `sluice`, which
-//! sees packets, and `sock`, which sees sockets.
+//! sees packets, `sock`, which sees sockets, and `connect`, which sees them dial.
 //!
 //! Without it the crate still builds, so that user space can be worked on without the eBPF
 //! toolchain; `sluice run` then says what is missing.
@@ -11,6 +11,7 @@ use std::{env, fs};
 fn main() {
     embed("SLUICE_EBPF_OBJECT", "sluice");
     embed("SLUICE_EBPF_SOCK_OBJECT", "sock");
+    embed("SLUICE_EBPF_CONNECT_OBJECT", "connect");
     facts();
 }
 

@@ -25,6 +25,7 @@ pub mod addr;
 pub mod backend;
 pub mod bench;
 pub mod checksum;
+pub mod connect;
 pub mod event;
 pub mod flow;
 pub mod guard;

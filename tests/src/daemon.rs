@@ -58,6 +58,8 @@ pub struct Daemon {
     child: Option<Child>,
     args: Vec<String>,
     quiet: bool,
+    /// `cgroup.procs` of the cgroup that it is to run in.
+    cgroup: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -89,9 +91,15 @@ impl Daemon {
             child: None,
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             quiet: false,
+            cgroup: None,
         };
         daemon.write_config(config)?;
         Ok(daemon)
+    }
+
+    /// Has the process run in a cgroup, by the path of its folder.
+    pub fn set_cgroup(&mut self, folder: &Path) {
+        self.cgroup = Some(folder.join("cgroup.procs"));
     }
 
     /// Does not print the log at the end.
@@ -108,6 +116,9 @@ impl Daemon {
         let mut config = config.clone();
         if let Some(l4) = config.get_mut("l4") {
             l4["pin_dir"] = json!(self.pin_dir);
+        }
+        if let Some(connect) = config.get_mut("connect") {
+            connect["pin_dir"] = json!(self.pin_dir.join("connect"));
         }
         config["admin"]["socket"] = json!(self.socket());
         self.write_config_text(&serde_json::to_string_pretty(&config)?)
@@ -158,9 +169,14 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.directory.path().join("log"))?;
-        let child = self
-            .namespace
-            .command(sluice()?)
+        let mut command = self.namespace.command(sluice()?);
+        if let Some(processes) = &self.cgroup {
+            let processes = File::options().write(true).open(processes)?;
+            let enter = move || Ok(nix::unistd::write(&processes, b"0").map(drop)?);
+            // SAFETY: one system call that neither allocates nor takes a lock.
+            unsafe { command.pre_exec(enter) };
+        }
+        let child = command
             .arg("run")
             .arg("-c")
             .arg(self.config_file())

@@ -28,6 +28,7 @@ pub mod alone;
 pub mod bench;
 pub mod bpf;
 pub mod certificates;
+pub mod cgroup;
 pub mod chromium;
 pub mod client;
 pub mod command;

@@ -10,6 +10,9 @@ mod support;
 #[path = "netns/condemned.rs"]
 mod condemned;
 
+#[path = "netns/connect.rs"]
+mod connect;
+
 #[path = "netns/control.rs"]
 mod control;
 

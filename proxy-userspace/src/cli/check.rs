@@ -7,6 +7,7 @@ use crate::config::model::{AttachMode, Config, Interface, Listener, ProbeTarget,
 use crate::kernel::features::{self, Finding, Status};
 use crate::privileges;
 use crate::sockets::steer::routes::{self, Missing};
+use crate::sockets::{self, connect};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -38,6 +39,7 @@ impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let config = self.configuration()?;
         let routes = routes::missing(&config);
+        let cgroups = at_connect(&config);
         let Config {
             l4,
             listeners,
@@ -53,6 +55,7 @@ impl Args {
         let mut findings = features::check(&l4, &checked_vips(&listeners, &services));
         findings.push(landlock());
         findings.extend(routes.into_iter().map(unrouted));
+        findings.extend(cgroups);
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
             Output::Table => output::print(&text(&findings))?,
@@ -80,6 +83,44 @@ fn unrouted(missing: Missing) -> Finding {
         detail: missing.to_string(),
         remedy: missing.remedy(),
     }
+}
+
+/// Whether this host's workloads can be balanced at connect(), if they are to be.
+fn at_connect(config: &Config) -> Vec<Finding> {
+    if !config.balances_sockets() {
+        return Vec::new();
+    }
+    let name = "balancing at connect()".to_owned();
+    let root = match sockets::cgroup_root() {
+        Ok(root) => root,
+        Err(error) => {
+            return vec![Finding {
+                name,
+                status: Status::Warn,
+                detail: error.to_string(),
+                remedy: "mount a cgroup2 file system; until then VIPs are dialled over the network"
+                    .to_owned(),
+            }];
+        }
+    };
+    let mut findings = vec![Finding {
+        name,
+        status: Status::Ok,
+        detail: format!("cgroups of version 2 in {}", root.display()),
+        remedy: String::new(),
+    }];
+    findings.extend(connect::missing(config).into_iter().map(|path| {
+        Finding {
+            name: format!("cgroup {}", path.display()),
+            status: Status::Warn,
+            detail: "there is no such cgroup now: its workloads are not balanced at connect()"
+                .to_owned(),
+            remedy:
+                "it is taken up as soon as it is there; `cat /proc/PID/cgroup` shows the right path"
+                    .to_owned(),
+        }
+    }));
+    findings
 }
 
 /// Whether `process.landlock` has an effect here.

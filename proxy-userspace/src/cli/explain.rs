@@ -7,8 +7,8 @@ use crate::config;
 use crate::config::model::Config;
 use crate::explain::flow::{explain_flow, explain_tls};
 use crate::explain::{
-    Asked, ExplainError, Flow, FlowExplained, Hello, Layer, RequestExplained, ServiceExplained,
-    ServiceNow, TlsExplained, connection, explain_request,
+    Asked, DialExplained, ExplainError, Flow, FlowExplained, Hello, Layer, RequestExplained,
+    ServiceExplained, ServiceNow, TlsExplained, connection, explain_request,
 };
 use crate::observe::view::View;
 use crate::types::Protocol;
@@ -376,6 +376,20 @@ fn now_text(text: &mut String, now: Option<&ServiceNow>) {
     }
 }
 
+fn dialled_text(text: &mut String, dialled: &DialExplained) {
+    let whose = format!("workloads of {}", dialled.cgroups.join(", "));
+    line(
+        text,
+        "at connect()",
+        &format!("{whose}: {}", dialled.choice_by),
+    );
+    let settings = format!(
+        "on_backend_loss {}, without_backend {}",
+        dialled.on_backend_loss, dialled.without_backend
+    );
+    line(text, "", &settings);
+}
+
 fn flow_text(explained: &FlowExplained) -> String {
     let mut text = String::new();
     let flow = format!(
@@ -399,6 +413,7 @@ fn flow_text(explained: &FlowExplained) -> String {
     }
     let layer = match explained.layer {
         Layer::Kernel => "kernel: XDP, before the network stack",
+        Layer::Sockets => "sockets: at connect() of this host's workloads, and for nobody else",
         Layer::UserSpace => "user space: the proxy",
         Layer::Host => "this host",
     };
@@ -410,6 +425,9 @@ fn flow_text(explained: &FlowExplained) -> String {
     }
     if let Some(refused) = &explained.refused {
         line(&mut text, "refused", refused);
+    }
+    if let Some(dialled) = &explained.at_connect {
+        dialled_text(&mut text, dialled);
     }
     if let Some(service) = &explained.service {
         let mode = service.mode.as_deref().map(|mode| format!("  {mode}"));

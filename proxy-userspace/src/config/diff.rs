@@ -32,8 +32,8 @@ pub enum Change {
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The section `l4`, `workers`, `admin`, `process`, `guard`, `tracing`, `overload` or
-    /// `condemn`.
+    /// The section `l4`, `workers`, `admin`, `process`, `guard`, `tracing`, `overload`,
+    /// `condemn` or `connect`.
     Section(&'static str),
     /// An interface.
     Interface(String),
@@ -128,6 +128,7 @@ fn sections(old: &Value, new: &Value, changes: &mut Vec<Change>) {
     let has_both = !old["l4"].is_null() && !new["l4"].is_null();
     let sections = [
         "l4", "workers", "admin", "process", "guard", "tracing", "acme", "overload", "condemn",
+        "connect",
     ];
     // A section that comes or goes says so in one line.
     for section in sections

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod backend_tls;
 mod condemn;
+mod connect;
 mod http;
 mod outlier;
 mod process;
@@ -63,6 +64,7 @@ pub fn effective(config: &Config) -> Value {
             config.overload.as_ref().map(resilience::overload),
         ),
         ("condemn", config.condemn.as_ref().map(condemn::condemn)),
+        ("connect", config.connect.as_ref().map(connect::connect)),
         (
             "listeners",
             Some(l4_listeners.chain(http).chain(streams).collect()),
@@ -201,6 +203,10 @@ fn service(service: &Service, used: upstream::Used) -> Value {
             forwards.then(|| upstream::backends(service, used)),
         ),
         ("health", service.health.as_ref().map(health)),
+        (
+            "at_connect",
+            service.at_connect.as_ref().map(connect::at_connect),
+        ),
     ]);
     if let Some(map) = value.as_object_mut() {
         map.extend(upstream::keys(service, used));

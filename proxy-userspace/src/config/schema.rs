@@ -395,7 +395,7 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 23] = examples![
+const EXAMPLES: [(&str, &str); 24] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
@@ -411,6 +411,7 @@ const EXAMPLES: [(&str, &str); 23] = examples![
     "tls-mtls.yaml",
     "udp.yaml",
     "steer.yaml",
+    "connect.yaml",
     "l4.yaml",
     "l4-nat.yaml",
     "l4-full-nat.yaml",

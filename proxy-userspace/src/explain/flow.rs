@@ -8,6 +8,7 @@
 use super::Layer;
 use super::now::ServiceNow;
 use super::rules::list;
+use super::sockets::{self, DialExplained};
 use super::tls::{self, TlsExplained};
 use crate::balance::maglev;
 use crate::config::model::http::{HttpListener, Passthrough, StreamListener};
@@ -73,6 +74,9 @@ pub struct FlowExplained {
     /// What TLS makes of it; `None` where there is none on either side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsExplained>,
+    /// What becomes of it if a workload of this host dials it; `None` if nothing else does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_connect: Option<DialExplained>,
     /// The service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<FlowService>,
@@ -133,19 +137,25 @@ pub fn explain_tls(config: &Config, flow: &Flow, hello: &Hello) -> FlowExplained
         guard: None,
         refused: None,
         tls: None,
+        at_connect: None,
         service: None,
     };
     let Some((listener, rank)) = found.first() else {
         proxied(config, flow, hello, &mut explained);
         return explained;
     };
-    explained.layer = Layer::Kernel;
+    // Without the kernel part, who does not dial on this host finds nobody.
+    explained.layer = match config.l4 {
+        Some(_) => Layer::Kernel,
+        None => Layer::Sockets,
+    };
     explained.listener = Some(listener.name.clone());
     explained.because = Some(rank.words().to_owned());
     let hidden = found[1..].iter();
     explained.hidden = hidden.map(|(listener, _)| listener.name.clone()).collect();
     explained.guard = judge(config, listener, flow.source.ip());
     let service = config.service(&listener.service);
+    explained.at_connect = service.and_then(|service| sockets::dialled(config, service));
     explained.service = service.map(|service| in_kernel(config, service, flow));
     explained
 }

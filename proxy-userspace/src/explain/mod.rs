@@ -16,6 +16,7 @@ mod now;
 pub mod request;
 mod rules;
 mod service;
+mod sockets;
 mod tls;
 
 pub use flow::{Flow, FlowExplained, Hello};
@@ -23,6 +24,7 @@ pub use now::{BackendNow, ServiceNow};
 pub use request::{Asked, RequestExplained, connection, explain_request};
 pub use rules::RuleExplained;
 pub use service::{Candidate, ServiceExplained};
+pub use sockets::DialExplained;
 pub use tls::TlsExplained;
 
 /// There is nothing to explain.
@@ -48,6 +50,8 @@ pub enum ExplainError {
 pub enum Layer {
     /// The kernel part: each packet, before the network stack sees it.
     Kernel,
+    /// Calls of connect() of this host's workloads, before there is a packet.
+    Sockets,
     /// The proxy in user space.
     UserSpace,
     /// This host's own stack: nothing of this configuration concerns it.

@@ -353,3 +353,29 @@ services:
     assert_eq!(strict.clients, Some(clients));
     assert_eq!(flow(444, Some("x.test")).strategy, "passthrough");
 }
+
+#[test]
+fn what_a_workload_gets_that_dials_is_told() {
+    let text = "
+connect: {cgroups: [/app.slice]}
+listeners:
+  - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web}
+services:
+  - {name: web, selection: two-choices, backends: ['10.1.0.1:8080'], at_connect: {on_backend_loss: reset}}
+";
+    let flow = Flow {
+        protocol: Protocol::Tcp,
+        source: "10.1.0.9:1".parse().expect("an address"),
+        destination: "192.0.2.10:80".parse().expect("an address"),
+    };
+    let found = flow::explain_flow(&config(text), &flow);
+    assert_eq!(found.layer, Layer::Sockets);
+    let dialled = found.at_connect.expect("it is balanced");
+    assert_eq!(dialled.cgroups, ["/app.slice"]);
+    assert_eq!(dialled.on_backend_loss, "reset");
+    // With the packet path there is somebody for the others, too.
+    let both = format!("l4: {{interfaces: [eth0]}}{text}");
+    let found = flow::explain_flow(&config(&both), &flow);
+    assert_eq!(found.layer, Layer::Kernel);
+    assert!(found.at_connect.is_some());
+}

@@ -150,7 +150,15 @@ pub(crate) struct LinkInfo {
     _pad: u32,
     /// 0 once the interface has gone. Of a link to a network namespace, that one's inode.
     pub(crate) ifindex: u32,
-    _pad2: u32,
+    /// Of a link to a cgroup, the upper half of its id.
+    high: u32,
+}
+
+impl LinkInfo {
+    /// Of a link to a cgroup, that one's id; 0 once it has gone.
+    pub(crate) fn cgroup(&self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.ifindex)
+    }
 }
 
 /// What the kernel says about a program (`struct bpf_prog_info`, its first fields).
@@ -243,6 +251,15 @@ pub(crate) fn link_namespace(
     namespace: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
     link(program, namespace.as_raw_fd() as u32, ATTACH_SK_LOOKUP, 0)
+}
+
+/// Attaches a program on sockets by a link to a cgroup and all below it, behind those that are there.
+pub(crate) fn link_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    link(program, cgroup.as_raw_fd() as u32, attach_type, 0)
 }
 
 fn link(

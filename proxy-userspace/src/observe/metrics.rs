@@ -60,6 +60,7 @@ impl Collector for Page {
         self.packets(&mut families)?;
         self.listeners(&mut families)?;
         self.steering(&mut families)?;
+        self.socket_balancing(&mut families)?;
         self.backends(&mut families)?;
         self.passive_health(&mut families)?;
         self.health(&mut families)?;
@@ -310,6 +311,42 @@ impl Page {
         out.one(names::STEERING_UNMATCHED, steering.unmatched)
     }
 
+    fn socket_balancing(&self, out: &mut Families) -> fmt::Result {
+        let Some(view) = &self.view.socket_balancing else {
+            return Ok(());
+        };
+        out.one(names::CONNECT_ACTIVE, u64::from(view.state == "on"))?;
+        let rows = view.services.iter().flat_map(|service| {
+            let results = [
+                ("balanced", service.connected + service.opened),
+                ("refused", service.refused),
+                ("passed", service.passed),
+                ("unrecorded", service.unrecorded),
+            ];
+            let name = service.name.as_str();
+            results.map(|(result, count)| ([name, result], Value::from(count)))
+        });
+        out.many(names::CONNECT, rows)?;
+        let services = view.services.iter();
+        let rows = services.map(|one| ([one.name.as_str()], Value::from(one.datagrams)));
+        out.many(names::CONNECT_DATAGRAMS, rows)?;
+        let backends = || {
+            let services = view.services.iter();
+            services.flat_map(|service| {
+                let backends = service.backends.iter();
+                backends.map(|one| ([service.name.as_str(), one.name.as_str()], one))
+            })
+        };
+        let given = backends().map(|(names, one)| (names, Value::from(one.given)));
+        out.many(names::CONNECT_GIVEN, given)?;
+        let open = backends().map(|(names, one)| (names, Value::from(one.open)));
+        out.many(names::CONNECT_OPEN, open)?;
+        let ended = [("ended", view.ended), ("unreached", view.unreached)];
+        let ended = ended.into_iter();
+        let rows = ended.map(|(result, count)| ([result], Value::from(count)));
+        out.many(names::CONNECT_ENDED, rows)
+    }
+
     fn data_plane(&self, out: &mut Families) -> fmt::Result {
         let flows = &self.view.flow_table;
         let flow_table = (proxy_common::maps::FLOWS, flows.entries, flows.capacity);
@@ -361,8 +398,9 @@ impl Page {
 mod tests {
     use super::*;
     use crate::observe::view::{
-        AccelerationView, BackendView, FlowTable, HealthView, ListenerView, ReasonCount,
-        ServiceView, SteeredView, SteeringView, Traffic,
+        AccelerationView, BackendView, BalancedBackendView, BalancedServiceView, FlowTable,
+        HealthView, ListenerView, ReasonCount, ServiceView, SocketBalancingView, SteeredView,
+        SteeringView, Traffic,
     };
     use std::time::Duration;
 
@@ -415,6 +453,22 @@ mod tests {
                 }],
                 ..Default::default()
             }),
+            socket_balancing: Some(SocketBalancingView {
+                state: "on".to_owned(),
+                services: vec![BalancedServiceView {
+                    name: "web".to_owned(),
+                    connected: 5,
+                    opened: 2,
+                    backends: vec![BalancedBackendView {
+                        name: "b1".to_owned(),
+                        given: 7,
+                        open: 3,
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
             flow_table: FlowTable {
                 capacity: 100,
                 entries: 3,
@@ -450,6 +504,8 @@ mod tests {
             r#"sluice_health_probes_total{service="web",backend="we\"b1",result="timeout"} 2"#,
             r#"sluice_health_probe_duration_seconds_count 1"#,
             r#"sluice_steered_total{listener="http",result="refused"} 6"#,
+            r#"sluice_connect_total{service="web",result="balanced"} 7"#,
+            r#"sluice_connect_backend_sockets{service="web",backend="b1"} 3"#,
             r#"sluice_bpf_map_capacity{map="flows"} 100"#,
             r#"sluice_kernel_errors_total{call="update"} 1"#,
             r#"sluice_health_probe_duration_seconds_bucket{le="+Inf"} 1"#,

@@ -93,6 +93,19 @@ metrics! {
     STEERING_UNMATCHED = "sluice_steering_unmatched_total", Counter, [],
         "New connections and datagrams that no binding was for.";
 
+    CONNECT_ACTIVE = "sluice_connect_active", Gauge, [],
+        "1 while sockets of some cgroup are given backends at connect().";
+    CONNECT = "sluice_connect_total", Counter, ["service", "result"],
+        "Sockets, and destinations of sockets that are not connected, which dialled the service: balanced, refused or passed for want of a backend, unrecorded if they could not be written down in full.";
+    CONNECT_DATAGRAMS = "sluice_connect_datagrams_total", Counter, ["service"],
+        "Datagrams of sockets that are not connected which were sent to a backend.";
+    CONNECT_GIVEN = "sluice_connect_backend_total", Counter, ["service", "backend"],
+        "Sockets, and destinations of sockets that are not connected, which were given the backend.";
+    CONNECT_OPEN = "sluice_connect_backend_sockets", Gauge, ["service", "backend"],
+        "Connected sockets that were given the backend and are open.";
+    CONNECT_ENDED = "sluice_connect_ended_total", Counter, ["result"],
+        "Sockets whose backend was lost and which were to be ended: ended, or unreached.";
+
     BACKEND_PACKETS = "sluice_backend_packets_total", Counter, ["service", "backend"],
         "Packets sent to the backend.";
     BACKEND_BYTES = "sluice_backend_bytes_total", Counter, ["service", "backend"],

@@ -2,6 +2,7 @@
 
 use super::{CapSet, Capability, CapsHashSet, PrivilegeError, system};
 use crate::config::model::Config;
+use crate::config::model::connect::OnBackendLoss;
 use crate::config::model::http::Accelerate;
 use crate::config::model::process::CapabilityPolicy;
 use std::io;
@@ -48,7 +49,7 @@ pub fn needed(config: &Config) -> CapsHashSet {
             Capability::CAP_PERFMON,
         ]);
     }
-    if config.steers() {
+    if config.steers() || config.balances_sockets() {
         needed.extend([
             Capability::CAP_BPF,
             Capability::CAP_NET_ADMIN,
@@ -69,6 +70,14 @@ pub fn needed(config: &Config) -> CapsHashSet {
     needed
 }
 
+/// Those without which something is done in part only.
+fn helpful(config: &Config) -> Option<Capability> {
+    let mut services = config.services.iter().filter_map(|one| one.at_connect);
+    let tells = services.any(|at| at.on_backend_loss == OnBackendLoss::Reset);
+    // Sockets are told of their backend's loss in the network namespaces of other users' processes.
+    tells.then_some(Capability::CAP_SYS_PTRACE)
+}
+
 /// Those of `held` that are kept.
 pub fn kept(policy: CapabilityPolicy, config: &Config, held: &CapsHashSet) -> CapsHashSet {
     let wanted = match policy {
@@ -76,6 +85,7 @@ pub fn kept(policy: CapabilityPolicy, config: &Config, held: &CapsHashSet) -> Ca
         CapabilityPolicy::Usable => USABLE.into_iter().collect(),
         CapabilityPolicy::Needed => needed(config),
     };
+    let wanted: CapsHashSet = wanted.into_iter().chain(helpful(config)).collect();
     wanted.intersection(held).copied().collect()
 }
 

@@ -144,6 +144,12 @@ fn wanted(config: &Config) -> BTreeSet<(PathBuf, Access)> {
     if config.l4.is_some() || config.steers() {
         wanted.insert((folder_of(&config.data_plane().pin_dir), Access::Write));
     }
+    if config.balances_sockets() {
+        wanted.insert((folder_of(&config.connect_pin_dir()), Access::Write));
+        // The cgroups, and the network namespaces of sockets that are told of a loss.
+        let folders = ["/sys/fs/cgroup", "/proc", "/run/netns"];
+        wanted.extend(folders.map(|folder| (PathBuf::from(folder), Access::Read)));
+    }
     let http = config.http_listeners.iter().map(|it| &it.access_log);
     let streams = config.stream_listeners.iter().map(|it| &it.access_log);
     for log in http.chain(streams).flatten() {

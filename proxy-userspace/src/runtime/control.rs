@@ -246,6 +246,7 @@ impl<P: Plane> Control<P> {
         let named = self.named();
         self.seals = Seals::read(&self.config, SystemTime::now())?;
         let mut checks = self.checks_for(&self.config, &named, &self.seals)?;
+        self.tell_of_sockets(&mut checks);
         if let Some(state) = state {
             state.tell(&mut checks);
         }
@@ -268,6 +269,7 @@ impl<P: Plane> Control<P> {
         self.mark_probes();
         self.resolve_neighbours();
         self.plane.settle();
+        self.balance_sockets();
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
         self.tag();
@@ -495,11 +497,15 @@ impl<P: Plane> Control<P> {
                 host: &self.host,
             };
             let plan = follow(self.plane.store(), &target)?;
-            return Ok(self.take(plan));
+            let edits = self.take(plan);
+            self.balance_sockets();
+            return Ok(edits);
         }
         let plan = self.plan().map_err(FollowError::Plan)?;
         self.apply(&plan).map_err(FollowError::Apply)?;
-        Ok(self.take(plan))
+        let edits = self.take(plan);
+        self.balance_sockets();
+        Ok(edits)
     }
 
     fn plan(&self) -> Result<Plan, PlanErrors> {

@@ -50,6 +50,7 @@ mod proxy_view;
 mod real;
 mod reload;
 mod signals;
+mod socket_balancing;
 mod source;
 mod start;
 mod steering;

@@ -7,16 +7,18 @@
 
 use super::plane::{Plane, PlaneError};
 use super::real::{KernelPlane, Readers};
+use super::socket_balancing::SocketBalancer;
 use super::steering::Steerer;
 use crate::config::model::{Config, Interface};
 use crate::kernel::attach::Attachment;
 use crate::kernel::host;
 use crate::kernel::load::Adoption;
-use crate::kernel::plan::Host;
+use crate::kernel::plan::{Host, Overlay};
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::store::{KernelState, MapEdit, MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
-use crate::observe::view::SteeringView;
+use crate::observe::view::{SocketBalancingView, SteeringView};
+use crate::sockets::connect::{self, Adopted};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use tracing::{info, warn};
@@ -25,6 +27,7 @@ use tracing::{info, warn};
 pub(super) struct OnDemand {
     kernel: Option<KernelPlane>,
     steering: Steerer,
+    sockets: SocketBalancer,
     readers: Readers,
     /// It was opened, and no configuration with it is in force yet: what it found there, if
     /// anything, forwards on whatever becomes of the reload.
@@ -38,10 +41,12 @@ impl OnDemand {
         readers: Readers,
         lock: Option<OwnedFd>,
         steering: Steerer,
+        sockets: SocketBalancer,
     ) -> Result<Self, PlaneError> {
         let mut plane = Self {
             kernel: None,
             steering,
+            sockets,
             readers,
             tentative: None,
         };
@@ -184,6 +189,33 @@ impl Plane for OnDemand {
         self.steering.lock()
     }
 
+    fn balance_sockets(&mut self, config: &Config, overlay: &Overlay) {
+        self.sockets.follow(config, overlay);
+    }
+
+    fn adopted_sockets(&self, config: &Config) -> Adopted {
+        match config.balances_sockets() {
+            true => connect::adopted(&config.connect_pin_dir()),
+            false => Adopted::new(),
+        }
+    }
+
+    fn look_after_sockets(&mut self, config: &Config, overlay: &Overlay) {
+        self.sockets.look_after(config, overlay);
+    }
+
+    fn forget_socket_balancing(&mut self) {
+        self.sockets.forget();
+    }
+
+    fn socket_balancing(&self) -> Option<SocketBalancingView> {
+        self.sockets.view()
+    }
+
+    fn socket_lock(&self) -> Option<OwnedFd> {
+        self.sockets.lock()
+    }
+
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError> {
         match &mut self.kernel {
             Some(kernel) => kernel.stats(services, backends),
@@ -243,6 +275,7 @@ impl Plane for OnDemand {
 
     fn release(self, keep: bool) -> Result<(), PlaneError> {
         let ended = self.steering.release(keep);
+        let ended = self.sockets.release(keep).and(ended);
         let released = match self.kernel {
             Some(kernel) => kernel.release(keep),
             None => Ok(()),

@@ -4,13 +4,13 @@
 use crate::config::model::{Config, Interface};
 use crate::kernel::attach::{AttachError, Attachment};
 use crate::kernel::load::LoadError;
-use crate::kernel::plan::Host;
+use crate::kernel::plan::{Host, Overlay};
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::steer::SteerError;
 use crate::kernel::store::{MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
-use crate::observe::view::SteeringView;
-use crate::sockets::steer;
+use crate::observe::view::{SocketBalancingView, SteeringView};
+use crate::sockets::{connect, steer};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -66,6 +66,31 @@ pub(crate) trait Plane {
         None
     }
 
+    /// Has the kernel give backends to sockets that dial a VIP, as the configuration and what is laid
+    /// over it say. Where that cannot be had, [`Self::socket_balancing`] says why.
+    fn balance_sockets(&mut self, _config: &Config, _overlay: &Overlay) {}
+
+    /// What an earlier process that balanced sockets knew of backends.
+    fn adopted_sockets(&self, _config: &Config) -> connect::Adopted {
+        connect::Adopted::new()
+    }
+
+    /// Takes up cgroups that have come, and tries again what has failed.
+    fn look_after_sockets(&mut self, _config: &Config, _overlay: &Overlay) {}
+
+    /// Knows nothing any more of what balances sockets, which is another process's now.
+    fn forget_socket_balancing(&mut self) {}
+
+    /// What balances sockets and what has come of it; `None` if nobody asks for it.
+    fn socket_balancing(&self) -> Option<SocketBalancingView> {
+        None
+    }
+
+    /// What keeps other daemons from balancing sockets, for a successor.
+    fn socket_lock(&self) -> Option<OwnedFd> {
+        None
+    }
+
     /// Counters of these services and backends, and of every reason.
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError>;
 
@@ -114,6 +139,9 @@ pub enum PlaneError {
     /// Nothing can be steered to listeners, or not as wanted.
     #[error(transparent)]
     Sockets(#[from] steer::SteerError),
+    /// What balances sockets cannot be ended.
+    #[error(transparent)]
+    Connect(#[from] connect::ConnectError),
     /// A map cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -270,6 +270,7 @@ impl<P: Plane> Control<P> {
             let service = config.service(service);
             service.is_some_and(|service| service.backends.iter().any(|b| b.name == *backend))
         });
+        self.balance_sockets();
         self.mark_probes();
         self.sample();
         self.publish_names();

@@ -21,6 +21,7 @@ use super::probing::CountingProber;
 use super::proxies;
 use super::real::Readers;
 use super::signals::{self, Signals};
+use super::socket_balancing::SocketBalancer;
 use super::source::{FileSource, Source};
 use super::steering::Steerer;
 use super::successor::{Estate, Retired};
@@ -221,6 +222,7 @@ async fn start(
     let locks = Locks {
         pins: sockets.pin_lock,
         steering: sockets.steer_lock,
+        sockets: sockets.connect_lock,
     };
     let is_heir = state.is_some();
     let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, locks, state)?;
@@ -510,6 +512,7 @@ impl Daemon {
 struct Locks {
     pins: Option<OwnedFd>,
     steering: Option<OwnedFd>,
+    sockets: Option<OwnedFd>,
 }
 
 /// Descriptors of the admin sockets.
@@ -623,7 +626,9 @@ fn begin(
     let config = &beginning.config;
     let plane = {
         let steering = Steerer::new(locks.steering);
-        OnDemand::open(config, readers, locks.pins, steering).map_err(StartError::Plane)?
+        let sockets = SocketBalancer::new(locks.sockets);
+        let opened = OnDemand::open(config, readers, locks.pins, steering, sockets);
+        opened.map_err(StartError::Plane)?
     };
     let is_fresh = plane.tentative() == Some(&Adoption::Fresh);
     parts.daemon.adopted = match plane.tentative() {

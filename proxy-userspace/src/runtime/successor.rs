@@ -148,6 +148,8 @@ impl<P: Plane> Control<P> {
         sockets.extend(self.plane.lock().map(|lock| (SocketName::PinLock, lock)));
         let steer_lock = self.plane.steer_lock();
         sockets.extend(steer_lock.map(|lock| (SocketName::SteerLock, lock)));
+        let socket_lock = self.plane.socket_lock();
+        sockets.extend(socket_lock.map(|lock| (SocketName::ConnectLock, lock)));
         for (place, number, socket) in self.workers.iter().flat_map(|it| it.offered()) {
             let name = SocketName::Listener {
                 name: place.name.clone(),
@@ -212,6 +214,8 @@ impl<P: Plane> Control<P> {
         // What it has put in place of our sockets is gone with it.
         self.plane.forget_steering();
         self.steer_again();
+        self.plane.forget_socket_balancing();
+        self.balance_sockets();
         if !self.has_plane() {
             return;
         }
@@ -325,6 +329,7 @@ impl<P: Plane> Control<P> {
             None => Vec::new(),
         };
         plane.forget_steering();
+        plane.forget_socket_balancing();
         // The kernel part is the other one's, but for one that it has no use for.
         if config.l4.is_some() && !successor.ready.has_plane {
             if let Err(error) = plane.release(false) {

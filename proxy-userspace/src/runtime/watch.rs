@@ -39,6 +39,7 @@ impl<P: Plane> Control<P> {
         self.watch_interfaces();
         self.watch_machine();
         self.watch_certificates();
+        self.look_after_sockets();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
             self.keep_probes_steered();
         }

@@ -2,10 +2,12 @@
 //!
 //! The object `sock` is apart from the packet path's. What accelerates belongs to one process and ends
 //! with it: nothing of it is pinned, and the socket hash lives on for as long as a socket
-//! is in it, so that nothing is lost that waits in one when the daemon ends. What [steers](steer) is pinned and adopted.
+//! is in it, so that nothing is lost that waits in one when the daemon ends. What [steers](steer) is pinned and adopted,
+//! and so is what balances at [connect()](connect), which is an object of its own.
 
 mod acceleration;
 mod cgroup;
+pub mod connect;
 mod object;
 mod offsets;
 pub mod steer;

@@ -6,6 +6,7 @@
 //! them alike; the median of the rounds counts. Time is the thread's CPU time around the system
 //! call, which has a finer grain than the kernel's own report (whole nanoseconds).
 
+pub mod at_connect;
 pub mod chart;
 pub mod docs;
 pub mod driver;

@@ -12,6 +12,7 @@ pub(crate) mod action;
 pub(crate) mod admin;
 pub(crate) mod backend_tls;
 pub(crate) mod condemn;
+pub(crate) mod connect;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
@@ -38,7 +39,7 @@ use serde::Deserialize;
 #[schemars(rename = "Configuration")]
 pub(crate) struct File {
     /// The kernel data plane: where it is attached and how much it can hold. Must be given if a
-    /// listener has `kind: l4`.
+    /// listener has `kind: l4`, unless `connect` serves it.
     #[serde(default)]
     pub(crate) l4: Field<l4::L4>,
     /// The workers of the proxy paths: HTTP, TCP and UDP listeners.
@@ -69,6 +70,10 @@ pub(crate) struct File {
     /// open no connections for a while. Without it nobody is.
     #[serde(default)]
     pub(crate) condemn: Field<condemn::Condemn>,
+    /// Whose sockets are balanced at connect(), without packets through this host's interfaces: those
+    /// of services with `at_connect` (see [balancing at connect()](connect.md)).
+    #[serde(default)]
+    pub(crate) connect: Field<connect::Connect>,
     /// The addresses that clients use, and which service answers there.
     #[serde(default)]
     pub(crate) listeners: Field<Vec<Field<listener::Listener>>>,

@@ -36,6 +36,10 @@ pub(crate) struct Service {
     #[serde(default)]
     #[schemars(length(max = 8), extend("default" = []))]
     pub(crate) source_addresses: Field<Vec<Field<Address>>>,
+    /// Has sockets of this host that dial the VIPs of l4 listeners given a backend at once. Needs
+    /// `connect`. `{}` with the usual settings.
+    #[serde(default)]
+    pub(crate) at_connect: Field<super::connect::AtConnect>,
     /// Has the octets of backends on this host go from socket to socket in the kernel, past TCP and
     /// IP.
     #[serde(default)]

@@ -6,6 +6,7 @@
 
 pub mod acme;
 pub mod condemn;
+pub mod connect;
 pub mod http;
 pub mod outlier;
 pub mod process;
@@ -41,6 +42,8 @@ pub struct Config {
     pub overload: Option<http::Overload>,
     /// When sources are condemned for what they do to the proxies; `None` for never.
     pub condemn: Option<condemn::Condemn>,
+    /// Whose sockets are balanced at connect(); `None` for nobody's.
+    pub connect: Option<connect::Connect>,
     /// Listeners of the kernel data plane, in file order.
     pub listeners: Vec<Listener>,
     /// Listeners that speak HTTP, in file order.
@@ -67,6 +70,7 @@ impl Default for Config {
             acme: None,
             overload: None,
             condemn: None,
+            connect: None,
             listeners: Vec::new(),
             http_listeners: Vec::new(),
             stream_listeners: Vec::new(),
@@ -134,6 +138,17 @@ impl Config {
         });
         let listeners = self.tls_listeners().flat_map(|(_, tls)| tls.files());
         listeners.chain(backends)
+    }
+
+    /// Where what balances sockets is pinned.
+    pub fn connect_pin_dir(&self) -> PathBuf {
+        let given = self.connect.as_ref().and_then(|one| one.pin_dir.clone());
+        given.unwrap_or_else(|| self.data_plane().pin_dir.join("connect"))
+    }
+
+    /// True if some service is balanced at connect().
+    pub fn balances_sockets(&self) -> bool {
+        self.connect.is_some() && self.services.iter().any(|one| one.at_connect.is_some())
     }
 
     /// The service with this name.
@@ -313,6 +328,8 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// Active health check, if any. Without one, backends are up.
     pub health: Option<HealthCheck>,
+    /// How sockets that dial its VIPs are given a backend, if they are.
+    pub at_connect: Option<connect::AtConnect>,
     /// How the proxy paths use it.
     pub upstream: http::Upstream,
 }
@@ -330,6 +347,7 @@ impl Service {
             drain_timeout: defaults::DRAIN_TIMEOUT,
             backends: Vec::new(),
             health: None,
+            at_connect: None,
             upstream: http::Upstream::default(),
         }
     }

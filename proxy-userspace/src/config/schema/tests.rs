@@ -29,6 +29,7 @@ condemn:
   ipv6_prefix: 64
   max_entries: 10000
   dry_run: false
+connect: {cgroups: [/system.slice, /user.slice], pin_dir: /sys/fs/bpf/connect}
 process: {user: nobody, group: nogroup, capabilities: needed, no_new_privs: true, landlock: true, paths: [/srv]}
 listeners:
   - {name: web, kind: http, address: 192.0.2.10, port: 8080, service: app}
@@ -110,6 +111,7 @@ services:
     timeouts: {syn: 60s, established: 1h, closing: 60s, udp: 60s, affinity: 10m}
     drain_timeout: 30s
     backends: ["10.1.0.1:8080", {name: b2, address: "10.1.0.2:8080", weight: 2}]
+    at_connect: {on_backend_loss: reset, without_backend: pass}
     health:
       http: {method: GET, path: /healthz, host: example.org, status: [200, "300-399"], body_contains: ok}
       port: 8081

@@ -13,6 +13,7 @@ mod backend_tls;
 mod backends;
 mod compression;
 mod condemn;
+mod connect;
 mod fields;
 mod health;
 mod http;
@@ -83,10 +84,12 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let workers = http::workers(report, &file.workers);
     let admin = admin::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
-    let process = process::process(report, &file.process, l4.is_some() || steers(file));
+    let needs_root = l4.is_some() || steers(file) || !file.connect.is_absent();
+    let process = process::process(report, &file.process, needs_root);
     let tracing = tracing::tracing(report, &file.tracing);
     let overload = resilience::overload(report, &file.overload);
     let condemn = condemn::condemn(report, &file.condemn);
+    let connect = connect::connect(report, &file.connect);
     let uses = uses::Uses::of(file);
     let services = services::services(report, &file.services, &uses);
     let acme = acme::acme(report, &file.acme);
@@ -115,6 +118,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
         acme,
         overload,
         condemn,
+        connect,
         listeners: models(listeners.l4),
         http_listeners: models(listeners.http),
         stream_listeners: models(listeners.stream),
@@ -128,8 +132,12 @@ fn models<M, F>(judged: Vec<Judged<'_, M, F>>) -> Vec<M> {
     judged.into_iter().map(|judged| judged.model).collect()
 }
 
-/// True if something is balanced in the kernel, or if there is nothing at all.
+/// True if something is balanced in the kernel, or if there is nothing at all. Where sockets are
+/// balanced, it is said of each listener.
 fn needs_l4(file: &File) -> bool {
+    if !file.connect.is_absent() {
+        return false;
+    }
     let mut listeners = elements(&file.listeners).peekable();
     listeners.peek().is_none()
         || listeners.any(|at| match &at.value.kind {

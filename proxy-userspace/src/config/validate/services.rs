@@ -74,6 +74,7 @@ fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names, uses:
             .value()
             .map_or(defaults::DRAIN_TIMEOUT, |time| time.0),
         health: health::health(report, &keys.health, checked_mode),
+        at_connect: super::connect::at_connect(&keys.at_connect),
         upstream,
         backends,
     };

@@ -54,6 +54,7 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
     limits::check(report, all, &uses);
     addresses::check(report, all);
     super::steer::check(report, all);
+    super::connect::check(report, all, &uses);
     datagram_headers(report, all);
     pointless_l4(report, all);
 }

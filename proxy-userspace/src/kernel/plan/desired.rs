@@ -227,7 +227,7 @@ impl Builder<'_> {
             addr: Addr::from(backend.address),
             encap_src: source.addr,
             encap_src_mask: source.mask,
-            weight: self.weight(service, backend),
+            weight: self.inputs.overlay.weight(service, backend),
             port_be: backend.port.unwrap_or(0).to_be(),
             gue_port_be: gue_port.to_be(),
             service: service_id,
@@ -237,25 +237,6 @@ impl Builder<'_> {
             drain: facts.drain.code(),
             _pad: [0; 8],
         }
-    }
-
-    /// The weight in the maps. Weights that latency steers are scaled up, or a weight of 1 would
-    /// have no parts; only their proportions count.
-    fn weight(&self, service: &Service, backend: &Backend) -> u16 {
-        let overlay = self.inputs.overlay;
-        let of = |backend: &Backend| {
-            let set = overlay.get(&service.name, &backend.name).weight;
-            set.unwrap_or(backend.weight)
-        };
-        let own = of(backend);
-        if service.upstream.steer_by_latency.is_none() || own == 0 {
-            return own;
-        }
-        let heaviest = service.backends.iter().map(of).max().unwrap_or(own).max(1);
-        let scale = u32::from(u16::MAX / heaviest).min(STEERED_SCALE);
-        let left = 100 - u32::from(overlay.get(&service.name, &backend.name).reduced.min(100));
-        let weight = u32::from(own) * scale * left / 100;
-        u16::try_from(weight).unwrap_or(u16::MAX).max(1)
     }
 
     /// The configured source; else the address that this machine would send from; else, as a
@@ -316,9 +297,6 @@ impl Builder<'_> {
         }
     }
 }
-
-/// What steered weights are multiplied with, where there is room.
-const STEERED_SCALE: u32 = 100;
 
 fn reference(kind: u8, id: u16) -> ServiceRef {
     ServiceRef { id, kind, _pad: 0 }

@@ -2,12 +2,15 @@
 
 use super::entries::is_tunnel;
 use super::ids::Ids;
-use crate::config::model::Config;
+use crate::config::model::{Backend as ConfiguredBackend, Config, Service};
 use crate::kernel::store::KernelState;
 use proxy_common::addr::Addr;
 use proxy_common::backend::{Backend, BackendState, drain};
 use proxy_common::service::Mode;
 use std::collections::{BTreeSet, HashMap};
+
+/// What steered weights are multiplied with, where there is room.
+const STEERED_SCALE: u32 = 100;
 
 /// Facts about backends that are not in the configuration, by service and backend name.
 ///
@@ -114,6 +117,24 @@ impl Overlay {
             .and_then(|backends| backends.get(backend))
             .copied()
             .unwrap_or_default()
+    }
+
+    /// The weight in the maps. Weights that latency steers are scaled up, or a weight of 1 would
+    /// have no parts; only their proportions count.
+    pub fn weight(&self, service: &Service, backend: &ConfiguredBackend) -> u16 {
+        let of = |backend: &ConfiguredBackend| {
+            let set = self.get(&service.name, &backend.name).weight;
+            set.unwrap_or(backend.weight)
+        };
+        let own = of(backend);
+        if service.upstream.steer_by_latency.is_none() || own == 0 {
+            return own;
+        }
+        let heaviest = service.backends.iter().map(of).max().unwrap_or(own).max(1);
+        let scale = u32::from(u16::MAX / heaviest).min(STEERED_SCALE);
+        let left = 100 - u32::from(self.get(&service.name, &backend.name).reduced.min(100));
+        let weight = u32::from(own) * scale * left / 100;
+        u16::try_from(weight).unwrap_or(u16::MAX).max(1)
     }
 
     /// The facts about a backend, to be changed.

@@ -23,6 +23,8 @@ pub(crate) struct Sockets {
     pub(crate) pin_lock: Option<OwnedFd>,
     /// Of what steers.
     pub(crate) steer_lock: Option<OwnedFd>,
+    /// Of what balances sockets.
+    pub(crate) connect_lock: Option<OwnedFd>,
     /// Lines that are only kept open, see [`SocketName::Ancestor`].
     pub(crate) ancestors: Vec<OwnedFd>,
     admin_socket: Option<(PathBuf, OwnedFd)>,
@@ -53,6 +55,7 @@ impl Sockets {
             SocketName::AdminListener { asked } => self.admin_listener = Some((asked, socket)),
             SocketName::PinLock => self.pin_lock = Some(socket),
             SocketName::SteerLock => self.steer_lock = Some(socket),
+            SocketName::ConnectLock => self.connect_lock = Some(socket),
             SocketName::Ancestor => self.ancestors.push(socket),
         }
     }

@@ -125,6 +125,8 @@ pub(crate) enum SocketName {
     PinLock,
     /// The lock of what steers.
     SteerLock,
+    /// The lock of what balances sockets.
+    ConnectLock,
     /// The line to a process before the older one. It serves again when nobody is at the other end
     /// any more: should the older process die now, the newer one still is.
     Ancestor,

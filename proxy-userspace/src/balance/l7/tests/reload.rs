@@ -206,6 +206,7 @@ fn the_model_is_read_with_subset_limits_and_defaults() {
             backend("d", Some(4)),
         ],
         health: None,
+        at_connect: None,
         upstream: Upstream::default(),
     };
     let mut upstream = Upstream {

@@ -1,0 +1,160 @@
+//! connect(): of a TCP socket, and of a UDP socket that is to talk to one peer only.
+
+use super::call::{Call, Place, V6};
+use super::choose::{self, Chosen};
+use super::maps::{PEERS, SOCKETS, STATE, store, stored};
+use super::release::forget;
+use super::{FAIL, GO_ON, REFUSED, TCP, UDP, count, find, is_ours, state, this_process};
+use crate::atomic;
+use crate::connect::maps::OPEN;
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
+};
+use proxy_common::connect::{Header, Peer, State, Told, flag};
+
+/// Judges one call.
+#[inline(always)]
+pub fn run<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
+    let protocol = call.protocol();
+    if protocol != TCP && protocol != UDP {
+        return GO_ON;
+    }
+    let Some(state) = state() else { return GO_ON };
+    if state.introduction != 0 {
+        introduce(call, state);
+    }
+    if is_ours(state) {
+        return GO_ON;
+    }
+    let dialled = call.place();
+    let Some(service) = find::service(state, &dialled, protocol as u8) else {
+        disown(call);
+        return GO_ON;
+    };
+    let Some(header) = choose::header(service) else {
+        disown(call);
+        return GO_ON;
+    };
+    match choose::backend(service, &header, &dialled) {
+        Some(chosen) => {
+            count(service, |stats| stats.connected += 1);
+            record(call, protocol, service, &header, &dialled, &chosen);
+            call.rename(&chosen.place);
+            GO_ON
+        }
+        None => {
+            disown(call);
+            without_backend(service, &header)
+        }
+    }
+}
+
+/// What becomes of a call for which there is no backend.
+#[inline(always)]
+pub fn without_backend(service: u32, header: &Header) -> i32 {
+    if header.flags & flag::PASS != 0 {
+        count(service, |stats| stats.passed += 1);
+        return GO_ON;
+    }
+    count(service, |stats| stats.refused += 1);
+    // The workload would be told that it is not permitted.
+    // SAFETY: a number.
+    unsafe { bpf_set_retval(-REFUSED) };
+    FAIL
+}
+
+/// The process is the daemon, or its successor: its sockets are left alone. It has told the cookie of
+/// the socket, and nobody else has that socket.
+#[inline(always)]
+fn introduce<const FAMILY: bool>(call: &Call<FAMILY>, state: &State) {
+    // SAFETY: the context is the kernel's.
+    let cookie = unsafe { bpf_get_socket_cookie(call.context()) };
+    if cookie != state.introduction {
+        return;
+    }
+    if let Some(state) = STATE.get_ptr_mut(0) {
+        // SAFETY: user space waits for this call to end before it writes again.
+        unsafe { (*state).owners[0] = this_process() };
+    }
+}
+
+/// Whatever an earlier connect() has given to the socket holds no more.
+#[inline(always)]
+fn disown<const FAMILY: bool>(call: &Call<FAMILY>) {
+    // SAFETY: the socket is the context's.
+    let Some(peer) = (unsafe { stored(&PEERS, call.socket()) }) else {
+        return;
+    };
+    // SAFETY: the kernel keeps the storage while the program runs.
+    let peer = unsafe { &mut *peer };
+    forget(peer);
+    *peer = Peer::default();
+    // SAFETY: the context is the kernel's.
+    let cookie = unsafe { bpf_get_socket_cookie(call.context()) };
+    let _ = SOCKETS.remove(&cookie);
+}
+
+/// Writes down in the socket what it is given.
+#[inline(always)]
+fn record<const FAMILY: bool>(
+    call: &Call<FAMILY>,
+    protocol: u32,
+    service: u32,
+    header: &Header,
+    dialled: &Place,
+    chosen: &Chosen,
+) {
+    disown(call);
+    // SAFETY: the socket is the context's.
+    let Some(stored) = (unsafe { store(&PEERS, call.socket()) }) else {
+        count(service, |stats| stats.unrecorded += 1);
+        return;
+    };
+    // SAFETY: the kernel keeps the storage while the program runs.
+    unsafe { *stored = peer(dialled, chosen, 0) };
+    if let Some(open) = OPEN.get_ptr_mut(chosen.id) {
+        // SAFETY: an aligned number of the map's value.
+        unsafe { atomic::add((&raw mut (*open).sockets).cast(), 1) };
+    }
+    if header.flags & flag::TELL != 0 {
+        tell(call, protocol, service, chosen);
+    }
+}
+
+/// Has the socket told when its backend goes away.
+#[inline(always)]
+fn tell<const FAMILY: bool>(call: &Call<FAMILY>, protocol: u32, service: u32, chosen: &Chosen) {
+    // SAFETY: the context is the kernel's.
+    let (cookie, netns) = unsafe {
+        (
+            bpf_get_socket_cookie(call.context()),
+            bpf_get_netns_cookie(call.context()),
+        )
+    };
+    let told = Told {
+        netns,
+        id: chosen.id,
+        epoch: chosen.epoch,
+        port_be: chosen.place.port_be,
+        protocol: protocol as u8,
+        family: if FAMILY == V6 { 6 } else { 4 },
+        _pad: 0,
+    };
+    if SOCKETS.insert(&cookie, &told, 0).is_err() {
+        count(service, |stats| stats.unrecorded += 1);
+    }
+}
+
+/// What is given to a socket for a destination.
+#[inline(always)]
+pub fn peer(dialled: &Place, chosen: &Chosen, ticks: u32) -> Peer {
+    Peer {
+        vip: dialled.addr,
+        backend: chosen.place.addr,
+        vip_port_be: dialled.port_be,
+        backend_port_be: chosen.place.port_be,
+        id: chosen.id,
+        epoch: chosen.epoch,
+        ticks,
+    }
+}

@@ -1,0 +1,68 @@
+//! The programs and where they are attached.
+
+use crate::kernel::load::LoadError;
+use crate::kernel::object::{duplicate, named, object_error, offer};
+use aya::EbpfLoader;
+use aya::programs::{CgroupSock, CgroupSockAddr};
+use proxy_common::connect::program;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// The object built by `cargo xtask build-ebpf`; empty if it was not.
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/connect.bpf.o"));
+
+/// A program and the moment at which the kernel asks it.
+pub(super) struct Hook {
+    /// Name of the program.
+    pub(super) program: &'static str,
+    /// Name of the moment, in the names of pins.
+    pub(super) name: &'static str,
+    /// `enum bpf_attach_type`.
+    pub(super) attach_type: u32,
+}
+
+const fn hook(program: &'static str, name: &'static str, attach_type: u32) -> Hook {
+    Hook {
+        program,
+        name,
+        attach_type,
+    }
+}
+
+/// All of them. First those that only read what the later ones write down, so that no socket has an
+/// address that nobody translates back.
+pub(super) const HOOKS: [Hook; 9] = [
+    hook(program::RELEASE, "release", 34),
+    hook(program::PEER4, "peer4", 29),
+    hook(program::PEER6, "peer6", 30),
+    hook(program::RECVMSG4, "recvmsg4", 19),
+    hook(program::RECVMSG6, "recvmsg6", 20),
+    hook(program::SENDMSG4, "sendmsg4", 14),
+    hook(program::SENDMSG6, "sendmsg6", 15),
+    hook(program::CONNECT4, "connect4", 10),
+    hook(program::CONNECT6, "connect6", 11),
+];
+
+/// Loads the programs with the maps that are pinned in a folder, or new ones; in the order of
+/// [`HOOKS`].
+pub(super) fn load(folder: &Path, maps: &[&'static str]) -> Result<Vec<OwnedFd>, LoadError> {
+    let mut loader = EbpfLoader::new();
+    // The programs ask for no relocation against the kernel's types.
+    loader.btf(None);
+    for name in maps {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+    let load = |hook: &Hook| {
+        if hook.program == program::RELEASE {
+            let program: &mut CgroupSock = named(&mut ebpf, hook.program)?;
+            offer(hook.program, || program.load())?;
+            return duplicate(hook.program, program.fd());
+        }
+        let program: &mut CgroupSockAddr = named(&mut ebpf, hook.program)?;
+        offer(hook.program, || program.load())?;
+        duplicate(hook.program, program.fd())
+    };
+    HOOKS.iter().map(load).collect()
+}

@@ -1,0 +1,468 @@
+//! Balancing at connect(): a workload that dials a service's VIP is given a backend by the kernel,
+//! before its first packet. See [`proxy_common::connect`] for what is decided there.
+//!
+//! ```text
+//! PIN_DIR/connect/maps/NAME            the maps in force
+//! PIN_DIR/connect/progs/NAME           the programs
+//! PIN_DIR/connect/links/CGROUP_HOOK    what keeps them attached
+//! PIN_DIR/connect/next/NAME            maps of another version, until they are in force
+//! ```
+//!
+//! **A daemon that is killed** leaves all of it in force: workloads go on to be given the backends that
+//! were up, and sockets go on to see the VIP as their peer. The next daemon adopts it. One that is told
+//! to end takes it away, unless it is told to keep the data plane.
+//!
+//! **The daemon's own sockets** are left alone, whichever cgroup it is in: it shows itself to the kernel
+//! side by a connect() of a socket whose cookie it has written down before, and the kernel side notes
+//! its process id. That takes no namespace of process ids into account, and no mark on each socket.
+
+mod alias;
+mod diag;
+mod hooks;
+mod links;
+mod loss;
+mod maps;
+mod plan;
+
+pub use links::{Attached, LinkError};
+pub use plan::PlanError;
+
+use super::cgroup;
+use crate::config::model::Config;
+use crate::kernel::handle::MapHandle;
+use crate::kernel::host;
+use crate::kernel::load::{LoadError, check_privileges, prepare};
+use crate::kernel::object::pin_program;
+use crate::kernel::pins::{self, PinLock, Pins};
+use crate::kernel::plan::Overlay;
+use crate::kernel::store::StoreError;
+use hooks::{HOOKS, OBJECT};
+use maps::Maps;
+use plan::{Plan, Tables, Wanted, plan};
+use proxy_common::addr::Addr;
+use proxy_common::connect::{Backend, CONNECT_ABI, ServiceStats, State, map, state};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Sockets cannot be balanced, or not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The programs cannot be opened.
+    #[error("cannot balance at connect()")]
+    Load(#[from] LoadError),
+    /// They cannot be attached.
+    #[error("cannot balance at connect()")]
+    Link(#[from] LinkError),
+    /// A map refused.
+    #[error("cannot balance at connect()")]
+    Store(#[from] StoreError),
+    /// The services do not fit.
+    #[error("cannot balance at connect()")]
+    Plan(#[from] PlanError),
+}
+
+/// What became of those who dialled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By service, in the configuration's order.
+    pub services: Vec<ServiceCounts>,
+    /// Sockets that were told of their backend's loss by this process.
+    pub ended: u64,
+    /// Sockets that were to be told and could not be.
+    pub unreached: u64,
+}
+
+/// Those of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounts {
+    /// Its name.
+    pub name: String,
+    /// What became of them.
+    pub stats: ServiceStats,
+    /// By backend; those that have left the configuration and drain are named by their address.
+    pub backends: Vec<BackendCounts>,
+}
+
+/// Those of one backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendCounts {
+    /// Its name.
+    pub name: String,
+    /// Whether it takes new ones.
+    pub takes_new: bool,
+    /// How often it was given.
+    pub given: u64,
+    /// Connected sockets that it has.
+    pub open: u64,
+}
+
+/// What balances. Dropping it changes nothing in the kernel.
+pub struct Balancing {
+    pins: Pins,
+    lock: PinLock,
+    programs: Vec<OwnedFd>,
+    maps: Maps,
+    /// What the maps hold; `None` after a failure, until they are read.
+    tables: Option<Tables>,
+    wanted: Wanted,
+    /// Backends that have left the configuration, and when their sockets are told.
+    deadlines: BTreeMap<u32, Instant>,
+    attached: Vec<Attached>,
+    outcome: Arc<loss::Outcome>,
+    /// A predecessor runs on and is left alone, too.
+    is_heir: bool,
+    /// The maps are pinned under `next/`, and older programs serve on.
+    staged: bool,
+}
+
+impl Balancing {
+    /// Opens what is pinned, or makes it anew; nothing changes for workloads yet. `lock` is that of a
+    /// predecessor that still runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; what balanced before still does.
+    pub fn open(pin_dir: &Path, lock: Option<OwnedFd>) -> Result<Self, ConnectError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject.into());
+        }
+        check_privileges()?;
+        host::raise_limits();
+        let pins = Pins::new(pin_dir);
+        prepare(&pins)?;
+        let is_heir = lock.is_some();
+        let lock = PinLock::inherit(pins.directory(), lock)?;
+        pins::remove_dir(&pins.next_maps())?;
+        let staged = !can_adopt(&pins);
+        let has_old = pins.map(map::STATE).exists();
+        let folder = match staged {
+            true => pins.next_maps(),
+            false => pins.maps(),
+        };
+        pins::make_dir(&folder)?;
+        let programs = hooks::load(&folder, &maps::ALL)?;
+        let balancing = Self {
+            maps: Maps::open(&folder)?,
+            pins,
+            lock,
+            programs,
+            tables: None,
+            wanted: Wanted::default(),
+            deadlines: BTreeMap::new(),
+            attached: Vec::new(),
+            outcome: Arc::default(),
+            is_heir,
+            staged,
+        };
+        tracing::info!(
+            pins = %pin_dir.display(),
+            adopted = !staged,
+            replaced = staged && has_old,
+            "balancing at connect() opened"
+        );
+        Ok(balancing)
+    }
+
+    /// What keeps other daemons away, for a successor.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Has new sockets follow a configuration and what is laid over it, and tells the sockets of
+    /// backends that are lost. Returns the number of edits.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; calling it again goes on where it ended, or back.
+    pub fn follow(
+        &mut self,
+        config: &Config,
+        overlay: &Overlay,
+        now: Instant,
+    ) -> Result<usize, ConnectError> {
+        let tables = match self.tables.take() {
+            Some(tables) => tables,
+            None => self.maps.read()?,
+        };
+        let wanted = Wanted::of(config, overlay);
+        let drains = |service: &str| {
+            let service = config.service(service);
+            service.map_or(Duration::ZERO, |service| service.drain_timeout)
+        };
+        let over = self.deadlines.iter().filter(|(_, end)| **end <= now);
+        let released: BTreeSet<u32> = over.map(|(number, _)| *number).collect();
+        let plan = plan(&wanted, &tables, &drains, &released)?;
+        self.maps.apply(&plan.edits)?;
+        let edits = plan.edits.len();
+        self.take(plan, wanted, now);
+        self.attach(config)?;
+        Ok(edits)
+    }
+
+    fn take(&mut self, plan: Plan, wanted: Wanted, now: Instant) {
+        let deadlines = plan.retiring.into_iter().map(|(number, time)| {
+            let known = self.deadlines.get(&number);
+            (number, known.copied().unwrap_or(now + time))
+        });
+        self.deadlines = deadlines.collect();
+        self.tables = Some(plan.tables);
+        self.wanted = wanted;
+        if !plan.lost.is_empty() {
+            loss::tell(&self.maps.sockets, plan.lost, &self.outcome);
+        }
+    }
+
+    /// Takes up cgroups that have come, and forgets backends whose time is over. To be called about
+    /// every second.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn look_after(
+        &mut self,
+        config: &Config,
+        overlay: &Overlay,
+        now: Instant,
+    ) -> Result<(), ConnectError> {
+        let is_due = self.deadlines.values().any(|end| *end <= now);
+        if is_due || self.tables.is_none() {
+            return self.follow(config, overlay, now).map(drop);
+        }
+        self.attach(config)
+    }
+
+    /// Sees to it that the programs are those that workloads meet.
+    fn attach(&mut self, config: &Config) -> Result<(), ConnectError> {
+        let root = cgroup::root().map_err(LinkError::from)?;
+        let none = Vec::new();
+        let cgroups = config.connect.as_ref().map_or(&none, |one| &one.cgroups);
+        let attached = links::follow(&self.pins, &root, cgroups, &self.programs)?;
+        if attached != self.attached {
+            tell_of_change(&self.attached, &attached);
+            self.introduce()?;
+            for (hook, program) in HOOKS.iter().zip(&self.programs) {
+                pin_program(&self.pins, hook.program, program)?;
+            }
+            self.attached = attached;
+        }
+        if self.staged {
+            replace(&self.pins)?;
+            self.staged = false;
+        }
+        Ok(())
+    }
+
+    /// Shows this process to the kernel side, if it is in one of the cgroups.
+    fn introduce(&self) -> Result<(), StoreError> {
+        let state = self.maps.state()?;
+        let before = match self.is_heir {
+            true => state.owners[0],
+            false => 0,
+        };
+        let failed = maps::store_error("introduce", map::STATE);
+        let socket = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).map_err(&failed)?;
+        let introduction = loss::cookie(socket.as_fd()).map_err(&failed)?;
+        self.maps.set_state(State {
+            abi: CONNECT_ABI,
+            introduction,
+            owners: [0, before],
+            ..state
+        })?;
+        // What becomes of it does not matter: the kernel side has seen it.
+        let _ = socket.connect((std::net::Ipv4Addr::LOCALHOST, 9));
+        let state = self.maps.state()?;
+        self.maps.set_state(State {
+            introduction: 0,
+            ..state
+        })
+    }
+
+    /// The configured cgroups, as they were found.
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// What became of those who dialled, of all processes so far.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let empty = Tables::default();
+        let tables = self.tables.as_ref().unwrap_or(&empty);
+        let mut counts = Counts {
+            ended: self.outcome.ended.load(Ordering::Relaxed),
+            unreached: self.outcome.unreached.load(Ordering::Relaxed),
+            ..Counts::default()
+        };
+        for service in &self.wanted.services {
+            let mut services = tables.services.iter();
+            let known = services.find(|(_, (name, _))| *name == service.name);
+            let Some((id, _)) = known else { continue };
+            let mut backends = Vec::new();
+            let own = |backend: &&Backend| u32::from(backend.service) == *id;
+            for (number, backend) in tables.backends.iter().filter(|(_, one)| own(one)) {
+                let (given, open) = self.maps.backend_stats(*number)?;
+                backends.push(BackendCounts {
+                    name: self.name_of(&service.name, backend),
+                    takes_new: backend.state == state::UP && backend.weight > 0,
+                    given,
+                    open,
+                });
+            }
+            counts.services.push(ServiceCounts {
+                name: service.name.clone(),
+                stats: self.maps.service_stats(*id)?,
+                backends,
+            });
+        }
+        Ok(counts)
+    }
+
+    /// The name of a backend; its address if the configuration does not have it any more.
+    fn name_of(&self, service: &str, backend: &Backend) -> String {
+        let services = self.wanted.services.iter();
+        let mut backends = services
+            .filter(|one| one.name == service)
+            .flat_map(|one| &one.backends);
+        let port = u16::from_be(backend.port_be);
+        let is_it = |one: &&plan::WantedBackend| {
+            Addr::from(one.address.ip()) == backend.addr && one.address.port() == port
+        };
+        match backends.find(is_it) {
+            Some(known) => known.name.clone(),
+            None if port == 0 => IpAddr::from(backend.addr).to_string(),
+            None => std::net::SocketAddr::new(backend.addr.into(), port).to_string(),
+        }
+    }
+
+    /// Where it is pinned.
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.directory()
+    }
+
+    /// Ends it: who dials a VIP dials it over the network, and nothing is pinned. Connected sockets
+    /// stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Path`].
+    pub fn remove(self) -> Result<(), LoadError> {
+        remove_pins(&self.pins)
+    }
+}
+
+/// Ends the balancing of a daemon that is gone, if there is any.
+///
+/// # Errors
+///
+/// [`LoadError::Locked`] while a daemon balances; [`LoadError::Path`].
+pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
+    let pins = Pins::new(pin_dir);
+    if !pins.directory().exists() {
+        return Ok(());
+    }
+    let _lock = PinLock::acquire(pins.directory())?;
+    remove_pins(&pins)
+}
+
+/// Backends to which pinned tables give sockets or did, and whether they had passed their checks: by
+/// service, address and port, which is 0 where that of the VIP is kept.
+pub type Adopted = BTreeMap<(String, IpAddr, u16), bool>;
+
+/// What an earlier process knew of backends; empty if nothing of this version is pinned.
+pub fn adopted(pin_dir: &Path) -> Adopted {
+    let pins = Pins::new(pin_dir);
+    if !can_adopt(&pins) {
+        return Adopted::new();
+    }
+    let tables = Maps::open(&pins.maps()).and_then(|maps| maps.read());
+    let Ok(tables) = tables else {
+        return Adopted::new();
+    };
+    let known = tables.backends.values().filter_map(|backend| {
+        let (service, _) = tables.services.get(&u32::from(backend.service))?;
+        let port = u16::from_be(backend.port_be);
+        let place = (service.clone(), IpAddr::from(backend.addr), port);
+        Some((place, backend.state != state::DOWN))
+    });
+    known.collect()
+}
+
+/// True if there is something that balances, or did.
+pub fn is_pinned(pin_dir: &Path) -> bool {
+    pin_dir.join("links").exists()
+}
+
+/// The configured cgroups that are not there.
+pub fn missing(config: &Config) -> Vec<PathBuf> {
+    let (Some(connect), Ok(root)) = (&config.connect, cgroup::root()) else {
+        return Vec::new();
+    };
+    let paths = connect.cgroups.iter();
+    let paths = paths.filter(|path| !links::folder(&root, path).is_dir());
+    paths.cloned().collect()
+}
+
+fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
+    if let Ok(entries) = std::fs::read_dir(pins.links()) {
+        for entry in entries.flatten() {
+            links::detach(&entry.path())?;
+        }
+    }
+    for folder in [
+        pins.links(),
+        pins.stages(),
+        pins.programs(),
+        pins.maps(),
+        pins.next_maps(),
+    ] {
+        pins::remove_dir(&folder)?;
+    }
+    pins::remove_dir(pins.directory())?;
+    // Where nothing else is pinned there.
+    if let Some(parent) = pins.directory().parent() {
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+/// Whether the pinned maps are of this version and all there.
+fn can_adopt(pins: &Pins) -> bool {
+    let has_all = maps::ALL.iter().all(|name| pins.map(name).exists());
+    let state = || MapHandle::open(&pins.map(map::STATE))?.get::<u32, State>(&0);
+    has_all && matches!(state(), Ok(Some(state)) if state.abi == CONNECT_ABI)
+}
+
+/// Puts the pins of new maps in the place of the old ones, which no program uses any more.
+fn replace(pins: &Pins) -> Result<(), LoadError> {
+    pins::remove_dir(&pins.maps())?;
+    pins::make_dir(&pins.maps())?;
+    for name in maps::ALL {
+        let from = pins.next_maps().join(name);
+        let moved = std::fs::rename(&from, pins.map(name));
+        moved.map_err(|source| LoadError::Path {
+            call: "move",
+            path: from,
+            source,
+        })?;
+    }
+    pins::remove_dir(&pins.next_maps())
+}
+
+fn tell_of_change(before: &[Attached], now: &[Attached]) {
+    for one in now.iter().filter(|one| !before.contains(one)) {
+        let cgroup = one.path.display();
+        match one.id {
+            Some(_) => tracing::info!(%cgroup, "balancing at connect()"),
+            None => {
+                tracing::warn!(%cgroup, "there is no such cgroup (yet): nobody of it is balanced")
+            }
+        }
+    }
+}

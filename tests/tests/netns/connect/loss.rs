@@ -1,0 +1,223 @@
+//! A backend goes away: new sockets go elsewhere, and those that it had are told if that is wanted.
+
+use super::scene::{HEALTH, Scene, balancing, counted, listener, service, shares, udp};
+use anyhow::{Result, ensure};
+use proxy_tests::daemon::Daemon;
+use proxy_tests::netns::{Namespace, Netns};
+use serde_json::{Value, json};
+
+const BACKENDS: [&str; 2] = ["10.1.0.1:8080", "10.1.0.2:8080"];
+
+/// Two backends, whose health is asked at another port than what they serve: so they can be down and
+/// serve on.
+fn config(scene: &Scene, on_loss: &str) -> Value {
+    let listeners = vec![
+        listener("web", "192.0.2.10", 80, "web"),
+        udp(listener("dns", "192.0.2.10", 53, "web")),
+    ];
+    let mut web = service("web", &BACKENDS);
+    web["at_connect"] = json!({"on_backend_loss": on_loss});
+    web["health"] = json!({
+        "tcp": {}, "port": HEALTH, "interval": "1s", "timeout": "900ms", "fall": 1, "rise": 1,
+    });
+    scene.config(listeners, vec![web])
+}
+
+/// Has a TCP connection, a connected UDP socket and another one with the first backend, and says what
+/// becomes of them.
+const HOLDER: &str = "
+def have(kind):
+    while True:
+        sock = dial('192.0.2.10', 80 if kind == TCP else 53, kind)
+        if ask(sock) == 'b1': return sock
+        sock.close()
+def talk(sock):
+    sock.sendto(b'x', ('192.0.2.10', 53))
+    return sock.recvfrom(100)[0].decode().split()[0]
+def state(sock):
+    try: return ask(sock)
+    except OSError as error: return errno.errorcode.get(error.errno, str(error))
+tcp, udp = have(TCP), have(UDP)
+while True:
+    free = opened('192.0.2.10', UDP)
+    if talk(free) == 'b1': break
+print('has', flush=True)
+while True:
+    input()
+    print(state(tcp), state(udp), talk(free), flush=True)
+";
+
+fn lost(on_loss: &str, in_pod: bool) -> Result<()> {
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(2)?;
+    let checked = scene.server(1, HEALTH)?;
+    let _other = scene.server(2, HEALTH)?;
+    let pod = pod(&scene)?;
+    let place: &Namespace = if in_pod { &pod } else { &scene.host };
+    let daemon = Daemon::start(&scene.host, &config(&scene, on_loss))?;
+    for name in BACKENDS {
+        daemon.wait_for_state(name, "up")?;
+    }
+    let mut holder = scene.talk(place, HOLDER)?;
+    ensure!(holder.line()? == "has");
+    ensure!(holder.go_on()? == "b1 b1 b1");
+
+    drop(checked);
+    daemon.wait_for_state(BACKENDS[0], "down")?;
+    let many = "
+for _ in range(30): print(ask(dial('192.0.2.10', 80)), ask(dial('192.0.2.10', 53, UDP)))
+";
+    let new = shares(&scene.workload_in(place, &scene.workloads, many)?);
+    ensure!(new.keys().eq(["b2 b2"]), "{new:?}");
+    if on_loss == "keep" {
+        ensure!(holder.go_on()? == "b1 b1 b2");
+        ensure!(balancing(&daemon)?.ended == 0);
+        return Ok(());
+    }
+    daemon.wait_until("both sockets were told", |view| {
+        view.socket_balancing
+            .as_ref()
+            .is_some_and(|one| one.ended == 2)
+    })?;
+    // What is not connected is not told: its next datagram goes to the other backend.
+    let state = holder.go_on()?;
+    ensure!(state == "ECONNABORTED ECONNABORTED b2", "{state}");
+    // Sockets of others, and those of the other backend, have been left alone.
+    let counts = counted(&daemon, "web")?;
+    ensure!(counts.unrecorded == 0, "{counts:?}");
+    ensure!(balancing(&daemon)?.unreached == 0);
+    Ok(())
+}
+
+/// A namespace of its own, as a container has, from which the backends can be reached.
+fn pod(scene: &Scene) -> Result<Netns> {
+    let pod = Netns::create("pod")?;
+    scene.host.ip(&format!(
+        "link add pod0 type veth peer name eth0 netns {}\n\
+         addr add 10.3.0.1/24 dev pod0\n\
+         link set pod0 up\n",
+        pod.name()
+    ))?;
+    pod.ip("addr add 10.3.0.2/24 dev eth0\n\
+         link set eth0 up\n\
+         route add 10.1.0.0/24 via 10.3.0.1\n")?;
+    Ok(pod)
+}
+
+#[test]
+fn sockets_of_a_lost_backend_are_told() -> Result<()> {
+    lost("reset", false)
+}
+
+#[test]
+fn sockets_of_a_lost_backend_are_told_in_another_namespace() -> Result<()> {
+    lost("reset", true)
+}
+
+#[test]
+fn sockets_of_a_lost_backend_are_kept() -> Result<()> {
+    lost("keep", false)
+}
+
+#[test]
+fn a_backend_that_leaves_tells_its_sockets_when_its_drain_is_over() -> Result<()> {
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(2)?;
+    let listeners = vec![listener("web", "192.0.2.10", 80, "web")];
+    let web = |backends: &[&str], drain: &str| {
+        let mut web = service("web", backends);
+        web["at_connect"] = json!({"on_backend_loss": "reset"});
+        web["drain_timeout"] = json!(drain);
+        scene.config(listeners.clone(), vec![web])
+    };
+    let daemon = Daemon::start(&scene.host, &web(&BACKENDS, "1h"))?;
+    let mut holder = scene.talk(
+        &scene.host,
+        "
+while True:
+    sock = dial('192.0.2.10', 80)
+    if ask(sock) == 'b1': break
+    sock.close()
+print('has', flush=True)
+while True:
+    input()
+    try: print(ask(sock), flush=True)
+    except OSError as error: print(errno.errorcode[error.errno], flush=True)
+",
+    )?;
+    ensure!(holder.line()? == "has");
+    daemon.reload(&web(&BACKENDS[1..], "1h"))?;
+    ensure!(scene.workload("print(ask(dial('192.0.2.10', 80)))")? == "b2");
+    ensure!(holder.go_on()? == "b1", "it drains");
+    let counts = counted(&daemon, "web")?;
+    ensure!(counts.backends.len() == 2, "{counts:?}");
+    // It comes back, and leaves without a drain.
+    daemon.reload(&web(&BACKENDS, "0s"))?;
+    ensure!(holder.go_on()? == "b1");
+    daemon.reload(&web(&BACKENDS[1..], "0s"))?;
+    daemon.wait_until("the socket was told", |view| {
+        view.socket_balancing
+            .as_ref()
+            .is_some_and(|one| one.ended == 1)
+    })?;
+    ensure!(holder.go_on()? == "ECONNABORTED");
+    let counts = counted(&daemon, "web")?;
+    ensure!(counts.backends.len() == 1, "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn thousands_of_short_connections_leave_nothing() -> Result<()> {
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(2)?;
+    let listeners = vec![
+        listener("web", "192.0.2.10", 80, "web"),
+        udp(listener("dns", "192.0.2.10", 53, "web")),
+    ];
+    let mut web = service("web", &BACKENDS);
+    web["at_connect"] = json!({"on_backend_loss": "reset"});
+    let daemon = Daemon::start(&scene.host, &scene.config(listeners, vec![web]))?;
+    let pins = daemon.pin_dir().join("connect/maps");
+    let recorded = || -> Result<usize> {
+        use libbpf_rs::{MapCore as _, MapHandle};
+        let map = MapHandle::from_pinned_path(pins.join("connect_sockets"))?;
+        Ok(map.keys().count())
+    };
+    let script = "
+import threading
+def run():
+    for _ in range(500):
+        sock = dial('192.0.2.10', 80); ask(sock); sock.close()
+        sock = dial('192.0.2.10', 53, UDP); ask(sock); sock.close()
+        sock = opened('192.0.2.10', UDP)
+        sock.sendto(b'x', ('192.0.2.10', 53)); sock.recvfrom(100); sock.close()
+kept = dial('192.0.2.10', 80)
+threads = [threading.Thread(target=run) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print('done', flush=True)
+input()
+print('end', flush=True)
+";
+    let mut talk = scene.talk(&scene.host, script)?;
+    ensure!(talk.line()? == "done");
+    ensure!(recorded()? == 1, "{} sockets are recorded", recorded()?);
+    let counts = counted(&daemon, "web")?;
+    ensure!(
+        counts.connected == 4001 && counts.opened == 2000,
+        "{counts:?}"
+    );
+    ensure!(counts.backends.iter().map(|one| one.open).sum::<u64>() == 1);
+    ensure!(talk.go_on()? == "end");
+    drop(talk);
+    proxy_tests::wait::until("the last one is gone", || Ok(recorded()? == 0))?;
+    let counts = counted(&daemon, "web")?;
+    ensure!(counts.unrecorded == 0, "{counts:?}");
+    Ok(())
+}
