@@ -61,8 +61,10 @@ pub mod program {
 
 /// Names of the maps.
 pub mod map {
-    /// One element: [`super::State`]. User space writes, the kernel learns `owners`.
+    /// One element: [`super::State`]. User space writes.
     pub const STATE: &str = "connect_state";
+    /// One element: [`super::Owners`]. User space writes, and the kernel what it is told.
+    pub const OWNERS: &str = "connect_owners";
     /// Hash of [`super::VipKey`] → `u32`, a service. User space writes; when full, the configuration
     /// is not followed.
     pub const VIPS: &str = "connect_vips";
@@ -100,13 +102,22 @@ pub struct State {
     pub abi: u32,
     /// See [`kinds`].
     pub kinds: u32,
-    /// Cookie of a socket by whose connect() the process that does it becomes an owner; 0 for none.
-    pub introduction: u64,
-    /// Process ids whose sockets are left alone; 0 for none.
-    pub owners: [u32; OWNERS],
 }
 
-const _: () = assert!(size_of::<State>() == 4 + 4 + 8 + 4 * OWNERS);
+const _: () = assert!(size_of::<State>() == 4 + 4);
+
+/// The element of `connect_owners`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Cookie of a socket by whose connect() the process that does it becomes the first owner; 0 for
+    /// none.
+    pub introduction: u64,
+    /// Process ids whose sockets are left alone; 0 for none.
+    pub processes: [u32; OWNERS],
+}
+
+const _: () = assert!(size_of::<Owners>() == 8 + 4 * OWNERS);
 
 /// Bits of [`State::kinds`]: which tables have entries, so that the others are not asked.
 pub mod kinds {
@@ -336,8 +347,8 @@ pub struct Backend {
     /// Raised when the number goes to another backend: what still refers to the former one is told
     /// apart.
     pub epoch: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// An operator's drain, one of [`crate::backend::drain`]: only so that a new process knows of it.
+    pub drain: u32,
 }
 
 const _: () = assert!(size_of::<Backend>() == 16 + 2 * 4 + 4 + 4);
@@ -473,6 +484,7 @@ const _: () = assert!(size_of::<ServiceStats>() == 6 * 8);
 
 crate::map_value!(
     State,
+    Owners,
     VipKey,
     PrefixKey,
     VipPrefix,

@@ -2,7 +2,7 @@
 
 use super::call::{Call, Place, V6};
 use super::choose::{self, Chosen};
-use super::maps::{PEERS, SOCKETS, STATE, store, stored};
+use super::maps::{OWNERS, PEERS, SOCKETS, store, stored};
 use super::release::forget;
 use super::{FAIL, GO_ON, REFUSED, TCP, UDP, count, find, is_ours, state, this_process};
 use crate::atomic;
@@ -10,7 +10,7 @@ use crate::connect::maps::OPEN;
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
 };
-use proxy_common::connect::{Header, Peer, State, Told, flag};
+use proxy_common::connect::{Header, Owners, Peer, Told, flag};
 
 /// Judges one call.
 #[inline(always)]
@@ -19,11 +19,13 @@ pub fn run<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
     if protocol != TCP && protocol != UDP {
         return GO_ON;
     }
-    let Some(state) = state() else { return GO_ON };
-    if state.introduction != 0 {
-        introduce(call, state);
+    let Some((state, owners)) = state() else {
+        return GO_ON;
+    };
+    if owners.introduction != 0 {
+        introduce(call, owners);
     }
-    if is_ours(state) {
+    if is_ours(owners) {
         return GO_ON;
     }
     let dialled = call.place();
@@ -66,15 +68,15 @@ pub fn without_backend(service: u32, header: &Header) -> i32 {
 /// The process is the daemon, or its successor: its sockets are left alone. It has told the cookie of
 /// the socket, and nobody else has that socket.
 #[inline(always)]
-fn introduce<const FAMILY: bool>(call: &Call<FAMILY>, state: &State) {
+fn introduce<const FAMILY: bool>(call: &Call<FAMILY>, owners: &Owners) {
     // SAFETY: the context is the kernel's.
     let cookie = unsafe { bpf_get_socket_cookie(call.context()) };
-    if cookie != state.introduction {
+    if cookie != owners.introduction {
         return;
     }
-    if let Some(state) = STATE.get_ptr_mut(0) {
+    if let Some(owners) = OWNERS.get_ptr_mut(0) {
         // SAFETY: user space waits for this call to end before it writes again.
-        unsafe { (*state).owners[0] = this_process() };
+        unsafe { (*owners).processes[0] = this_process() };
     }
 }
 

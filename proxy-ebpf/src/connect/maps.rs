@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
 use proxy_common::connect::{
-    self, Affinity, AffinityKey, Backend, Element, Name, Open, Peer, PrefixKey, ServiceStats, State,
+    self, Affinity, AffinityKey, Backend, Element, Name, Open, Owners, Peer, PrefixKey, ServiceStats, State,
     Talks, Told, VipKey,
 };
 
@@ -23,6 +23,8 @@ pub type Table = Array<Element, 1, INNER_MAP>;
 
 #[btf_map(name = "connect_state")]
 pub static STATE: Array<State, 1> = Array::new();
+#[btf_map(name = "connect_owners")]
+pub static OWNERS: Array<Owners, 1> = Array::new();
 #[btf_map(name = "connect_vips")]
 pub static VIPS: HashMap<VipKey, u32, { connect::VIPS as usize }> = HashMap::new();
 #[btf_map(name = "connect_prefix")]

@@ -18,8 +18,8 @@ pub mod release;
 pub mod talk;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use maps::{SERVICE_STATS, STATE};
-use proxy_common::connect::{ServiceStats, State, TICK_SHIFT};
+use maps::{OWNERS, SERVICE_STATS, STATE};
+use proxy_common::connect::{Owners, ServiceStats, State, TICK_SHIFT};
 
 /// The call goes on.
 pub const GO_ON: i32 = 1;
@@ -36,9 +36,9 @@ const UDP: u32 = 17;
 
 /// True for the sockets of the daemon, which are left alone.
 #[inline(always)]
-fn is_ours(state: &State) -> bool {
+fn is_ours(owners: &Owners) -> bool {
     let process = this_process();
-    state.owners.contains(&process)
+    owners.processes.contains(&process)
 }
 
 /// The process that makes the call, as the kernel's first namespace numbers it.
@@ -63,6 +63,6 @@ fn count(service: u32, add: impl FnOnce(&mut ServiceStats)) {
 }
 
 #[inline(always)]
-fn state() -> Option<&'static State> {
-    STATE.get(0)
+fn state() -> Option<(&'static State, &'static Owners)> {
+    STATE.get(0).zip(OWNERS.get(0))
 }

@@ -17,8 +17,10 @@ pub fn run<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
     if call.protocol() != UDP {
         return GO_ON;
     }
-    let Some(state) = state() else { return GO_ON };
-    if is_ours(state) {
+    let Some((state, owners)) = state() else {
+        return GO_ON;
+    };
+    if is_ours(owners) {
         return GO_ON;
     }
     let dialled = call.place();

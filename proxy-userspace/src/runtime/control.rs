@@ -246,7 +246,7 @@ impl<P: Plane> Control<P> {
         let named = self.named();
         self.seals = Seals::read(&self.config, SystemTime::now())?;
         let mut checks = self.checks_for(&self.config, &named, &self.seals)?;
-        self.tell_of_sockets(&mut checks);
+        self.adopt_sockets(&mut checks);
         if let Some(state) = state {
             state.tell(&mut checks);
         }

@@ -219,14 +219,26 @@ impl<P: Plane> Control<P> {
         self.plane.balance_sockets(&self.config, &self.overlay);
     }
 
-    /// Tells checks what an earlier process knew of their backends, where the packet path does not: so
-    /// a backend that is down gets no sockets until it has failed again.
-    pub(super) fn tell_of_sockets(&self, checks: &mut [Check]) {
+    /// Takes over what an earlier process knew of backends, where there is no packet path that knows it
+    /// as well: drains go on, and a backend that is down gets no sockets until it has passed its checks.
+    pub(super) fn adopt_sockets(&mut self, checks: &mut [Check]) {
+        if self.has_plane() {
+            return;
+        }
         let known = self.plane.adopted_sockets(&self.config);
+        for service in &self.config.services {
+            for backend in &service.backends {
+                let port = backend.port.unwrap_or(0);
+                let place = (service.name.clone(), backend.address, port);
+                if let Some(known) = known.get(&place) {
+                    self.overlay.entry(&service.name, &backend.name).drain = known.drain;
+                }
+            }
+        }
         for check in checks.iter_mut().filter(|check| check.adopted.is_none()) {
             let (address, port) = check.server;
             let place = (check.name.service.to_string(), address, port.unwrap_or(0));
-            check.adopted = known.get(&place).copied();
+            check.adopted = known.get(&place).map(|known| known.up);
         }
     }
 

@@ -190,6 +190,9 @@ async fn start(
         warn!("{}", forwarding::advice(&key));
     }
     super::steering::warn_of_routes(config);
+    if config.balances_sockets() {
+        crate::sockets::connect::introduce(&config.connect_pin_dir());
+    }
     let (handle, commands) = Handle::new();
     let journal = Arc::new(Journal::new(epoch_seconds() as u64));
     let mut shared = Shared::new(handle, Arc::default(), Arc::default(), journal);

@@ -41,7 +41,8 @@ pub(crate) struct AtConnect {
 pub(crate) enum OnBackendLoss {
     /// They are left alone.
     Keep,
-    /// They are ended: the workload's next call fails with `ECONNABORTED`, so that it dials anew.
+    /// They are ended: the workload's next call fails, with `ECONNABORTED` at a TCP socket, so that it
+    /// dials anew.
     Reset,
 }
 

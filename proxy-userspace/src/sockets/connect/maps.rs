@@ -6,8 +6,8 @@ use crate::kernel::host;
 use crate::kernel::store::StoreError;
 use crate::kernel::sys::{self, INNER_MAP_FLAG};
 use proxy_common::connect::{
-    BACKENDS, Backend, Element, Name, Open, SERVICES, ServiceStats, State, Told, VipKey, VipPrefix,
-    map, state,
+    BACKENDS, Backend, CONNECT_ABI, Element, Name, Open, SERVICES, ServiceStats, State, Told,
+    VipKey, VipPrefix, map, state,
 };
 use std::io;
 use std::mem::size_of;
@@ -15,8 +15,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 /// Every map of the object.
-pub(super) const ALL: [&str; 13] = [
+pub(super) const ALL: [&str; 14] = [
     map::STATE,
+    map::OWNERS,
     map::VIPS,
     map::PREFIXES,
     map::TABLES,
@@ -124,13 +125,10 @@ impl Maps {
     fn apply_one(&self, edit: &Edit) -> Result<(), StoreError> {
         let write = |name| store_error("write", name);
         match edit {
-            Edit::Kinds(kinds) => {
-                let state = self.state()?;
-                self.set_state(State {
-                    kinds: *kinds,
-                    ..state
-                })
-            }
+            Edit::Kinds(kinds) => self.set_state(State {
+                abi: CONNECT_ABI,
+                kinds: *kinds,
+            }),
             Edit::Name(id, name) => {
                 let set = self.names.set(id, &name_for(name));
                 set.map_err(write(map::NAMES))

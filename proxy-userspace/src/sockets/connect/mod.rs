@@ -12,9 +12,7 @@
 //! were up, and sockets go on to see the VIP as their peer. The next daemon adopts it. One that is told
 //! to end takes it away, unless it is told to keep the data plane.
 //!
-//! **The daemon's own sockets** are left alone, whichever cgroup it is in: it shows itself to the kernel
-//! side by a connect() of a socket whose cookie it has written down before, and the kernel side notes
-//! its process id. That takes no namespace of process ids into account, and no mark on each socket.
+//! **The daemon's own sockets** are left alone, whichever cgroup it is in, see [`owners`].
 
 mod alias;
 mod diag;
@@ -22,6 +20,7 @@ mod hooks;
 mod links;
 mod loss;
 mod maps;
+mod owners;
 mod plan;
 
 pub use links::{Attached, LinkError};
@@ -34,7 +33,7 @@ use crate::kernel::host;
 use crate::kernel::load::{LoadError, check_privileges, prepare};
 use crate::kernel::object::pin_program;
 use crate::kernel::pins::{self, PinLock, Pins};
-use crate::kernel::plan::Overlay;
+use crate::kernel::plan::{Drain, Overlay};
 use crate::kernel::store::StoreError;
 use hooks::{HOOKS, OBJECT};
 use maps::Maps;
@@ -42,7 +41,7 @@ use plan::{Plan, Tables, Wanted, plan};
 use proxy_common::addr::Addr;
 use proxy_common::connect::{Backend, CONNECT_ABI, ServiceStats, State, map, state};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -244,7 +243,8 @@ impl Balancing {
         let attached = links::follow(&self.pins, &root, cgroups, &self.programs)?;
         if attached != self.attached {
             tell_of_change(&self.attached, &attached);
-            self.introduce()?;
+            let owners = owners::open(&self.folder())?;
+            owners::introduce(&owners, self.is_heir)?;
             for (hook, program) in HOOKS.iter().zip(&self.programs) {
                 pin_program(&self.pins, hook.program, program)?;
             }
@@ -257,29 +257,12 @@ impl Balancing {
         Ok(())
     }
 
-    /// Shows this process to the kernel side, if it is in one of the cgroups.
-    fn introduce(&self) -> Result<(), StoreError> {
-        let state = self.maps.state()?;
-        let before = match self.is_heir {
-            true => state.owners[0],
-            false => 0,
-        };
-        let failed = maps::store_error("introduce", map::STATE);
-        let socket = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).map_err(&failed)?;
-        let introduction = loss::cookie(socket.as_fd()).map_err(&failed)?;
-        self.maps.set_state(State {
-            abi: CONNECT_ABI,
-            introduction,
-            owners: [0, before],
-            ..state
-        })?;
-        // What becomes of it does not matter: the kernel side has seen it.
-        let _ = socket.connect((std::net::Ipv4Addr::LOCALHOST, 9));
-        let state = self.maps.state()?;
-        self.maps.set_state(State {
-            introduction: 0,
-            ..state
-        })
+    /// Where its maps are pinned now.
+    fn folder(&self) -> PathBuf {
+        match self.staged {
+            true => self.pins.next_maps(),
+            false => self.pins.maps(),
+        }
     }
 
     /// The configured cgroups, as they were found.
@@ -371,9 +354,18 @@ pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
     remove_pins(&pins)
 }
 
-/// Backends to which pinned tables give sockets or did, and whether they had passed their checks: by
-/// service, address and port, which is 0 where that of the VIP is kept.
-pub type Adopted = BTreeMap<(String, IpAddr, u16), bool>;
+/// Backends to which pinned tables give sockets or did: by service, address and port, which is 0 where
+/// that of the VIP is kept.
+pub type Adopted = BTreeMap<(String, IpAddr, u16), Known>;
+
+/// What an earlier process knew of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// It had not failed its checks.
+    pub up: bool,
+    /// How far an operator's drain was.
+    pub drain: Drain,
+}
 
 /// What an earlier process knew of backends; empty if nothing of this version is pinned.
 pub fn adopted(pin_dir: &Path) -> Adopted {
@@ -389,9 +381,25 @@ pub fn adopted(pin_dir: &Path) -> Adopted {
         let (service, _) = tables.services.get(&u32::from(backend.service))?;
         let port = u16::from_be(backend.port_be);
         let place = (service.clone(), IpAddr::from(backend.addr), port);
-        Some((place, backend.state != state::DOWN))
+        let drain = Drain::from_code(backend.drain as u8);
+        // Down for its drain's sake says nothing about its health.
+        let up = backend.state != state::DOWN || drain == Drain::Expired;
+        Some((place, Known { up, drain }))
     });
     known.collect()
+}
+
+/// Has what a predecessor or an earlier process has left in force leave this process's sockets alone,
+/// before it dials anybody. Nothing is lost where that cannot be: it is done again later.
+pub fn introduce(pin_dir: &Path) {
+    let pins = Pins::new(pin_dir);
+    if !can_adopt(&pins) {
+        return;
+    }
+    let shown = owners::open(&pins.maps()).and_then(|map| owners::introduce(&map, true));
+    if let Err(error) = shown {
+        tracing::debug!(%error, "what balances at connect() does not know this process yet");
+    }
 }
 
 /// True if there is something that balances, or did.

@@ -4,7 +4,7 @@
 use super::alias;
 use crate::config::model::connect::{OnBackendLoss, WithoutBackend};
 use crate::config::model::{Config, Listener, Service};
-use crate::kernel::plan::Overlay;
+use crate::kernel::plan::{Drain, Overlay};
 use crate::types::PortMatch;
 use ipnet::IpNet;
 use proxy_common::addr::Addr;
@@ -45,6 +45,7 @@ pub(super) struct WantedBackend {
     /// One of [`state`].
     pub(super) state: u16,
     pub(super) weight: u16,
+    pub(super) drain: Drain,
 }
 
 /// What workloads dial.
@@ -161,6 +162,7 @@ impl WantedService {
                 BackendState::Absent | BackendState::Down => state::DOWN,
             },
             weight: overlay.weight(service, backend),
+            drain: overlay.get(&service.name, &backend.name).drain,
         });
         Some(Self {
             name: service.name.clone(),
@@ -313,7 +315,7 @@ impl<'a> Backends<'a> {
                 service: place.0,
                 weight: backend.weight,
                 epoch,
-                _pad: 0,
+                drain: backend.drain.code().into(),
             };
             self.to.insert(number, entry);
             if backend.state == state::UP && backend.weight > 0 {

@@ -158,7 +158,7 @@ print(ask(sock), flush=True)
 ",
     )?;
     ensure!(kept.line()? == "has");
-    daemon.sluice(&["drain", "web/b3"])?;
+    daemon.sluice(&["drain", "web", "b3"])?;
     ensure!(kept.go_on()? == "b3");
     let few = many.replace("800", "60");
     let shares = shares(&scene.workload(&few)?);
@@ -280,7 +280,7 @@ for _ in range(20): print(ask(dial('192.0.2.10', 80)))
     ensure!(names.len() > 1, "all have the same one");
     let own = ask(&scene.workloads)?;
     let last = own.trim_start_matches('b');
-    daemon.sluice(&["drain", &format!("web/10.1.0.{last}:8080")])?;
+    daemon.sluice(&["drain", "web", &format!("10.1.0.{last}:8080")])?;
     ensure!(ask(&scene.workloads)? != own);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Plans are judged by what they lead to: an interpreter of edits that refuses unsafe ones.
 
 use super::*;
-use crate::kernel::plan::{Drain, Health};
+use crate::kernel::plan::Health;
 use proxy_common::connect::Slot;
 
 const WEB: &str = "
