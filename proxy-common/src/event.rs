@@ -3,7 +3,9 @@
 use crate::addr::Addr;
 use core::mem::size_of;
 
-/// Record of the `events` ring buffer: one sampled verdict.
+/// Record of the `events` ring buffer: the verdict on one packet of a traced flow.
+///
+/// Fields are only ever added at the end: readers take what they know of a longer record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -29,11 +31,17 @@ pub struct Event {
     pub backend: u16,
     /// IP protocol.
     pub protocol: u8,
-    /// Zero.
-    pub _pad: [u8; 5],
+    /// Flags of a TCP segment, see [`crate::tcp::flag`].
+    pub tcp_flags: u8,
+    /// What the flow was judged by, see [`crate::trace::rank`]: who observes less finely than others
+    /// tells its flows by it.
+    pub rank: u32,
+    /// Id of the flow, see [`crate::trace::flow_id`]: that of the client's tuple, also where this is
+    /// a backend's answer.
+    pub flow: u64,
 }
 
-const _: () = assert!(size_of::<Event>() == 8 + 16 + 16 + 4 + 4 + 5 * 2 + 1 + 5);
+const _: () = assert!(size_of::<Event>() == 8 + 16 + 16 + 4 + 4 + 5 * 2 + 1 + 1 + 4 + 8);
 
 /// Octets of packet that one capture record holds at most.
 pub const CAPTURE_OCTETS: usize = 1536;

@@ -38,6 +38,7 @@ pub mod sock;
 pub mod stats;
 pub mod steer;
 pub mod tcp;
+pub mod trace;
 
 /// Version of every layout and meaning in this crate; raised on each incompatible change.
 pub const ABI_VERSION: u32 = 3;

@@ -33,14 +33,15 @@ pub struct Settings {
     pub sets_per_cpu: u32,
     /// CPUs that the flow table is divided among.
     pub cpus: u32,
-    /// One packet in this many makes an event; 0 makes none.
+    /// Of the packets of traced flows that tell nothing new, one in this many makes an event; 0
+    /// makes none of them.
     pub sample_every: u32,
     /// Octets of each packet that a capture copies.
     pub capture_octets: u32,
     /// ICMP errors that a CPU may send per second.
     pub icmp_per_second: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Which flows are traced, see [`crate::trace::threshold`]; 0 traces none.
+    pub trace_below: u32,
     /// How long a cached next hop is used before the FIB is asked again.
     pub route_ttl_ns: u64,
     /// Secrets of the flow table's hash, drawn when the maps are made, so that nobody can aim
@@ -73,7 +74,7 @@ const _: () = assert!(size_of::<AddressFilter>() == FILTER_OCTETS);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuState {
-    /// Packets until the next sampled event.
+    /// Packets of traced flows until the next event of one that tells nothing new.
     pub sample_countdown: u32,
     /// Second (coarse monotonic) that `icmp_sent` counts in.
     pub icmp_second: u32,

@@ -1,31 +1,80 @@
-//! Records for user space: sampled verdicts and captured packets. Off unless asked for, and out
+//! Records for user space: verdicts on packets of traced flows, and captured packets. Off unless asked for, and out
 //! of line, so that they cost the packet path one test each.
 
 use crate::maps::{CAPTURE, CPU_STATE, EVENTS};
 use crate::packet::Frame;
 use crate::verdict::Verdict;
 use crate::xdp::parse::Packet;
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::helpers::{
     bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_get_buff_len,
     bpf_xdp_load_bytes,
 };
 use proxy_common::event::{CAPTURE_OCTETS, CaptureHeader, CaptureRecord, Event, direction};
+use proxy_common::flow::FlowKey;
+use proxy_common::hash::flow_hash;
 use proxy_common::settings::Settings;
+use proxy_common::{tcp, trace};
 
-/// Sends one verdict in `Settings::sample_every` to user space.
+/// True if a flow with this hash is traced.
+#[inline(always)]
+pub fn is_traced(settings: &Settings, hash: u64) -> bool {
+    trace::is_sampled(hash, settings.trace_below)
+}
+
+/// Tells user space of a packet whose flow is traced. `opens`: it may be its flow's first.
 #[inline(never)]
-pub fn sample(frame: Frame, settings: &Settings, packet: &Packet, verdict: u64) -> u64 {
+pub fn sample(
+    frame: Frame,
+    settings: &Settings,
+    packet: &Packet,
+    verdict: u64,
+    opens: u64,
+) -> u64 {
+    let hash = flow_hash(packet.key.words(), &settings.secrets);
+    emit(frame, settings, packet, hash, Verdict::unpack(verdict), opens)
+}
+
+/// As [`sample`], of an answer that became `new`: its flow is that of the client which gets it.
+#[inline(never)]
+pub fn sample_answer(
+    frame: Frame,
+    settings: &Settings,
+    packet: &Packet,
+    verdict: u64,
+    new: &FlowKey,
+) -> u64 {
+    let hash = flow_hash(new.reversed().words(), &settings.secrets);
+    emit(frame, settings, packet, hash, Verdict::unpack(verdict), 0)
+}
+
+/// Packets that open or end a flow, or are dropped, are told of; of the others, which are many and
+/// tell nothing new, one in `Settings::sample_every`.
+#[inline(always)]
+fn emit(
+    frame: Frame,
+    settings: &Settings,
+    packet: &Packet,
+    hash: u64,
+    verdict: Verdict,
+    opens: u64,
+) -> u64 {
+    const TURNS: u8 = tcp::flag::SYN | tcp::flag::FIN | tcp::flag::RST;
+    if !is_traced(settings, hash) {
+        return 0;
+    }
     let Some(state) = CPU_STATE.get_ptr_mut(0) else {
         return 0;
     };
     // SAFETY: the element belongs to this CPU.
     let state = unsafe { &mut *state };
-    if state.sample_countdown > 1 {
-        state.sample_countdown -= 1;
-        return 0;
+    if opens == 0 && packet.tcp_flags & TURNS == 0 && verdict.action != XDP_DROP {
+        if state.sample_countdown > 1 || settings.sample_every == 0 {
+            state.sample_countdown = state.sample_countdown.saturating_sub(1);
+            return 0;
+        }
+        state.sample_countdown = settings.sample_every;
     }
-    state.sample_countdown = settings.sample_every;
-    let verdict = Verdict::unpack(verdict);
     let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
         state.events_lost += 1;
         return 0;
@@ -43,7 +92,9 @@ pub fn sample(frame: Frame, settings: &Settings, packet: &Packet, verdict: u64) 
         service: verdict.service,
         backend: verdict.backend,
         protocol: packet.key.protocol,
-        _pad: [0; 5],
+        tcp_flags: packet.tcp_flags,
+        rank: trace::rank(hash),
+        flow: trace::flow_id(hash, &settings.secrets),
     });
     record.submit(0);
     0

@@ -19,6 +19,7 @@ use proxy_common::service::{
     Mode, Selection, Service, ServiceKey, ServicePrefix, ServiceRef, kind,
 };
 use proxy_common::settings::{AddressFilter, FILTER_OCTETS, Settings};
+use proxy_common::trace::threshold;
 use proxy_tests::wait;
 use proxy_userspace::config::model::{AttachMode, Interface, L4};
 use proxy_userspace::kernel::attach::AttachError;
@@ -742,7 +743,7 @@ fn packets_are_counted_and_sampled() {
         let _entered = runtime.enter();
         let plane = running(place)?;
         let sampling = Settings {
-            sample_every: 1,
+            trace_below: threshold(1),
             ..settings(&plane)
         };
         plane.store()?.apply(&MapEdit::Settings(sampling))?;
@@ -750,7 +751,7 @@ fn packets_are_counted_and_sampled() {
         let before: u64 = plane.stats()?.reasons()?.iter().map(|(_, n)| n).sum();
         send_a_syn()?;
         let event = wait_for(&runtime, events.next())?;
-        ensure!(event.length > 0, "{event:?}");
+        ensure!(event.length > 0 && event.flow != 0, "{event:?}");
         let after: u64 = plane.stats()?.reasons()?.iter().map(|(_, n)| n).sum();
         ensure!(after > before, "{before} {after}");
         Ok(())

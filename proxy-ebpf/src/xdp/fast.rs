@@ -8,6 +8,7 @@
 //!
 //! Packets that cannot concern a service leave here, too.
 
+use crate::event;
 use crate::maps::{SCRATCH, SERVICE_TABLE};
 use crate::packet::{Frame, ether};
 use crate::stats;
@@ -52,7 +53,7 @@ enum Look {
 /// Deals with a plain packet and gives the XDP action; `None` leaves the packet as it was.
 #[inline(always)]
 pub fn action(frame: Frame, settings: &Settings) -> Option<u32> {
-    if settings.flags & settings_flags::CAPTURE != 0 || settings.sample_every != 0 {
+    if settings.flags & settings_flags::CAPTURE != 0 {
         return None;
     }
     let head = frame.head::<[u8; V4]>()?.cast::<u8>();
@@ -60,17 +61,24 @@ pub fn action(frame: Frame, settings: &Settings) -> Option<u32> {
     match unsafe { head.add(12).cast::<u16>().read() } {
         ether::IPV4 => match ipv4(frame, settings, head)? {
             Look::Plain(packet) => balance::<false>(frame, settings, head, &packet),
-            Look::Other => Some(done(Verdict::of(Reason::PassNotService))),
+            Look::Other => other(settings),
         },
         ether::IPV6 => {
             let head = frame.head::<[u8; V6]>()?.cast::<u8>();
             match ipv6(frame, settings, head)? {
                 Look::Plain(packet) => balance::<true>(frame, settings, head, &packet),
-                Look::Other => Some(done(Verdict::of(Reason::PassNotService))),
+                Look::Other => other(settings),
             }
         }
         _ => None,
     }
+}
+
+/// Passes a packet that concerns no service. While flows are traced the next program does so, for it
+/// may be one of theirs: this host's proxies have flows that are no service's.
+#[inline(always)]
+fn other(settings: &Settings) -> Option<u32> {
+    (settings.trace_below == 0).then(|| done(Verdict::of(Reason::PassNotService)))
 }
 
 /// Octets of an untagged link header, an IPv4 header without options and a TCP header, which a UDP
@@ -224,6 +232,9 @@ fn balance<const IPV6: bool>(
     packet: &Plain,
 ) -> Option<u32> {
     let mut place = flow::place(settings, &packet.key)?;
+    if event::is_traced(settings, place.hash) {
+        return None;
+    }
     // A copy: the packet would else have to stand in memory as a whole.
     let key = packet.key;
     let now = Now::read();

@@ -134,7 +134,7 @@ pub fn parse(ctx: *mut xdp_md) -> u32 {
         Ok(()) => {
             forget();
             let (Ok(verdict) | Err(verdict)) = known_flow(frame, settings, work);
-            finish(frame, settings, work, verdict)
+            finish(frame, settings, work, verdict, 0)
         }
     }
 }
@@ -154,7 +154,17 @@ pub fn icmp(ctx: *mut xdp_md) -> u32 {
 /// Fifth program: answers of NAT backends.
 #[inline(always)]
 pub fn answer(ctx: *mut xdp_md) -> u32 {
-    later(ctx, pair::stage)
+    let frame = Frame::new(ctx);
+    let (Some(settings), Some(work)) = (SETTINGS.get(0), SCRATCH.get_ptr_mut(0)) else {
+        return Verdict::of(Reason::DropInternal).action;
+    };
+    // SAFETY: the element belongs to this CPU, and no other reference to it is held.
+    let work = unsafe { &mut *work };
+    let (Ok(verdict) | Err(verdict)) = pair::stage(frame, settings, work);
+    if settings.trace_below != 0 {
+        event::sample_answer(frame, settings, &work.packet, verdict.pack(), &work.new);
+    }
+    count(frame, settings, verdict)
 }
 
 /// Sixth program: tells senders which length fits.
@@ -173,7 +183,7 @@ fn later(ctx: *mut xdp_md, stage: impl Fn(Frame, &Settings, &mut Work) -> Stage<
     // SAFETY: the element belongs to this CPU, and no other reference to it is held.
     let work = unsafe { &mut *work };
     let (Ok(verdict) | Err(verdict)) = stage(frame, settings, work);
-    finish(frame, settings, work, verdict)
+    finish(frame, settings, work, verdict, 1)
 }
 
 /// Hands the packet to a later program.
@@ -184,11 +194,11 @@ pub fn hand_on<T>(frame: Frame, stage: u32) -> Stage<T> {
     end(Reason::DropInternal)
 }
 
-/// Counts a packet's verdict, tells of it where that is wanted, and gives the XDP action.
+/// Counts a packet's verdict, tells of it where its flow is traced, and gives the XDP action.
 #[inline(always)]
-fn finish(frame: Frame, settings: &Settings, work: &Work, verdict: Verdict) -> u32 {
-    if settings.sample_every != 0 {
-        event::sample(frame, settings, &work.packet, verdict.pack());
+fn finish(frame: Frame, settings: &Settings, work: &Work, verdict: Verdict, opens: u64) -> u32 {
+    if settings.trace_below != 0 {
+        event::sample(frame, settings, &work.packet, verdict.pack(), opens);
     }
     count(frame, settings, verdict)
 }

@@ -148,7 +148,7 @@ services:
 /// The keys of the proxy paths, each with a value that is not its default.
 const PROXIES: &str = r#"
 workers: {count: 3, drain_timeout: 5s}
-tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, propagation: [b3-multi, b3], timeout: 3s}
+tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, flow_every: 1000, propagation: [b3-multi, b3], timeout: 3s}
 overload: {lag: 20ms, hold: 0s}
 condemn: {offences: {malformed: 1, flood: 2, handshake: 0, slow: 4}, within: 10s, duration: 1m, max_duration: 1h, remember: 2h, spare_above: 70%, exempt: [192.0.2.0/24], ipv6_prefix: 56, max_entries: 9, dry_run: true}
 acme: {directory: "https://acme.example:14000/dir", contact: [ops@example.com], terms_agreed: true, challenge: http-01, key: rsa-2048, ca: /ca.pem, external_account: {id: kid, key: /eab.key}, profile: short, storage: /srv/acme, renew_at: 50%, until_issued: refuse}

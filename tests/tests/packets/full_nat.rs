@@ -9,7 +9,7 @@ use proxy_tests::packet::rig::{Action, Rig, Sizes, from_backend, from_client};
 use proxy_tests::packet::service::{Served, Wanted};
 use std::net::{IpAddr, SocketAddr};
 
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     let sizes = Sizes {
         snat_addrs: 1,
         ..Sizes::default()
@@ -25,12 +25,12 @@ fn serve(rig: &mut Rig, ends: &Ends) -> Served {
 }
 
 /// The source port that a translated TCP frame has.
-fn source_port(ends: &Ends, frame: &[u8]) -> u16 {
+pub(crate) fn source_port(ends: &Ends, frame: &[u8]) -> u16 {
     let at = if ends.vip.starts_with('[') { 54 } else { 34 };
     u16::from_be_bytes([frame[at], frame[at + 1]])
 }
 
-fn source(ends: &Ends, port: u16) -> String {
+pub(crate) fn source(ends: &Ends, port: u16) -> String {
     let address: IpAddr = ends.source.parse().unwrap();
     SocketAddr::new(address, port).to_string()
 }

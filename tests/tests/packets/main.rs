@@ -23,4 +23,5 @@ mod selection;
 mod services;
 mod slots;
 mod too_big;
+mod trace;
 mod truncation;

@@ -49,6 +49,8 @@ pub(crate) const HTTP2: Http2 = Http2 {
 pub(crate) const MAX_REQUESTS: u32 = 0;
 /// Share of requests that are traced.
 pub(crate) const TRACE_SHARE: f64 = 0.0;
+/// One flow in this many is traced; 0 for none.
+pub(crate) const FLOW_EVERY: u32 = 0;
 /// What spans call this proxy.
 pub(crate) const TRACE_SERVICE: &str = "sluice";
 /// One request to a collector; the default of OpenTelemetry.

@@ -11,6 +11,7 @@ pub(super) fn tracing(tracing: &Tracing) -> Value {
         "service_name": tracing.service_name,
         "attributes": pairs(&tracing.attributes),
         "headers": pairs(&tracing.headers),
+        "flow_every": tracing.flow_every,
         "propagation": forms.collect::<Vec<_>>(),
         "timeout": text(tracing.timeout),
     })

@@ -46,7 +46,8 @@ pub(crate) struct L4 {
     #[serde(default)]
     #[schemars(extend("default" = defaults::ICMP_PER_SECOND))]
     pub(crate) icmp_per_second: Field<u32>,
-    /// One packet in this many is reported to `sluice observe`; 0 reports none.
+    /// One flow in this many is noted for `sluice observe` although nobody has asked for it yet; 0
+    /// notes none.
     #[serde(default)]
     #[schemars(extend("default" = defaults::SAMPLE_EVERY))]
     pub(crate) sample_every: Field<u32>,

@@ -27,6 +27,11 @@ pub(crate) struct Tracing {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub(crate) headers: Field<Pairs<Text>>,
+    /// One flow in this many is traced from its first packet to its status, whatever it asks for; 0
+    /// traces none by itself.
+    #[serde(default)]
+    #[schemars(extend("default" = http_defaults::FLOW_EVERY))]
+    pub(crate) flow_every: Field<u32>,
     /// Forms in which backends are told of the trace, besides the one in which the client told us.
     /// All of them are read.
     #[serde(default)]

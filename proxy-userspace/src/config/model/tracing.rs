@@ -14,6 +14,8 @@ pub struct Tracing {
     pub attributes: Vec<(String, String)>,
     /// Fields of the requests to the collector.
     pub headers: Vec<(String, String)>,
+    /// One flow in this many is traced from its first packet on; 0 for none.
+    pub flow_every: u32,
     /// Forms in which backends are told, besides the one in which the client told us.
     pub propagation: Vec<Propagation>,
     /// For one request to the collector.
@@ -29,6 +31,7 @@ impl Tracing {
             service_name: defaults::TRACE_SERVICE.to_owned(),
             attributes: Vec::new(),
             headers: Vec::new(),
+            flow_every: defaults::FLOW_EVERY,
             propagation: vec![Propagation::W3c],
             timeout: defaults::TRACE_TIMEOUT,
         }

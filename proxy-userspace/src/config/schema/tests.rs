@@ -92,6 +92,7 @@ tracing:
   service_name: edge
   attributes: {deployment.environment.name: test}
   headers: {Authorization: Bearer x}
+  flow_every: 0
   propagation: [w3c, b3, b3-multi]
   timeout: 10s
 listeners:

@@ -30,6 +30,11 @@ pub(super) fn tracing(report: &Report<'_>, field: &Field<file::Tracing>) -> Opti
     let timeout = time(report, &keys.timeout, defaults::TRACE_TIMEOUT);
     let mut tracing = Tracing::to(endpoint?.value.0.clone());
     tracing.timeout = timeout;
+    tracing.flow_every = keys
+        .flow_every
+        .value()
+        .copied()
+        .unwrap_or(defaults::FLOW_EVERY);
     tracing.attributes = attributes;
     tracing.headers = headers;
     if let Some(name) = service_name {

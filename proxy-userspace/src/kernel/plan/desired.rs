@@ -14,6 +14,7 @@ use proxy_common::backend::{Backend as BackendEntry, BackendState};
 use proxy_common::maps::capacity;
 use proxy_common::service::{Mode, ServiceKey, ServiceRef, kind};
 use proxy_common::settings::{Settings, settings_flags};
+use proxy_common::trace;
 use std::collections::BTreeSet;
 
 /// What is wanted, and how it relates to what there is.
@@ -267,6 +268,14 @@ impl Builder<'_> {
         }
     }
 
+    /// The threshold of the flows that are traced: for observers, or for their spans.
+    fn traced(&self) -> u32 {
+        let config = self.inputs.config;
+        let exported = config.tracing.as_ref().map_or(0, |it| it.flow_every);
+        let observed = config.data_plane().sample_every;
+        trace::threshold(exported).max(trace::threshold(observed))
+    }
+
     /// The settings, apart from the generations, which count what is done.
     fn settings(&self) -> Settings {
         let (before, host) = (&self.from.settings, self.inputs.host);
@@ -283,10 +292,10 @@ impl Builder<'_> {
                 before.sets_per_cpu
             },
             cpus: if is_fresh { host.cpus } else { before.cpus },
-            sample_every: l4.sample_every,
+            sample_every: l4.sample_every.max(QUIET),
             capture_octets: before.capture_octets,
             icmp_per_second: l4.icmp_per_second,
-            _pad: 0,
+            trace_below: self.traced(),
             route_ttl_ns: u64::try_from(l4.route_ttl.as_nanos()).unwrap_or(u64::MAX),
             secrets: if is_fresh {
                 host.secrets
@@ -297,6 +306,10 @@ impl Builder<'_> {
         }
     }
 }
+
+/// Of the packets of traced flows that tell nothing new, at most one in this many is told of:
+/// whoever wants all of them captures.
+const QUIET: u32 = 32;
 
 fn reference(kind: u8, id: u16) -> ServiceRef {
     ServiceRef { id, kind, _pad: 0 }
