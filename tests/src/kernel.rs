@@ -6,6 +6,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use proxy_common::backend::Backend;
 use proxy_common::maps;
 use proxy_common::reason::Reason;
+use proxy_common::settings::Settings;
 use proxy_common::stats::{BackendStats, LiveFlows};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,16 @@ impl Maps {
     /// Path of a map's pin.
     pub fn pin(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// The settings in force.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn settings(&self) -> Result<Settings> {
+        let map: Array<_, Settings> = Array::try_from(Map::Array(self.data(maps::SETTINGS)?))?;
+        Ok(map.get(&0, 0)?)
     }
 
     /// Packets with this reason.

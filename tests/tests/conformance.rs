@@ -74,7 +74,7 @@ const FUZZ_SECONDS: u32 = 60;
 /// Paths that do not end by themselves, or that end the daemon.
 const LEFT_OUT: [&str; 5] = [
     "/api/v1/events",
-    "/api/v1/packets",
+    "/api/v1/observe",
     "/api/v1/capture",
     "/api/v1/stop",
     "/api/v1/upgrade",

@@ -54,6 +54,8 @@ mod limits;
 mod messages;
 #[path = "http/names.rs"]
 mod names;
+#[path = "http/observe.rs"]
+mod observe;
 #[path = "http/ocsp.rs"]
 mod ocsp;
 #[path = "http/one_line.rs"]

@@ -58,5 +58,8 @@ mod shapes;
 #[path = "netns/steer.rs"]
 mod steer;
 
+#[path = "netns/traced.rs"]
+mod traced;
+
 #[path = "netns/upgrade.rs"]
 mod upgrade;

@@ -119,28 +119,6 @@ pub struct FlowsAnswer {
     pub truncated: bool,
 }
 
-/// Query of `GET /api/v1/packets`: sampled verdicts as they happen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventQuery {
-    /// One packet in this many while somebody listens. If absent, the configured rate, or
-    /// [`DEFAULT_SAMPLE`] where nothing is sampled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sample: Option<u32>,
-    /// Only events of this service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// Only events with this reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Only events with this outcome: `pass`, `forward` or `drop`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<String>,
-}
-
-/// One packet in this many is an event for listeners who do not say, if nothing is configured.
-pub const DEFAULT_SAMPLE: u32 = 100;
-
 /// Query of `POST /api/v1/capture`, whose answer is a pcapng stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -2,12 +2,13 @@
 
 use crate::admin::api::{
     BackendAnswer, BackendName, CaptureQuery, ConnectionQuery, ConnectionsAnswer, DrainRequest,
-    EventQuery, FlowQuery, FlowsAnswer, GuardRequest, HistoryEntry, LogRequest, LogView, Refusal,
-    ReloadAnswer, StopRequest, UpgradeAnswer, UpgradeRequest,
+    FlowQuery, FlowsAnswer, GuardRequest, HistoryEntry, LogRequest, LogView, Refusal, ReloadAnswer,
+    StopRequest, UpgradeAnswer, UpgradeRequest,
 };
 use crate::admin::change::Change;
 use crate::config::model::Config;
-use crate::observe::view::{CertificateView, EventView, GuardView, View};
+use crate::observe::flow::{ObserveQuery, Told};
+use crate::observe::view::{CertificateView, GuardView, View};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -64,8 +65,8 @@ pub enum Command {
     Connections(ConnectionQuery, Reply<ConnectionsAnswer>),
     /// Which certificates are shown to clients?
     Certificates(Reply<Vec<CertificateView>>),
-    /// Send sampled events until the receiver is dropped.
-    Events(EventQuery, Reply<mpsc::Receiver<EventView>>),
+    /// Send what is noted of flows until the receiver is dropped.
+    Observe(Box<ObserveQuery>, Reply<mpsc::Receiver<Told>>),
     /// Send a pcapng stream until it ends or the receiver is dropped.
     Capture(CaptureQuery, Reply<mpsc::Receiver<Bytes>>),
     /// The configuration in force.

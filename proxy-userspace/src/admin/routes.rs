@@ -20,10 +20,9 @@ mod streams;
 use crate::admin::access::{Access, SharedAccess};
 use crate::admin::api::{
     BackendAnswer, BackendEntry, BackendName, CaptureQuery, ChangeQuery, ConfigQuery,
-    ConnectionQuery, ConnectionsAnswer, DrainRequest, EventQuery, FlowQuery, FlowsAnswer,
-    GuardRequest, HappeningQuery, HistoryEntry, LogRequest, LogView, Refusal, RefusalKind,
-    ReloadAnswer, RollbackRequest, StatsAnswer, StatsQuery, StopRequest, UpgradeAnswer,
-    UpgradeRequest,
+    ConnectionQuery, ConnectionsAnswer, DrainRequest, FlowQuery, FlowsAnswer, GuardRequest,
+    HappeningQuery, HistoryEntry, LogRequest, LogView, Refusal, RefusalKind, ReloadAnswer,
+    RollbackRequest, StatsAnswer, StatsQuery, StopRequest, UpgradeAnswer, UpgradeRequest,
 };
 use crate::admin::caller::Caller;
 use crate::admin::control::Handle;
@@ -31,6 +30,7 @@ use crate::admin::endpoint::{Endpoint, Method};
 use crate::admin::guard::HostPolicy;
 use crate::observe::build::BuildInfo;
 use crate::observe::counters::Counters;
+use crate::observe::flow::ObserveQuery;
 use crate::observe::journal::Journal;
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{CertificateView, GuardView, RouteView, ServiceView, View};
@@ -181,9 +181,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
             .query::<HappeningQuery>()
             .answers_text(&["text/event-stream"]),
-        Endpoint::new(Get, "/api/v1/packets", streams::packets)
-            .says("Sampled verdicts of the kernel part, as server-sent events.")
-            .query::<EventQuery>()
+        Endpoint::new(Get, "/api/v1/observe", streams::observe)
+            .says("What becomes of flows from packet to status, as server-sent events.")
+            .query::<ObserveQuery>()
             .refuses(NOT_FOUND)
             .answers_text(&["text/event-stream"]),
         Endpoint::new(Post, "/api/v1/capture", streams::capture)

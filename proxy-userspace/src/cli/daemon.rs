@@ -41,14 +41,14 @@ fn escape(text: &mut String, value: &str) {
 
 /// Puts the lines of a streamed answer together.
 #[derive(Debug)]
-pub(super) struct Lines {
+struct Lines {
     chunks: Chunks,
     pending: Vec<u8>,
 }
 
 impl Lines {
     /// Reads lines from `chunks`.
-    pub(super) const fn new(chunks: Chunks) -> Self {
+    const fn new(chunks: Chunks) -> Self {
         Self {
             chunks,
             pending: Vec::new(),
@@ -60,7 +60,7 @@ impl Lines {
     /// # Cancel safety
     ///
     /// Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Option<String>, ClientError> {
+    async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
             if let Some(end) = self.pending.iter().position(|&octet| octet == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
@@ -71,6 +71,40 @@ impl Lines {
                 None => return Ok(None),
             }
         }
+    }
+}
+
+/// Server-sent events of a streamed answer (WHATWG HTML §9.2), as far as the daemon uses them.
+#[derive(Debug)]
+pub(super) struct Events(Lines);
+
+/// One of them.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Its kind; empty for the usual one.
+    pub(super) event: String,
+    /// What it says.
+    pub(super) data: String,
+}
+
+impl Events {
+    /// Reads events from `chunks`.
+    pub(super) const fn new(chunks: Chunks) -> Self {
+        Self(Lines::new(chunks))
+    }
+
+    /// The next one; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Told>, ClientError> {
+        let mut told = Told::default();
+        while let Some(line) = self.0.next().await? {
+            if let Some(event) = line.strip_prefix("event: ") {
+                event.clone_into(&mut told.event);
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                data.clone_into(&mut told.data);
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
     }
 }
 

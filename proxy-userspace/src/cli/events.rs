@@ -2,14 +2,14 @@
 
 use crate::admin::api::HappeningQuery;
 use crate::cli::args::{self, Output, SocketArgs};
-use crate::cli::daemon::{Lines, query};
+use crate::cli::daemon::{Events, Told, query};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{format, output};
 use crate::observe::journal::Happening;
 
 /// Show what happens to the daemon: health, drains, configurations, certificates
 ///
-/// The daemon keeps the last thousand events. Packets are shown by `sluice observe`.
+/// The daemon keeps the last thousand events. What becomes of flows is shown by `sluice observe`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,26 +44,19 @@ impl Args {
             after: self.after,
         };
         let path = query("events", &wanted)?;
-        let mut lines = Lines::new(self.socket.client().stream(&path).await?);
+        let mut events = Events::new(self.socket.client().stream(&path).await?);
         let mut left = self.count.unwrap_or(u64::MAX);
-        let mut kind = String::new();
         while left > 0 {
-            let Some(line) = lines.next().await? else {
+            let Some(Told { event, data }) = events.next().await? else {
                 break;
             };
-            if let Some(name) = line.strip_prefix("event: ") {
-                name.clone_into(&mut kind);
-            }
-            let Some(data) = line.strip_prefix("data: ") else {
-                continue;
-            };
-            if kind == "missed" {
+            if event == "missed" {
                 eprintln!("{data} events are not kept any more");
                 continue;
             }
             match self.output {
-                Output::Json => output::line(data)?,
-                Output::Table => match serde_json::from_str::<Happening>(data) {
+                Output::Json => output::line(&data)?,
+                Output::Table => match serde_json::from_str::<Happening>(&data) {
                     Ok(event) => output::line(text(&event))?,
                     Err(error) => return Err(Failure::new(Exit::Failed, error)),
                 },

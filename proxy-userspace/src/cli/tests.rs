@@ -40,6 +40,8 @@ fn every_line_of_the_manual_is_accepted() {
         "sluice config history -o json",
         "sluice config rollback 3",
         "sluice observe --sample 1 --outcome drop --count 3",
+        "sluice observe --sample 1/10 --status 5xx,404 --source 192.0.2.0/24 --json",
+        "sluice observe --last 20 --follow --route all --path /a --host a.example",
         "sluice capture -w - --interface eth0 --count 10 --duration 5s",
         "sluice stop --keep-dataplane",
         "sluice completion zsh",

@@ -5,7 +5,9 @@
 //! ask: a worker that is asked goes through its list, between two other things.
 
 use crate::net::Nanos;
+use crate::observe::trace::ConnectionTrace;
 use ipnet::IpNet;
+use proxy_common::service::protocol;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +44,8 @@ impl Spoken {
 #[derive(Debug)]
 pub struct Live {
     number: u64,
+    /// As the kernel sees them, whatever a PROXY header says.
+    socket: (SocketAddr, SocketAddr),
     ends: Cell<(SocketAddr, SocketAddr)>,
     protocol: Cell<Spoken>,
     listener: Cell<usize>,
@@ -52,6 +56,8 @@ pub struct Live {
     /// The client is whom somebody else names.
     is_told: Cell<bool>,
     has_offended: Cell<bool>,
+    /// The trace that began with it, if its flow's spans are exported.
+    trace: Cell<Option<ConnectionTrace>>,
 }
 
 impl Live {
@@ -59,6 +65,7 @@ impl Live {
     pub const fn new(number: u64, client: SocketAddr, server: SocketAddr) -> Self {
         Self {
             number,
+            socket: (client, server),
             ends: Cell::new((client, server)),
             protocol: Cell::new(Spoken::H1),
             listener: Cell::new(0),
@@ -68,6 +75,7 @@ impl Live {
             sent: Cell::new(0),
             is_told: Cell::new(false),
             has_offended: Cell::new(false),
+            trace: Cell::new(None),
         }
     }
 
@@ -80,6 +88,29 @@ impl Live {
     /// Its two ends, the client first.
     pub fn ends(&self) -> (SocketAddr, SocketAddr) {
         self.ends.get()
+    }
+
+    /// The ends of its socket, the client's first.
+    pub fn socket(&self) -> (SocketAddr, SocketAddr) {
+        self.socket
+    }
+
+    /// IP protocol.
+    pub fn ip_protocol(&self) -> u8 {
+        match self.protocol.get() {
+            Spoken::Udp => protocol::UDP,
+            Spoken::H1 | Spoken::H2 | Spoken::Tcp => protocol::TCP,
+        }
+    }
+
+    /// A trace has begun with it.
+    pub fn set_trace(&self, trace: ConnectionTrace) {
+        self.trace.set(Some(trace));
+    }
+
+    /// The trace that began with it.
+    pub fn trace(&self) -> Option<ConnectionTrace> {
+        self.trace.get()
     }
 
     /// The client's address, and whether that is our peer's own.

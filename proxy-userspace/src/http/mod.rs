@@ -17,6 +17,7 @@ pub mod certified;
 pub mod conduct;
 pub mod date;
 pub mod exchange;
+mod flow;
 pub mod forwarded;
 pub mod h1;
 pub mod h2;

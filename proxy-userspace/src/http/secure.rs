@@ -220,26 +220,35 @@ pub async fn secure(
     mut stream: Stream,
     mut peer: Peer,
 ) -> Option<(Stream, Peer)> {
-    let _under_way = plan.take_place(worker)?;
+    let Some(_under_way) = plan.take_place(worker) else {
+        let now = worker.clock.last();
+        let why = HandshakeResult::TooMany.label();
+        worker.note_tls(&peer.live, &listener.settings.name, now, Err(why));
+        return None;
+    };
     let timer = worker.timers.timer();
     let began = worker.clock.read();
     timer.set_after(plan.timeout);
     let mut input = Input::new(worker.buffers.clone());
     let senders = &listener.settings.proxy_protocol_from;
     if senders.iter().any(|net| net.contains(&peer.ip()))
-        && !proxy_header(&stream, &mut peer, &mut input, &timer).await
+        && !proxy_header(worker, &stream, &mut peer, &mut input, &timer).await
     {
         let cells = listener.cells.at(worker.index);
         cells.refused(RefusedBy::Client, Refusal::ProxyHeader);
         return None;
     }
     let begin = (peer.client, began);
+    let name = &listener.settings.name;
     match negotiate(worker, plan, &mut stream, &mut input, begin, &timer).await {
         Ok(secured) => {
-            peer.tls = Some(Rc::new(secured?));
+            let secured = secured?;
+            worker.note_tls(&peer.live, name, began, Ok(&secured));
+            peer.tls = Some(Rc::new(secured));
             Some((stream, peer))
         }
         Err(error) => {
+            worker.note_tls(&peer.live, name, began, Err(failure(&error)));
             if let Some(offence) = offence(&error) {
                 worker.offended(&peer.live, offence);
             }
@@ -345,6 +354,11 @@ fn result(error: &HandshakeError) -> HandshakeResult {
     }
 }
 
+/// Why a handshake failed, in the metrics' words.
+pub fn failure(error: &HandshakeError) -> &'static str {
+    result(error).label()
+}
+
 /// The offence that a failure is, if it is one: whoever asks in plain HTTP has mistaken the port, and
 /// with whom nothing can be agreed on is only old, or does not know us.
 pub fn offence(error: &HandshakeError) -> Option<Offence> {
@@ -398,7 +412,13 @@ async fn challenge(
 }
 
 /// Reads the PROXY header that the peer must send. What follows it stays in `input`.
-async fn proxy_header(stream: &Stream, peer: &mut Peer, input: &mut Input, timer: &Timer) -> bool {
+async fn proxy_header(
+    worker: &Worker,
+    stream: &Stream,
+    peer: &mut Peer,
+    input: &mut Input,
+    timer: &Timer,
+) -> bool {
     let origin = poll_fn(|cx| {
         loop {
             match proxy_protocol::parse(input.filled()) {
@@ -424,6 +444,7 @@ async fn proxy_header(stream: &Stream, peer: &mut Peer, input: &mut Input, timer
     match origin.await {
         Some(Origin::Client { client, server, .. }) => {
             *peer = peer.behind(client, server);
+            worker.note_proxy(&peer.live);
             true
         }
         Some(Origin::Local | Origin::Unknown) => true,

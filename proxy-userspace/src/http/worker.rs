@@ -12,6 +12,7 @@ use crate::net::clock::{instant, nanos};
 use crate::net::{Buffers, Clock, Nanos, Timers};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
+use crate::observe::flow::FlowTap;
 use crate::observe::http::{BackendCells, ProxyMetrics, Series};
 use crate::observe::trace::SpanQueue;
 use crate::resilience::Shedder;
@@ -55,6 +56,8 @@ pub struct Worker {
     pub pools: Pools,
     /// Who exports spans.
     pub spans: SpanQueue,
+    /// Which flows are traced, and who takes what is noted of them.
+    pub flows: FlowTap,
     snapshot: RefCell<SharedSnapshot>,
     #[expect(
         clippy::vec_box,
@@ -102,7 +105,7 @@ impl Worker {
         snapshot: Arc<Snapshot>,
         metrics: Arc<ProxyMetrics>,
         logs: Arc<Writer>,
-        spans: SpanQueue,
+        (spans, flows): (SpanQueue, FlowTap),
         wanted: Arc<Notify>,
         seed: u64,
     ) -> Self {
@@ -115,6 +118,7 @@ impl Worker {
             buffers: Buffers::default(),
             pools: Pools::new(wanted),
             spans,
+            flows,
             snapshot: RefCell::new(Rc::new(snapshot)),
             scratch: RefCell::default(),
             hands: Hands::default(),

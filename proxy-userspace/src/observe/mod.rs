@@ -17,6 +17,7 @@ pub mod clock;
 mod condemn;
 pub mod counters;
 mod families;
+pub mod flow;
 pub mod http;
 pub mod journal;
 pub mod log;

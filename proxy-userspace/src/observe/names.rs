@@ -273,7 +273,7 @@ metrics! {
     EXPIRED_FLOWS = "sluice_flows_expired_total", Counter, [],
         "Idle entries that the sweeper cleared from the flow table since the daemon started.";
     RING_LOST = "sluice_ring_buffer_lost_total", Counter, ["buffer"],
-        "Records lost because a ring buffer was full or its reader too slow.";
+        "Records lost because a buffer was full or its reader too slow: packets, and what is noted of flows.";
     STORE_ERRORS = "sluice_kernel_errors_total", Counter, ["call"],
         "Failed operations on the data plane's maps and links, by what was tried.";
     RECONCILED = "sluice_reconciled_edits_total", Counter, [],

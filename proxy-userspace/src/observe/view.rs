@@ -748,33 +748,6 @@ pub struct FlowView {
     pub confirmed: bool,
 }
 
-/// A sampled verdict.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EventView {
-    /// When, seconds since the epoch.
-    pub time_seconds: f64,
-    /// `tcp`, `udp`, `icmp`, …
-    pub protocol: String,
-    /// Source, with its port where there is one.
-    pub source: String,
-    /// Destination as the packet arrived.
-    pub destination: String,
-    /// Octets of IP packet.
-    pub length: u32,
-    /// Interface on which it arrived.
-    pub interface: String,
-    /// Reason of the verdict.
-    pub reason: String,
-    /// `pass`, `forward` or `drop`.
-    pub outcome: String,
-    /// Name of the service, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// Name of the backend, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -296,6 +296,7 @@ mod tests {
                 listener("dns-udp", 3, "dns"),
             ]),
             interfaces: [(3, "eth0".to_owned())].into(),
+            modes: Default::default(),
         }
     }
 

@@ -2,23 +2,25 @@
 
 use super::change::etag;
 use super::control::Control;
-use super::events::protocol_name;
 use super::guard;
+use super::observe::Feed;
 use super::plane::Plane;
 use crate::admin::api::{
-    BackendAnswer, BackendName, CaptureQuery, DEFAULT_FLOWS, DEFAULT_SAMPLE, DrainRequest,
-    EventQuery, FlowQuery, FlowsAnswer, GuardRequest, MAX_FLOWS, Refusal, RefusalKind, chain,
+    BackendAnswer, BackendName, CaptureQuery, DEFAULT_FLOWS, DrainRequest, FlowQuery, FlowsAnswer,
+    GuardRequest, MAX_FLOWS, Refusal, RefusalKind, chain,
 };
 use crate::admin::control::{Command, Versioned};
 use crate::kernel::plan::Drain;
 use crate::kernel::store::{MapEdit, MapStore as _};
 use crate::kernel::sweep::FlowView as KernelFlow;
+use crate::observe::flow::{DEFAULT_SAMPLE, ObserveQuery, Told, protocol_name};
 use crate::observe::journal::{Happening, Topic};
-use crate::observe::view::{EventView, FlowView, GuardView, View};
+use crate::observe::view::{FlowView, GuardView, View};
 use bytes::Bytes;
 use ipnet::IpNet;
 use proxy_common::flow::Phase;
 use proxy_common::settings::Settings;
+use proxy_common::trace;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +46,7 @@ impl<P: Plane> Control<P> {
             Command::Connections(query, reply) => self.connections(&query, reply),
             Command::Certificates(reply) => drop(reply.send(Ok(self.certificates()))),
             Command::Flows(query, reply) => drop(reply.send(self.flows(&query))),
-            Command::Events(query, reply) => drop(reply.send(self.events(query))),
+            Command::Observe(query, reply) => drop(reply.send(self.observe(&query))),
             Command::Capture(query, reply) => drop(reply.send(self.capture(&query))),
             Command::Configure(change, reply) => drop(reply.send(self.configure(&change))),
             Command::History(reply) => drop(reply.send(Ok(self.history.entries()))),
@@ -363,27 +365,38 @@ impl<P: Plane> Control<P> {
         }
     }
 
-    fn events(&mut self, mut query: EventQuery) -> Result<mpsc::Receiver<EventView>, Refusal> {
-        if query.sample.is_none() && self.configured_sampling == 0 {
-            query.sample = Some(DEFAULT_SAMPLE);
-        }
-        let events = self.parts.events.listen(query)?;
+    fn observe(&mut self, query: &ObserveQuery) -> Result<mpsc::Receiver<Told>, Refusal> {
+        let configured = Some(self.configured_sampling).filter(|&every| every > 0);
+        let every = query.sample.or(configured).unwrap_or(DEFAULT_SAMPLE);
+        let told = self.parts.flows.listen(query, every)?;
         self.sample();
-        Ok(events)
+        Ok(told)
     }
 
-    /// Samples as finely as the configuration or a listener asks for.
+    /// Traces as many flows as the configuration or an observer asks for, under the same ids in the
+    /// packet path and in the workers.
     pub(super) fn sample(&mut self) {
-        if !self.has_plane() {
-            return;
-        }
         let configured = Some(self.configured_sampling).filter(|&every| every > 0);
-        let asked = self.parts.events.sampling();
+        let asked = self.parts.flows.sampling();
         let finest = configured.into_iter().chain(asked).min().unwrap_or(0);
-        if self.config.data_plane().sample_every != finest {
+        if self.has_plane() && self.config.data_plane().sample_every != finest {
             self.config.data_plane_mut().sample_every = finest;
             self.replan("sampling");
         }
+        let Some(workers) = &mut self.workers else {
+            return;
+        };
+        if let Some(noted) = workers.take_noted() {
+            self.parts.flows.feed(Feed {
+                noted,
+                tap: workers.flows().clone(),
+                spans: workers.spans().clone(),
+            });
+        }
+        if self.kernel.settings.abi != 0 {
+            workers.flows().set_secrets(self.kernel.settings.secrets);
+        }
+        workers.flows().observe(trace::threshold(finest));
     }
 
     fn capture(&mut self, query: &CaptureQuery) -> Result<mpsc::Receiver<Bytes>, Refusal> {

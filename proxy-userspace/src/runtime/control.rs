@@ -4,10 +4,10 @@ use super::capture::CaptureHub;
 use super::certificates::Watched;
 use super::condemn::Hearings;
 use super::drains::{Deadlines, Key};
-use super::events::EventHub;
 use super::health::{self, Ledger};
 use super::history::{Beginning, History};
 use super::names::SharedNames;
+use super::observe::FlowHub;
 use super::overlay;
 use super::plane::{Plane, PlaneError};
 use super::source::Source;
@@ -74,8 +74,8 @@ pub(crate) struct Parts {
     pub(crate) readiness: Arc<Readiness>,
     /// The snapshot for the pumps.
     pub(crate) names: SharedNames,
-    /// Subscribers of sampled events.
-    pub(crate) events: EventHub,
+    /// Those who observe flows.
+    pub(crate) flows: FlowHub,
     /// The capture session, if there is one.
     pub(crate) capture: CaptureHub,
     /// What has happened.
@@ -381,7 +381,7 @@ impl<P: Plane> Control<P> {
                     }
                 }
                 () = until(drain_end), if !self.is_frozen => self.end_drains(Instant::now()),
-                () = self.parts.events.ended(), if !self.is_frozen => self.sample(),
+                () = self.parts.flows.ended(), if !self.is_frozen => self.sample(),
                 () = self.parts.capture.ended(), if !self.is_frozen => self.stop_capture(),
                 _ = ticks.tick() => self.tick(),
                 _ = sweeps.tick(), if !self.is_frozen => self.sweep(),
@@ -414,6 +414,7 @@ impl<P: Plane> Control<P> {
     /// Takes the proxy paths over, which serve this configuration already.
     pub(crate) fn adopt_workers(&mut self, workers: Option<Workers>) {
         self.workers = workers;
+        self.sample();
         self.members_changed();
         self.ejections_follow();
         self.note_rounds();

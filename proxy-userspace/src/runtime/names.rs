@@ -13,6 +13,8 @@ pub(crate) struct NameTable {
     pub(crate) ids: Ids,
     /// Interfaces by index.
     pub(crate) interfaces: HashMap<u32, String>,
+    /// How packets of services are forwarded.
+    pub(crate) modes: HashMap<String, &'static str>,
 }
 
 /// The table, replaced as a whole by the control task.
@@ -23,6 +25,11 @@ impl NameTable {
     pub(crate) fn interface_or_index(&self, index: u32) -> String {
         let known = self.interfaces.get(&index).cloned();
         known.unwrap_or_else(|| format!("#{index}"))
+    }
+
+    /// How packets of a service are forwarded.
+    pub(crate) fn mode(&self, service: &str) -> Option<&'static str> {
+        self.modes.get(service).copied()
     }
 
     /// Index of an interface.

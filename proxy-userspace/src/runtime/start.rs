@@ -11,10 +11,10 @@
 
 use super::capture::{CaptureHub, CapturePump};
 use super::control::{BeginError, Control, Ended, Ending, Parts, TICK, epoch_seconds};
-use super::events::{EventHub, EventPump};
 use super::forwarding;
 use super::history::Beginning;
 use super::names::SharedNames;
+use super::observe::{FlowHub, FlowPump};
 use super::on_demand::OnDemand;
 use super::plane::{Plane, PlaneError};
 use super::probing::CountingProber;
@@ -258,7 +258,7 @@ struct Life {
     control: Control<OnDemand>,
     changes: mpsc::UnboundedReceiver<HealthChange>,
     tasks: Tasks,
-    pumps: (EventPump, CapturePump),
+    pumps: (FlowPump, CapturePump),
 }
 
 /// The admin server, while it runs.
@@ -576,12 +576,12 @@ fn parts(
     config: &Config,
     monitor: health::Monitor,
     shared: &Shared,
-) -> (Parts, Readers, (EventPump, CapturePump)) {
+) -> (Parts, Readers, (FlowPump, CapturePump)) {
     let names = SharedNames::default();
     let counters = &shared.counters;
     let (events_to, events_from) = mpsc::unbounded_channel();
     let (captures_to, captures_from) = mpsc::unbounded_channel();
-    let (events, event_pump) = EventHub::new(events_from, names.clone(), counters.clone());
+    let (flows, flow_pump) = FlowHub::new(events_from, names.clone(), counters.clone());
     let (capture, capture_pump) = CaptureHub::new(captures_from, names.clone(), counters.clone());
     let daemon = view::Daemon {
         version: VERSION.to_owned(),
@@ -597,7 +597,7 @@ fn parts(
         counters: Arc::clone(counters),
         readiness: Arc::clone(&shared.readiness),
         names,
-        events,
+        flows,
         capture,
         journal: Arc::clone(&shared.journal),
         access: shared.access.clone(),
@@ -609,7 +609,7 @@ fn parts(
             events: events_to,
             captures: captures_to,
         },
-        (event_pump, capture_pump),
+        (flow_pump, capture_pump),
     )
 }
 

@@ -253,7 +253,7 @@ impl<P: Plane> Control<P> {
             Command::Undrain(_, reply) => drop(reply.send(Err(busy()))),
             Command::GuardAdd(_, reply) => drop(reply.send(Err(busy()))),
             Command::GuardRemove(_, reply) => drop(reply.send(Err(busy()))),
-            Command::Events(_, reply) => drop(reply.send(Err(busy()))),
+            Command::Observe(_, reply) => drop(reply.send(Err(busy()))),
             Command::Capture(_, reply) => drop(reply.send(Err(busy()))),
             other => return Some(other),
         }

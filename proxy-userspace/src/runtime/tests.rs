@@ -2,25 +2,27 @@
 
 use super::capture::CaptureHub;
 use super::control::{Control, Ended, Ending, Parts, TICK};
-use super::events::EventHub;
 use super::fake::{FakePlane, World};
 use super::history::Beginning;
 use super::names::SharedNames;
+use super::observe::FlowHub;
 use super::source::Source;
 use crate::admin::api::{
-    BackendAnswer, BackendName, CaptureQuery, DrainRequest, EventQuery, FlowQuery, GuardAction,
-    GuardRequest, Refusal, RefusalKind, ReloadAnswer, StopRequest,
+    BackendAnswer, BackendName, CaptureQuery, DrainRequest, FlowQuery, GuardAction, GuardRequest,
+    Refusal, RefusalKind, ReloadAnswer, StopRequest,
 };
 use crate::admin::control::{Command, Handle};
 use crate::config;
 use crate::config::model::{Config, HealthCheck};
 use crate::health::{self, Failure, FailureKind, Outcome, Passed, ProbeTls, Prober, Target};
 use crate::observe::counters::Counters;
+use crate::observe::flow::ObserveQuery;
 use crate::observe::journal::Journal;
 use crate::observe::readiness::Readiness;
 use crate::observe::view::{BackendView, Daemon, View};
 use parking_lot::Mutex;
 use proxy_common::backend::{BackendState, probe_mark};
+use proxy_common::trace::threshold;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -120,9 +122,9 @@ fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Dura
     let names = SharedNames::default();
     let (_, events_from) = mpsc::unbounded_channel();
     let (_, captures_from) = mpsc::unbounded_channel();
-    let (events, event_pump) = EventHub::new(events_from, names.clone(), counters.clone());
+    let (flows, flow_pump) = FlowHub::new(events_from, names.clone(), counters.clone());
     let (capture, capture_pump) = CaptureHub::new(captures_from, names.clone(), counters.clone());
-    tokio::spawn(event_pump.run());
+    tokio::spawn(flow_pump.run());
     tokio::spawn(capture_pump.run());
     tokio::spawn(driver.run(std::future::pending()));
     let parts = Parts {
@@ -130,7 +132,7 @@ fn start_with(world: Arc<Mutex<World>>, text: &str, sick: Sick, stop_delay: Dura
         counters: counters.clone(),
         readiness: readiness.clone(),
         names,
-        events,
+        flows,
         capture,
         journal: Arc::new(Journal::new(1)),
         access: None,
@@ -714,28 +716,28 @@ async fn a_removed_operators_rule_gives_way_to_the_configured_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sampling_follows_the_listeners() {
+async fn tracing_follows_the_observers() {
     let daemon = start(BASE);
-    let every = || daemon.world.lock().store.tables.settings.sample_every;
-    assert_eq!(every(), 0);
-    let query = EventQuery {
+    let below = || daemon.world.lock().store.tables.settings.trace_below;
+    assert_eq!(below(), 0);
+    let query = ObserveQuery {
         sample: Some(10),
-        ..EventQuery::default()
+        ..ObserveQuery::default()
     };
-    let events = daemon
+    let told = daemon
         .handle
-        .ask(|reply| Command::Events(query, reply))
+        .ask(|reply| Command::Observe(Box::new(query), reply))
         .await
         .expect("listens");
-    assert_eq!(every(), 10);
+    assert_eq!(below(), threshold(10));
     daemon
         .reload(&BASE.replace("{interfaces", "{sample_every: 500, interfaces"))
         .await
         .expect("valid");
-    assert_eq!(every(), 10);
-    drop(events);
+    assert_eq!(below(), threshold(10));
+    drop(told);
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(every(), 500);
+    assert_eq!(below(), threshold(500));
 }
 
 #[tokio::test(start_paused = true)]

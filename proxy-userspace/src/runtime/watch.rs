@@ -177,9 +177,12 @@ impl<P: Plane> Control<P> {
             .present
             .iter()
             .map(|(name, index)| (*index, name.clone()));
+        let services = self.config.services.iter();
+        let modes = services.map(|service| (service.name.clone(), service.mode.name()));
         self.parts.names.store(Arc::new(NameTable {
             ids: self.ids.clone(),
             interfaces: interfaces.collect(),
+            modes: modes.collect(),
         }));
     }
 

@@ -1,5 +1,6 @@
 //! What a connection or session was, told to the metrics and to the access log.
 
+use super::flow;
 use super::passthrough::Asked;
 use crate::balance::l7::{BackendState, ServiceState};
 use crate::health::outlier as health;
@@ -136,6 +137,9 @@ pub(super) fn account(
         && let Some(outcome) = outcome(last)
     {
         service.report(&last.backend, outcome, now, || worker.random());
+    }
+    if let Some(flow) = worker.flow(&facts.live) {
+        flow::note(worker, plan, facts, flow, (end, phase), total);
     }
     let Some(log) = &plan.log else {
         return;

@@ -20,6 +20,7 @@
 mod account;
 mod choose;
 mod copy;
+mod flow;
 mod header;
 mod passthrough;
 mod sealed;

@@ -2,7 +2,7 @@
 
 use super::account::Outcome;
 use crate::http::census::Live;
-use crate::http::secure::{Secured, TlsPlan, farewell, negotiate, offence};
+use crate::http::secure::{Secured, TlsPlan, failure, farewell, negotiate, offence};
 use crate::http::worker::Worker;
 use crate::message::Refusal;
 use crate::net::tls::HandshakeError;
@@ -19,7 +19,7 @@ pub(super) type Unsealed = (Outcome, Option<Refusal>);
 /// Negotiates with a client. What it has sent already is in `input`.
 pub(super) async fn seal(
     worker: &Worker,
-    plan: &TlsPlan,
+    (listener, plan): (&str, &TlsPlan),
     stream: &mut Stream,
     input: &mut Input,
     live: &Live,
@@ -47,13 +47,17 @@ pub(super) async fn seal(
             Poll::Ready(negotiated) => Poll::Ready(Some(negotiated)),
         });
         match negotiated.await {
-            Some(Ok(Some(secured))) => return Ok(secured),
+            Some(Ok(Some(secured))) => {
+                worker.note_tls(live, listener, began, Ok(&secured));
+                return Ok(secured);
+            }
             // An authority has seen that a name is ours.
             Some(Ok(None)) => return Err((ended(End::Local), None)),
             Some(Err(error)) => error,
             None => return Err((ended(End::Stopped), None)),
         }
     };
+    worker.note_tls(live, listener, began, Err(failure(&error)));
     if let Some(offence) = offence(&error) {
         worker.offended(live, offence);
     }

@@ -58,6 +58,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     };
     cells.connections.add(1);
     cells.connections_active.add(1);
+    worker.note_accept(&live, &plan.settings.name);
     let Accepted { mut stream, .. } = accepted;
     let mut peers = Peers {
         client: accepted.client,
@@ -125,11 +126,13 @@ async fn begin(
             return Err((End::ClientProtocol, Phase::Request));
         }
         facts.live.set_ends(peers.client, peers.server);
+        worker.note_proxy(&facts.live);
     }
     if let Some(tls) = &plan.tls {
         // Boxed: a plain connection has no room for it.
         let input = &mut up.input;
         let live = &facts.live;
+        let tls = (&*plan.settings.name, tls);
         let sealed = seal(worker, tls, client, input, live, &timer);
         let sealed = Box::pin(sealed).await;
         facts.secured = Some(Box::new(sealed.map_err(|(outcome, refusal)| {

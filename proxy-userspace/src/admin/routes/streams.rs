@@ -2,8 +2,9 @@
 
 use super::answer::Asked;
 use super::{Given, Shared};
-use crate::admin::api::{CaptureQuery, EventQuery, HappeningQuery, Refusal, RefusalKind};
+use crate::admin::api::{CaptureQuery, HappeningQuery, Refusal, RefusalKind};
 use crate::admin::control::Command;
+use crate::observe::flow::{ObserveQuery, Told};
 use crate::observe::journal::{Following, Happening, Journal};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -101,19 +102,22 @@ fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Refusal> {
     })
 }
 
-/// One JSON object per sampled verdict. The stream ends when the daemon stops; closing it ends the
-/// sampling that it asked for.
-pub(super) async fn packets(
+/// One JSON object per stage of a flow, those of one flow together. The stream ends when the daemon
+/// stops; closing it ends the tracing that it asked for. A caller that is too slow is told how many
+/// stages it has missed by an event `missed`.
+pub(super) async fn observe(
     State(shared): State<Shared>,
-    Asked(query): Asked<EventQuery>,
+    Asked(query): Asked<ObserveQuery>,
 ) -> Result<Response, Refusal> {
-    let listen = |reply| Command::Events(query, reply);
-    let events = shared.handle.ask(listen).await?;
-    let stream = stream::unfold(events, |mut events| async {
-        let event = events.recv().await?;
-        // A view is a plain struct; serialising it cannot fail.
-        let event = Event::default().json_data(event).unwrap_or_default();
-        Some((Ok::<_, Infallible>(event), events))
+    let observe = |reply| Command::Observe(Box::new(query), reply);
+    let told = shared.handle.ask(observe).await?;
+    let stream = stream::unfold(told, |mut told| async {
+        let event = match told.recv().await? {
+            // A view is a plain struct; serialising it cannot fail.
+            Told::Stage(stage) => Event::default().json_data(stage).unwrap_or_default(),
+            Told::Missed(stages) => Event::default().event("missed").data(stages.to_string()),
+        };
+        Some((Ok::<_, Infallible>(event), told))
     });
     Ok(Sse::new(stream)
         .keep_alive(KeepAlive::default())

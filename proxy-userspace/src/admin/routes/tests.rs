@@ -5,8 +5,10 @@ use crate::admin::client::{Client, ClientError};
 use crate::admin::control::Command;
 use crate::admin::server::{process, serve};
 use crate::admin::socket::AdminSocket;
+use crate::observe::flow::stages::Accept;
+use crate::observe::flow::{FlowStage, Stage, Told};
 use crate::observe::readiness::Check;
-use crate::observe::view::{BackendView, EventView, Phase};
+use crate::observe::view::{BackendView, Phase};
 use axum::body::{Body, Bytes};
 use std::future::Future;
 use tokio::sync::{mpsc, watch};
@@ -75,16 +77,24 @@ async fn scripted(command: Command) {
             };
             let _ = reply.send(answer);
         }
-        Command::Events(query, reply) => {
-            assert_eq!(query.sample, Some(1));
-            let (events, receiver) = mpsc::channel(4);
+        Command::Observe(query, reply) => {
+            assert_eq!((query.sample, query.follow), (Some(1), Some(false)));
+            let (told, receiver) = mpsc::channel(4);
             let _ = reply.send(Ok(receiver));
-            for reason in ["denied", "translated"] {
-                let event = EventView {
-                    reason: reason.to_owned(),
-                    ..Default::default()
-                };
-                events.send(event).await.expect("still listening");
+            let stage = FlowStage {
+                time_seconds: 1.5,
+                id: "00000000000000ff".to_owned(),
+                protocol: "tcp".to_owned(),
+                source: "192.0.2.1:4711".to_owned(),
+                destination: "198.51.100.1:80".to_owned(),
+                request: None,
+                stage: Stage::Accept(Accept {
+                    listener: "web".to_owned(),
+                    worker: 1,
+                }),
+            };
+            for told_now in [Told::Missed(7), Told::Stage(Box::new(stage))] {
+                told.send(told_now).await.expect("still listening");
             }
         }
         Command::Capture(query, reply) => {
@@ -173,19 +183,20 @@ async fn backends_are_listed_with_their_service() {
 }
 
 #[tokio::test]
-async fn events_are_one_json_object_each_and_end_with_their_source() {
+async fn stages_are_one_json_object_each_and_end_with_their_source() {
     let served = served(scripted);
-    let text = served.client.text("packets?sample=1").await.expect("ends");
-    let reasons: Vec<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .map(|json| {
-            serde_json::from_str::<EventView>(json)
-                .expect("an event")
-                .reason
-        })
-        .collect();
-    assert_eq!(reasons, ["denied", "translated"]);
+    let path = "observe?sample=1&follow=false";
+    let text = served.client.text(path).await.expect("ends");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines[..2], ["event: missed", "data: 7"]);
+    let json = lines[2].strip_prefix("data: ").expect("data");
+    let value: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    assert_eq!(
+        (&value["stage"], &value["listener"]),
+        (&"accept".into(), &"web".into())
+    );
+    let stage: FlowStage = serde_json::from_str(json).expect("a stage");
+    assert_eq!(stage.id, "00000000000000ff");
 }
 
 #[tokio::test]

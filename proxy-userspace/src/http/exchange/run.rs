@@ -83,6 +83,7 @@ pub async fn refuse<C: Client>(
     refusal: Refusal,
 ) -> Outcome {
     let failure = Failure::refused(refusal);
+    trace::begin_refused(around, scratch);
     scratch.request.method = Method::Get;
     // What is left of a head tells nothing.
     let outcome = fail(around, scratch, client, &failure, false).await;

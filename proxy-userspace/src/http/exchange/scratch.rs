@@ -8,7 +8,7 @@ use crate::message::{RequestHead, ResponseHead, Version};
 use crate::net::Nanos;
 use crate::observe::access_log::{End, Octets, StickyRequest, StickyResponse};
 use crate::observe::http::RetryReason;
-use crate::observe::trace::Span;
+use crate::observe::trace::{Flow, Span};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,6 +66,10 @@ pub struct Facts {
     pub rule: usize,
     /// Our part of the trace, where there are traces.
     pub span: Option<Span>,
+    /// The client's flow, if that is traced.
+    pub flow: Option<Flow>,
+    /// Stream of HTTP/2, where the flow is traced; else 0.
+    pub stream: u32,
     /// The status of gRPC that the client was given.
     pub grpc_status: Option<u16>,
     /// Why the next attempt is made, if it is not the first.

@@ -1,21 +1,28 @@
 //! The exchange's part in a trace: begun when the request has come, told to each backend that is
 //! tried, recorded when all is over.
 //!
-//! Without `tracing` in the configuration this is one look per request. What is recorded is made
-//! only of exchanges that are sampled, and handed over without waiting.
+//! Without `tracing` in the configuration, and while no flow is traced, this is two looks per request. What is recorded is made
+//! only of exchanges that are sampled or whose flow is traced, and handed over without waiting.
 
 use super::failure::Failure;
 use super::run::Around;
 use super::scratch::{Attempted, Scratch};
 use crate::config::model::http::PathMatch;
-use crate::message::{Name, Version};
+use crate::message::{Name, Scheme, Version};
 use crate::net::Nanos;
 use crate::observe::access_log::Octets;
-use crate::observe::trace::{AttemptRecord, Incoming, Span, SpanRecord, kept};
+use crate::observe::flow::stages::Request;
+use crate::observe::flow::{Noted, Stage};
+use crate::observe::trace::{AttemptRecord, Exported, Flow, Incoming, Span, SpanRecord, kept};
 use std::time::Duration;
 
 /// Decides whether the exchange is sampled.
+#[inline]
 pub(super) fn begin(around: &Around<'_>, scratch: &mut Scratch) {
+    scratch.facts.flow = around.worker.flow(&around.peer.live);
+    if let Some(flow) = scratch.facts.flow {
+        note_request(around, scratch, flow);
+    }
     let Some(plan) = around.snapshot.tracing() else {
         return;
     };
@@ -24,7 +31,42 @@ pub(super) fn begin(around: &Around<'_>, scratch: &mut Scratch) {
     let draw = (random() >> 11) as f64 / (1_u64 << 53) as f64;
     let share = around.listener.settings.trace_share;
     let ids = [random(), random(), random()];
-    scratch.facts.span = Some(Span::begin(incoming, plan.forms, share, draw, ids));
+    let mut span = Span::begin(incoming, plan.forms, share, draw, ids);
+    if let Some(flow) = scratch.facts.flow {
+        let (live, number) = (&around.peer.live, scratch.facts.number);
+        span = span.within(&around.worker.traced(live, flow, number));
+    }
+    scratch.facts.span = Some(span);
+}
+
+/// As [`begin`], of a request whose head tells nothing.
+#[inline]
+pub(super) fn begin_refused(around: &Around<'_>, scratch: &mut Scratch) {
+    scratch.facts.flow = around.worker.flow(&around.peer.live);
+}
+
+/// Tells whoever observes the flow that a request has come, before anything can hold it up.
+#[cold]
+fn note_request(around: &Around<'_>, scratch: &Scratch, flow: Flow) {
+    let (request, facts) = (&scratch.request, &scratch.facts);
+    let scheme = match around.peer.tls {
+        Some(_) => Scheme::Https,
+        None => request.scheme,
+    };
+    let stage = Request {
+        listener: around.listener.settings.name.clone(),
+        method: kept(request.method.as_bytes()),
+        scheme: scheme.name().to_owned(),
+        host: kept(request.host()),
+        path: kept(path(request.target())),
+        version: version(request.version).to_owned(),
+        stream: Some(facts.stream).filter(|stream| *stream != 0),
+    };
+    let live = &around.peer.live;
+    let number = Some(facts.number);
+    around
+        .worker
+        .note(live, flow, number, Stage::Request(stage));
 }
 
 /// Tells whoever gets the request of the trace, with the exchange's own span as the parent.
@@ -55,9 +97,10 @@ pub(super) fn record(
     now: Nanos,
 ) {
     let facts = &scratch.facts;
-    let Some(span) = facts.span.filter(|span| span.sampled) else {
+    let sampled = facts.span.filter(|span| span.sampled);
+    if sampled.is_none() && facts.flow.is_none() {
         return;
-    };
+    }
     let (worker, request, peer) = (around.worker, &scratch.request, around.peer);
     let ended_at = worker.wall(now);
     let route = facts.route.map(|route| around.snapshot.route(route));
@@ -69,7 +112,10 @@ pub(super) fn record(
     };
     let attempts = facts.attempts.iter();
     let record = SpanRecord {
-        span,
+        span: sampled.unwrap_or_else(Span::none),
+        flow: facts
+            .flow
+            .map(|flow| worker.traced(&peer.live, flow, facts.number)),
         listener: around.listener.settings.name.clone(),
         route: route.map(|route| route.settings.name.clone()),
         pattern: matched.map(|matched| pattern(&matched.path)),
@@ -96,9 +142,16 @@ pub(super) fn record(
         began_at: before(ended_at, now, facts.began),
         ended_at,
         end: failure.end,
+        phase: failure.phase,
         refusal: failure.refusal.map(|(_, refusal)| refusal.label()),
     };
-    worker.spans.push(record);
+    let record = Box::new(record);
+    if record.flow.is_some() {
+        worker.flows.note(Noted::Exchange(record.clone()));
+    }
+    if sampled.is_some() {
+        worker.spans.push(Exported::Exchange(record));
+    }
 }
 
 fn attempt_record(attempt: &Attempted, now: Nanos, ended_at: Duration) -> AttemptRecord {

@@ -78,6 +78,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let cells = Arc::clone(&listener.cells);
     cells.at(worker.index).connections.add(1);
     cells.at(worker.index).connections_active.add(1);
+    worker.note_accept(&accepted.peer.live, &listener.settings.name);
     // Boxed: a plain connection has no room for it.
     let sealed = match &listener.tls {
         None => Some((accepted.stream, accepted.peer)),
@@ -224,6 +225,7 @@ impl Connection {
         match origin.await {
             Some(Origin::Client { client, server, .. }) => {
                 self.peer = self.peer.behind(client, server);
+                self.worker.note_proxy(&self.peer.live);
             }
             Some(Origin::Local | Origin::Unknown) => {}
             None => {

@@ -136,6 +136,9 @@ async fn serve(timer: &Timer, job: Job) {
     facts.free = facts.began;
     facts.head = facts.began;
     facts.number = number;
+    if worker.flows.is_on() {
+        facts.stream = place.stream();
+    }
     let mut client = Client::new(place);
     let outcome = match read {
         Ok(()) => {

@@ -7,6 +7,7 @@ use crate::config::model::http::HttpListener;
 use crate::http::listening::ListenerKind;
 use crate::observe::access_log::Writer;
 use crate::observe::certificates::CertificateBoard;
+use crate::observe::flow::FlowTap;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanQueue;
 use crate::sockets::Acceleration;
@@ -26,6 +27,8 @@ pub struct Kept {
     pub logs: Arc<Writer>,
     /// Who exports spans.
     pub spans: SpanQueue,
+    /// Which flows are traced.
+    pub flows: FlowTap,
     /// See [`crate::upstream::pool::Pools::wanted`].
     pub wanted: Arc<Notify>,
     /// Open connections, by [`ListenerId`].
@@ -55,13 +58,14 @@ impl Kept {
     pub fn new(
         metrics: Arc<ProxyMetrics>,
         logs: Arc<Writer>,
-        spans: SpanQueue,
+        (spans, flows): (SpanQueue, FlowTap),
         secret: u64,
     ) -> Self {
         Self {
             metrics,
             logs,
             spans,
+            flows,
             wanted: Arc::default(),
             open: Vec::new(),
             open_all: Arc::default(),

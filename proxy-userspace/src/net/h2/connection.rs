@@ -186,6 +186,11 @@ impl Place {
         Poll::Pending
     }
 
+    /// The stream's number.
+    pub fn stream(&self) -> u32 {
+        self.connection.state.borrow().streams[self.key].id
+    }
+
     /// Ready once the stream has ended before its time.
     pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         let state = &mut *self.connection.state.borrow_mut();

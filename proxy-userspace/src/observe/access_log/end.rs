@@ -133,6 +133,18 @@ ends! {
     Internal = "internal", Proxy, b'I', "LR";
 }
 
+impl End {
+    /// HAProxy's first two letters: who ended it, and how far it had come.
+    pub const fn termination(self, phase: Phase) -> [u8; 2] {
+        let phase = match self {
+            Self::Complete => b'-',
+            Self::Local | Self::NoRoute => b'R',
+            _ => phase.haproxy(),
+        };
+        [self.haproxy_cause(), phase]
+    }
+}
+
 /// How far an exchange had come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
@@ -236,15 +248,6 @@ pub(super) fn haproxy_flags(
     request: StickyRequest,
     response: StickyResponse,
 ) -> [u8; 4] {
-    let phase = match end {
-        End::Complete => b'-',
-        End::Local | End::NoRoute => b'R',
-        _ => phase.haproxy(),
-    };
-    [
-        end.haproxy_cause(),
-        phase,
-        request.haproxy(),
-        response.haproxy(),
-    ]
+    let [cause, phase] = end.termination(phase);
+    [cause, phase, request.haproxy(), response.haproxy()]
 }

@@ -1,5 +1,6 @@
 //! Contexts: reading them, deciding, and telling backends.
 
+use super::Traced;
 use crate::message::{Fields, Name};
 
 /// What a request says about its trace.
@@ -221,6 +222,40 @@ impl Span {
                 .is_some_and(|incoming| incoming.form == Form::W3c && incoming.parent.is_some()),
             passes: decided == Some(false),
         }
+    }
+
+    /// That of nobody: it is not recorded.
+    pub const fn none() -> Self {
+        Self {
+            trace: [0; 16],
+            id: [0; 8],
+            parent: None,
+            sampled: false,
+            forms: Forms(0),
+            keeps_state: false,
+            passes: true,
+        }
+    }
+
+    /// As a part of a flow whose spans are exported: recorded, unless the client is against it, and,
+    /// unless the client has a trace, in one of the flow's.
+    #[must_use]
+    pub fn within(self, traced: &Traced) -> Self {
+        let Some(connection) = traced.connection.filter(|_| !self.passes) else {
+            return self;
+        };
+        let mut span = Self {
+            sampled: true,
+            ..self
+        };
+        if span.parent.is_none() {
+            if traced.number == 1 {
+                (span.trace, span.parent) = (connection.trace, Some(connection.span));
+            } else {
+                span.trace[..8].copy_from_slice(&traced.flow.id.to_be_bytes());
+            }
+        }
+        span
     }
 
     /// A span that this one causes. `random` makes its id.

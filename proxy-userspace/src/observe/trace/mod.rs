@@ -15,11 +15,17 @@
 //! Reading, deciding and encoding are pure; random numbers are arguments. Spans that are sampled are
 //! handed to [`SpanQueue`], which never waits.
 
+mod connection;
 mod context;
+mod flow;
 pub mod otlp;
 mod span;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(in crate::observe) use span::testing;
 
+pub use connection::{ConnectionSpan, Fact, SpanKind};
 pub use context::{Form, Forms, Incoming, Span};
-pub use span::{AttemptRecord, SpanCounters, SpanQueue, SpanReceiver, SpanRecord, kept};
+pub use flow::{ConnectionTrace, Flow, Traced};
+pub use span::{AttemptRecord, Exported, SpanCounters, SpanQueue, SpanReceiver, SpanRecord, kept};

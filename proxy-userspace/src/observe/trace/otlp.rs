@@ -4,14 +4,14 @@
 //! The messages are those of the standard's own definitions, so that a collector reads what is
 //! meant. Pure: [`request`] makes one message of a batch; sending is for others.
 
-use super::{AttemptRecord, SpanRecord};
+use super::{AttemptRecord, ConnectionSpan, Exported, Fact, SpanKind as Kind, SpanRecord};
 use crate::observe::access_log::End;
 use crate::observe::build::VERSION;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
@@ -27,7 +27,7 @@ const IS_REMOTE: u32 = 0x200;
 
 /// One request to a collector with all spans of a batch, encoded. `attributes` are those of the
 /// resource, `service.name` among them.
-pub fn request(attributes: &[(&str, &str)], batch: &[SpanRecord]) -> Vec<u8> {
+pub fn request(attributes: &[(&str, &str)], batch: &[Exported]) -> Vec<u8> {
     let attributes = attributes.iter();
     let attributes = attributes.map(|(key, value)| text(key, *value)).collect();
     let scope = InstrumentationScope {
@@ -35,11 +35,17 @@ pub fn request(attributes: &[(&str, &str)], batch: &[SpanRecord]) -> Vec<u8> {
         version: VERSION.to_owned(),
         ..InstrumentationScope::default()
     };
-    let spans = batch.iter().flat_map(|record| {
-        let attempts = record.attempts.iter().enumerate();
-        let attempts = attempts.map(|(index, attempt)| client(record, attempt, index));
-        std::iter::once(server(record)).chain(attempts)
-    });
+    let mut spans = Vec::new();
+    for exported in batch {
+        match exported {
+            Exported::Exchange(record) => {
+                spans.push(server(record));
+                let attempts = record.attempts.iter().enumerate();
+                spans.extend(attempts.map(|(index, attempt)| client(record, attempt, index)));
+            }
+            Exported::Connection(span) => spans.push(connection(span)),
+        }
+    }
     let request = ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(Resource {
@@ -48,7 +54,7 @@ pub fn request(attributes: &[(&str, &str)], batch: &[SpanRecord]) -> Vec<u8> {
             }),
             scope_spans: vec![ScopeSpans {
                 scope: Some(scope),
-                spans: spans.collect(),
+                spans,
                 schema_url: SCHEMA.to_owned(),
             }],
             schema_url: SCHEMA.to_owned(),
@@ -80,6 +86,11 @@ fn server(record: &SpanRecord) -> Span {
     more.text("sluice.service", record.service.as_deref());
     more.text("sluice.request_id", nonempty(&record.request_id));
     more.text("sluice.refusal", record.refusal);
+    if let Some(traced) = &record.flow {
+        let id = format!("{:016x}", traced.flow.id);
+        more.text("sluice.flow.id", Some(&id));
+        more.number("sluice.flow.request", traced.number);
+    }
     let last = record.attempts.last().map(|last| &*last.backend);
     more.text("sluice.backend", last);
     more.result(record.status, record.grpc_status, record.end);
@@ -92,7 +103,19 @@ fn server(record: &SpanRecord) -> Span {
     }
     let error = record.error();
     more.text("error.type", error.as_deref());
-    let remote = record.span.parent.map_or(0, |_| IS_REMOTE);
+    let connection = record.flow.and_then(|traced| traced.connection);
+    let is_child = connection.is_some_and(|it| record.span.parent == Some(it.span));
+    let remote = match record.span.parent {
+        Some(_) if !is_child => IS_REMOTE,
+        _ => 0,
+    };
+    // A request of another trace, or of a later one, refers to its connection.
+    let link = connection.filter(|_| !is_child).map(|connection| Link {
+        trace_id: connection.trace.to_vec(),
+        span_id: connection.span.to_vec(),
+        flags: SAMPLED | KNOWS_REMOTE,
+        ..Link::default()
+    });
     Span {
         trace_id: record.span.trace.to_vec(),
         span_id: record.span.id.to_vec(),
@@ -103,6 +126,7 @@ fn server(record: &SpanRecord) -> Span {
         start_time_unix_nano: nanos(record.began_at),
         end_time_unix_nano: nanos(record.ended_at),
         attributes,
+        links: link.into_iter().collect(),
         status: status(error, record.end),
         ..Span::default()
     }
@@ -151,6 +175,35 @@ fn client(record: &SpanRecord, attempt: &AttemptRecord, index: usize) -> Span {
         end_time_unix_nano: nanos(attempt.ended_at),
         attributes,
         status: status(error, attempt.end),
+        ..Span::default()
+    }
+}
+
+/// A part of a connection's life.
+fn connection(span: &ConnectionSpan) -> Span {
+    let attributes = span.attributes.iter().map(|(key, fact)| match fact {
+        Fact::Text(value) => text(key, value.as_str()),
+        Fact::Number(value) => number(key, *value),
+        Fact::Bool(value) => boolean(key, *value),
+    });
+    let kind = match span.kind {
+        Kind::Internal => SpanKind::Internal,
+        Kind::Server => SpanKind::Server,
+    };
+    Span {
+        trace_id: span.trace.to_vec(),
+        span_id: span.id.to_vec(),
+        parent_span_id: span.parent.map_or(Vec::new(), |id| id.to_vec()),
+        flags: SAMPLED | KNOWS_REMOTE,
+        name: span.name.clone(),
+        kind: kind.into(),
+        start_time_unix_nano: nanos(span.began_at),
+        end_time_unix_nano: nanos(span.ended_at),
+        attributes: attributes.collect(),
+        status: span.error.as_ref().map(|error| Status {
+            code: StatusCode::Error.into(),
+            message: error.clone(),
+        }),
         ..Span::default()
     }
 }
@@ -252,7 +305,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn spans(record: SpanRecord) -> Vec<Span> {
-        let octets = request(&[("service.name", "edge")], &[record]);
+        let exported = Exported::Exchange(Box::new(record));
+        let octets = request(&[("service.name", "edge")], &[exported]);
         let mut decoded = ExportTraceServiceRequest::decode(&*octets).expect("protobuf");
         let resource = decoded.resource_spans[0].resource.clone().expect("one");
         assert_eq!(resource.attributes, [text("service.name", "edge")]);

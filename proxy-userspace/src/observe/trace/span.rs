@@ -1,7 +1,7 @@
 //! Spans that are recorded, and the queue that takes them off the workers.
 
-use super::Span;
-use crate::observe::access_log::{End, Octets, Side};
+use super::{ConnectionSpan, Span, Traced};
+use crate::observe::access_log::{End, Octets, Phase, Side};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,12 +22,14 @@ pub struct SpanCounters {
     pub failed: AtomicU64,
 }
 
-/// What is exported of one exchange that is sampled: the server's span, and a client's for each
-/// attempt. It owns what it says; only sampled requests pay for that.
+/// What is told of one exchange that is sampled, or whose flow is traced: the server's span, and a
+/// client's for each attempt. It owns what it says; only such requests pay for that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpanRecord {
-    /// Ids and the parent.
+    /// Ids and the parent. Where it is not sampled, none of this is exported.
     pub span: Span,
+    /// The flow, if that is traced.
+    pub flow: Option<Traced>,
     /// The listener.
     pub listener: String,
     /// Name of the route, if one matched.
@@ -76,6 +78,8 @@ pub struct SpanRecord {
     pub ended_at: Duration,
     /// How it ended.
     pub end: End,
+    /// How far it had come.
+    pub phase: Phase,
     /// Why a message was refused.
     pub refusal: Option<&'static str>,
 }
@@ -184,16 +188,35 @@ pub fn kept(octets: &[u8]) -> String {
     String::from_utf8_lossy(&octets[..octets.len().min(KEPT)]).into_owned()
 }
 
+/// What is exported at once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Exported {
+    /// An exchange.
+    Exchange(Box<SpanRecord>),
+    /// A part of a connection's life.
+    Connection(Box<ConnectionSpan>),
+}
+
+impl Exported {
+    /// Number of spans in it.
+    pub fn spans(&self) -> u64 {
+        match self {
+            Self::Exchange(record) => record.spans(),
+            Self::Connection(_) => 1,
+        }
+    }
+}
+
 /// A worker's end of the queue. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SpanQueue {
-    sender: mpsc::Sender<SpanRecord>,
+    sender: mpsc::Sender<Exported>,
     counters: Arc<SpanCounters>,
 }
 
 /// The exporter's end.
 #[derive(Debug)]
-pub struct SpanReceiver(mpsc::Receiver<SpanRecord>);
+pub struct SpanReceiver(mpsc::Receiver<Exported>);
 
 impl SpanQueue {
     /// A queue for the spans of this many exchanges.
@@ -203,9 +226,9 @@ impl SpanQueue {
     }
 
     /// Hands spans over, or counts that there was no room. Never waits.
-    pub fn push(&self, record: SpanRecord) {
-        let spans = record.spans();
-        if self.sender.try_send(record).is_err() {
+    pub fn push(&self, exported: Exported) {
+        let spans = exported.spans();
+        if self.sender.try_send(exported).is_err() {
             self.counters.dropped.fetch_add(spans, Relaxed);
         }
     }
@@ -223,24 +246,24 @@ impl SpanReceiver {
     /// # Cancel safety
     ///
     /// Nothing is lost: spans are taken only by a call that ends.
-    pub async fn receive(&mut self, batch: &mut Vec<SpanRecord>, most: usize) -> bool {
+    pub async fn receive(&mut self, batch: &mut Vec<Exported>, most: usize) -> bool {
         self.0.recv_many(batch, most).await > 0
     }
 
     /// Appends up to `most` exchanges that are there to `batch`.
-    pub fn take(&mut self, batch: &mut Vec<SpanRecord>, most: usize) {
+    pub fn take(&mut self, batch: &mut Vec<Exported>, most: usize) {
         let there = std::iter::from_fn(|| self.0.try_recv().ok());
         batch.extend(there.take(most));
     }
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(in crate::observe) mod testing {
     use super::*;
     use crate::observe::trace::Forms;
 
     /// A request that was retried: `GET /items/7`, sampled.
-    pub(in crate::observe::trace) fn record() -> SpanRecord {
+    pub(in crate::observe) fn record() -> SpanRecord {
         let attempt = AttemptRecord {
             id: [1; 8],
             backend: "a".to_owned(),
@@ -258,6 +281,7 @@ pub(super) mod testing {
         };
         SpanRecord {
             span: Span::begin(None, Forms::W3C, 1.0, 0.0, [1, 2, 3]),
+            flow: None,
             listener: "in".to_owned(),
             route: Some("all".to_owned()),
             pattern: Some("/items".to_owned()),
@@ -293,6 +317,7 @@ pub(super) mod testing {
             began_at: Duration::from_secs(1),
             ended_at: Duration::from_millis(1_500),
             end: End::Complete,
+            phase: Phase::Data,
             refusal: None,
         }
     }

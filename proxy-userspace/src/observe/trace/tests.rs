@@ -260,16 +260,54 @@ async fn a_full_queue_drops_and_counts_every_span() {
     let counters = Arc::new(SpanCounters::default());
     let (queue, mut receiver) = SpanQueue::new(2, Arc::clone(&counters));
     for status in [200, 201, 202] {
-        queue.push(record(status, End::Complete));
+        let record = Box::new(record(status, End::Complete));
+        queue.push(Exported::Exchange(record));
     }
     let spans = record(200, End::Complete).spans();
     assert_eq!(counters.dropped.load(Relaxed), spans);
     let mut batch = Vec::new();
     assert!(receiver.receive(&mut batch, 10).await);
-    assert_eq!(
-        batch.iter().map(|span| span.status).collect::<Vec<_>>(),
-        [200, 201]
-    );
+    assert_eq!(batch.iter().map(status).collect::<Vec<_>>(), [200, 201]);
     drop(queue);
     assert!(!receiver.receive(&mut batch, 10).await);
+}
+
+fn status(exported: &Exported) -> u16 {
+    match exported {
+        Exported::Exchange(record) => record.status,
+        Exported::Connection(span) => panic!("{span:?}"),
+    }
+}
+
+#[test]
+fn the_first_request_of_a_traced_flow_goes_on_with_its_connections_trace() {
+    let flow = Flow { id: 0xabc, rank: 0 };
+    let connection = ConnectionTrace::new(flow, [1, 2]);
+    let traced = |number, connection| Traced {
+        flow,
+        ends: (([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 80).into()),
+        number,
+        connection,
+    };
+    let begin = |incoming| Span::begin(incoming, W3C, 0.0, 0.0, RANDOM);
+    let first = begin(None).within(&traced(1, Some(connection)));
+    assert!(first.sampled);
+    assert_eq!(
+        (first.trace, first.parent),
+        (connection.trace, Some(connection.span))
+    );
+    let second = begin(None).within(&traced(2, Some(connection)));
+    assert!(second.sampled && second.parent.is_none());
+    assert_eq!(second.trace[..8], connection.trace[..8]);
+    assert_ne!(second.trace, connection.trace);
+    let observed = begin(None).within(&traced(1, None));
+    assert_eq!(observed, begin(None), "observing changes no trace");
+
+    let theirs = format!("00-{TRACE}-{PARENT}-01");
+    let incoming = read(&[("traceparent", &theirs)]);
+    let span = begin(incoming).within(&traced(1, Some(connection)));
+    assert_eq!(span, begin(incoming), "the client's trace goes on");
+    let against = format!("00-{TRACE}-{PARENT}-00");
+    let incoming = read(&[("traceparent", &against)]);
+    assert!(!begin(incoming).within(&traced(1, Some(connection))).sampled);
 }

@@ -29,6 +29,7 @@ use crate::net::clock::Clock;
 use crate::net::{datagram, descriptors, listen};
 use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::certificates::CertificateBoard;
+use crate::observe::flow::{FlowReceiver, FlowTap};
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::{SpanCounters, SpanQueue};
 use crate::sockets::{self, AccelerationError};
@@ -51,6 +52,9 @@ use tracing::warn;
 
 /// How long access logs may take to be written at the end.
 const LOG_END: Duration = Duration::from_secs(2);
+
+/// Notes of flows that may wait for whoever brings them together.
+const NOTES: usize = 4096;
 
 /// The workers cannot follow a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,8 @@ pub struct Workers {
     threads: Vec<Thread>,
     house: House,
     kept: Kept,
+    /// What workers note of flows, until somebody takes it.
+    noted: Option<FlowReceiver>,
     snapshot: Arc<Snapshot>,
     listeners: BTreeMap<ListenerId, Open>,
     /// Sockets from others that no listener has taken.
@@ -183,7 +189,9 @@ impl Workers {
         let logs = Writer::start(Arc::new(LogCounters::default())).map_err(WorkersError::Thread)?;
         let counters: Arc<SpanCounters> = Arc::default();
         let (queue, spans) = SpanQueue::new(spans::WAITING, Arc::clone(&counters));
-        let mut kept = Kept::new(metrics, Arc::new(logs), queue, secret);
+        let secrets = proxy_common::hash::secrets(std::array::from_fn(|_| fastrand::u64(..)));
+        let (tap, noted) = FlowTap::new(NOTES, secrets);
+        let mut kept = Kept::new(metrics, Arc::new(logs), (queue, tap), secret);
         let (nothing, seed) = (Config::default(), fastrand::u64(..));
         let snapshot = Snapshot::compile(&nothing, &mut kept, None, seed, clock.read())?;
         let snapshot = Arc::new(snapshot);
@@ -195,6 +203,7 @@ impl Workers {
             threads,
             house: House::start(spans, counters, &kept).map_err(WorkersError::Thread)?,
             kept,
+            noted: Some(noted),
             snapshot,
             listeners: BTreeMap::new(),
             inherited: Inherited::default(),
@@ -317,6 +326,21 @@ impl Workers {
         self.kept.spans.counters()
     }
 
+    /// Which flows are traced.
+    pub fn flows(&self) -> &FlowTap {
+        &self.kept.flows
+    }
+
+    /// Where spans go.
+    pub fn spans(&self) -> &SpanQueue {
+        &self.kept.spans
+    }
+
+    /// What workers note of flows, for the first who asks.
+    pub fn take_noted(&mut self) -> Option<FlowReceiver> {
+        self.noted.take()
+    }
+
     /// Makes a configuration ready. What it needs is had from now on, and nothing has changed.
     ///
     /// # Errors
@@ -415,6 +439,12 @@ impl Workers {
             closed,
         } = prepared;
         snapshot.activate(Some(&self.snapshot), self.clock.read());
+        let share = snapshot
+            .tracing()
+            .map_or(0, |plan| plan.settings.flow_every);
+        self.kept
+            .flows
+            .export(proxy_common::trace::threshold(share));
         self.snapshot = snapshot;
         self.house.care_for(&self.snapshot);
         if self.waiting.is_none() {

@@ -7,7 +7,7 @@
 
 use crate::config::model::tracing::Tracing;
 use crate::observe::build::VERSION;
-use crate::observe::trace::{SpanCounters, SpanReceiver, SpanRecord, otlp};
+use crate::observe::trace::{Exported, SpanCounters, SpanReceiver, otlp};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -58,7 +58,7 @@ pub(super) struct Exporter {
     settings: Settings,
     counters: Arc<SpanCounters>,
     /// What is to be sent next.
-    batch: Vec<SpanRecord>,
+    batch: Vec<Exported>,
     /// A connection that is kept, and to whom.
     connection: Option<(String, SendRequest<Full<Bytes>>)>,
     reported: Option<Instant>,
@@ -267,8 +267,8 @@ fn asked(response: &Response<Incoming>) -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().ok()?))
 }
 
-fn count(batch: &[SpanRecord]) -> u64 {
-    batch.iter().map(SpanRecord::spans).sum()
+fn count(batch: &[Exported]) -> u64 {
+    batch.iter().map(Exported::spans).sum()
 }
 
 #[cfg(test)]

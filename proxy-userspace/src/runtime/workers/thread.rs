@@ -72,8 +72,8 @@ impl Thread {
     pub(super) fn start(index: usize, snapshot: Arc<Snapshot>, kept: &Kept) -> io::Result<Self> {
         let (metrics, logs) = (Arc::clone(&kept.metrics), Arc::clone(&kept.logs));
         let (wanted, seed) = (Arc::clone(&kept.wanted), fastrand::u64(..));
-        let spans = kept.spans.clone();
-        let worker = move || Worker::new(index, snapshot, metrics, logs, spans, wanted, seed);
+        let tracers = (kept.spans.clone(), kept.flows.clone());
+        let worker = move || Worker::new(index, snapshot, metrics, logs, tracers, wanted, seed);
         let (orders, received) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let handle = std::thread::Builder::new()
