@@ -376,6 +376,15 @@ fn now_text(text: &mut String, now: Option<&ServiceNow>) {
     }
 }
 
+const fn layer(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Kernel => "kernel: XDP, before the network stack",
+        Layer::Sockets => "sockets: at connect() of this host's workloads, and for nobody else",
+        Layer::UserSpace => "user space: the proxy",
+        Layer::Host => "this host",
+    }
+}
+
 fn dialled_text(text: &mut String, dialled: &DialExplained) {
     let whose = format!("workloads of {}", dialled.cgroups.join(", "));
     line(
@@ -411,13 +420,7 @@ fn flow_text(explained: &FlowExplained) -> String {
         let hidden = explained.hidden.join(", ");
         line(&mut text, "", &format!("it comes before {hidden}"));
     }
-    let layer = match explained.layer {
-        Layer::Kernel => "kernel: XDP, before the network stack",
-        Layer::Sockets => "sockets: at connect() of this host's workloads, and for nobody else",
-        Layer::UserSpace => "user space: the proxy",
-        Layer::Host => "this host",
-    };
-    line(&mut text, "layer", layer);
+    line(&mut text, "layer", layer(explained.layer));
     tls_text(&mut text, explained.tls.as_ref());
     if let Some(judged) = &explained.guard {
         let word = if judged.passes { "passes" } else { "dropped" };

@@ -1,6 +1,7 @@
 //! `sluice status`.
 
 mod detail;
+mod sockets;
 
 use crate::admin::client::{Client, ClientError};
 use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
@@ -9,7 +10,7 @@ use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
     AccelerationView, BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView,
-    ServiceView, SocketBalancingView, SteeredView, SteeringView, StreamListenerView, View,
+    ServiceView, SteeredView, SteeringView, StreamListenerView, View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -163,7 +164,7 @@ fn head(view: &View) -> String {
         text.push_str(&steering_text(steering));
     }
     if let Some(balancing) = &view.socket_balancing {
-        text.push_str(&socket_balancing_text(balancing));
+        text.push_str(&sockets::text(balancing));
     }
     if view.interfaces.is_empty() {
         // Nothing is balanced in the kernel.
@@ -210,43 +211,6 @@ fn steering_text(steering: &SteeringView) -> String {
         sum(|one| one.refused),
         sum(|one| one.passed),
     )
-}
-
-/// Who is balanced at connect(), and how often each backend was given.
-fn socket_balancing_text(view: &SocketBalancingView) -> String {
-    let cgroups: Vec<_> = (view.cgroups.iter())
-        .map(|one| match one.id {
-            Some(_) => one.path.clone(),
-            None => format!("{} (absent)", one.path),
-        })
-        .collect();
-    let mut text = format!("connect     {}", view.state);
-    if !cgroups.is_empty() {
-        let _ = write!(text, " for {}", cgroups.join(", "));
-    }
-    if let Some(reason) = &view.reason {
-        let _ = write!(text, ": {reason}");
-    }
-    text.push('\n');
-    for service in &view.services {
-        let backends: Vec<_> = (service.backends.iter())
-            .map(|one| {
-                let given = format::count(one.given as f64);
-                let rest = if one.takes_new { "" } else { ", no new ones" };
-                format!("{} {given} ({} open{rest})", one.name, one.open)
-            })
-            .collect();
-        let _ = write!(
-            text,
-            "            {}: {} balanced, {} refused, {} passed",
-            service.name,
-            format::count((service.connected + service.opened) as f64),
-            format::count(service.refused as f64),
-            format::count(service.passed as f64),
-        );
-        let _ = writeln!(text, ": {}", backends.join(", "));
-    }
-    text
 }
 
 /// The listeners of the proxies.

@@ -401,19 +401,7 @@ fn edits(
     tables: Vec<(u32, Vec<Element>)>,
     plan: &mut Plan,
 ) {
-    let mut to = Tables {
-        backends: backends.to.clone(),
-        epochs: from.epochs.clone(),
-        ..Tables::default()
-    };
-    for (vip, index) in &wanted.vips {
-        let is_one = vip.is_one_address();
-        to.kinds |= vip.kind(is_one);
-        match is_one {
-            true => drop(to.vips.insert(vip.key(), ids[*index])),
-            false => drop(to.prefixes.insert(vip.prefix_key(), ids[*index])),
-        }
-    }
+    let mut to = after(wanted, ids, from, backends);
     let edits = &mut plan.edits;
     let both = from.kinds | to.kinds;
     if both != from.kinds {
@@ -458,6 +446,24 @@ fn edits(
         edits.push(Edit::Kinds(to.kinds));
     }
     plan.tables = to;
+}
+
+/// What the maps hold afterwards, but for the tables of services.
+fn after(wanted: &Wanted, ids: &[u32], from: &Tables, backends: &Backends<'_>) -> Tables {
+    let mut to = Tables {
+        backends: backends.to.clone(),
+        epochs: from.epochs.clone(),
+        ..Tables::default()
+    };
+    for (vip, index) in &wanted.vips {
+        let is_one = vip.is_one_address();
+        to.kinds |= vip.kind(is_one);
+        match is_one {
+            true => drop(to.vips.insert(vip.key(), ids[*index])),
+            false => drop(to.prefixes.insert(vip.prefix_key(), ids[*index])),
+        }
+    }
+    to
 }
 
 fn changed<'a, K: Ord>(
