@@ -2,7 +2,7 @@
 //! where a configuration asks for it. See `proxy_common::connect`.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the target's atomics, see `atomic`")]
 
 #[path = "../atomic.rs"]
@@ -18,25 +18,25 @@ use connect::call::{Call, V4, V6};
 /// A socket dials.
 #[cgroup_sock_addr(connect4)]
 pub fn sluice_connect4(ctx: SockAddrContext) -> i32 {
-    connect::dial::run(&Call::<V4>::new(&ctx))
+    connect::verdict(connect::dial::run(&Call::<V4>::new(&ctx)))
 }
 
 /// A socket dials.
 #[cgroup_sock_addr(connect6)]
 pub fn sluice_connect6(ctx: SockAddrContext) -> i32 {
-    connect::dial::run(&Call::<V6>::new(&ctx))
+    connect::verdict(connect::dial::run(&Call::<V6>::new(&ctx)))
 }
 
 /// A datagram is sent to an address.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sluice_sendmsg4(ctx: SockAddrContext) -> i32 {
-    connect::talk::run(&Call::<V4>::new(&ctx))
+    connect::verdict(connect::talk::run(&Call::<V4>::new(&ctx)))
 }
 
 /// A datagram is sent to an address.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sluice_sendmsg6(ctx: SockAddrContext) -> i32 {
-    connect::talk::run(&Call::<V6>::new(&ctx))
+    connect::verdict(connect::talk::run(&Call::<V6>::new(&ctx)))
 }
 
 /// Whom a datagram comes from.

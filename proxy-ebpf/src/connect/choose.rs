@@ -68,7 +68,7 @@ fn remember(key: &AffinityKey, chosen: &Chosen, now: u32) {
         _pad: 0,
     };
     // Where it does not fit, the client may be given another backend the next time.
-    let _ = AFFINITY.insert(key, &value, 0);
+    let _ = AFFINITY.insert(key, value, 0);
 }
 
 #[inline(always)]

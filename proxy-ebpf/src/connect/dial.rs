@@ -93,7 +93,7 @@ fn disown<const FAMILY: bool>(call: &Call<FAMILY>) {
     *peer = Peer::default();
     // SAFETY: the context is the kernel's.
     let cookie = unsafe { bpf_get_socket_cookie(call.context()) };
-    let _ = SOCKETS.remove(&cookie);
+    let _ = SOCKETS.remove(cookie);
 }
 
 /// Writes down in the socket what it is given.
@@ -142,7 +142,7 @@ fn tell<const FAMILY: bool>(call: &Call<FAMILY>, protocol: u32, service: u32, ch
         family: if FAMILY == V6 { 6 } else { 4 },
         _pad: 0,
     };
-    if SOCKETS.insert(&cookie, &told, 0).is_err() {
+    if SOCKETS.insert(cookie, told, 0).is_err() {
         count(service, |stats| stats.unrecorded += 1);
     }
 }

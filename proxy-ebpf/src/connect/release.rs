@@ -21,7 +21,7 @@ pub fn run(ctx: &SockContext) -> i32 {
         peer.id = 0;
         // SAFETY: the context is the kernel's.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
-        let _ = SOCKETS.remove(&cookie);
+        let _ = SOCKETS.remove(cookie);
     }
     GO_ON
 }
