@@ -32,6 +32,7 @@ pub mod guard;
 pub mod hash;
 pub mod maps;
 pub mod reason;
+pub mod redirect;
 pub mod service;
 pub mod settings;
 pub mod sock;
