@@ -71,6 +71,7 @@ fuzz_target!(|input: &[u8]| {
         fields: &head.fields,
         query: head.query(),
         source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        workload: None,
     };
     if let Some(found) = ROUTER.find(&query) {
         assert!(found.prefix_len <= plain.len());

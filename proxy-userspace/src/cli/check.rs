@@ -1,11 +1,13 @@
 //! `sluice check`.
 
+use crate::admin::api::chain;
 use crate::cli::args::{self, ConfigArgs, Output, OutputArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Column};
 use crate::config::model::{AttachMode, Config, Interface, Listener, ProbeTarget, Service};
 use crate::kernel::features::{self, Finding, Status};
 use crate::privileges;
+use crate::sockets::redirect;
 use crate::sockets::steer::routes::{self, Missing};
 use crate::sockets::{self, connect};
 use serde_json::json;
@@ -40,6 +42,7 @@ impl Args {
         let config = self.configuration()?;
         let routes = routes::missing(&config);
         let cgroups = at_connect(&config);
+        let redirection = config.redirects().then(|| redirection(&config));
         let Config {
             l4,
             listeners,
@@ -56,6 +59,7 @@ impl Args {
         findings.push(landlock());
         findings.extend(routes.into_iter().map(unrouted));
         findings.extend(cgroups);
+        findings.extend(redirection.into_iter().flatten());
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
             Output::Table => output::print(&text(&findings))?,
@@ -120,6 +124,27 @@ fn at_connect(config: &Config) -> Vec<Finding> {
                     .to_owned(),
         }
     }));
+    findings
+}
+
+/// Whether this host can redirect, and what it does not have yet of what is to be redirected.
+fn redirection(config: &Config) -> Vec<Finding> {
+    let finding = |status, detail, remedy: &str| Finding {
+        name: "redirection (`mesh`)".to_owned(),
+        status,
+        detail,
+        remedy: remedy.to_owned(),
+    };
+    if let Err(error) = redirect::try_it() {
+        let remedy = "it takes Linux 6.10, cgroups of version 2 and the privileges of root";
+        return vec![finding(Status::Fail, chain(&error), remedy)];
+    }
+    let mut findings = vec![finding(Status::Ok, "the programs load".to_owned(), "")];
+    for path in redirect::missing(config).unwrap_or_default() {
+        let detail = format!("there is no cgroup {path} yet");
+        let remedy = "`systemd-cgls` shows those that there are; it is waited for";
+        findings.push(finding(Status::Warn, detail, remedy));
+    }
     findings
 }
 

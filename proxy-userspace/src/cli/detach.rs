@@ -5,13 +5,14 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::config::model::DEFAULT_PIN_DIR;
 use crate::kernel::{attach, decap};
-use crate::sockets::{connect, steer};
+use crate::sockets::{connect, redirect, steer};
 use std::path::{Path, PathBuf};
 
 /// Remove a data plane that was kept when its daemon ended
 ///
 /// Takes the programs off their interfaces and removes maps and pins, also those of `sluice decap
-/// --leave`, of steering and of balancing at connect(). Refused while a daemon runs: use `sluice stop`.
+/// --leave`, of steering, of redirection and of balancing at connect(). Refused while a daemon runs:
+/// use `sluice stop`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -63,6 +64,7 @@ impl Args {
 fn remove(pin_dir: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::new(Exit::Failed, error);
     decap::remove(pin_dir).map_err(failed)?;
+    redirect::remove(pin_dir).map_err(failed)?;
     steer::remove(pin_dir).map_err(failed)?;
     attach::remove(pin_dir).map_err(failed)
 }

@@ -47,6 +47,9 @@ pub(super) struct Args {
     /// Address of the client (or of the proxy before us)
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     source: IpAddr,
+    /// The cgroup of the program that asks, where its connections are redirected
+    #[arg(long, value_name = "PATH")]
+    workload: Option<String>,
     /// The listener, where the URL's port does not tell
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -177,6 +180,7 @@ impl Args {
             version: version.to_owned(),
             fields: self.header.clone(),
             source: self.source,
+            workload: self.workload.clone(),
             listener: self.listener.clone(),
             now: now.map_or(0, |now| now.as_secs()),
         })
@@ -214,6 +218,9 @@ fn request_text(explained: &RequestExplained) -> String {
         line(&mut text, "", &format!("(or {others}: see --listener)"));
     }
     line(&mut text, "layer", "user space: the proxy");
+    if let Some(mesh) = &explained.mesh {
+        line(&mut text, "mesh", mesh);
+    }
     tls_text(&mut text, explained.tls.as_ref());
     if let Some(refused) = &explained.refused {
         let what = format!(
@@ -226,7 +233,12 @@ fn request_text(explained: &RequestExplained) -> String {
     text.push('\n');
     rules(&mut text, explained);
     let Some(route) = &explained.route else {
-        line(&mut text, "answer", "404: no route matches");
+        let passes = |mesh: &String| mesh.contains("goes where it was to go");
+        let answer = match explained.mesh.as_ref().is_some_and(passes) {
+            true => "none: it goes where it was to go",
+            false => "404: no route matches",
+        };
+        line(&mut text, "answer", answer);
         return text;
     };
     text.push('\n');

@@ -9,8 +9,8 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
-    AccelerationView, BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView,
-    ServiceView, SteeredView, SteeringView, StreamListenerView, View,
+    AccelerationView, BackendView, CertificateView, HttpListenerView, MeshListenerView, MeshView,
+    Phase, ProxyServiceView, ServiceView, SteeredView, SteeringView, StreamListenerView, View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -166,6 +166,9 @@ fn head(view: &View) -> String {
     if let Some(balancing) = &view.socket_balancing {
         text.push_str(&sockets::text(balancing));
     }
+    if let Some(mesh) = &view.mesh {
+        text.push_str(&mesh_text(mesh));
+    }
     if view.interfaces.is_empty() {
         // Nothing is balanced in the kernel.
         return text;
@@ -211,6 +214,28 @@ fn steering_text(steering: &SteeringView) -> String {
         sum(|one| one.refused),
         sum(|one| one.passed),
     )
+}
+
+/// What is redirected, and from where.
+fn mesh_text(mesh: &MeshView) -> String {
+    let sum = |count: fn(&MeshListenerView) -> u64| {
+        format::count(mesh.listeners.iter().map(count).sum::<u64>() as f64)
+    };
+    let mut text = format!(
+        "mesh        {} redirected, {} excluded, {} refused, {} passed, {} unreachable\n",
+        sum(|one| one.redirected),
+        sum(|one| one.excluded),
+        sum(|one| one.refused),
+        sum(|one| one.passed),
+        sum(|one| one.unreachable),
+    );
+    for one in &mesh.cgroups {
+        let _ = writeln!(text, "            {}  {}", one.path, one.state);
+    }
+    if let Some(error) = &mesh.error {
+        let _ = writeln!(text, "            {error}");
+    }
+    text
 }
 
 /// The listeners of the proxies.

@@ -198,6 +198,8 @@ variables! {
     ServerPort = "server_port";
     /// Name of the listener.
     Listener = "listener" | "server_name";
+    /// The cgroup of the program that opened the connection, where that was redirected.
+    Workload = "workload";
     /// `TCP` or `UDP`
     Protocol = "protocol";
     /// `HTTP/1.1`

@@ -395,7 +395,7 @@ macro_rules! examples {
 }
 
 /// The examples, but for the one that the reference begins with.
-const EXAMPLES: [(&str, &str); 24] = examples![
+const EXAMPLES: [(&str, &str); 25] = examples![
     "canary.yaml",
     "resilience.yaml",
     "websocket.yaml",
@@ -412,6 +412,7 @@ const EXAMPLES: [(&str, &str); 24] = examples![
     "udp.yaml",
     "steer.yaml",
     "connect.yaml",
+    "mesh.yaml",
     "l4.yaml",
     "l4-nat.yaml",
     "l4-full-nat.yaml",

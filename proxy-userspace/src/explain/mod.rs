@@ -12,6 +12,7 @@
 //! ([`RequestExplained::tell_now`]).
 
 pub mod flow;
+mod mesh;
 mod now;
 pub mod request;
 mod rules;

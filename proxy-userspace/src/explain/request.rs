@@ -1,5 +1,6 @@
 //! What becomes of an HTTP request.
 
+use super::mesh;
 use super::rules::{self, RuleExplained, list, text};
 use super::service::{self, ServiceExplained, hashed};
 use super::tls::{self, TlsExplained};
@@ -32,6 +33,8 @@ pub struct Asked {
     pub fields: Vec<(String, String)>,
     /// Who connects to the listener.
     pub source: IpAddr,
+    /// The cgroup of the program that asks, where the connection is redirected.
+    pub workload: Option<String>,
     /// Name of the listener, where the target does not tell.
     pub listener: Option<String>,
     /// Seconds since the epoch, for files that were changed since.
@@ -65,6 +68,9 @@ pub struct RequestExplained {
     pub considered: Vec<RuleExplained>,
     /// Rules for other hosts, which were not considered any further.
     pub other_hosts: usize,
+    /// Whose connections come here from elsewhere, and what becomes of what no route matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
     /// What the route does; `None` if no route matches (404).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteExplained>,
@@ -120,6 +126,7 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
         refused: None,
         considered: Vec::new(),
         other_hosts: 0,
+        mesh: listener.mesh.as_ref().map(mesh::describe),
         route: None,
     };
     if let Err(refusal) = read(asked, listener, &mut head) {
@@ -137,7 +144,8 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
         text(head.authority()),
         text(head.target())
     );
-    let query = query(&head, client);
+    let workload = asked.workload.as_deref();
+    let query = query(&head, client, workload);
     let all = routing::explain(&listener.name, &config.routes, &query)?;
     let is_elsewhere =
         |one: &Considered| one.verdict == Verdict::Differs(routing::Difference::Host);
@@ -147,7 +155,7 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
     let shown = serving.map_or(all.len(), |at| at + 1);
     let considered = all[..shown].iter().filter(|one| !is_elsewhere(one));
     explained.considered = considered
-        .map(|one| rules::describe(one, &config.routes, &head, client))
+        .map(|one| rules::describe(one, &config.routes, &head, (client, workload)))
         .collect();
     explained.other_hosts = all.iter().filter(|one| is_elsewhere(one)).count();
     if let Some(Verdict::Matches(found)) = serving.map(|at| all[at].verdict) {
@@ -167,7 +175,7 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
     Ok(explained)
 }
 
-fn query(head: &RequestHead, source: IpAddr) -> Query<'_> {
+fn query<'a>(head: &'a RequestHead, source: IpAddr, workload: Option<&'a str>) -> Query<'a> {
     Query {
         host: head.host(),
         path: head.path(),
@@ -175,6 +183,7 @@ fn query(head: &RequestHead, source: IpAddr) -> Query<'_> {
         fields: &head.fields,
         query: head.query(),
         source,
+        workload,
     }
 }
 
@@ -381,7 +390,7 @@ impl Around<'_> {
         explained: &mut RouteExplained,
     ) {
         let retries = route.retries.as_ref();
-        let came = query(self.head, self.client);
+        let came = query(self.head, self.client, None);
         let sum: f64 = split
             .targets
             .iter()
@@ -398,7 +407,7 @@ impl Around<'_> {
             }
             let is_only = split.targets.len() == 1 || drawn.is_some();
             let share = (!is_only).then(|| f64::from(*weight) / sum);
-            let query = query(sent_on, self.client);
+            let query = query(sent_on, self.client, None);
             let service = service::explain(name, share, retries, self.config, &query);
             explained.services.extend(service);
         }

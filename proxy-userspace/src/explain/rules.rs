@@ -28,13 +28,13 @@ pub(super) fn describe(
     considered: &Considered,
     routes: &[Route],
     head: &RequestHead,
-    client: IpAddr,
+    from: (IpAddr, Option<&str>),
 ) -> RuleExplained {
     let route = &routes[considered.route];
     let rule = &route.matches[considered.rule];
     let because = match considered.verdict {
         Verdict::Matches(_) => None,
-        Verdict::Differs(difference) => Some(because(difference, rule, head, client)),
+        Verdict::Differs(difference) => Some(because(difference, rule, head, from)),
     };
     RuleExplained {
         route: route.name.clone(),
@@ -75,6 +75,9 @@ fn asks(rule: &RouteMatch) -> Vec<String> {
     if !rule.sources.is_empty() {
         asks.push(format!("source in {}", list(&rule.sources)));
     }
+    if !rule.workloads.is_empty() {
+        asks.push(format!("workload in {}", rule.workloads.join(", ")));
+    }
     asks
 }
 
@@ -93,7 +96,7 @@ fn because(
     difference: Difference,
     rule: &RouteMatch,
     head: &RequestHead,
-    client: IpAddr,
+    (client, workload): (IpAddr, Option<&str>),
 ) -> String {
     match difference {
         Difference::Host => "it is for other hosts".to_owned(),
@@ -110,6 +113,10 @@ fn because(
         Difference::Query(at) => lacks("parameter of the query", &rule.query[at]),
         Difference::Cookie(at) => lacks("cookie", &rule.cookies[at]),
         Difference::Source => format!("the client is {client}"),
+        Difference::Workload => match workload {
+            Some(path) => format!("the workload is {path}"),
+            None => "the client is no workload: see --workload".to_owned(),
+        },
     }
 }
 

@@ -16,6 +16,7 @@ fn asked(method: &str, target: &str) -> Asked {
         version: "HTTP/1.1".to_owned(),
         fields: Vec::new(),
         source: "192.0.2.7".parse().expect("an address"),
+        workload: None,
         listener: None,
         now: 0,
     }

@@ -22,6 +22,7 @@ pub mod forwarded;
 pub mod h1;
 pub mod h2;
 pub mod listening;
+pub mod origins;
 pub mod peer;
 pub mod secure;
 pub mod snapshot;

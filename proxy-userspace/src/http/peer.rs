@@ -2,6 +2,7 @@
 
 use super::census::Live;
 use super::secure::Secured;
+use crate::sockets::redirect::Redirected;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -19,6 +20,8 @@ pub struct Peer {
     pub live: Rc<Live>,
     /// What the connection is sealed by, if it is.
     pub tls: Option<Rc<Secured>>,
+    /// Whose it is, if it was redirected.
+    pub mesh: Option<Rc<Redirected>>,
     address: Short<LONGEST_ADDRESS>,
     port: Short<LONGEST_PORT>,
 }
@@ -40,6 +43,7 @@ impl Peer {
             number,
             live: Rc::new(Live::new(number, client, server)),
             tls: None,
+            mesh: None,
             address: Short::of(client.ip()),
             port: Short::of(server.port()),
         }
@@ -51,8 +55,23 @@ impl Peer {
         self.live.set_ends(client, server);
         Self {
             live: Rc::clone(&self.live),
+            mesh: self.mesh.clone(),
             ..Self::new(client, server, self.number)
         }
+    }
+
+    /// The same connection, which was to go elsewhere: that is our end for whoever asks.
+    #[must_use]
+    pub fn redirected(&self, redirected: Rc<Redirected>) -> Self {
+        Self {
+            mesh: Some(Rc::clone(&redirected)),
+            ..self.behind(self.client, redirected.destination)
+        }
+    }
+
+    /// The cgroup of the program that opened it, by its path, if it was redirected.
+    pub fn workload(&self) -> Option<&str> {
+        self.mesh.as_ref().map(|mesh| &*mesh.workload)
     }
 
     /// The client's address.

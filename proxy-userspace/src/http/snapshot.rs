@@ -7,10 +7,12 @@
 
 mod certificates;
 mod kept;
+mod mesh;
 mod service;
 
 pub(super) use kept::Opened;
 pub use kept::{Kept, OpenConnection};
+pub use mesh::MeshPlan;
 pub use service::{FallbackPlan, ServicePlan, UpstreamLimits};
 
 use super::exchange::respond::Fixed;
@@ -138,6 +140,8 @@ pub struct ListenerPlan {
     /// Where all requests are sent, if they are.
     pub redirect: Option<Redirect>,
     /// Open connections, of all workers: at this listener, and at all.
+    /// What becomes of connections that are redirected here, if any are.
+    pub mesh: Option<MeshPlan>,
     open: kept::Opened,
     router: Router,
     /// Its routes, and what is counted of each at this listener.
@@ -243,7 +247,14 @@ impl Snapshot {
             if listeners.len() <= id {
                 listeners.resize_with(id + 1, || None);
             }
-            listeners[id] = Some(ListenerPlan::new(listener, id, config, kept, old)?);
+            let by_name = &by_name;
+            listeners[id] = Some(ListenerPlan::new(
+                listener,
+                id,
+                config,
+                kept,
+                (old, by_name),
+            )?);
         }
         let mut streams = Vec::new();
         for stream in &config.stream_listeners {
@@ -372,6 +383,9 @@ fn used_services(config: &Config) -> Vec<String> {
         .iter()
         .flat_map(StreamListener::services)
         .for_each(&mut add);
+    let meshes = config.http_listeners.iter().flat_map(|it| &it.mesh);
+    let rules = meshes.flat_map(|mesh| &mesh.names);
+    rules.for_each(|rule| add(&rule.service));
     // Theirs as well; one that was added here may have another.
     let mut at = 0;
     while let Some(service) = used.get(at).and_then(|name| config.service(name)) {
@@ -417,7 +431,7 @@ impl ListenerPlan {
         id: ListenerId,
         config: &Config,
         kept: &Kept,
-        old: Option<&Snapshot>,
+        (old, services): (Option<&Snapshot>, &HashMap<&str, usize>),
     ) -> Result<Self, CompileError> {
         let before = old.and_then(|old| old.listener(id)?.tls.as_ref());
         let before = before.map(|tls| &*tls.side);
@@ -444,6 +458,7 @@ impl ListenerPlan {
                 .map(|log| LogPlan::new(log, &listener.name, kept))
                 .transpose()?,
             tls: tls.transpose()?,
+            mesh: MeshPlan::new(listener, id, config, kept, services)?,
             redirect: listener.https_redirect.map(to_https),
             open: kept.opened(id),
             router: Router::build(&listener.name, &config.routes).map_err(invalid)?,

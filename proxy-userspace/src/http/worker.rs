@@ -5,7 +5,8 @@ use super::date::Date;
 use super::exchange::Scratch;
 use super::h2::Hands;
 use super::listening::LogPlan;
-use super::snapshot::{ListenerId, SharedSnapshot, Snapshot};
+use super::origins::{self, Origins};
+use super::snapshot::{ListenerId, ServicePlan, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
 use crate::config::model::http::Priority;
 use crate::net::clock::{instant, nanos};
@@ -18,6 +19,7 @@ use crate::observe::trace::SpanQueue;
 use crate::resilience::Shedder;
 use crate::upstream::pool::{Place, Pools};
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +94,8 @@ pub struct Worker {
     metrics: Arc<ProxyMetrics>,
     /// By the backend's slot, which each entry holds.
     backends: RefCell<Vec<Option<KnownBackend>>>,
+    /// Where redirected connections were to go.
+    origins: RefCell<Origins<ServicePlan>>,
 }
 
 /// A backend, and what is counted of it.
@@ -138,6 +142,7 @@ impl Worker {
             logged: Notify::new(),
             metrics,
             backends: RefCell::default(),
+            origins: RefCell::default(),
         }
     }
 
@@ -239,6 +244,16 @@ impl Worker {
         let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(state);
         proxy_common::hash::mix(state)
+    }
+
+    /// Where a redirected connection was to go, as a service; `is_h2`: HTTP/2 is spoken to it.
+    pub fn origin(&self, address: SocketAddr, is_h2: bool) -> Arc<ServicePlan> {
+        let mut known = self.origins.borrow_mut();
+        known.service(address, is_h2, || {
+            let (snapshot, metrics) = (self.snapshot.borrow(), &self.metrics);
+            let begin = (self.random(), self.clock.last());
+            origins::service(address, is_h2, &snapshot, metrics, begin)
+        })
     }
 
     /// Gives the value of a `Date` field, as of the last reading of the clock.

@@ -148,7 +148,8 @@ pub(crate) struct LinkInfo {
     pub(crate) id: u32,
     pub(crate) program_id: u32,
     _pad: u32,
-    /// 0 once the interface has gone. Of a link to a network namespace, that one's inode.
+    /// 0 once the interface has gone. Of a link to a network namespace, that one's inode; of one to a
+    /// cgroup, the lower half of that one's id.
     pub(crate) ifindex: u32,
     /// Of a link to a cgroup, the upper half of its id.
     high: u32,

@@ -20,6 +20,7 @@ pub mod client_hello;
 pub mod clock;
 pub mod datagram;
 pub mod descriptors;
+pub mod detect;
 mod direct;
 pub mod dns;
 pub mod fetch;

@@ -61,6 +61,7 @@ impl Collector for Page {
         self.listeners(&mut families)?;
         self.steering(&mut families)?;
         self.socket_balancing(&mut families)?;
+        self.mesh(&mut families)?;
         self.backends(&mut families)?;
         self.passive_health(&mut families)?;
         self.health(&mut families)?;
@@ -347,6 +348,42 @@ impl Page {
         out.many(names::CONNECT_ENDED, rows)
     }
 
+    fn mesh(&self, out: &mut Families) -> fmt::Result {
+        let Some(mesh) = &self.view.mesh else {
+            return Ok(());
+        };
+        let rows = mesh.listeners.iter().flat_map(|one| {
+            let results = [
+                ("redirected", one.redirected),
+                ("excluded", one.excluded),
+                ("refused", one.refused),
+                ("passed", one.passed),
+                ("unreachable", one.unreachable),
+                ("full", one.full),
+            ];
+            let name = one.name.as_str();
+            results.map(|(result, count)| ([name, result], Value::from(count)))
+        });
+        out.many(names::MESH_CONNECTIONS, rows)?;
+        let seen = mesh.listeners.iter().flat_map(|one| {
+            let seen = one.protocols.iter();
+            seen.map(|(word, count)| ([one.name.as_str(), word.as_str()], Value::from(*count)))
+        });
+        out.many(names::MESH_PROTOCOLS, seen)?;
+        let workloads = mesh.listeners.iter().flat_map(|one| {
+            let all = one.workloads.iter();
+            all.map(|(path, count)| ([one.name.as_str(), path.as_str()], Value::from(*count)))
+        });
+        out.many(names::MESH_WORKLOADS, workloads)?;
+        let states = ["redirected", "waiting", "failed"].map(|state| {
+            let all = mesh.cgroups.iter();
+            let count = all.filter(|one| one.state == state).count() as u64;
+            ([state], Value::from(count))
+        });
+        out.many(names::MESH_CGROUPS, states)?;
+        out.one(names::MESH_UNDER_WAY, mesh.under_way)
+    }
+
     fn data_plane(&self, out: &mut Families) -> fmt::Result {
         let flows = &self.view.flow_table;
         let flow_table = (proxy_common::maps::FLOWS, flows.entries, flows.capacity);
@@ -399,8 +436,8 @@ mod tests {
     use super::*;
     use crate::observe::view::{
         AccelerationView, BackendView, BalancedBackendView, BalancedServiceView, FlowTable,
-        HealthView, ListenerView, ReasonCount, ServiceView, SocketBalancingView, SteeredView,
-        SteeringView, Traffic,
+        HealthView, ListenerView, MeshListenerView, MeshView, ReasonCount, ServiceView,
+        SocketBalancingView, SteeredView, SteeringView, Traffic, WorkloadView,
     };
     use std::time::Duration;
 
@@ -469,6 +506,20 @@ mod tests {
                 }],
                 ..Default::default()
             }),
+            mesh: Some(MeshView {
+                listeners: vec![MeshListenerView {
+                    name: "mesh".to_owned(),
+                    refused: 4,
+                    protocols: [("tls".to_owned(), 3)].into(),
+                    workloads: [("/shop".to_owned(), 2)].into(),
+                    ..Default::default()
+                }],
+                cgroups: vec![WorkloadView {
+                    state: "waiting".to_owned(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
             flow_table: FlowTable {
                 capacity: 100,
                 entries: 3,
@@ -506,6 +557,10 @@ mod tests {
             r#"sluice_steered_total{listener="http",result="refused"} 6"#,
             r#"sluice_connect_total{service="web",result="balanced"} 7"#,
             r#"sluice_connect_backend_sockets{service="web",backend="b1"} 3"#,
+            r#"sluice_mesh_connections_total{listener="mesh",result="refused"} 4"#,
+            r#"sluice_mesh_accepted_total{listener="mesh",protocol="tls"} 3"#,
+            r#"sluice_mesh_workload_connections_total{listener="mesh",workload="/shop"} 2"#,
+            r#"sluice_mesh_cgroups{state="waiting"} 1"#,
             r#"sluice_bpf_map_capacity{map="flows"} 100"#,
             r#"sluice_kernel_errors_total{call="update"} 1"#,
             r#"sluice_health_probe_duration_seconds_bucket{le="+Inf"} 1"#,

@@ -106,6 +106,17 @@ metrics! {
     CONNECT_ENDED = "sluice_connect_ended_total", Counter, ["result"],
         "Sockets whose backend was lost and which were to be ended: ended, or unreached.";
 
+    MESH_CONNECTIONS = "sluice_mesh_connections_total", Counter, ["listener", "result"],
+        "Connections that programs of chosen cgroups opened: redirected, excluded by a rule, refused or passed because they could not be redirected; unreachable and full tell why, unless nobody served the listener.";
+    MESH_PROTOCOLS = "sluice_mesh_accepted_total", Counter, ["listener", "protocol"],
+        "Connections accepted at a listener that others are redirected to, by what was seen of them.";
+    MESH_WORKLOADS = "sluice_mesh_workload_connections_total", Counter, ["listener", "workload"],
+        "Redirected connections by the cgroup of the program; after the first 256 as (others).";
+    MESH_CGROUPS = "sluice_mesh_cgroups", Gauge, ["state"],
+        "Cgroups that are to be redirected: redirected, waiting for them to exist, failed.";
+    MESH_UNDER_WAY = "sluice_mesh_handshakes", Gauge, [],
+        "Redirected connections of which one end is established and the other is not.";
+
     BACKEND_PACKETS = "sluice_backend_packets_total", Counter, ["service", "backend"],
         "Packets sent to the backend.";
     BACKEND_BYTES = "sluice_backend_bytes_total", Counter, ["service", "backend"],

@@ -49,7 +49,7 @@ pub fn needed(config: &Config) -> CapsHashSet {
             Capability::CAP_PERFMON,
         ]);
     }
-    if config.steers() || config.balances_sockets() {
+    if config.steers() || config.balances_sockets() || config.redirects() {
         needed.extend([
             Capability::CAP_BPF,
             Capability::CAP_NET_ADMIN,

@@ -3,6 +3,7 @@
 use super::Query;
 use super::values::{cookies, decoded, parameters};
 use crate::config::model::http::{RouteMatch, ValueMatch, ValueTest};
+use crate::config::model::mesh::is_within;
 use crate::message::{Method, Name};
 use crate::types::{Pattern, PatternError};
 use ipnet::IpNet;
@@ -25,6 +26,7 @@ struct Others {
     query: Vec<(Box<[u8]>, Test)>,
     cookies: Vec<(Box<[u8]>, Test)>,
     sources: Sources,
+    workloads: Box<[Box<str>]>,
 }
 
 impl Conditions {
@@ -45,11 +47,17 @@ impl Conditions {
             query: named(&rule.query)?,
             cookies: named(&rule.cookies)?,
             sources: Sources::new(&rule.sources),
+            workloads: rule
+                .workloads
+                .iter()
+                .map(|path| path.as_str().into())
+                .collect(),
         };
         let is_empty = others.fields.is_empty()
             && others.query.is_empty()
             && others.cookies.is_empty()
-            && others.sources.is_empty();
+            && others.sources.is_empty()
+            && others.workloads.is_empty();
         Ok(Self {
             method: rule
                 .method
@@ -69,6 +77,7 @@ impl Conditions {
             count(|others| others.query.len()),
             count(|others| others.cookies.len()),
             others.is_none_or(|others| others.sources.is_empty()),
+            others.is_none_or(|others| others.workloads.is_empty()),
         )
     }
 
@@ -85,6 +94,7 @@ impl Conditions {
             return true;
         };
         (others.sources.is_empty() || others.sources.contains(query.source))
+            && others.is_workload(query.workload)
             && others
                 .fields
                 .iter()
@@ -100,6 +110,14 @@ impl Conditions {
                 .cookies
                 .iter()
                 .all(|(name, test)| test.holds(cookies(query.fields, name).map(octets)))
+    }
+}
+
+impl Others {
+    fn is_workload(&self, path: Option<&str>) -> bool {
+        let mut wanted = self.workloads.iter();
+        self.workloads.is_empty()
+            || path.is_some_and(|path| wanted.any(|wanted| is_within(path, wanted)))
     }
 }
 

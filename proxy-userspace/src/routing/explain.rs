@@ -53,6 +53,8 @@ pub enum Difference {
     Cookie(usize),
     /// The client's address.
     Source,
+    /// The client's cgroup.
+    Workload,
 }
 
 /// Every rule of a listener, in the order of precedence; those whose hosts do not match come last.
@@ -150,7 +152,7 @@ fn judge(
     // With all of its conditions: what was asked last.
     Ok(match holds(route, hosts, so_far, query)? {
         Some(found) => Verdict::Matches(found),
-        None => Verdict::Differs(Difference::Source),
+        None => Verdict::Differs(Difference::Workload),
     })
 }
 
@@ -183,6 +185,10 @@ fn conditions_of(rule: &RouteMatch) -> Vec<(Difference, Add)> {
     all.push((
         Difference::Source,
         Box::new(|to, from| to.sources.clone_from(&from.sources)),
+    ));
+    all.push((
+        Difference::Workload,
+        Box::new(|to, from| to.workloads.clone_from(&from.workloads)),
     ));
     all
 }

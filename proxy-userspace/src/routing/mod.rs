@@ -13,7 +13,7 @@
 //! 2. path: exact, then regular expressions, then the longest prefix;
 //! 3. a method before none;
 //! 4. more field conditions, then more query conditions, then more cookie conditions;
-//! 5. source conditions before none;
+//! 5. source conditions before none, then workload conditions before none;
 //! 6. the order of the file: routes, then their matches.
 //!
 //! A host whose rules do not match does not hide less specific hosts: they are tried next.
@@ -67,6 +67,8 @@ pub struct Query<'a> {
     pub query: Option<&'a [u8]>,
     /// The client's address; behind trusted proxies, the one that they tell.
     pub source: IpAddr,
+    /// The client's cgroup, by its path, if the kernel has told it.
+    pub workload: Option<&'a str>,
 }
 
 /// A rule that matches.

@@ -55,6 +55,7 @@ pub(super) struct Request {
     pub(super) fields: Fields,
     pub(super) query: Option<String>,
     pub(super) source: IpAddr,
+    pub(super) workload: Option<&'static str>,
 }
 
 impl Request {
@@ -66,6 +67,7 @@ impl Request {
             fields: Fields::new(),
             query: None,
             source: "192.0.2.1".parse().unwrap(),
+            workload: None,
         }
     }
 
@@ -77,6 +79,7 @@ impl Request {
             fields: &self.fields,
             query: self.query.as_deref().map(str::as_bytes),
             source: self.source,
+            workload: self.workload,
         }
     }
 }
@@ -560,6 +563,7 @@ fn the_first_condition_that_does_not_hold_is_told() {
         value("x-b", ValueTest::Exact("1".to_owned())),
     ];
     test.matches[0].sources = vec!["10.0.0.0/8".parse().unwrap()];
+    test.matches[0].workloads = vec!["/shop".to_owned()];
     let routes = [test, route(&["b.example"], &["/"]), route(&[], &["/"])];
     let differs = |request: &Request| {
         let explained = explain("web", &routes, &request.query()).unwrap();
@@ -584,5 +588,12 @@ fn the_first_condition_that_does_not_hold_is_told() {
     request.fields.append_named(b"x-b", b"1");
     assert_eq!(differs(&request), Some(Difference::Source));
     request.source = "10.1.1.1".parse().unwrap();
-    assert_eq!(differs(&request), None);
+    for other in [None, Some("/shopping"), Some("/")] {
+        request.workload = other;
+        assert_eq!(differs(&request), Some(Difference::Workload));
+    }
+    for own in ["/shop", "/shop/cart"] {
+        request.workload = Some(own);
+        assert_eq!(differs(&request), None);
+    }
 }

@@ -39,6 +39,7 @@ mod health;
 mod health_view;
 mod history;
 mod logging;
+mod mesh;
 mod names;
 mod observe;
 mod on_demand;

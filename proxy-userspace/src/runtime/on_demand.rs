@@ -5,6 +5,7 @@
 //! privileges. Opening and closing are part of [`Plane::fit`], as making maps of another size is:
 //! a reload that fails afterwards fits the old configuration again, and so undoes either.
 
+use super::mesh::Mesher;
 use super::plane::{Plane, PlaneError};
 use super::real::{KernelPlane, Readers};
 use super::socket_balancing::SocketBalancer;
@@ -17,7 +18,7 @@ use crate::kernel::plan::{Host, Overlay};
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::store::{KernelState, MapEdit, MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
-use crate::observe::view::{SocketBalancingView, SteeringView};
+use crate::observe::view::{MeshView, SocketBalancingView, SteeringView};
 use crate::sockets::connect::{self, Adopted};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -28,6 +29,7 @@ pub(super) struct OnDemand {
     kernel: Option<KernelPlane>,
     steering: Steerer,
     sockets: SocketBalancer,
+    mesh: Mesher,
     readers: Readers,
     /// It was opened, and no configuration with it is in force yet: what it found there, if
     /// anything, forwards on whatever becomes of the reload.
@@ -40,13 +42,14 @@ impl OnDemand {
         config: &Config,
         readers: Readers,
         lock: Option<OwnedFd>,
-        steering: Steerer,
+        (steering, mesh): (Steerer, Mesher),
         sockets: SocketBalancer,
     ) -> Result<Self, PlaneError> {
         let mut plane = Self {
             kernel: None,
             steering,
             sockets,
+            mesh,
             readers,
             tentative: None,
         };
@@ -174,11 +177,14 @@ impl Plane for OnDemand {
         config: &Config,
         sockets: &[(String, BorrowedFd<'_>)],
     ) -> Result<usize, PlaneError> {
-        Ok(self.steering.follow(config, sockets)?)
+        let edits = self.steering.follow(config, sockets)?;
+        self.mesh.follow(config, sockets)?;
+        Ok(edits)
     }
 
     fn forget_steering(&mut self) {
         self.steering.forget();
+        self.mesh.forget();
     }
 
     fn steering(&self) -> Option<SteeringView> {
@@ -214,6 +220,22 @@ impl Plane for OnDemand {
 
     fn socket_lock(&self) -> Option<OwnedFd> {
         self.sockets.lock()
+    }
+
+    fn look_for_workloads(&mut self) {
+        self.mesh.look();
+    }
+
+    fn end_redirection(&mut self) -> Result<(), PlaneError> {
+        self.mesh.release(false)
+    }
+
+    fn mesh(&self) -> Option<MeshView> {
+        self.mesh.view()
+    }
+
+    fn mesh_lock(&self) -> Option<OwnedFd> {
+        self.mesh.lock()
     }
 
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError> {
@@ -273,8 +295,9 @@ impl Plane for OnDemand {
         self.kernel.as_ref()?.lock()
     }
 
-    fn release(self, keep: bool) -> Result<(), PlaneError> {
-        let ended = self.steering.release(keep);
+    fn release(mut self, keep: bool) -> Result<(), PlaneError> {
+        let ended = self.mesh.release(keep);
+        let ended = self.steering.release(keep).and(ended);
         let ended = self.sockets.release(keep).and(ended);
         let released = match self.kernel {
             Some(kernel) => kernel.release(keep),

@@ -9,7 +9,8 @@ use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::steer::SteerError;
 use crate::kernel::store::{MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
-use crate::observe::view::{SocketBalancingView, SteeringView};
+use crate::observe::view::{MeshView, SocketBalancingView, SteeringView};
+use crate::sockets::redirect::RedirectError;
 use crate::sockets::{connect, steer};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -91,6 +92,24 @@ pub(crate) trait Plane {
         None
     }
 
+    /// Looks for cgroups that have come or gone, of those that are redirected.
+    fn look_for_workloads(&mut self) {}
+
+    /// Has nothing redirected any more, before those end who serve what is.
+    fn end_redirection(&mut self) -> Result<(), PlaneError> {
+        Ok(())
+    }
+
+    /// What is redirected and what has come of it; `None` if nothing is.
+    fn mesh(&self) -> Option<MeshView> {
+        None
+    }
+
+    /// What keeps other daemons from redirecting, for a successor.
+    fn mesh_lock(&self) -> Option<OwnedFd> {
+        None
+    }
+
     /// Counters of these services and backends, and of every reason.
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError>;
 
@@ -142,6 +161,9 @@ pub enum PlaneError {
     /// What balances sockets cannot be ended.
     #[error(transparent)]
     Connect(#[from] connect::ConnectError),
+    /// Nothing can be redirected to listeners, or not as wanted.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
     /// A map cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

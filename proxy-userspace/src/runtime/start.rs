@@ -13,6 +13,7 @@ use super::capture::{CaptureHub, CapturePump};
 use super::control::{BeginError, Control, Ended, Ending, Parts, TICK, epoch_seconds};
 use super::forwarding;
 use super::history::Beginning;
+use super::mesh::Mesher;
 use super::names::SharedNames;
 use super::observe::{FlowHub, FlowPump};
 use super::on_demand::OnDemand;
@@ -193,6 +194,7 @@ async fn start(
     if config.balances_sockets() {
         crate::sockets::connect::introduce(&config.connect_pin_dir());
     }
+    super::steering::warn_of_leftovers(config);
     let (handle, commands) = Handle::new();
     let journal = Arc::new(Journal::new(epoch_seconds() as u64));
     let mut shared = Shared::new(handle, Arc::default(), Arc::default(), journal);
@@ -226,6 +228,7 @@ async fn start(
         pins: sockets.pin_lock,
         steering: sockets.steer_lock,
         sockets: sockets.connect_lock,
+        mesh: sockets.mesh_lock,
     };
     let is_heir = state.is_some();
     let mut life = Life::begin(beginning, Box::new(source), &daemon.shared, locks, state)?;
@@ -433,11 +436,12 @@ impl Daemon {
         self.farewell().await;
         signals::stopping();
         control.set_phase(Phase::Stopping);
+        let keep = ending.keep_dataplane || self.options.keep_dataplane;
+        if !keep {
+            control.end_redirection();
+        }
         control.drain_proxies(&self.hurry).await;
-        end(
-            control,
-            ending.keep_dataplane || self.options.keep_dataplane,
-        )?;
+        end(control, keep)?;
         drop(tasks);
         let _ = stopping.send(true);
         for task in admin_tasks {
@@ -516,6 +520,7 @@ struct Locks {
     pins: Option<OwnedFd>,
     steering: Option<OwnedFd>,
     sockets: Option<OwnedFd>,
+    mesh: Option<OwnedFd>,
 }
 
 /// Descriptors of the admin sockets.
@@ -629,8 +634,9 @@ fn begin(
     let config = &beginning.config;
     let plane = {
         let steering = Steerer::new(locks.steering);
+        let beside = (steering, Mesher::new(locks.mesh));
         let sockets = SocketBalancer::new(locks.sockets);
-        let opened = OnDemand::open(config, readers, locks.pins, steering, sockets);
+        let opened = OnDemand::open(config, readers, locks.pins, beside, sockets);
         opened.map_err(StartError::Plane)?
     };
     let is_fresh = plane.tentative() == Some(&Adoption::Fresh);

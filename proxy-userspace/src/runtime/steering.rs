@@ -11,6 +11,7 @@ use crate::config::model::Config;
 use crate::config::model::steer::Bindings;
 use crate::kernel::load::LoadError;
 use crate::observe::view::{SteeredView, SteeringView};
+use crate::sockets::redirect;
 use crate::sockets::steer::{self, SteerError, Steering, routes};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -144,9 +145,16 @@ impl<P: Plane> Control<P> {
         self.plane.steer_sockets(&self.config, &sockets).map(drop)
     }
 
-    /// True if the configuration steers something.
+    /// True if the configuration steers or redirects something.
     pub(crate) fn steers(&self) -> bool {
-        self.config.steers()
+        self.config.steers() || self.config.redirects()
+    }
+
+    /// Has nothing redirected any more: those who serve what is are about to end.
+    pub(crate) fn end_redirection(&mut self) {
+        if let Err(error) = self.plane.end_redirection() {
+            error!(error = %chain(&error), "redirection could not be ended");
+        }
     }
 
     /// As [`Self::steer_sockets`], where there is nobody to tell of a failure.
@@ -168,6 +176,15 @@ impl<P: Plane> Control<P> {
         let sockets = workers.map(|workers| workers.sockets(prepared, &bindings));
         let sockets = sockets.unwrap_or_default();
         self.plane.steer_sockets(config, &sockets).map(drop)
+    }
+}
+
+/// Logs that another daemon has left its redirection, which this one has no part in. It is not for
+/// any daemon of this host to end it: perhaps it refuses connections because it was told to.
+pub(super) fn warn_of_leftovers(config: &Config) {
+    let pin_dir = &config.data_plane().pin_dir;
+    if !config.redirects() && redirect::is_abandoned(pin_dir) {
+        warn!("a daemon that is gone has left its redirection in force: `sluice detach` ends it");
     }
 }
 

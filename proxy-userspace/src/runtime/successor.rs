@@ -150,6 +150,8 @@ impl<P: Plane> Control<P> {
         sockets.extend(steer_lock.map(|lock| (SocketName::SteerLock, lock)));
         let socket_lock = self.plane.socket_lock();
         sockets.extend(socket_lock.map(|lock| (SocketName::ConnectLock, lock)));
+        let mesh_lock = self.plane.mesh_lock();
+        sockets.extend(mesh_lock.map(|lock| (SocketName::MeshLock, lock)));
         for (place, number, socket) in self.workers.iter().flat_map(|it| it.offered()) {
             let name = SocketName::Listener {
                 name: place.name.clone(),

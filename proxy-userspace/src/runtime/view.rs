@@ -63,6 +63,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
         maps: map_usage(&usage, control),
         steering: control.plane.steering(),
         socket_balancing: control.plane.socket_balancing(),
+        mesh: control.plane.mesh(),
         services: control
             .config
             .services

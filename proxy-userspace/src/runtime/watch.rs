@@ -40,6 +40,7 @@ impl<P: Plane> Control<P> {
         self.watch_machine();
         self.watch_certificates();
         self.look_after_sockets();
+        self.plane.look_for_workloads();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
             self.keep_probes_steered();
         }

@@ -10,6 +10,7 @@ mod cgroup;
 pub mod connect;
 mod object;
 mod offsets;
+pub mod redirect;
 pub mod steer;
 mod trial;
 

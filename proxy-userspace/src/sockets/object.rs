@@ -253,7 +253,7 @@ fn listener_key(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<Liste
 }
 
 /// The kernel's cookie of a socket's network namespace.
-fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
     // SAFETY: the option's value is eight octets, for which there is room.
     let result = unsafe {

@@ -14,6 +14,7 @@ use crate::net::Nanos;
 use crate::observe::access_log::{
     Attempt, Counts, End, Octets, Phase, Preread, Record, Side, Times, Traffic,
 };
+use crate::sockets::redirect::Redirected;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +53,10 @@ pub(super) struct Facts {
     pub(super) is_told: bool,
     /// What is told of it while it lives.
     pub(super) live: Rc<Live>,
+    /// Whose it is, if it was redirected.
+    pub(super) redirected: Option<Rc<Redirected>>,
+    /// The client begins with a ClientHello, as far as it is known.
+    pub(super) is_tls: bool,
 }
 
 /// A backend that was tried.
@@ -85,6 +90,8 @@ impl Facts {
             refusal: None,
             is_told: false,
             live,
+            redirected: None,
+            is_tls: true,
         }
     }
 
@@ -165,6 +172,7 @@ pub(super) fn account(
     record.tls = facts.secured.as_ref().map(|secured| secured.record());
     record.refusal = facts.refusal.map(|refusal| (RefusedBy::Client, refusal));
     record.attempts = &attempts;
+    record.workload = facts.redirected.as_ref().map(|it| &*it.workload);
     record.connection = peers.number;
     record.status = status(end, last);
     record.received = body(facts.received);

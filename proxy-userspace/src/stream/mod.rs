@@ -27,4 +27,4 @@ mod sealed;
 mod tcp;
 pub mod udp;
 
-pub use tcp::{Accepted, serve};
+pub use tcp::{Accepted, Mesh, serve};

@@ -10,7 +10,8 @@ use super::sealed::seal;
 use super::{header, passthrough};
 use crate::config::model::http::ProxyVersion;
 use crate::http::census::{Live, Spoken};
-use crate::http::snapshot::{ListenerId, SharedSnapshot};
+use crate::http::origins;
+use crate::http::snapshot::{ListenerId, ServicePlan, SharedSnapshot};
 use crate::http::streams::StreamPlan;
 use crate::http::worker::Worker;
 use crate::message::{Refusal, RefusedBy};
@@ -18,10 +19,12 @@ use crate::net::proxy_protocol::{self, Origin};
 use crate::net::{Input, Nanos, Stream, Timer};
 use crate::observe::access_log::{End, Phase, Traffic};
 use crate::observe::http::BackendCells;
+use crate::sockets::redirect::Redirected;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 /// How long a trusted sender may take for its PROXY header.
@@ -40,6 +43,19 @@ pub struct Accepted {
     pub number: u64,
     /// Where it came in.
     pub listener: ListenerId,
+    /// Whose it is, if it was redirected.
+    pub mesh: Option<Mesh>,
+}
+
+/// A connection that was redirected.
+#[derive(Debug)]
+pub struct Mesh {
+    /// Whose it is.
+    pub redirected: Rc<Redirected>,
+    /// How it is passed on.
+    pub plan: Arc<StreamPlan>,
+    /// The client begins with a ClientHello.
+    pub is_tls: bool,
 }
 
 /// Serves a client's connection to its end.
@@ -48,7 +64,11 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     live.set_protocol(Spoken::Tcp);
     let _counted = worker.count_connection(&live, accepted.listener);
     let snapshot = worker.snapshot();
-    let Some(plan) = snapshot.stream(accepted.listener).cloned() else {
+    let plan = match &accepted.mesh {
+        Some(mesh) => Some(Arc::clone(&mesh.plan)),
+        None => snapshot.stream(accepted.listener).cloned(),
+    };
+    let Some(plan) = plan else {
         return accepted.stream.abort();
     };
     let cells = plan.cells.at(worker.index);
@@ -67,6 +87,11 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         listener: accepted.listener,
     };
     let mut facts = Facts::new(worker.clock.read(), Rc::clone(&live));
+    if let Some(mesh) = &accepted.mesh {
+        facts.redirected = Some(Rc::clone(&mesh.redirected));
+        facts.is_tls = mesh.is_tls;
+        live.set_ends(accepted.client, accepted.server);
+    }
     let begun = begin(
         &worker,
         snapshot,
@@ -144,7 +169,7 @@ async fn begin(
             outcome
         })?));
     }
-    if let Some(names) = &plan.names {
+    if let Some(names) = plan.names.as_ref().filter(|_| facts.is_tls) {
         let asked = passthrough::ask(worker, names, client, &mut up.input, &timer, facts);
         let asked = asked.await;
         if let Some(refusal) = facts.refusal {
@@ -155,6 +180,11 @@ async fn begin(
     }
     let service = plan.service(facts.rule());
     let service = service.and_then(|service| snapshot.service(service));
+    let origin = match service {
+        Some(_) => None,
+        None => origin(worker, plan, facts),
+    };
+    let service = service.or(origin.as_deref());
     let service = service.ok_or((End::NoBackend, Phase::Queue))?;
     let mut introduction = Vec::new();
     let addresses = (peers.client, peers.server);
@@ -203,6 +233,13 @@ async fn begin(
         up.preamble = introduction;
     }
     Ok((connected, (up, down)))
+}
+
+/// Where a redirected connection was to go, if nobody is named for it and that is wanted.
+fn origin(worker: &Worker, plan: &StreamPlan, facts: &Facts) -> Option<Arc<ServicePlan>> {
+    let redirected = facts.redirected.as_ref()?;
+    let is_wanted = plan.service_name(facts.rule()) == Some(origins::NAME);
+    is_wanted.then(|| worker.origin(redirected.destination, false))
 }
 
 /// Passes on until both sides, client and backend, have ended.

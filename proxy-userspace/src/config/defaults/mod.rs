@@ -3,6 +3,7 @@
 pub(crate) mod acme;
 pub(crate) mod condemn;
 pub(crate) mod http;
+pub(crate) mod mesh;
 pub(crate) mod outlier;
 pub(crate) mod tls;
 

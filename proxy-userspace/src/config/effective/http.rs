@@ -7,7 +7,8 @@ use crate::config::model::http::{
     AccessLog, Action, Compression, Forwarded, Http2, HttpListener, HttpTimeouts, Limits,
     LogFormat, LogTarget, NameRule, Passthrough, Route, StreamListener, Workers, default_route,
 };
-use crate::config::model::steer::Steer;
+use crate::config::model::mesh::Mesh;
+use crate::config::model::steer::{PortRange, Steer};
 use crate::types::Protocol;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -49,6 +50,7 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
             Some(prefixes(&listener.proxy_protocol_from)),
         ),
         ("steer", listener.steer.as_ref().map(steer)),
+        ("mesh", listener.mesh.as_ref().map(mesh)),
         (
             "limits",
             Some(limits(
@@ -131,12 +133,50 @@ fn steer(steer: &Steer) -> Value {
     })
 }
 
+fn mesh(mesh: &Mesh) -> Value {
+    let words = |ports: &[PortRange]| -> Value {
+        let word = |range: &PortRange| match range.single() {
+            Some(port) => json!(port),
+            None => json!(range.to_string()),
+        };
+        ports.iter().map(word).collect()
+    };
+    map([
+        ("cgroups", Some(json!(mesh.cgroups))),
+        (
+            "destinations",
+            Some(json!({
+                "only": prefixes(&mesh.destinations.only),
+                "except": prefixes(&mesh.destinations.except),
+            })),
+        ),
+        (
+            "ports",
+            Some(json!({"only": words(&mesh.ports.only), "except": words(&mesh.ports.except)})),
+        ),
+        (
+            "users",
+            Some(json!({"only": mesh.users.only, "except": mesh.users.except})),
+        ),
+        ("reach", mesh.reach.map(|address| json!(address))),
+        ("on_failure", Some(json!(mesh.on_failure.name()))),
+        ("unmatched", Some(json!(mesh.unmatched.name()))),
+        ("detect", Some(json!(text(mesh.detect)))),
+        ("opaque", Some(words(&mesh.opaque))),
+        ("names", Some(rules(&mesh.names))),
+    ])
+}
+
 fn names(passthrough: &Passthrough) -> Value {
+    rules(&passthrough.names)
+}
+
+fn rules(rules: &[NameRule]) -> Value {
     let rule = |rule: &NameRule| {
         let hosts: Value = rule.hosts.iter().map(host).collect();
         json!({"hosts": hosts, "alpn": rule.alpn, "service": rule.service})
     };
-    passthrough.names.iter().map(rule).collect()
+    rules.iter().map(rule).collect()
 }
 
 pub(super) fn prefixes(list: &[IpNet]) -> Value {

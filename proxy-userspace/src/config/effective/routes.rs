@@ -71,6 +71,10 @@ fn condition(rule: &RouteMatch) -> Value {
             "sources",
             (!rule.sources.is_empty()).then(|| prefixes(&rule.sources)),
         ),
+        (
+            "workloads",
+            (!rule.workloads.is_empty()).then(|| json!(rule.workloads)),
+        ),
     ])
 }
 

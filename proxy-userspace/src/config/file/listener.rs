@@ -1,7 +1,7 @@
 //! The key `listeners`.
 
 use super::scalar::{HttpsRedirect, Name, Network, Percent, Port};
-use super::{http, passthrough, steer, tls};
+use super::{http, mesh, passthrough, steer, tls};
 use crate::config::decode::Field;
 use crate::config::defaults;
 use schemars::JsonSchema;
@@ -46,6 +46,10 @@ pub(crate) struct Listener {
     /// More addresses and ports for this listener, without a socket for each. Not with `kind: l4`.
     #[serde(default)]
     pub(crate) steer: Field<steer::Steer>,
+    /// Has the kernel send here what programs of some cgroups open to elsewhere. Only with
+    /// `kind: http`; connections by other protocols are passed on.
+    #[serde(default)]
+    pub(crate) mesh: Field<mesh::Mesh>,
     /// Limits of what clients may send. Not with `kind: l4`; with `tcp`, `tls-passthrough` and
     /// `udp` only `connections`.
     #[serde(default)]

@@ -17,6 +17,7 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod l4;
 pub(crate) mod listener;
+pub(crate) mod mesh;
 pub(crate) mod outlier;
 pub(crate) mod passthrough;
 pub(crate) mod process;

@@ -3,7 +3,7 @@
 use super::action::{Edits, Fault, Files, Mirror, PathRewrite, Redirect, Respond, Rewrite, Split};
 use super::http::{Compression, SecurityHeaders};
 use super::resilience::{Priority, Retries};
-use super::scalar::{Host, Name, Network, Text, Time, UrlPath};
+use super::scalar::{CgroupPath, Host, Name, Network, Text, Time, UrlPath};
 use crate::config::decode::{Field, Pairs};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -114,6 +114,12 @@ pub(crate) struct MatchKeys {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub(crate) sources: Field<Vec<Field<Network>>>,
+    /// Cgroups of the program that asks, or cgroups above it, by their paths below the root of the
+    /// host's cgroups. The kernel tells them, of connections that were redirected (`mesh` of the
+    /// listener); others are of none.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub(crate) workloads: Field<Vec<Field<CgroupPath>>>,
 }
 
 /// Which paths: a prefix, or a map with one test.

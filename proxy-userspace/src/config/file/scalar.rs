@@ -130,6 +130,25 @@ scalar!(
 );
 
 scalar!(
+    /// The path of a cgroup below the root of cgroups, without a slash at its end.
+    CgroupPath(String),
+    TEXT,
+    "the path of a cgroup below the root of cgroups, such as `/system.slice/shop.service`",
+    |text| {
+        let (path, all) = (text.strip_prefix('/')?, ["", ".", ".."]);
+        let is_root = path.is_empty();
+        let is_plain = path.split('/').all(|part| !all.contains(&part) && !part.contains('\0'));
+        (text.len() < 4096 && (is_root || is_plain)).then(|| text.to_owned())
+    },
+    {
+        "title": "path of a cgroup",
+        "type": "string",
+        "description": "Path of a cgroup (version 2) below their root, such as `/system.slice/shop.service`; `/` for all.",
+        "pattern": "^/([^/]+(/[^/]+)*)?$"
+    }
+);
+
+scalar!(
     /// An address.
     Address(IpAddr),
     RAW,

@@ -18,6 +18,7 @@ pub use resilience::{
 };
 pub use security::SecurityHeaders;
 
+use super::mesh::Mesh;
 use super::outlier::{Outlier, Steering};
 use super::steer::Steer;
 use super::tls::ServerTls;
@@ -37,6 +38,8 @@ pub struct HttpListener {
     pub proxy_protocol_from: Vec<IpNet>,
     /// What it gets besides what it is bound to.
     pub steer: Option<Steer>,
+    /// Whose connections it gets besides those that are made to it.
+    pub mesh: Option<Mesh>,
     /// Limits of what clients may send.
     pub limits: Limits,
     /// How long things may take.
@@ -291,6 +294,9 @@ pub struct RouteMatch {
     pub cookies: Vec<ValueMatch>,
     /// The client's address (behind trusted proxies: the one they tell); empty for all.
     pub sources: Vec<IpNet>,
+    /// The client's cgroup or one above it, by path, where the connection was redirected; empty for
+    /// all.
+    pub workloads: Vec<String>,
 }
 
 /// Which paths.

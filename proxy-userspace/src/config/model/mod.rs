@@ -8,6 +8,7 @@ pub mod acme;
 pub mod condemn;
 pub mod connect;
 pub mod http;
+pub mod mesh;
 pub mod outlier;
 pub mod process;
 pub mod steer;

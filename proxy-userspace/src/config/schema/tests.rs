@@ -185,6 +185,21 @@ listeners:
       handshake_timeout: 5s
       max_handshakes: 100
   - {name: http, kind: http, address: "::", port: 8081, https_redirect: 8443}
+  - name: mesh
+    kind: http
+    address: "::"
+    port: 15001
+    mesh:
+      cgroups: [/shop.slice]
+      destinations: {only: ["2001:db8::/32"], except: ["2001:db8:1::/48"]}
+      ports: {only: [80, 8000-8999], except: [8080]}
+      users: {only: [1000], except: [0]}
+      reach: "2001:db8::1"
+      on_failure: open
+      unmatched: refuse
+      detect: 250ms
+      opaque: [25, 3306-3307]
+      names: [{hosts: [db.example], alpn: [h2], service: app}]
   - name: plain
     kind: tcp
     address: 0.0.0.0
@@ -260,6 +275,7 @@ routes:
         query: {q: {prefix: p}}
         cookies: {c: {regex: "[a-z]+"}}
         sources: [192.0.2.0/24]
+        workloads: [/shop.slice]
       - path: {regex: "/r/.*"}
       - path: {prefix: /p}
       - path: /q
@@ -535,6 +551,7 @@ listeners:
   - {name: web, kind: l4, address: 192.0.2.10, port: 80, service: web, guard: {}}
   - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}, tls: {certificates: [{local: [a]}], sessions: {}, client: {ca: /a}}}
   - {name: tls, kind: tls-passthrough, address: "::", port: 443, names: [{hosts: [a.example], service: app}, {alpn: [h2], service: app}]}
+  - {name: mesh, kind: http, address: "::", port: 15001, mesh: {cgroups: [/a], destinations: {}, ports: {}, users: {}}}
 routes:
   - name: all
     service: app
@@ -583,6 +600,10 @@ services:
         ("/listeners/1/tls", "Tls"),
         ("/listeners/1/tls/sessions", "Sessions"),
         ("/listeners/1/tls/client", "ClientAuth"),
+        ("/listeners/3/mesh", "Mesh"),
+        ("/listeners/3/mesh/destinations", "Destinations"),
+        ("/listeners/3/mesh/ports", "Ports"),
+        ("/listeners/3/mesh/users", "Users"),
         ("/routes/0/request_headers", "Edits"),
         ("/routes/0/mirror", "Mirror"),
         ("/routes/0/fault/delay", "Delay"),

@@ -20,6 +20,7 @@ mod http;
 mod l4;
 mod limits;
 mod listeners;
+mod mesh;
 mod outlier;
 mod pairs;
 mod passthrough;
@@ -84,7 +85,7 @@ pub(super) fn config(report: &Report<'_>, file: &At<File>) -> Config {
     let workers = http::workers(report, &file.workers);
     let admin = admin::admin(report, &file.admin);
     let guard = l4::guard(report, &file.guard);
-    let needs_root = l4.is_some() || steers(file) || !file.connect.is_absent();
+    let needs_root = l4.is_some() || has_kernel_part(file) || !file.connect.is_absent();
     let process = process::process(report, &file.process, needs_root);
     let tracing = tracing::tracing(report, &file.tracing);
     let overload = resilience::overload(report, &file.overload);
@@ -147,9 +148,10 @@ fn needs_l4(file: &File) -> bool {
         })
 }
 
-/// True if something is steered to a listener.
-fn steers(file: &File) -> bool {
-    elements(&file.listeners).any(|at| at.value.steer.given().is_some())
+/// True if something is steered or redirected to a listener.
+fn has_kernel_part(file: &File) -> bool {
+    elements(&file.listeners)
+        .any(|at| at.value.steer.given().is_some() || at.value.mesh.given().is_some())
 }
 
 /// Elements of a list that could be read.

@@ -27,13 +27,7 @@ pub(super) fn passthrough(report: &Report<'_>, at: &At<Listener>) -> Passthrough
             .fix("add `names: [{hosts: [www.example.com], service: NAME}]`");
         report.error(Place::Key(at.node), draft);
     }
-    let mut claims = HashMap::new();
-    let names = elements(&keys.names).filter_map(|at| {
-        let rule = rule(report, at)?;
-        claim(report, at, &rule, &mut claims);
-        Some(rule)
-    });
-    let names = names.collect();
+    let names = names(report, &keys.names);
     let mut hello_timeout = defaults::HTTP_TIMEOUTS.head;
     if let Some(timeouts) = keys.timeouts.value() {
         hello_timeout = time(report, &timeouts.head, hello_timeout);
@@ -42,6 +36,17 @@ pub(super) fn passthrough(report: &Report<'_>, at: &At<Listener>) -> Passthrough
         names,
         hello_timeout,
     }
+}
+
+/// Rules, of which none claims what another does.
+pub(super) fn names(report: &Report<'_>, field: &Field<Vec<Field<Names>>>) -> Vec<NameRule> {
+    let mut claims = HashMap::new();
+    let names = elements(field).filter_map(|at| {
+        let rule = rule(report, at)?;
+        claim(report, at, &rule, &mut claims);
+        Some(rule)
+    });
+    names.collect()
 }
 
 fn rule(report: &Report<'_>, at: &At<Names>) -> Option<NameRule> {

@@ -20,7 +20,8 @@ pub(super) fn process(
     if let Some(user) = keys.user.given()
         && needs_root
     {
-        let what = "the kernel part belongs to root: with `l4`, `connect` or `steer` there is no other user";
+        let what = "the kernel part belongs to root: with `l4`, `connect`, `steer` or `mesh` there is no \
+                    other user";
         let draft = Draft::new(Code::Conflict, what).fix(
             "remove `user`, and write `capabilities: needed`; or run the listeners of other kinds \
              in a daemon of their own",

@@ -2,6 +2,7 @@
 
 use super::compression::compression;
 use super::http::{accelerate, access_log, forwarded, http2, limits, networks, security, timeouts};
+use super::mesh::{self, mesh};
 use super::passthrough::passthrough;
 use super::steer::steer;
 use super::tls;
@@ -25,6 +26,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("guard", &[L4]),
         ("proxy_protocol_from", &[Http, Tcp, TlsPassthrough]),
         ("steer", &[Http, Tcp, TlsPassthrough, Udp]),
+        ("mesh", &[Http]),
         ("limits", &[Http, Tcp, TlsPassthrough, Udp]),
         ("timeouts", &[Http, Tcp, TlsPassthrough, Udp]),
         ("responses", &[Udp]),
@@ -48,6 +50,7 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.guard),
         node(&keys.proxy_protocol_from),
         node(&keys.steer),
+        node(&keys.mesh),
         node(&keys.limits),
         node(&keys.timeouts),
         node(&keys.responses),
@@ -157,11 +160,13 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     let forwarded = forwarded(report, &keys.forwarded);
     let proxy_protocol_from = networks(report, &keys.proxy_protocol_from);
     let steer = steer(report, &keys.steer, address);
+    let mesh = mesh(report, &keys.mesh, address);
     let access_log = access_log(report, &keys.access_log);
     let compression = compression(report, &keys.compression);
     let tls = tls::tls(report, &keys.tls);
     tls::of_http(report, &keys.tls);
     tls::redirect(report, keys);
+    mesh::stray(report, keys);
     let mut listener = HttpListener::new(keys.name.value()?.0.clone(), address?);
     listener.limits = limits;
     listener.timeouts = timeouts;
@@ -169,6 +174,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     listener.forwarded = forwarded;
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.steer = steer;
+    listener.mesh = mesh;
     listener.access_log = access_log;
     listener.compression = compression;
     listener.accelerate = accelerate(&keys.accelerate);

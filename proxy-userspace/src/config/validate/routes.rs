@@ -13,6 +13,7 @@ use crate::config::model::http::{
     Action, HostMatch, PathMatch, PathRewrite, Route, RouteMatch, ValueMatch, ValueTest,
     default_route,
 };
+use crate::config::model::mesh::Unmatched;
 use crate::config::report::{Draft, Place, Report, similar};
 use crate::config::yaml::NodeId;
 
@@ -250,7 +251,21 @@ fn one_match(report: &Report<'_>, keys: &file::MatchKeys) -> RouteMatch {
         query: values(report, &keys.query, &|_, _| {}),
         cookies,
         sources: sources(report, keys),
+        workloads: workloads(report, keys),
     }
+}
+
+fn workloads(report: &Report<'_>, keys: &file::MatchKeys) -> Vec<String> {
+    if let Some(list) = keys.workloads.given()
+        && list.value.is_empty()
+    {
+        let draft = Draft::new(Code::InvalidValue, "the match is for no workload")
+            .expected("at least one path of a cgroup")
+            .fix("remove `workloads` for all workloads");
+        report.error(Place::Value(list.node), draft);
+    }
+    let paths = elements(&keys.workloads).map(|at| at.value.0.clone());
+    paths.collect()
 }
 
 fn sources(report: &Report<'_>, keys: &file::MatchKeys) -> Vec<ipnet::IpNet> {
@@ -461,7 +476,9 @@ fn idle_listeners(
             routes.any(|route| route.model.listeners.contains(name))
         };
         let redirects = listener.model.https_redirect.is_some();
-        let is_alone = listener.file.value.service.is_absent() && !redirects;
+        let mesh = listener.model.mesh.as_ref();
+        let passes = mesh.is_some_and(|mesh| mesh.unmatched == Unmatched::Passthrough);
+        let is_alone = listener.file.value.service.is_absent() && !redirects && !passes;
         if readable && is_alone && !has_route() {
             let draft = Draft::new(
                 Code::MissingKey,

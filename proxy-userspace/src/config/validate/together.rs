@@ -55,6 +55,7 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
     addresses::check(report, all);
     super::steer::check(report, all);
     super::connect::check(report, all, &uses);
+    super::mesh::check(report, all);
     datagram_headers(report, all);
     pointless_l4(report, all);
 }

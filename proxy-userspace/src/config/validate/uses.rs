@@ -63,7 +63,10 @@ pub(super) fn references(file: &File) -> impl Iterator<Item = (&str, Option<Plac
         .filter(move |at| is_proxy(at.value.kind.value()))
         .flat_map(|at| {
             let rules = elements(&at.value.names).map(|at| &at.value.service);
-            [&at.value.service].into_iter().chain(rules)
+            let mesh = at.value.mesh.value().into_iter();
+            let of_mesh = mesh.flat_map(|mesh| elements(&mesh.names));
+            let of_mesh = of_mesh.map(|at| &at.value.service);
+            [&at.value.service].into_iter().chain(rules).chain(of_mesh)
         })
         .filter_map(name);
     let routes = elements(&file.routes).flat_map(|at| {

@@ -5,7 +5,7 @@ use super::run::{Around, request_id};
 use super::scratch::{Attempted, Facts, Scratch};
 use super::{Client, blame, trace};
 use crate::filter::Ended;
-use crate::http::forwarded;
+use crate::http::{forwarded, origins};
 use crate::net::Nanos;
 use crate::observe::access_log::{Attempt, Counts, Octets, Phase, Record, Side, Times};
 use crate::observe::http::RouteCells;
@@ -84,7 +84,11 @@ fn count_attempts(
 ) {
     for attempt in &facts.attempts {
         let service = attempt.service.and_then(|it| around.snapshot.service(it));
-        let name = service.map_or("", |service| service.state.name());
+        let of_nobody = match &around.peer.mesh {
+            Some(_) => origins::NAME,
+            None => "",
+        };
+        let name = service.map_or(of_nobody, |service| service.state.name());
         if let Some(service) = service
             && let Some(outcome) = blame::outcome(attempt, phase, is_plain)
         {
@@ -134,7 +138,10 @@ fn log(
     let service = facts
         .service
         .and_then(|index| around.snapshot.service(index));
-    record.service = service.map(|service| service.state.name());
+    let is_origin = peer.mesh.is_some() && !facts.attempts.is_empty();
+    let origin = is_origin.then_some(origins::NAME);
+    record.service = service.map(|service| service.state.name()).or(origin);
+    record.workload = peer.workload();
     record.real_client = facts.client.unwrap_or_else(|| peer.ip());
     record.connection = peer.number;
     record.connection_requests = facts.number;

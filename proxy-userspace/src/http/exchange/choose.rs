@@ -29,7 +29,7 @@ pub(super) async fn lease(
     let key = match &service.settings.balance.policy {
         Maglev(on) | Ring(on) => {
             let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
-            hash_key(on, &query(&scratch.request, source))
+            hash_key(on, &query(&scratch.request, source, None))
         }
         _ => None,
     };

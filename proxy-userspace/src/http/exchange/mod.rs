@@ -45,6 +45,7 @@ mod grpc;
 mod hedge;
 mod hops;
 mod memory;
+mod mesh;
 mod mirror;
 mod pump;
 mod reach;

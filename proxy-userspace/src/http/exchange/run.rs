@@ -8,7 +8,7 @@ use super::hops::{self, Hops};
 use super::memory::{FileParts, Octets};
 use super::respond::{self, Fixed};
 use super::scratch::Scratch;
-use super::{Client, Reply as _, account, drive, trace};
+use super::{Client, Reply as _, account, drive, mesh, trace};
 use crate::config::model::http::{Redirect, SecurityHeaders};
 use crate::files::{Body, Site};
 use crate::filter::{Answer, RequestContext};
@@ -123,8 +123,9 @@ async fn serve<C: Client>(
         redirect(around, scratch, client, None, (to, None)).await?;
         return Ok(End::Local);
     }
-    let Some(found) = around.listener.find(&query(&scratch.request, from)) else {
-        return Err(Failure::new(End::NoRoute, Phase::Request));
+    let asked = query(&scratch.request, from, around.peer.workload());
+    let Some(found) = around.listener.find(&asked) else {
+        return mesh::pass_on(around, scratch, client).await;
     };
     scratch.facts.route = Some(found.route);
     scratch.facts.rule = found.rule;
@@ -183,7 +184,11 @@ pub(super) fn request_id<'r>(around: &Around<'_>, request: &'r RequestHead) -> &
 }
 
 /// What a request is routed and balanced by.
-pub(super) fn query(request: &RequestHead, source: IpAddr) -> Query<'_> {
+pub(super) fn query<'a>(
+    request: &'a RequestHead,
+    source: IpAddr,
+    workload: Option<&'a str>,
+) -> Query<'a> {
     Query {
         host: request.host(),
         path: request.path(),
@@ -191,6 +196,7 @@ pub(super) fn query(request: &RequestHead, source: IpAddr) -> Query<'_> {
         fields: &request.fields,
         query: request.query(),
         source,
+        workload,
     }
 }
 
@@ -208,7 +214,7 @@ async fn act<C: Client>(
             sticky,
         } => {
             let source = scratch.facts.client.unwrap_or_else(|| around.peer.ip());
-            let query = query(&scratch.request, source);
+            let query = query(&scratch.request, source, None);
             let key = sticky.as_ref().and_then(|on| routing::hash_key(on, &query));
             let drawn = shares.choose(key.unwrap_or_else(|| around.worker.random()));
             drawn.map(|drawn| services[drawn])
@@ -332,7 +338,7 @@ fn is_whole(scratch: &Scratch) -> bool {
 }
 
 /// Answers a request that must not be passed on any further.
-async fn last_hop<C: Client>(
+pub(super) async fn last_hop<C: Client>(
     around: &Around<'_>,
     scratch: &mut Scratch,
     client: &mut C,

@@ -6,7 +6,7 @@ use crate::config::model::Config;
 use crate::config::model::http::{Accelerate, BackendProtocol, Fallback, FixedResponse, Upstream};
 use crate::net::Nanos;
 use crate::net::clock::nanos;
-use crate::observe::http::{Series, ServiceCells};
+use crate::observe::http::{ProxyMetrics, Series, ServiceCells};
 use crate::resilience::{Protection, RetryPlan};
 use crate::sockets::Acceleration;
 use crate::trust::SystemRoots;
@@ -78,6 +78,20 @@ impl FallbackPlan {
     }
 }
 
+impl UpstreamLimits {
+    fn new(settings: &Upstream) -> Self {
+        let resilience = &settings.resilience;
+        Self {
+            connect: nanos(settings.connect_timeout),
+            response: nanos(settings.response_timeout),
+            idle: nanos(settings.idle_timeout),
+            keepalive: nanos(settings.keepalive),
+            per_try: resilience.per_try_timeout.map_or(u64::MAX, nanos),
+            request: resilience.request_timeout.map_or(u64::MAX, nanos),
+        }
+    }
+}
+
 impl ServicePlan {
     pub(super) fn new(
         state: &Arc<ServiceState>,
@@ -103,20 +117,32 @@ impl ServicePlan {
             tls,
             acceleration: acceleration.cloned(),
             cells: kept.metrics.service(state.name()),
-            limits: UpstreamLimits {
-                connect: nanos(settings.connect_timeout),
-                response: nanos(settings.response_timeout),
-                idle: nanos(settings.idle_timeout),
-                keepalive: nanos(settings.keepalive),
-                per_try: resilience.per_try_timeout.map_or(u64::MAX, nanos),
-                request: resilience.request_timeout.map_or(u64::MAX, nanos),
-            },
+            limits: UpstreamLimits::new(&settings),
             retries: RetryPlan::new(&resilience.retries),
             protection: kept.metrics.protection(state.name(), resilience),
             fallback: resilience.fallback.as_ref().map(FallbackPlan::new),
             state: Arc::clone(state),
             settings,
         }))
+    }
+
+    /// A service without anything that a configuration would say of it.
+    pub(in crate::http) fn plain(
+        state: &Arc<ServiceState>,
+        settings: Upstream,
+        metrics: &ProxyMetrics,
+    ) -> Self {
+        Self {
+            tls: None,
+            acceleration: None,
+            cells: metrics.service(state.name()),
+            limits: UpstreamLimits::new(&settings),
+            retries: RetryPlan::new(&settings.resilience.retries),
+            protection: metrics.protection(state.name(), &settings.resilience),
+            fallback: None,
+            state: Arc::clone(state),
+            settings,
+        }
     }
 
     /// What a connection to its backends for this host is sealed by.

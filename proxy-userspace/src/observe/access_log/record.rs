@@ -25,8 +25,10 @@ pub struct Record<'a> {
     pub client: SocketAddr,
     /// The client behind trusted proxies; else the address of `client`.
     pub real_client: IpAddr,
-    /// Our end of the client's connection.
+    /// Our end of the client's connection; of a redirected one, where it was to go.
     pub server: SocketAddr,
+    /// The cgroup of the program that opened the connection, where that was redirected.
+    pub workload: Option<&'a str>,
     /// Number of the connection, unique in the life of the process.
     pub connection: u64,
     /// Requests of this connection so far, this one included.
@@ -228,6 +230,7 @@ impl<'a> Record<'a> {
             client,
             real_client: client.ip(),
             server,
+            workload: None,
             connection: 0,
             connection_requests: 1,
             request: None,

@@ -160,6 +160,7 @@ fn rules() -> impl Strategy<Value = RouteMatch> {
                 query,
                 cookies,
                 sources,
+                ..RouteMatch::default()
             },
         )
 }

@@ -25,6 +25,8 @@ pub(crate) struct Sockets {
     pub(crate) steer_lock: Option<OwnedFd>,
     /// Of what balances sockets.
     pub(crate) connect_lock: Option<OwnedFd>,
+    /// As well, of redirection.
+    pub(crate) mesh_lock: Option<OwnedFd>,
     /// Lines that are only kept open, see [`SocketName::Ancestor`].
     pub(crate) ancestors: Vec<OwnedFd>,
     admin_socket: Option<(PathBuf, OwnedFd)>,
@@ -56,6 +58,7 @@ impl Sockets {
             SocketName::PinLock => self.pin_lock = Some(socket),
             SocketName::SteerLock => self.steer_lock = Some(socket),
             SocketName::ConnectLock => self.connect_lock = Some(socket),
+            SocketName::MeshLock => self.mesh_lock = Some(socket),
             SocketName::Ancestor => self.ancestors.push(socket),
         }
     }

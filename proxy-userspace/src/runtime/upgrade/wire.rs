@@ -127,6 +127,8 @@ pub(crate) enum SocketName {
     SteerLock,
     /// The lock of what balances sockets.
     ConnectLock,
+    /// What keeps other daemons from redirecting.
+    MeshLock,
     /// The line to a process before the older one. It serves again when nobody is at the other end
     /// any more: should the older process die now, the newer one still is.
     Ancestor,

@@ -15,6 +15,7 @@ mod acceleration;
 mod house;
 mod inherited;
 mod known;
+mod mesh;
 mod retire;
 mod socket;
 mod spans;

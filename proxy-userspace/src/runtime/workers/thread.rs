@@ -1,5 +1,6 @@
 //! A worker's thread.
 
+use super::mesh;
 use super::socket::Socket;
 use crate::http::census::{Found, Wanted};
 use crate::http::h1::{self, Accepted};
@@ -230,7 +231,7 @@ fn listen(
     let stop: Rc<Stop> = Rc::default();
     let (worker, stopped) = (Rc::clone(worker), Rc::clone(&stop));
     let (socket, begin): (_, Begin) = match socket {
-        Socket::Http(socket) => (socket, begin_http),
+        Socket::Http(socket) => (socket, begin_either),
         Socket::Tcp(socket) => (socket, begin_tcp),
         Socket::Udp(socket) => {
             spawn_local(stream::udp::serve(worker, id, socket, stopped, given));
@@ -333,8 +334,8 @@ fn count_pause(worker: &Worker, id: ListenerId) {
 }
 
 /// What is known of a connection's ends without asking.
-struct Ends {
-    client: SocketAddr,
+pub(super) struct Ends {
+    pub(super) client: SocketAddr,
     /// Our end, if all connections of the listener have the same.
     bound: Option<SocketAddr>,
 }
@@ -342,7 +343,7 @@ struct Ends {
 /// Serves a connection as a task of its own.
 type Begin = fn(&Rc<Worker>, ListenerId, TcpStream, Ends);
 
-fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
+pub(super) fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
     let Some((stream, server)) = socket(stream, &ends) else {
         return;
     };
@@ -355,6 +356,16 @@ fn begin_http(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends
     spawn_local(Box::pin(h1::serve(Rc::clone(worker), accepted)));
 }
 
+/// At a listener that speaks HTTP: others may be redirected there.
+fn begin_either(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
+    let snapshot = worker.snapshot();
+    let plan = snapshot.listener(listener);
+    match plan.is_some_and(|plan| plan.mesh.is_some()) {
+        true => mesh::begin(worker, listener, stream, ends),
+        false => begin_http(worker, listener, stream, ends),
+    }
+}
+
 fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
     let Some((stream, server)) = socket(stream, &ends) else {
         return;
@@ -365,12 +376,13 @@ fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends:
         server,
         number: connection_number(),
         listener,
+        mesh: None,
     };
     spawn_local(stream::serve(Rc::clone(worker), accepted));
 }
 
 /// A connection and our end of it; `None` if the client is gone already.
-fn socket(stream: TcpStream, ends: &Ends) -> Option<(Stream, SocketAddr)> {
+pub(super) fn socket(stream: TcpStream, ends: &Ends) -> Option<(Stream, SocketAddr)> {
     if let Ok(server) = ends.bound.map_or_else(|| stream.local_addr(), Ok) {
         let mut stream = Stream::accepted(stream);
         stream.is_between(ends.client.ip(), server.ip());

@@ -206,6 +206,7 @@ impl Bench {
             fields: &request.fields,
             query: request.query(),
             source: client,
+            workload: None,
         };
         black_box(self.router.find(&query).context("no route")?);
         let (settings, peer) = (&self.settings, &self.peer);
@@ -237,6 +238,7 @@ impl Bench {
             fields: &self.request.fields,
             query: None,
             source: self.peer.ip(),
+            workload: None,
         };
         black_box(self.router.find(&query).context("no route")?);
         Ok(())

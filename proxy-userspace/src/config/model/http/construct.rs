@@ -20,6 +20,7 @@ impl HttpListener {
             address,
             proxy_protocol_from: Vec::new(),
             steer: None,
+            mesh: None,
             limits: Limits::default(),
             timeouts: HttpTimeouts::default(),
             http2: Http2::default(),
@@ -169,6 +170,7 @@ impl Default for RouteMatch {
             query: Vec::new(),
             cookies: Vec::new(),
             sources: Vec::new(),
+            workloads: Vec::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn line(record: &Record<'_>, calendar: &mut Calendar, out: &mut Vec<u
     object.socket("client", record.client);
     object.address("real_client", record.real_client);
     object.socket("server", record.server);
+    object.optional("workload", record.workload.map(str::as_bytes));
     object.number("connection", record.connection);
     if let Some(preread) = &record.preread {
         object.optional("tls_server_name", preread.server_name.map(str::as_bytes));

@@ -114,6 +114,7 @@ impl<'r> Line<'_, 'r> {
             V::ServerAddr => number::address(record.server.ip(), self.out),
             V::ServerPort => self.number(record.server.port().into()),
             V::Listener => self.value(Some(record.listener.as_bytes())),
+            V::Workload => self.value(record.workload.map(str::as_bytes)),
             V::Protocol => self.plain(match record.traffic {
                 Traffic::Http | Traffic::Tcp => "TCP",
                 Traffic::Udp => "UDP",

@@ -1,0 +1,155 @@
+//! The links that keep the programs attached to cgroups, pinned by the cgroup's id and the
+//! program's name.
+
+use crate::kernel::load::LoadError;
+use crate::kernel::pins::{self, Pins};
+use crate::kernel::sys;
+use proxy_common::redirect::program;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A loaded program.
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    pub(super) fd: OwnedFd,
+}
+
+impl Program {
+    /// Where it goes, by the kernel's number.
+    fn attach_type(&self) -> u32 {
+        match self.name {
+            program::MEET => 3,
+            program::CONNECT4 => 10,
+            program::CONNECT6 => 11,
+            program::PEER4 => 29,
+            _ => 30,
+        }
+    }
+}
+
+/// The links.
+pub(super) struct Links {
+    programs: Vec<Program>,
+    links: BTreeMap<(u64, &'static str), OwnedFd>,
+}
+
+impl Links {
+    /// Takes over the links that are pinned, with these programs in the place of older ones. Those
+    /// whose cgroups have gone are removed.
+    pub(super) fn adopt(pins: &Pins, programs: Vec<Program>) -> Result<Self, LoadError> {
+        let mut links = BTreeMap::new();
+        for path in pinned(pins) {
+            let known = place(&path).and_then(|(id, name)| {
+                let program = programs.iter().find(|program| program.name == name)?;
+                let link = sys::open_pinned(&path).ok()?;
+                let info = sys::link_info(link.as_fd()).ok()?;
+                let is_there = info.ifindex == id as u32;
+                let is_ours = || sys::link_update(link.as_fd(), program.fd.as_fd()).is_ok();
+                (is_there && is_ours()).then_some(((id, program.name), link))
+            });
+            match known {
+                Some((key, link)) => drop(links.insert(key, link)),
+                None => end(&path)?,
+            }
+        }
+        Ok(Self { programs, links })
+    }
+
+    /// Has these programs attached to a cgroup.
+    pub(super) fn attach(
+        &mut self,
+        pins: &Pins,
+        cgroup: u64,
+        folder: &Path,
+        names: &[&'static str],
+    ) -> io::Result<()> {
+        let wanted = self.programs.iter().filter(|it| names.contains(&it.name));
+        for program in wanted {
+            let key = (cgroup, program.name);
+            if self.links.contains_key(&key) {
+                continue;
+            }
+            let folder = File::open(folder)?;
+            let link = sys::link_cgroup(program.fd.as_fd(), folder.as_fd(), program.attach_type())?;
+            sys::pin(link.as_fd(), &path(pins, key))?;
+            self.links.insert(key, link);
+        }
+        Ok(())
+    }
+
+    /// Ends the links to all cgroups but those for which `keep` holds.
+    pub(super) fn keep(
+        &mut self,
+        pins: &Pins,
+        keep: impl Fn(u64) -> bool,
+    ) -> Result<(), LoadError> {
+        let gone: Vec<_> = self
+            .links
+            .keys()
+            .filter(|(id, _)| !keep(*id))
+            .copied()
+            .collect();
+        for key in gone {
+            if let Some(link) = self.links.remove(&key) {
+                detach(&link);
+            }
+            pins::remove_pin(&path(pins, key))?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends all links that are pinned.
+pub(super) fn remove(pins: &Pins) -> Result<(), LoadError> {
+    for path in pinned(pins) {
+        end(&path)?;
+    }
+    Ok(())
+}
+
+fn end(path: &Path) -> Result<(), LoadError> {
+    if let Ok(link) = sys::open_pinned(path) {
+        detach(&link);
+    }
+    pins::remove_pin(path)
+}
+
+fn detach(link: &OwnedFd) {
+    if let Err(error) = sys::link_detach(link.as_fd()) {
+        // The cgroup may have gone; without its pin the link dies anyway.
+        tracing::debug!(%error, "a link of redirection could not be detached");
+    }
+}
+
+fn pinned(pins: &Pins) -> Vec<PathBuf> {
+    let folder = std::fs::read_dir(pins.links());
+    let entries = folder.into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn path(pins: &Pins, (cgroup, name): (u64, &str)) -> PathBuf {
+    pins.links().join(format!("{cgroup}-{name}"))
+}
+
+/// The cgroup's id and the program's name in a path.
+fn place(path: &Path) -> Option<(u64, &str)> {
+    let (cgroup, name) = path.file_name()?.to_str()?.split_once('-')?;
+    Some((cgroup.parse().ok()?, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_tells_its_cgroup_and_program() {
+        let pins = Pins::new("/sys/fs/bpf/x");
+        let path = path(&pins, (7042, program::PEER6));
+        assert_eq!(place(&path), Some((7042, program::PEER6)));
+        assert_eq!(place(Path::new("/x/eth0")), None);
+        assert_eq!(place(Path::new("/x/a-b")), None);
+    }
+}

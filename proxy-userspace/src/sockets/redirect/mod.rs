@@ -1,0 +1,417 @@
+//! Sidecar-less redirection: opens or adopts the programs, follows configurations, counts.
+//!
+//! ```text
+//! PIN_DIR/redirect/maps/NAME            the maps in force
+//! PIN_DIR/redirect/progs/NAME           the programs
+//! PIN_DIR/redirect/links/CGROUP-NAME    what keeps a program attached to a cgroup, by its id
+//! ```
+//!
+//! It shares nothing with what else the kernel does for the daemon. Pins outlive a daemon that is
+//! killed: its listening sockets are closed then, the kernel side sees that in the same moment, and
+//! what workloads open is refused or let pass, as configured. The next daemon adopts them.
+//!
+//! A set of rules is never changed while connections are judged by it: a new one is filled beside
+//! it, and each cgroup is switched to that by one write.
+
+mod cgroups;
+mod links;
+mod maps;
+mod origins;
+pub mod plan;
+mod tally;
+
+pub use cgroups::Place;
+pub use origins::{Origins, Redirected, origins};
+pub use tally::{ListenerTally, Seen, tallies, tally};
+
+use super::cgroup::{self, CgroupError};
+use crate::config::model::Config;
+use crate::kernel::handle::MapHandle;
+use crate::kernel::load::{LoadError, check_privileges, prepare};
+use crate::kernel::object::{duplicate, named, object_error, offer, pin_program};
+use crate::kernel::pins::{self, PinLock, Pins};
+use crate::kernel::store::StoreError;
+use crate::kernel::{host, sys};
+use aya::EbpfLoader;
+use aya::programs::{CgroupSockAddr, SockOps};
+use links::{Links, Program};
+use maps::Maps;
+use plan::{Chosen, Set, Wanted, numbers};
+use proxy_common::redirect::{ChosenKey, MeshState, MeshStats, REDIRECT_ABI, map, program};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The object built by `cargo xtask build-ebpf`; empty if it was not.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect.bpf.o"));
+
+/// Nothing can be redirected, or not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum RedirectError {
+    /// The programs cannot be opened.
+    #[error("cannot redirect (Linux 6.10)")]
+    Load(#[from] LoadError),
+    /// There are no cgroups.
+    #[error("cannot redirect")]
+    Cgroup(#[from] CgroupError),
+    /// A program cannot be attached.
+    #[error("cannot attach the programs that redirect to the cgroup {}", path.display())]
+    Attach {
+        /// Its folder.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A map refused.
+    #[error("cannot redirect")]
+    Store(#[from] StoreError),
+    /// What the daemon is cannot be found out.
+    #[error("cannot redirect: the daemon's own namespaces are not known")]
+    Own(#[source] io::Error),
+    /// The kernel does not take a socket.
+    #[error("cannot redirect to listener `{listener}`")]
+    Socket {
+        /// Whose.
+        listener: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What redirects. Dropping it changes nothing in the kernel.
+pub struct Redirection {
+    pins: Pins,
+    lock: PinLock,
+    maps: Maps,
+    links: Links,
+    /// The root of cgroups.
+    root: PathBuf,
+    wanted: Vec<Wanted>,
+    /// Sets by the names of their listeners.
+    sets: BTreeMap<String, (u32, Set)>,
+    /// What was counted by sets that are gone, by the names of their listeners.
+    before: BTreeMap<String, MeshStats>,
+    /// Cgroups that are to be redirected, and their ids while they exist.
+    places: Vec<Place>,
+}
+
+impl Redirection {
+    /// Opens what is pinned, or makes it anew; nothing is redirected yet that was not before.
+    /// `lock` is that of a predecessor that still runs.
+    ///
+    /// # Errors
+    ///
+    /// [`RedirectError`]; what was redirected before still is.
+    pub fn open(pin_dir: &Path, lock: Option<OwnedFd>) -> Result<Self, RedirectError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject.into());
+        }
+        check_privileges()?;
+        host::raise_limits();
+        let root = cgroup::root()?;
+        let pins = pins_in(pin_dir);
+        prepare(&pins)?;
+        let lock = PinLock::inherit(pins.directory(), lock)?;
+        let adopted = can_adopt(&pins);
+        if !adopted {
+            // Of a version that nobody here understands: there is no way from it to ours.
+            links::remove(&pins)?;
+            pins::remove_dir(&pins.maps())?;
+        }
+        pins::make_dir(&pins.maps())?;
+        let programs = load(Some(&pins.maps()))?;
+        for (name, program) in program::ALL.into_iter().zip(&programs) {
+            pin_program(&pins, name, &program.fd)?;
+        }
+        let maps = Maps::open(&pins.maps())?;
+        origins::open(&pins.maps(), root.clone())?;
+        let state = MeshState {
+            abi: REDIRECT_ABI,
+            ..own_state().map_err(RedirectError::Own)?
+        };
+        maps.set_state(state)?;
+        maps.enter_daemon()?;
+        let links = Links::adopt(&pins, programs)?;
+        tracing::info!(pins = %pins.directory().display(), adopted, "redirection opened");
+        Ok(Self {
+            sets: maps.sets()?,
+            before: BTreeMap::new(),
+            wanted: Vec::new(),
+            places: Vec::new(),
+            pins,
+            lock,
+            maps,
+            links,
+            root,
+        })
+    }
+
+    /// What keeps other daemons away, for a successor.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Redirects as a configuration wants it; `sockets` has one of each listener, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`RedirectError`]; calling it again goes on where it ended, or back.
+    pub fn follow(
+        &mut self,
+        config: &Config,
+        sockets: &[(&str, BorrowedFd<'_>)],
+    ) -> Result<(), RedirectError> {
+        self.wanted = plan::wanted(config);
+        let followed = self.put_in_force(sockets);
+        if followed.is_err() {
+            // What is half done is known by the maps alone.
+            self.sets = self.maps.sets()?;
+        }
+        followed
+    }
+
+    fn put_in_force(&mut self, sockets: &[(&str, BorrowedFd<'_>)]) -> Result<(), RedirectError> {
+        self.maps.enter_daemon()?;
+        let old = self.sets.clone();
+        let plan = numbers(&self.wanted, &old);
+        for (name, (number, set)) in &plan.sets {
+            if plan.fresh.contains(number) {
+                self.maps.fill(*number, set)?;
+            }
+            let socket = sockets.iter().find(|(listener, _)| listener == name);
+            if let Some((_, socket)) = socket {
+                let entered = self.maps.set_socket(*number, *socket);
+                entered.map_err(|source| RedirectError::Socket {
+                    listener: name.clone(),
+                    source,
+                })?;
+            }
+        }
+        self.sets = plan.sets;
+        origins::tell(
+            self.wanted
+                .iter()
+                .flat_map(|one| one.cgroups.clone())
+                .collect(),
+        );
+        let looked = self.look();
+        sys::wait_for_running_programs();
+        for (name, (number, set)) in &old {
+            let is_kept = self.sets.values().any(|(kept, _)| kept == number);
+            if !is_kept {
+                let counted = self.maps.clear(*number, set)?;
+                add(self.before.entry(name.clone()).or_default(), &counted);
+            }
+        }
+        looked
+    }
+
+    /// Looks for cgroups that have come or gone, and has the programs where they belong. To be
+    /// called now and then.
+    ///
+    /// # Errors
+    ///
+    /// [`RedirectError`] of the first that fails; the others are done.
+    pub fn look(&mut self) -> Result<(), RedirectError> {
+        let mut failed = None;
+        let chosen: Vec<Chosen> = plan::chosen(&self.wanted, &self.sets);
+        self.places = cgroups::resolve(&self.root, &self.wanted);
+        let mut attached: BTreeSet<u64> = BTreeSet::new();
+        let folders = self.places.iter().filter_map(|place| {
+            let folder = cgroups::folder(&self.root, &place.path);
+            Some((place.id?, folder, &program::WORKLOADS[..]))
+        });
+        // Both ends of connections are seen at the root, whose cgroup a listening socket is of:
+        // systemd may have made it.
+        let root = cgroups::id(&self.root);
+        let root = root.map(|id| (id, self.root.clone(), &[program::MEET][..]));
+        for (id, path, programs) in folders.chain(root) {
+            match self.links.attach(&self.pins, id, &path, programs) {
+                Ok(()) => drop(attached.insert(id)),
+                Err(source) => {
+                    failed.get_or_insert(RedirectError::Attach { path, source });
+                }
+            }
+        }
+        let mut entries: BTreeMap<ChosenKey, u32> = BTreeMap::new();
+        for one in &chosen {
+            let place = self.places.iter().find(|place| place.path == one.path);
+            if let Some(id) = place.and_then(|place| place.id) {
+                entries.insert(one.key(id), one.set);
+            }
+        }
+        self.maps.choose(&entries)?;
+        let keep = |id: u64| attached.contains(&id);
+        self.links.keep(&self.pins, keep)?;
+        for place in &mut self.places {
+            place.is_attached = place.id.is_some_and(keep);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Cgroups that are to be redirected.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// What became of connections, by the names of listeners.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn counts(&self) -> Result<BTreeMap<String, MeshStats>, StoreError> {
+        let mut all = BTreeMap::new();
+        for (name, (number, _)) in &self.sets {
+            let mut stats = self.maps.stats(*number)?;
+            if let Some(before) = self.before.get(name) {
+                add(&mut stats, before);
+            }
+            all.insert(name.clone(), stats);
+        }
+        Ok(all)
+    }
+
+    /// Connections between the establishment of their two ends.
+    pub fn waiting(&self) -> usize {
+        self.maps.waiting()
+    }
+
+    /// Ends it: connections go where they were to go, and nothing is pinned.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Path`].
+    pub fn remove(self) -> Result<(), LoadError> {
+        origins::close();
+        remove_pins(&self.pins)
+    }
+}
+
+fn add(sum: &mut MeshStats, more: &MeshStats) {
+    sum.redirected += more.redirected;
+    sum.excluded += more.excluded;
+    sum.refused += more.refused;
+    sum.passed += more.passed;
+    sum.unreachable += more.unreachable;
+    sum.full += more.full;
+}
+
+/// Ends the redirection of a daemon that is gone, if there is any.
+///
+/// # Errors
+///
+/// [`LoadError::Locked`] while a daemon redirects; [`LoadError::Path`].
+pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
+    let pins = pins_in(pin_dir);
+    if !pins.directory().exists() {
+        return Ok(());
+    }
+    let _lock = PinLock::acquire(pins.directory())?;
+    remove_pins(&pins)
+}
+
+/// True if there is something that redirects, and no daemon whose it is.
+pub fn is_abandoned(pin_dir: &Path) -> bool {
+    let pins = pins_in(pin_dir);
+    pins.directory().exists() && PinLock::acquire(pins.directory()).is_ok()
+}
+
+fn pins_in(pin_dir: &Path) -> Pins {
+    Pins::new(pin_dir.join("redirect"))
+}
+
+fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
+    links::remove(pins)?;
+    for folder in [
+        pins.links(),
+        pins.stages(),
+        pins.programs(),
+        pins.maps(),
+        pins.next_maps(),
+    ] {
+        pins::remove_dir(&folder)?;
+    }
+    pins::remove_dir(pins.directory())?;
+    // Where nothing else is pinned there.
+    if let Some(parent) = pins.directory().parent() {
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+/// Whether the pinned maps are of this version and all there.
+fn can_adopt(pins: &Pins) -> bool {
+    let has_all = map::ALL.iter().all(|name| pins.map(name).exists());
+    let state = || MapHandle::open(&pins.map(map::STATE))?.get::<u32, MeshState>(&0);
+    has_all && matches!(state(), Ok(Some(state)) if state.abi == REDIRECT_ABI)
+}
+
+/// What tells the daemon from others.
+fn own_state() -> io::Result<MeshState> {
+    use std::os::unix::fs::MetadataExt as _;
+    let namespace = std::fs::metadata("/proc/self/ns/pid")?;
+    let (major, minor) = (libc::major(namespace.dev()), libc::minor(namespace.dev()));
+    let probe = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    Ok(MeshState {
+        // As the kernel numbers devices, not as it tells them.
+        pidns_device: u64::from(major) << 20 | u64::from(minor),
+        pidns_inode: namespace.ino(),
+        netns: super::object::netns_cookie(probe.as_fd())?,
+        ..MeshState::default()
+    })
+}
+
+/// Whether this host can: the programs are loaded, and nothing stays.
+///
+/// # Errors
+///
+/// [`RedirectError`].
+pub fn try_it() -> Result<(), RedirectError> {
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject.into());
+    }
+    check_privileges()?;
+    host::raise_limits();
+    cgroup::root()?;
+    load(None)?;
+    Ok(())
+}
+
+/// The chosen cgroups of a configuration that do not exist.
+///
+/// # Errors
+///
+/// [`CgroupError`].
+pub fn missing(config: &Config) -> Result<Vec<String>, CgroupError> {
+    let places = cgroups::resolve(&cgroup::root()?, &plan::wanted(config));
+    let missing = places.into_iter().filter(|place| place.id.is_none());
+    Ok(missing.map(|place| place.path).collect())
+}
+
+/// Loads the programs with the maps that are pinned in a folder, or are going to be; without one,
+/// with maps that nobody keeps.
+fn load(folder: Option<&Path>) -> Result<Vec<Program>, LoadError> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for (name, folder) in map::ALL.into_iter().flat_map(|name| Some((name, folder?))) {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+    let mut programs = Vec::new();
+    for name in program::ALL {
+        let fd = if name == program::MEET {
+            let meet: &mut SockOps = named(&mut ebpf, name)?;
+            offer(name, || meet.load())?;
+            duplicate(name, meet.fd())?
+        } else {
+            let address: &mut CgroupSockAddr = named(&mut ebpf, name)?;
+            offer(name, || address.load())?;
+            duplicate(name, address.fd())?
+        };
+        programs.push(Program { name, fd });
+    }
+    Ok(programs)
+}
