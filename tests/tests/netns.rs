@@ -37,6 +37,12 @@ mod lifecycle;
 #[path = "netns/limits.rs"]
 mod limits;
 
+#[path = "netns/mesh.rs"]
+mod mesh;
+
+#[path = "netns/mesh_failure.rs"]
+mod mesh_failure;
+
 #[path = "netns/nginx.rs"]
 mod nginx;
 

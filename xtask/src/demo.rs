@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: real traffic through every forwarding mode, in network namespaces.
+//! `cargo xtask demo`: real traffic through every forwarding mode, in network namespaces; `demo mesh`:
+//! programs that go through the daemon unchanged.
 //!
 //! The demonstration itself is the binary `demo` of the tests' package; here the machine is made
 //! ready for it. Everything is built without optimisation: the demo must be up within minutes on
@@ -16,8 +17,12 @@ use std::process::{Command, ExitCode};
 /// Options of the task.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// `mesh`: programs go through the daemon unchanged, without sidecars. Without it, the forwarding
+    /// modes.
+    #[arg(value_parser = ["mesh"])]
+    what: Option<String>,
     /// Show only this forwarding mode: nat, full-nat, dsr-l2, dsr-ipip or dsr-gue.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     mode: Option<String>,
 }
 
@@ -27,9 +32,15 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     refuse_without_privileges("cargo xtask demo")?;
     setup::ensure(workspace, Purpose::Demo)?;
     let binary = build::tool(workspace, Profile::Dev, "demo")?;
+    let sluice = match &options.what {
+        // It shows what a request costs, which a build without optimisation cannot.
+        Some(_) => build::sluice(workspace, Profile::Release)?,
+        None => workspace.binary(Profile::Dev, "sluice"),
+    };
     let mut demo = Command::new(&binary);
     demo.current_dir(workspace.root());
-    demo.env("SLUICE_BIN", workspace.binary(Profile::Dev, "sluice"));
+    demo.args(&options.what);
+    demo.env("SLUICE_BIN", sluice);
     if let Some(mode) = &options.mode {
         demo.args(["--mode", mode]);
     }

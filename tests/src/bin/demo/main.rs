@@ -5,6 +5,7 @@
 //! what the kernel's maps say about it. Everything is removed at the end, on Ctrl-C too.
 
 mod interrupt;
+mod mesh;
 mod scene;
 mod script;
 mod show;
@@ -22,6 +23,9 @@ use std::time::Instant;
 #[derive(Debug, Parser)]
 #[command(name = "demo")]
 struct Options {
+    /// Programs that go through the daemon unchanged, instead of forwarding modes
+    #[arg(value_enum)]
+    what: Option<What>,
     /// Show only this forwarding mode; may be given several times
     #[arg(long, value_enum)]
     mode: Vec<ModeName>,
@@ -31,6 +35,13 @@ struct Options {
     /// New connections with one request each, per mode
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..))]
     requests: u64,
+}
+
+/// What else there is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Sidecar-less redirection.
+    Mesh,
 }
 
 /// A forwarding mode on the command line.
@@ -80,6 +91,9 @@ fn run(options: &Options, show: &Show) -> Result<()> {
     }
     interrupt::watch()?;
     netns::sweep_stale();
+    if options.what == Some(What::Mesh) {
+        return mesh::play(show);
+    }
     let modes = if options.mode.is_empty() {
         ModeName::value_variants()
     } else {
