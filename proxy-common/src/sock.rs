@@ -32,6 +32,11 @@ pub mod map {
     /// Hash of [`super::ListenerKey`] → `u32` flags: where the daemon accepts accelerated
     /// connections. User space writes; when full the listener stays plain.
     pub const LISTENERS: &str = "sock_listeners";
+    /// Hash: cookie of the writing end → `u32` index of its [`super::Leg`]. User space writes; when
+    /// full a tunnel's octets go through the daemon.
+    pub const JOINED: &str = "sock_joined";
+    /// Array of [`super::Leg`], which user space has in its memory. It writes all but the counts.
+    pub const LEGS: &str = "sock_legs";
     /// Per-CPU array of `u64` by [`super::Count`]. Kernel writes.
     pub const COUNTS: &str = "sock_counts";
 }
@@ -43,8 +48,15 @@ pub const WAITING: u32 = 8192;
 /// Addresses and ports of accelerated listeners.
 pub const LISTENERS: u32 = 4096;
 
+/// Directions of tunnels that are joined at once: two for each tunnel.
+pub const LEGS: u32 = 16_384;
+
 /// Octets that may wait at an end before the daemon's next write is held up.
 pub const QUEUE_OCTETS: u32 = 1 << 20;
+
+/// Octets that may wait at the reading end of a joined tunnel before a message goes through the daemon.
+/// That is dearer for as long as the writer does not pause; TCP by itself would hold more.
+pub const DIRECT_OCTETS: u32 = 4 << 20;
 
 /// Octets of receive buffer of an end of the daemon below which what others write to it goes by TCP.
 /// A quarter of it is for what comes past TCP. The rest must hold what TCP brings while that quarter
@@ -76,11 +88,21 @@ pub struct Offsets {
     pub copied_seq: u32,
     /// `write_seq`: the next octet of the TCP stream that the application writes.
     pub write_seq: u32,
+    /// `skc_state`, one octet.
+    pub state: u32,
+    /// `sk_socket`: the `struct socket`, once there is one.
+    pub socket: u32,
+    /// In that its file.
+    pub file: u32,
+    /// In that its flags, four octets.
+    pub file_flags: u32,
     /// 1 while new connections are accelerated.
     pub is_on: u32,
+    /// 1 once a tunnel was joined: only then ends are looked up.
+    pub joins: u32,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 6 * 4);
+const _: () = assert!(size_of::<Offsets>() == 11 * 4);
 
 /// An end of a connection, in its socket's storage.
 #[repr(C)]
@@ -98,11 +120,51 @@ pub struct End {
     pub octets: u64,
     /// See [`end_flag`].
     pub flags: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Those of the other end, once it is known.
+    pub peer_flags: u32,
+    /// The sequence number of the first octet that this end sends by TCP.
+    pub first_seq: u32,
+    /// The index of this end's leg and one more; 0 while none is known.
+    pub leg: u32,
 }
 
-const _: () = assert!(size_of::<End>() == 5 * 8 + 2 * 4);
+const _: () = assert!(size_of::<End>() == 5 * 8 + 4 * 4);
+
+/// One direction of a tunnel between two other processes of this host, past the daemon as well:
+/// what one of them writes goes to the other's queue.
+///
+/// `passed` makes it safe. All that the writing end has sent towards the daemon, by either way, is
+/// counted by the kernel; how much of that the daemon has passed on is said here. Only while the
+/// two are equal is nothing on the long way, and only then a message takes the short one. Nobody
+/// but the writing end, whose socket is locked, can make them differ.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leg {
+    /// Cookie of the end that writes; 0 while the leg is not in use. Written last, cleared first.
+    pub from: u64,
+    /// Cookie of the end that reads.
+    pub to: u64,
+    /// Where the kernel keeps that. Read with care: it may be gone.
+    pub to_sock: u64,
+    /// Cookie of the daemon's socket towards it.
+    pub via: u64,
+    /// Where the kernel keeps that.
+    pub via_sock: u64,
+    /// Octets of the writing end that the daemon has passed on, or that were meant for it. Compared
+    /// modulo 2^32.
+    pub passed: u64,
+    /// Octets that went past the daemon. The kernel counts.
+    pub octets: u64,
+    /// When the first of them did, in ns of the coarse monotonic clock; 0 for never.
+    pub first_at: u64,
+    /// When the last one did.
+    pub last_at: u64,
+}
+
+const _: () = assert!(size_of::<Leg>() == LEG_WORDS * 8);
+
+/// Words of a [`Leg`], in the order of its fields.
+pub const LEG_WORDS: usize = 9;
 
 /// Bits of [`End::flags`].
 pub mod end_flag {
@@ -183,9 +245,20 @@ pub enum Count {
     Held = 6,
     /// Messages to an end that has gone.
     Gone = 7,
+    /// Opening ends that stayed plain because their descriptor blocks: a blocking read may fail
+    /// with `EAGAIN` in such a socket.
+    Blocking = 8,
+    /// Messages of tunnels that went past the daemon.
+    Direct = 9,
+    /// Octets of those.
+    DirectOctets = 10,
+    /// Messages of joined tunnels that went through the daemon, as something was still on its way.
+    Detour = 11,
+    /// Messages of joined tunnels that went through the daemon, as much waited at the reading end.
+    Crowded = 12,
 }
 
 /// Elements of the counts.
-pub const COUNTS: u32 = 8;
+pub const COUNTS: u32 = 13;
 
-crate::map_value!(Offsets, End, Connection, Half, ListenerKey);
+crate::map_value!(Offsets, End, Leg, Connection, Half, ListenerKey);

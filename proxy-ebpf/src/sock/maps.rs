@@ -7,7 +7,10 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockHash};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
-use proxy_common::sock::{self, Connection, End, Half, ListenerKey, Offsets};
+use proxy_common::sock::{self, Connection, End, Half, Leg, ListenerKey, Offsets};
+
+/// `BPF_F_MMAPABLE`: user space maps the array into its memory.
+const MMAPABLE: usize = 1 << 10;
 
 #[btf_map(name = "sock_offsets")]
 pub static OFFSETS: Array<Offsets, 1> = Array::new();
@@ -21,6 +24,10 @@ pub static WAITING: LruHashMap<Connection, Half, { sock::WAITING as usize }> = L
 pub static FOUND: LruHashMap<u64, Half, { sock::WAITING as usize }> = LruHashMap::new();
 #[btf_map(name = "sock_listeners")]
 pub static LISTENERS: HashMap<ListenerKey, u32, { sock::LISTENERS as usize }> = HashMap::new();
+#[btf_map(name = "sock_joined")]
+pub static JOINED: HashMap<u64, u32, { sock::LEGS as usize }> = HashMap::new();
+#[btf_map(name = "sock_legs")]
+pub static LEGS: Array<Leg, { sock::LEGS as usize }, MMAPABLE> = Array::new();
 #[btf_map(name = "sock_counts")]
 pub static COUNTS: PerCpuArray<u64, { sock::COUNTS as usize }> = PerCpuArray::new();
 

@@ -14,12 +14,18 @@
 //! the kernel gives out those of the short way first, which is their order; but a read that empties
 //! the first queue is short, and whoever takes a short read for an empty socket would wait for news
 //! that never come. Therefore only the daemon, which knows, is ever in that state.
+//!
+//! The two other ends of a tunnel through the daemon may be [joined](direct): what one of them writes
+//! then goes to the other's queue, past the daemon as well.
 
+pub mod direct;
 pub mod maps;
 pub mod redirect;
 pub mod steer;
 pub mod track;
 
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use core::ffi::c_void;
 use maps::COUNTS;
 use proxy_common::sock::Count;
 
@@ -30,4 +36,15 @@ fn count(what: Count, more: u64) {
         // SAFETY: the element belongs to this CPU.
         unsafe { *slot += more };
     }
+}
+
+/// A field of a kernel's object, which may have gone.
+#[inline(always)]
+fn read<T: Copy + Default>(object: u64, offset: u32) -> Option<T> {
+    let mut value = T::default();
+    let from = (object + u64::from(offset)) as *const c_void;
+    // SAFETY: the helper checks the address; the value is made of integers.
+    let failed =
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from) };
+    (failed == 0).then_some(value)
 }

@@ -1,9 +1,9 @@
 //! Which way a message of an accelerated socket goes. See [`super`].
 
-use super::count;
 use super::maps::{ENDS, FOUND, OFFSETS, SOCKETS};
+use super::{count, direct, read};
 use aya_ebpf::bindings::{BPF_F_INGRESS, sk_action};
-use aya_ebpf::helpers::generated::{bpf_msg_redirect_hash, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::bpf_msg_redirect_hash;
 use aya_ebpf::programs::SkMsgContext;
 use core::ffi::c_void;
 use proxy_common::sock::{Count, End, LEAST_ROOM, Offsets, QUEUE_OCTETS, SINK, end_flag};
@@ -32,6 +32,14 @@ pub fn run(ctx: &SkMsgContext) -> u32 {
     };
     // SAFETY: the value is the socket's own, and its socket is locked.
     let end = unsafe { &mut *end };
+    if let Some(leg) = direct::leg(end) {
+        // SAFETY: the leg is an element of a map.
+        let to = unsafe { (&raw const (*leg).to).read_volatile() };
+        if redirect(ctx, to, u64::from(BPF_F_INGRESS)) {
+            direct::took(leg, ctx.size());
+            return sk_action::SK_PASS;
+        }
+    }
     match choose(end) {
         Way::Tcp => sk_action::SK_PASS,
         Way::Held => {
@@ -100,6 +108,7 @@ fn knows_peer(end: &mut End) -> bool {
         return false;
     };
     end.peer = peer.sock;
+    end.peer_flags = peer.flags as u32;
     end.peer_cookie = peer.cookie;
     let _ = FOUND.remove(cookie);
     true
@@ -122,15 +131,4 @@ fn state(end: &End, offsets: &Offsets) -> Option<(u32, u32)> {
     let queued = read::<u32>(end.peer, offsets.queued)?;
     let room = read::<u32>(end.peer, offsets.room)?;
     Some((queued, room / 4))
-}
-
-/// A field of a kernel's object, which may have gone.
-#[inline(always)]
-fn read<T: Copy + Default>(object: u64, offset: u32) -> Option<T> {
-    let mut value = T::default();
-    let from = (object + u64::from(offset)) as *const c_void;
-    // SAFETY: the helper checks the address; the value is made of integers.
-    let failed =
-        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from) };
-    (failed == 0).then_some(value)
 }

@@ -3,12 +3,14 @@
 //! The opening end comes first, and enters the socket hash there and then: later would be too late,
 //! for whoever waits in a blocking read would not hear of what comes past TCP. So it must be likely
 //! that the connection is one of ours: the socket is marked as the daemon's, or goes to an address
-//! where the daemon accepts. The accepting end knows for certain. The two find each other by their
+//! where the daemon accepts. Whoever connects with a descriptor that blocks will probably read so,
+//! too, and is left alone: in the socket hash a blocking read may fail with `EAGAIN`, because the
+//! kernel's `tcp_bpf_recvmsg` takes whatever wakes it for data. The accepting end knows for certain. The two find each other by their
 //! addresses and their first sequence numbers, which no other connection has, and only if neither
 //! has sent anything with its handshake.
 
-use super::count;
 use super::maps::{ENDS, FOUND, LISTENERS, OFFSETS, SOCKETS, WAITING};
+use super::{count, read};
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock_ops,
 };
@@ -55,10 +57,16 @@ fn opened(ops: *mut bpf_sock_ops) -> Option<()> {
     let flags = match marked {
         // SAFETY: the value is the socket's own, and its socket is locked.
         Some(end) => unsafe { (*end).flags },
-        None if is_listener(&sides, netns) => 0,
+        None if is_listener(&sides, netns) => {
+            if blocks(sk)? {
+                count(Count::Blocking, 1);
+                return None;
+            }
+            0
+        }
         None => return None,
     };
-    let half = enter(ops, sk, flags)?;
+    let half = enter(ops, sk, flags, sides.send_next)?;
     let connection = Connection {
         client: sides.local,
         server: sides.remote,
@@ -104,12 +112,13 @@ fn accepted(ops: *mut bpf_sock_ops) -> Option<()> {
     if (flags | opener.flags as u32) & end_flag::OURS == 0 {
         return None;
     }
-    let half = enter(ops, sk, flags)?;
+    let half = enter(ops, sk, flags, sides.send_next)?;
     // SAFETY: the verifier knows the socket.
     let end = unsafe { ENDS.get(sk) }?;
     // SAFETY: the value is the socket's own, and its socket is locked.
     unsafe {
         (*end).peer = opener.sock;
+        (*end).peer_flags = opener.flags as u32;
         (*end).peer_cookie = opener.cookie;
     }
     FOUND.insert(opener.cookie, half, u64::from(BPF_ANY)).ok()?;
@@ -119,7 +128,7 @@ fn accepted(ops: *mut bpf_sock_ops) -> Option<()> {
 
 /// Puts a socket into the socket hash.
 #[inline(always)]
-fn enter(ops: *mut bpf_sock_ops, sk: *mut c_void, flags: u32) -> Option<Half> {
+fn enter(ops: *mut bpf_sock_ops, sk: *mut c_void, flags: u32, first_seq: u32) -> Option<Half> {
     // SAFETY: the kernel passes a valid context.
     let mut cookie = unsafe { bpf_get_socket_cookie(ops.cast()) };
     let mut first = End::default();
@@ -131,6 +140,7 @@ fn enter(ops: *mut bpf_sock_ops, sk: *mut c_void, flags: u32) -> Option<Half> {
             cookie,
             sock: sk as u64,
             flags,
+            first_seq,
             ..End::default()
         };
     }
@@ -147,6 +157,26 @@ fn enter(ops: *mut bpf_sock_ops, sk: *mut c_void, flags: u32) -> Option<Half> {
         sock: sk as u64,
         flags: u64::from(flags),
     })
+}
+
+/// True if the descriptor of a socket blocks, or if that cannot be known.
+#[inline(always)]
+fn blocks(sk: *mut c_void) -> Option<bool> {
+    const NONBLOCK: u32 = 0o4000;
+    let offsets = OFFSETS.get(0)?;
+    let mut first = End::default();
+    // SAFETY: the verifier knows the socket.
+    let end = unsafe { ENDS.get_or_make(sk, &mut first) }?;
+    // SAFETY: the value is the socket's own, and its socket is locked. What is read from a map is a
+    // number to the verifier, to which offsets may be added.
+    let sock = unsafe {
+        (*end).sock = sk as u64;
+        (&raw const (*end).sock).read_volatile()
+    };
+    let socket = read::<u64>(sock, offsets.socket);
+    let file = socket.and_then(|socket| read::<u64>(socket, offsets.file));
+    let flags = file.and_then(|file| read::<u32>(file, offsets.file_flags));
+    Some(flags.is_none_or(|flags| flags & NONBLOCK == 0))
 }
 
 fn is_on() -> bool {

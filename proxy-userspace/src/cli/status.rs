@@ -489,7 +489,15 @@ fn acceleration(view: &AccelerationView) -> String {
             view.sockets, view.connections
         );
     }
-    for (count, what) in [(view.full, "without room"), (view.stalled, "no progress")] {
+    if view.tunnels > 0 {
+        let _ = write!(text, ", {} tunnels past this process", view.tunnels);
+    }
+    let troubles = [
+        (view.full, "without room"),
+        (view.blocking, "left alone as they block"),
+        (view.stalled, "no progress"),
+    ];
+    for (count, what) in troubles {
         if count > 0 {
             let _ = write!(text, ", {what} {count}");
         }

@@ -165,6 +165,7 @@ pub(crate) fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapHandle, Load
             Map::Array(data)
             | Map::ProgramArray(data)
             | Map::HashMap(data)
+            | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
             | Map::SockHash(data)
             | Map::SockMap(data)

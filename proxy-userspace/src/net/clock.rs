@@ -69,6 +69,11 @@ pub fn nanos(span: Duration) -> Nanos {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// What the kernel tells by its monotonic clock, in nanoseconds.
+pub fn of_kernel(at: u64) -> Nanos {
+    at.saturating_sub(BEGINNING.1)
+}
+
 /// The moment `at` as an instant.
 pub fn instant(at: Nanos) -> Instant {
     BEGINNING.0 + Duration::from_nanos(at)

@@ -168,6 +168,12 @@ impl Page {
             return Ok(());
         };
         out.one(names::ACCELERATION_ON, view.state == "on")?;
+        let causes = view
+            .cause
+            .iter()
+            .map(|cause| ([cause.as_str()], 1u64.into()));
+        out.many(names::ACCELERATION_OFF, causes)?;
+        out.one(names::ACCELERATION_SELF_TEST, view.self_test_seconds)?;
         out.one(names::ACCELERATED_SOCKETS, view.sockets)?;
         out.one(names::ACCELERATED_CONNECTIONS, view.connections)?;
         out.one(names::ACCELERATED_BYTES, view.bytes)?;
@@ -176,9 +182,14 @@ impl Page {
             ("held", view.held),
             ("full", view.full),
             ("stalled", view.stalled),
+            ("blocking", view.blocking),
+            ("detour", view.detours),
+            ("crowded", view.crowded),
         ];
         let rows = events.map(|(event, count)| ([event], count.into()));
-        out.many(names::ACCELERATION_EVENTS, rows)
+        out.many(names::ACCELERATION_EVENTS, rows)?;
+        out.one(names::JOINED_TUNNELS, view.tunnels)?;
+        out.one(names::DIRECT_BYTES, view.direct_bytes)
     }
 
     fn backends(&self, out: &mut Families) -> fmt::Result {
@@ -443,7 +454,10 @@ mod tests {
 
     fn view() -> View {
         View {
-            acceleration: Some(AccelerationView::default()),
+            acceleration: Some(AccelerationView {
+                cause: Some("self-test".to_owned()),
+                ..AccelerationView::default()
+            }),
             services: vec![ServiceView {
                 name: "web".to_owned(),
                 listeners: vec![ListenerView {

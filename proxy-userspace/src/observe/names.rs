@@ -268,6 +268,10 @@ metrics! {
 
     ACCELERATION_ON = "sluice_acceleration_on", Gauge, [],
         "1 while new connections within this host are accelerated.";
+    ACCELERATION_OFF = "sluice_acceleration_off", Gauge, ["cause"],
+        "1 while connections within this host are not accelerated though that is asked for: privileges, kernel, self-test, stalled.";
+    ACCELERATION_SELF_TEST = "sluice_acceleration_self_test_seconds", Gauge, [],
+        "How long the self-test took that acceleration has passed; 0 if it has not.";
     ACCELERATED_SOCKETS = "sluice_accelerated_sockets", Gauge, [],
         "Sockets whose octets go past TCP within this host, two for each connection.";
     ACCELERATED_CONNECTIONS = "sluice_accelerated_connections_total", Counter, [],
@@ -275,7 +279,11 @@ metrics! {
     ACCELERATED_BYTES = "sluice_accelerated_bytes_total", Counter, [],
         "Octets that went past TCP within this host.";
     ACCELERATION_EVENTS = "sluice_acceleration_events_total", Counter, ["event"],
-        "What became of accelerated connections otherwise: messages by TCP, writes held up, no room, no progress.";
+        "What became of accelerated connections otherwise: messages by TCP, writes held up, no room, no progress, clients left alone because they block; tunnels' messages through this process.";
+    JOINED_TUNNELS = "sluice_joined_tunnels_total", Counter, [],
+        "Tunnels whose octets could go past this process.";
+    DIRECT_BYTES = "sluice_direct_bytes_total", Counter, [],
+        "Octets of tunnels that went past this process.";
 
     MAP_ENTRIES = "sluice_bpf_map_entries", Gauge, ["map"],
         "Entries in use of a map of the data plane; for flows as of the last complete sweep.";

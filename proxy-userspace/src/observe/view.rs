@@ -222,6 +222,9 @@ pub struct AccelerationView {
     /// Why it is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The same in a word: `privileges`, `kernel`, `self-test`, `stalled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// How long the self-test took.
     pub self_test_seconds: f64,
     /// Sockets that are accelerated now.
@@ -241,6 +244,21 @@ pub struct AccelerationView {
     pub full: u64,
     /// Connections whose other end took nothing of what waited for long.
     pub stalled: u64,
+    /// Connections that stayed plain because the client's descriptor blocks.
+    #[serde(default)]
+    pub blocking: u64,
+    /// Tunnels whose octets could go past this process.
+    #[serde(default)]
+    pub tunnels: u64,
+    /// Octets that did.
+    #[serde(default)]
+    pub direct_bytes: u64,
+    /// Messages of such tunnels that went through this process, since others were still on that way.
+    #[serde(default)]
+    pub detours: u64,
+    /// Those because too much waited at the other end.
+    #[serde(default)]
+    pub crowded: u64,
 }
 
 /// Records lost because a ring buffer was full, or its reader or a client too slow.

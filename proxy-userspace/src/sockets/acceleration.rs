@@ -5,21 +5,64 @@
 //! must show on the running kernel that it works ([`super::trial`]) before any connection gets it,
 //! and connections that make no progress turn it off again.
 
+use super::join::{Joined, NotJoined, Side, Table};
 use super::object::{Attached, Programs, SocketError};
 use super::trial::{self, TrialError};
+use crate::kernel::load::LoadError;
 use proxy_common::sock::{COUNTS, LEAST_BUFFER, SOCKETS};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How many connections may make no progress before the feature turns itself off.
-const STALLS: u32 = 8;
+/// How many connections may make no progress within [`STALLS_WITHIN`] before the feature turns itself
+/// off. A program that pauses looks the same from here; but a fault shows itself again and again, and
+/// those who pause are few at a time.
+const STALLS: usize = 8;
+const STALLS_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Sockets of this process may be accelerated. Never false again: connections keep what they have.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 /// Connections that made no progress.
-static STALLED: AtomicU32 = AtomicU32::new(0);
+static STALLED: Mutex<Stalls> = Mutex::new(Stalls::new());
+
+/// What is turned off then.
+static RUNNING: Mutex<Weak<Switch>> = Mutex::new(Weak::new());
+
+/// When connections made no progress.
+#[derive(Debug)]
+struct Stalls {
+    count: u64,
+    /// The last ones.
+    last: [Option<Instant>; STALLS],
+}
+
+impl Stalls {
+    const fn new() -> Self {
+        Self {
+            count: 0,
+            last: [None; STALLS],
+        }
+    }
+
+    fn note(&mut self, now: Instant) {
+        self.last[(self.count % STALLS as u64) as usize] = Some(now);
+        self.count += 1;
+    }
+
+    /// True if they were too many in a short time.
+    fn are_many(&self, now: Instant) -> bool {
+        let is_recent = |at: &Option<Instant>| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < STALLS_WITHIN)
+        };
+        self.last.iter().all(is_recent)
+    }
+}
+
+fn stalled() -> MutexGuard<'static, Stalls> {
+    STALLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// True if octets of connections within this host may go past TCP, by these programs or by those of
 /// a process whose listeners this one has.
@@ -32,9 +75,25 @@ pub fn expect_use() {
     IN_USE.store(true, Ordering::Relaxed);
 }
 
-/// Counts a connection whose other end has long taken nothing of what waits there.
+/// Counts a connection whose other end has long taken nothing of what waits there. If there are too
+/// many, new connections are plain from now on.
 pub fn note_stall() {
-    STALLED.fetch_add(1, Ordering::Relaxed);
+    let now = Instant::now();
+    let (are_many, count) = {
+        let mut stalls = stalled();
+        stalls.note(now);
+        (stalls.are_many(now), stalls.count)
+    };
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    if are_many
+        && let Some(switch) = running.upgrade()
+        && switch.give_up()
+    {
+        tracing::error!(
+            stalled = count,
+            "same-host acceleration is off for new connections: others made no progress"
+        );
+    }
 }
 
 /// Gives a socket of the daemon the receive buffer that the kernel side asks for
@@ -66,13 +125,46 @@ pub enum AccelerationError {
     Trial(#[from] TrialError),
 }
 
+impl AccelerationError {
+    /// What is in the way, in a word.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Trial(_) => "self-test",
+            Self::Programs(SocketError::Load(LoadError::NoPrivilege { .. })) => "privileges",
+            Self::Programs(_) => "kernel",
+        }
+    }
+}
+
 /// Same-host acceleration; open connections keep what they have when this is dropped.
 pub struct Acceleration {
-    programs: Programs,
+    programs: Arc<Programs>,
     _attached: Attached,
+    tunnels: Arc<Table>,
+    /// The kernel's counts when it was through.
+    before: [u64; COUNTS as usize],
     /// How long the self-test took.
     took: Duration,
+    switch: Arc<Switch>,
+}
+
+/// Turns it off, for good.
+struct Switch {
+    programs: Arc<Programs>,
     has_given_up: AtomicBool,
+}
+
+impl Switch {
+    /// False if it was off.
+    fn give_up(&self) -> bool {
+        if self.has_given_up.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        if let Err(error) = self.programs.switch(false) {
+            tracing::error!(%error, "same-host acceleration cannot be turned off");
+        }
+        true
+    }
 }
 
 impl std::fmt::Debug for Acceleration {
@@ -91,14 +183,28 @@ impl Acceleration {
     pub fn start() -> Result<Self, AccelerationError> {
         let mut programs = Programs::load(SOCKETS)?;
         let attached = programs.attach()?;
+        let programs = Arc::new(programs);
+        let tunnels = Table::new(Arc::clone(&programs)).map(Arc::new);
+        let tunnels = tunnels.map_err(SocketError::legs)?;
         let began = Instant::now();
-        trial::run(&programs)?;
+        trial::run(&programs, &tunnels)?;
+        let took = began.elapsed();
+        // What the self-test did is nobody's.
+        let before = programs.counts().unwrap_or_default();
+        tunnels.forget_count();
         expect_use();
+        let switch = Arc::new(Switch {
+            programs: Arc::clone(&programs),
+            has_given_up: AtomicBool::new(false),
+        });
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&switch);
         Ok(Self {
             programs,
             _attached: attached,
-            took: began.elapsed(),
-            has_given_up: AtomicBool::new(false),
+            tunnels,
+            before,
+            took,
+            switch,
         })
     }
 
@@ -107,6 +213,23 @@ impl Acceleration {
         if let Err(error) = self.programs.mark(socket.as_fd()) {
             tracing::debug!(%error, "a connection is not accelerated");
         }
+    }
+
+    /// Joins a tunnel's other ends, if both are on this host and accelerated.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotJoined`]; then octets go through the daemon as before.
+    pub fn join(&self, client: Side<'_>, backend: Side<'_>) -> Result<Joined, NotJoined> {
+        if !self.is_on() {
+            return Err(NotJoined::Never);
+        }
+        self.tunnels.join(client, backend)
+    }
+
+    /// True while new connections are accelerated.
+    pub fn is_on(&self) -> bool {
+        !self.switch.has_given_up.load(Ordering::Relaxed)
     }
 
     /// Accelerates what a listening socket accepts, or no longer.
@@ -123,34 +246,22 @@ impl Acceleration {
 
     /// Has no more connections accelerated, for good.
     pub fn give_up(&self) {
-        if !self.has_given_up.swap(true, Ordering::Relaxed)
-            && let Err(error) = self.programs.switch(false)
-        {
-            tracing::error!(%error, "same-host acceleration cannot be turned off");
-        }
-    }
-
-    /// Turns it off if too many connections have made no progress. To be called now and then.
-    pub fn watch(&self) {
-        let stalled = STALLED.load(Ordering::Relaxed);
-        if stalled >= STALLS && !self.has_given_up.load(Ordering::Relaxed) {
-            self.give_up();
-            tracing::error!(
-                stalled,
-                "same-host acceleration is off for new connections: others made no progress"
-            );
-        }
+        self.switch.give_up();
     }
 
     /// What it is doing.
     pub fn view(&self) -> View {
-        let has_given_up = self.has_given_up.load(Ordering::Relaxed);
+        let mut counts = self.programs.counts().unwrap_or(self.before);
+        for (count, before) in counts.iter_mut().zip(self.before) {
+            *count = count.saturating_sub(before);
+        }
         View {
-            is_on: !has_given_up,
+            is_on: self.is_on(),
             took: self.took,
-            stalled: STALLED.load(Ordering::Relaxed),
+            stalled: stalled().count,
+            tunnels: self.tunnels.count(),
             sockets: self.programs.sockets().unwrap_or(0),
-            counts: self.programs.counts().unwrap_or_default(),
+            counts,
         }
     }
 }
@@ -163,9 +274,32 @@ pub struct View {
     /// How long the self-test took.
     pub took: Duration,
     /// Connections that made no progress.
-    pub stalled: u32,
+    pub stalled: u64,
+    /// Tunnels that were joined.
+    pub tunnels: u64,
     /// Sockets that are accelerated now, two for each connection.
     pub sockets: usize,
     /// By [`proxy_common::sock::Count`], since the start.
     pub counts: [u64; COUNTS as usize],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_stalls_in_a_short_time_are_many_and_old_ones_do_not_count() {
+        let (mut stalls, start) = (Stalls::new(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        for second in 0..7 {
+            stalls.note(after(second));
+        }
+        assert!(!stalls.are_many(after(7)));
+        stalls.note(after(3601));
+        assert!(!stalls.are_many(after(3601)), "the first is too long ago");
+        stalls.note(after(3602));
+        stalls.note(after(3602));
+        assert!(stalls.are_many(after(3602)));
+        assert_eq!(stalls.count, 10);
+    }
 }

@@ -8,16 +8,19 @@
 mod acceleration;
 mod cgroup;
 pub mod connect;
+mod join;
 mod object;
 mod offsets;
 pub mod redirect;
 pub mod steer;
 mod trial;
+mod waiting;
 
 pub use acceleration::{
     Acceleration, AccelerationError, View, are_in_use, expect_use, make_room, note_stall,
 };
 pub use cgroup::{CgroupError, root as cgroup_root};
+pub use join::{Gone, Joined, NotJoined, Side, Way, waiting_beyond};
 pub use object::{Attached, Programs, SocketError};
 pub use offsets::{OffsetError, offsets};
 pub use trial::TrialError;

@@ -2,7 +2,7 @@
 
 use super::cgroup::{self, CgroupError};
 use super::offsets::{self, OffsetError};
-use crate::kernel::handle::MapHandle;
+use crate::kernel::handle::{MapHandle, Mapping};
 use crate::kernel::host;
 use crate::kernel::load::{LoadError, check_privileges};
 use crate::kernel::object::{named, object_error, offer, own_map, program_error};
@@ -11,12 +11,13 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, SkMsg, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::addr::Addr;
-use proxy_common::sock::{self, COUNTS, End, ListenerKey, Offsets, SINK, map, program};
+use proxy_common::sock::{self, COUNTS, End, Half, ListenerKey, Offsets, SINK, map, program};
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The object built by `cargo xtask build-ebpf`; empty if it was not.
 pub(super) static OBJECT: &[u8] =
@@ -54,6 +55,13 @@ pub enum SocketError {
     },
 }
 
+impl SocketError {
+    /// The memory of the legs cannot be had.
+    pub(super) fn legs(source: io::Error) -> Self {
+        map_error(map::LEGS)(source)
+    }
+}
+
 fn map_error(map: &'static str) -> impl Fn(io::Error) -> SocketError {
     move |source| SocketError::Map { map, source }
 }
@@ -65,8 +73,13 @@ pub struct Programs {
     ends: MapHandle,
     sockets: MapHandle,
     listeners: MapHandle,
+    found: MapHandle,
+    joined: MapHandle,
+    legs: MapHandle,
     counts: MapHandle,
     places: Offsets,
+    is_on: AtomicBool,
+    joins: AtomicBool,
     sink: [TcpStream; 2],
 }
 
@@ -102,8 +115,13 @@ impl Programs {
             ends: own_map(&ebpf, map::ENDS)?,
             sockets: own_map(&ebpf, map::SOCKETS)?,
             listeners: own_map(&ebpf, map::LISTENERS)?,
+            found: own_map(&ebpf, map::FOUND)?,
+            joined: own_map(&ebpf, map::JOINED)?,
+            legs: own_map(&ebpf, map::LEGS)?,
             counts: own_map(&ebpf, map::COUNTS)?,
             places,
+            is_on: AtomicBool::new(false),
+            joins: AtomicBool::new(false),
             sink: sink().map_err(map_error(map::SOCKETS))?,
             ebpf,
         };
@@ -157,12 +175,71 @@ impl Programs {
     ///
     /// [`SocketError::Map`].
     pub fn switch(&self, is_on: bool) -> Result<(), SocketError> {
+        self.is_on.store(is_on, Ordering::SeqCst);
+        self.tell().map_err(map_error(map::OFFSETS))
+    }
+
+    /// Tells the kernel what is wanted.
+    fn tell(&self) -> io::Result<()> {
         let places = Offsets {
-            is_on: u32::from(is_on),
+            is_on: self.is_on.load(Ordering::SeqCst).into(),
+            joins: self.joins.load(Ordering::SeqCst).into(),
             ..self.places
         };
-        let written = self.offsets.set(&0u32, &places);
-        written.map_err(map_error(map::OFFSETS))
+        self.offsets.set(&0u32, &places)
+    }
+
+    /// A connected socket of the daemon as the kernel sees it, and the other end, once that is
+    /// known; `None` if it is not accelerated.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(super) fn end(&self, socket: BorrowedFd<'_>) -> io::Result<Option<End>> {
+        let socket = socket.as_raw_fd();
+        // Between the two looks the end may have found the other one by itself.
+        for _ in 0..2 {
+            let Some(mut end) = self.ends.get::<i32, End>(&socket)? else {
+                return Ok(None);
+            };
+            if end.cookie == 0 || end.peer_cookie != 0 {
+                return Ok(Some(end).filter(|end| end.cookie != 0));
+            }
+            if let Some(peer) = self.found.get::<u64, Half>(&end.cookie)? {
+                (end.peer, end.peer_cookie) = (peer.sock, peer.cookie);
+                end.peer_flags = peer.flags as u32;
+                return Ok(Some(end));
+            }
+        }
+        Ok(Some(End::default()))
+    }
+
+    /// The legs of joined tunnels, in memory.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(super) fn legs(&self) -> io::Result<Mapping> {
+        self.legs.map_memory()
+    }
+
+    /// Has a writing end look at a leg from now on.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; a full map among it.
+    pub(super) fn point(&self, from: u64, leg: u32) -> io::Result<()> {
+        self.joined.set(&from, &leg)?;
+        match self.joins.swap(true, Ordering::SeqCst) {
+            true => Ok(()),
+            false => self.tell(),
+        }
+    }
+
+    /// Ends that.
+    pub(super) fn unpoint(&self, from: u64) {
+        // What is not there has no leg.
+        let _ = self.joined.remove(&from);
     }
 
     /// Marks a socket of the daemon; what is accepted from it inherits the mark.

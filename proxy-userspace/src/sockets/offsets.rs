@@ -33,21 +33,29 @@ pub fn offsets() -> Result<Offsets, OffsetError> {
 
 fn find(types: &[u8]) -> Result<Offsets, OffsetError> {
     let types = Types::parse(types).ok_or(OffsetError::Malformed)?;
-    let at = |path: &'static [&'static str]| {
-        let member = types.offset("tcp_sock", path);
+    let of = |structure, path: &'static [&'static str]| {
+        let member = types.offset(structure, path);
         member.ok_or(OffsetError::Missing(path[path.len() - 1]))
     };
+    let at = |path| of("tcp_sock", path);
     const SOCK: [&str; 3] = ["inet_conn", "icsk_inet", "sk"];
     const COOKIE: &[&str] = &[SOCK[0], SOCK[1], SOCK[2], "__sk_common", "skc_cookie"];
     const QUEUED: &[&str] = &[SOCK[0], SOCK[1], SOCK[2], "sk_backlog", "rmem_alloc"];
     const ROOM: &[&str] = &[SOCK[0], SOCK[1], SOCK[2], "sk_rcvbuf"];
+    const STATE: &[&str] = &[SOCK[0], SOCK[1], SOCK[2], "__sk_common", "skc_state"];
+    const SOCKET: &[&str] = &[SOCK[0], SOCK[1], SOCK[2], "sk_socket"];
     Ok(Offsets {
         cookie: at(COOKIE)?,
         queued: at(QUEUED)?,
         room: at(ROOM)?,
         copied_seq: at(&["copied_seq"])?,
         write_seq: at(&["write_seq"])?,
+        state: at(STATE)?,
+        socket: at(SOCKET)?,
+        file: of("socket", &["file"])?,
+        file_flags: of("file", &["f_flags"])?,
         is_on: 0,
+        joins: 0,
     })
 }
 

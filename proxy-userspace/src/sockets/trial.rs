@@ -1,13 +1,16 @@
-//! The self-test: what must hold of accelerated connections, tried on the running kernel with
-//! connections of its own, in a second or less.
+//! The self-test: what must hold of accelerated connections, and of tunnels that are joined, tried on
+//! the running kernel with connections of its own, in a second or less.
+
+mod tunnel;
 
 use super::acceleration::make_room;
+use super::join::Table;
 use super::object::Programs;
 use proxy_common::sock::Count;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,9 @@ pub enum TrialError {
     /// `FIONREAD` does not count what waits, which others rely on to know when to read on.
     #[error("this kernel does not tell how much waits in an accelerated socket (FIONREAD)")]
     Uncounted,
+    /// A tunnel's octets did not take the way that they were to take.
+    #[error("a tunnel's octets go {0}")]
+    Astray(&'static str),
 }
 
 type Step<T> = Result<T, TrialError>;
@@ -48,14 +54,14 @@ fn at(step: &'static str) -> impl Fn(io::Error) -> TrialError {
 }
 
 /// Runs all of it.
-pub(super) fn run(programs: &Programs) -> Step<()> {
+pub(super) fn run(programs: &Programs, tunnels: &Arc<Table>) -> Step<()> {
     let failed = at("listening on 127.0.0.1");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(&failed)?;
     let address = listener.local_addr().map_err(&failed)?;
     programs
         .listen(listener.as_fd(), address)
         .map_err(&failed)?;
-    let tried = steps(programs, &listener);
+    let tried = steps(programs, &listener).and_then(|()| tunnel::run(programs, tunnels, &listener));
     let _ = programs.forget(listener.as_fd(), address);
     tried
 }
@@ -76,14 +82,44 @@ struct Pair {
 }
 
 fn pair(listener: &TcpListener) -> io::Result<Pair> {
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    let (ours, _) = listener.accept()?;
-    for socket in [&client, &ours] {
+    let (client, ours) = connection(listener, |_| Ok(()))?;
+    make_room(ours.as_fd());
+    Ok(Pair { client, ours })
+}
+
+/// A connection: the opening end, to which something is done before, and the accepting one.
+fn connection(
+    listener: &TcpListener,
+    prepare: impl FnOnce(&socket2::Socket) -> io::Result<()>,
+) -> io::Result<(TcpStream, TcpStream)> {
+    use socket2::{Domain, Socket, Type};
+    let opening = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    prepare(&opening)?;
+    // Descriptors that block are left alone.
+    opening.set_nonblocking(true)?;
+    match opening.connect(&listener.local_addr()?.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let opening = TcpStream::from(opening);
+    let accepting = accept(listener, &opening)?;
+    opening.set_nonblocking(false)?;
+    for socket in [&opening, &accepting] {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
     }
-    make_room(ours.as_fd());
-    Ok(Pair { client, ours })
+    Ok((opening, accepting))
+}
+
+/// The other end of a connection: somebody else may have connected before.
+fn accept(listener: &TcpListener, opening: &TcpStream) -> io::Result<TcpStream> {
+    let ours: SocketAddr = opening.local_addr()?;
+    loop {
+        let (accepting, from) = listener.accept()?;
+        if from == ours {
+            return Ok(accepting);
+        }
+    }
 }
 
 fn echo(programs: &Programs, pair: &mut Pair) -> Step<()> {
@@ -168,36 +204,50 @@ fn slow_reader(pair: Pair) -> Step<()> {
     const STEP: &str = "slow reader";
     let failed = at(STEP);
     for (from, to, seed) in [(&pair.ours, &pair.client, 5), (&pair.client, &pair.ours, 6)] {
-        from.set_nonblocking(true).map_err(&failed)?;
-        let mut written = 0;
-        let (mut writer, piece) = (from, octets(seed, 0, PIECE));
-        while written < 4 * MUCH {
-            // Each piece begins where the pattern does.
-            match writer.write(&piece[written % PIECE..]) {
-                Ok(more) => written += more,
-                Err(error) if is_full(&error) => break,
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        if written >= 4 * MUCH {
-            let source = io::Error::other("the writer was never held up");
-            return Err(failed(source));
-        }
-        from.set_nonblocking(false).map_err(&failed)?;
-        let (mut got, mut reader) = (vec![0; written], to);
-        reader.read_exact(&mut got).map_err(&failed)?;
-        if !got
-            .chunks(PIECE)
-            .all(|chunk| *chunk == piece[..chunk.len()])
-        {
-            return Err(TrialError::Differ(STEP));
-        }
+        fill_and_empty(from, to, seed, STEP)?;
         write(from, seed, PIECE).map_err(&failed)?;
         if !read(to, seed, PIECE).map_err(&failed)? {
             return Err(TrialError::Differ(STEP));
         }
     }
     Ok(())
+}
+
+/// Writes until no more is taken, and then reads all of it.
+fn fill_and_empty(from: &TcpStream, to: &TcpStream, seed: u8, step: &'static str) -> Step<()> {
+    let failed = at(step);
+    from.set_nonblocking(true).map_err(&failed)?;
+    let mut written = 0;
+    let (mut writer, piece) = (from, octets(seed, 0, PIECE));
+    while written < 4 * MUCH {
+        // Each piece begins where the pattern does.
+        match writer.write(&piece[written % PIECE..]) {
+            Ok(more) => written += more,
+            Err(error) if is_full(&error) => break,
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if written >= 4 * MUCH {
+        let source = io::Error::other("the writer was never held up");
+        return Err(failed(source));
+    }
+    from.set_nonblocking(false).map_err(&failed)?;
+    let (mut got, deadline) = (vec![0; written], Instant::now() + PATIENCE);
+    let (mut reader, mut at) = (to, 0);
+    while at < written {
+        match reader.read(&mut got[at..]) {
+            Ok(0) => return Err(TrialError::Differ(step)),
+            Ok(read) => at += read,
+            // Said of a blocking socket, too, when something else has woken it.
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let is_same = got
+        .chunks(PIECE)
+        .all(|chunk| *chunk == piece[..chunk.len()]);
+    is_same.then_some(()).ok_or(TrialError::Differ(step))
 }
 
 /// What was sent before a reset can still be read, and then the reset is seen.

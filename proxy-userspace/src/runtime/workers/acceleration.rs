@@ -37,9 +37,9 @@ impl Workers {
                 return Err(WorkersError::Acceleration(source));
             }
             Err(error) => {
-                let reason = chain(&error);
-                info!(%reason, "same-host acceleration is off, as it cannot be had");
-                self.not_accelerated = Some(reason);
+                let (reason, cause) = (chain(&error), error.cause());
+                info!(%reason, cause, "same-host acceleration is off, as it cannot be had");
+                self.not_accelerated = Some((reason, cause));
             }
         }
         Ok(())
@@ -70,19 +70,20 @@ impl Workers {
     /// What becomes of it; `None` if nobody has asked for it.
     pub fn acceleration(&self) -> Option<AccelerationView> {
         let Some(acceleration) = &self.kept.acceleration else {
-            let reason = self.not_accelerated.clone()?;
+            let (reason, cause) = self.not_accelerated.clone()?;
             return Some(AccelerationView {
                 state: "off".to_owned(),
                 reason: Some(reason),
+                cause: Some(cause.to_owned()),
                 ..AccelerationView::default()
             });
         };
-        acceleration.watch();
         let view = acceleration.view();
         let count = |what: Count| view.counts[what as usize];
         Some(AccelerationView {
             state: if view.is_on { "on" } else { "off" }.to_owned(),
             reason: (!view.is_on).then(|| "connections made no progress".to_owned()),
+            cause: (!view.is_on).then(|| "stalled".to_owned()),
             self_test_seconds: view.took.as_secs_f64(),
             sockets: view.sockets as u64,
             connections: count(Count::Connections),
@@ -91,7 +92,12 @@ impl Workers {
             by_tcp: count(Count::Behind) + count(Count::Overflow),
             held: count(Count::Held),
             full: count(Count::Full),
-            stalled: view.stalled.into(),
+            stalled: view.stalled,
+            blocking: count(Count::Blocking),
+            tunnels: view.tunnels,
+            direct_bytes: count(Count::DirectOctets),
+            detours: count(Count::Detour),
+            crowded: count(Count::Crowded),
         })
     }
 }

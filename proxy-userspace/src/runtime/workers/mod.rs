@@ -96,8 +96,8 @@ pub struct Workers {
     listeners: BTreeMap<ListenerId, Open>,
     /// Sockets from others that no listener has taken.
     inherited: Inherited,
-    /// Why same-host acceleration is off though it was asked for.
-    not_accelerated: Option<String>,
+    /// Why same-host acceleration is off though it was asked for, and in a word.
+    not_accelerated: Option<(String, &'static str)>,
     /// Sockets that nobody serves before [`Workers::serve`]; `None` once that was called.
     waiting: Option<Vec<Waiting>>,
     clock: Clock,
