@@ -77,6 +77,7 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
             listener.compression.as_ref().map(compression),
         ),
         ("accelerate", Some(json!(listener.accelerate.name()))),
+        ("splice", Some(json!(listener.splice.name()))),
     ])
 }
 
@@ -95,6 +96,10 @@ pub(super) fn stream(listener: &StreamListener) -> Value {
         (
             "accelerate",
             (listener.protocol == Protocol::Tcp).then(|| json!(listener.accelerate.name())),
+        ),
+        (
+            "splice",
+            (listener.protocol == Protocol::Tcp).then(|| json!(listener.splice.name())),
         ),
         (
             "proxy_protocol_from",

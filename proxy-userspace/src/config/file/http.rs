@@ -244,6 +244,19 @@ pub(crate) enum Accelerate {
     On,
 }
 
+/// What moves the octets of tunnels: of TCP that is passed on, and of WebSockets over HTTP/1.1.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Splice {
+    /// This process reads and writes them.
+    Off,
+    /// While many flow, the kernel moves them from socket to socket (`splice(2)`).
+    Pipe,
+    /// As `pipe`; and where both the listener and the service have `accelerate` and client and
+    /// backend are on this host, they go past this process.
+    Auto,
+}
+
 /// Response fields that tell browsers to be careful.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

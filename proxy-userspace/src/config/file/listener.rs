@@ -102,6 +102,10 @@ pub(crate) struct Listener {
     #[serde(default)]
     #[schemars(extend("default" = "off"))]
     pub(crate) accelerate: Field<http::Accelerate>,
+    /// What moves the octets of tunnels. Only with `kind: http`, `tcp` or `tls-passthrough`.
+    #[serde(default)]
+    #[schemars(extend("default" = "auto"))]
+    pub(crate) splice: Field<http::Splice>,
 }
 
 /// What is spoken at a listener.

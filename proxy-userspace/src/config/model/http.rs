@@ -64,6 +64,31 @@ pub struct HttpListener {
     pub https_redirect: Option<u16>,
     /// Whether octets of clients on this host go past TCP.
     pub accelerate: Accelerate,
+    /// What moves the octets of tunnels.
+    pub splice: Splice,
+}
+
+/// What moves the octets of tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Splice {
+    /// This process reads and writes them.
+    Off,
+    /// The kernel, from socket to socket, while many flow.
+    Pipe,
+    /// As before; and past this process where both connections are accelerated.
+    #[default]
+    Auto,
+}
+
+impl Splice {
+    /// The word in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Pipe => "pipe",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// Whether octets between this process and another one of this host go from socket to socket, past
@@ -232,6 +257,8 @@ pub struct StreamListener {
     pub access_log: Option<AccessLog>,
     /// As [`HttpListener::accelerate`]. TCP only.
     pub accelerate: Accelerate,
+    /// As [`HttpListener::splice`]. TCP only.
+    pub splice: Splice,
 }
 
 /// A match and what then happens. Of all routes that match, the most specific one serves a

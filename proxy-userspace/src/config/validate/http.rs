@@ -8,7 +8,7 @@ use crate::config::file::http as file;
 use crate::config::file::scalar::Network;
 use crate::config::model::http::{
     Accelerate, AccessLog, Forwarded, Http2, HttpTimeouts, Limits, LogFormat, SecurityHeaders,
-    Workers,
+    Splice, Workers,
 };
 use crate::config::report::{Draft, Place, Report};
 use ipnet::IpNet;
@@ -212,7 +212,7 @@ fn format(report: &Report<'_>, at: &At<String>) -> LogFormat {
     }
 }
 
-/// The key `security_headers`.
+/// The key `accelerate`.
 pub(super) fn accelerate(field: &Field<file::Accelerate>) -> Accelerate {
     match field.value() {
         None | Some(file::Accelerate::Off) => Accelerate::Off,
@@ -221,6 +221,16 @@ pub(super) fn accelerate(field: &Field<file::Accelerate>) -> Accelerate {
     }
 }
 
+/// The key `splice`.
+pub(super) fn splice(field: &Field<file::Splice>) -> Splice {
+    match field.value() {
+        Some(file::Splice::Off) => Splice::Off,
+        Some(file::Splice::Pipe) => Splice::Pipe,
+        None | Some(file::Splice::Auto) => Splice::Auto,
+    }
+}
+
+/// The key `security_headers`.
 pub(super) fn security(word: file::SecurityHeaders) -> SecurityHeaders {
     match word {
         file::SecurityHeaders::Off => SecurityHeaders::Off,

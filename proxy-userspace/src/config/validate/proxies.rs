@@ -1,7 +1,9 @@
 //! Listeners of the proxy paths.
 
 use super::compression::compression;
-use super::http::{accelerate, access_log, forwarded, http2, limits, networks, security, timeouts};
+use super::http::{
+    accelerate, access_log, forwarded, http2, limits, networks, security, splice, timeouts,
+};
 use super::mesh::{self, mesh};
 use super::passthrough::passthrough;
 use super::steer::steer;
@@ -39,6 +41,7 @@ const KEYS: &[(&str, &[ListenerKind])] = {
         ("security_headers", &[Http]),
         ("compression", &[Http]),
         ("accelerate", &[Http, Tcp, TlsPassthrough]),
+        ("splice", &[Http, Tcp, TlsPassthrough]),
     ]
 };
 
@@ -63,6 +66,7 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener, kind: ListenerKind) {
         node(&keys.security_headers),
         node(&keys.compression),
         node(&keys.accelerate),
+        node(&keys.splice),
     ];
     for ((key, kinds), node) in KEYS.iter().zip(given) {
         if let Some(node) = node
@@ -178,6 +182,7 @@ pub(super) fn http(report: &Report<'_>, at: &At<Listener>) -> Option<HttpListene
     listener.access_log = access_log;
     listener.compression = compression;
     listener.accelerate = accelerate(&keys.accelerate);
+    listener.splice = splice(&keys.splice);
     listener.tls = tls;
     listener.https_redirect = keys.https_redirect.value().and_then(|port| port.0);
     if let Some(limits) = keys.limits.value() {
@@ -223,6 +228,7 @@ pub(super) fn stream(
     (listener.service, listener.passthrough) = (service, passthrough);
     listener.tls = tls;
     listener.accelerate = accelerate(&keys.accelerate);
+    listener.splice = splice(&keys.splice);
     listener.proxy_protocol_from = proxy_protocol_from;
     listener.steer = steer;
     listener.access_log = access_log;

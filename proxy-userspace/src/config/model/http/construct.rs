@@ -4,7 +4,7 @@ use super::{
     Accelerate, AccessLog, Action, BackendProtocol, Balance, BalancePolicy, FieldEdits, Files,
     FixedResponse, Forwarded, Http2, HttpListener, HttpTimeouts, Limits, LogFormat, LogTarget,
     Mirror, PathMatch, Priority, Redirect, Resilience, Rewrite, Route, RouteMatch, SecurityHeaders,
-    Split, StickyCookie, StreamListener, Upstream, Workers,
+    Splice, Split, StickyCookie, StreamListener, Upstream, Workers,
 };
 use crate::config::defaults::http as defaults;
 use crate::config::model::outlier::Outlier;
@@ -33,6 +33,7 @@ impl HttpListener {
             tls: None,
             https_redirect: None,
             accelerate: Accelerate::Off,
+            splice: Splice::Auto,
         }
     }
 }
@@ -106,6 +107,7 @@ impl StreamListener {
             responses: None,
             access_log: None,
             accelerate: Accelerate::Off,
+            splice: Splice::Auto,
         }
     }
 }
