@@ -3,7 +3,7 @@
 use super::listening::LogPlan;
 use super::secure::TlsPlan;
 use super::snapshot::{CompileError, Kept, ListenerId, OpenConnection, Opened};
-use crate::config::model::http::StreamListener;
+use crate::config::model::http::{Accelerate, Splice, StreamListener};
 use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{ListenerCells, Series, StreamCells};
@@ -99,6 +99,12 @@ impl StreamPlan {
             (Some(rule), Some(names)) => names.names.get(rule).map(|rule| rule.service.as_str()),
             _ => self.settings.service.as_deref(),
         }
+    }
+
+    /// True if octets may go past this process, between ends that are accelerated.
+    pub fn joins(&self) -> bool {
+        let settings = &self.settings;
+        settings.accelerate != Accelerate::Off && settings.splice == Splice::Auto
     }
 
     /// A place for one more connection or session, unless there are as many as may be.

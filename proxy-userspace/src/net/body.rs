@@ -101,7 +101,8 @@ pub trait Source {
         None
     }
 
-    /// This many octets of what was [in the socket](Self::in_socket) were taken from there.
+    /// This many octets of what was [in the socket](Self::in_socket) were taken from there; 0 if
+    /// there were none.
     fn taken(&mut self, _octets: usize) {}
 
     /// Takes this many octets away.

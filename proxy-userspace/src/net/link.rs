@@ -41,13 +41,54 @@ pub(in crate::net) struct Link {
 /// State of a connection that may go past TCP.
 #[derive(Debug, Default)]
 struct Across {
-    /// Octets read since the socket was known to be empty.
-    read: Cell<u32>,
+    since_empty: Cell<Since>,
+    /// Octets read in all.
+    total: Cell<u64>,
     /// The moment until the next try of a write that is held up.
     moment: RefCell<Option<Pin<Box<Sleep>>>>,
     is_held: Cell<bool>,
-    /// Of that write, all its moments together.
-    waited: Cell<Duration>,
+    /// Of that write.
+    hold: Cell<Hold>,
+}
+
+/// Octets read since the socket was known to be empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Since(u32);
+
+impl Since {
+    fn took(self, octets: usize) -> Self {
+        Self(
+            self.0
+                .saturating_add(u32::try_from(octets).unwrap_or(u32::MAX)),
+        )
+    }
+
+    /// True if a read that gave less than it was asked for has emptied the socket: so few octets
+    /// went past TCP that none had to go by it, which would be given out later.
+    fn is_few(self) -> bool {
+        self.0 < LEAST_ROOM
+    }
+}
+
+/// How long a write has been held up, all its moments together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hold(Duration);
+
+impl Hold {
+    /// The next moment, as long as all before it, and whether it makes the write one that makes no
+    /// progress.
+    fn next(&mut self) -> (Duration, bool) {
+        let before = self.0;
+        let moment = before.clamp(FIRST_WAIT, LONGEST_WAIT);
+        self.0 += moment;
+        (moment, before < NO_PROGRESS && self.0 >= NO_PROGRESS)
+    }
+}
+
+/// True if a connection between these addresses does not leave the host.
+fn stays_here(one: IpAddr, other: IpAddr) -> bool {
+    let (one, other) = (one.to_canonical(), other.to_canonical());
+    one == other || (one.is_loopback() && other.is_loopback())
 }
 
 impl Link {
@@ -65,12 +106,15 @@ impl Link {
 
     /// Says who the ends are, before anything is read or written.
     pub(in crate::net) fn is_between(&mut self, one: IpAddr, other: IpAddr) {
-        let (one, other) = (one.to_canonical(), other.to_canonical());
-        let is_here = one == other || (one.is_loopback() && other.is_loopback());
-        if is_here && sockets::are_in_use() {
+        if stays_here(one, other) && sockets::are_in_use() {
             self.across = Some(Box::default());
             sockets::make_room(self.tcp.as_fd());
         }
+    }
+
+    /// Octets read so far, if the other end is on this host.
+    pub(in crate::net) fn read_across(&self) -> Option<u64> {
+        self.across.as_ref().map(|across| across.total.get())
     }
 
     /// True if the kernel may move octets without us: `splice(2)` does not see what came past TCP.
@@ -150,10 +194,10 @@ impl Link {
     /// tells. If that is not certain, nothing is noted.
     pub(in crate::net) fn note_drained(&self, interest: Interest) {
         if let Some(across) = &self.across {
-            if interest.is_writable() || across.read.get() >= LEAST_ROOM {
+            if interest.is_writable() || !across.since_empty.get().is_few() {
                 return;
             }
-            across.read.set(0);
+            across.since_empty.set(Since::default());
         }
         let nothing = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
         let _ = self.tcp.try_io(interest, nothing);
@@ -164,10 +208,14 @@ impl Link {
         if let Some(across) = &self.across {
             match &read {
                 Ok(octets) => {
-                    let octets = u32::try_from(*octets).unwrap_or(u32::MAX);
-                    across.read.set(across.read.get().saturating_add(octets));
+                    across.total.set(across.total.get() + *octets as u64);
+                    across
+                        .since_empty
+                        .set(across.since_empty.get().took(*octets));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => across.read.set(0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    across.since_empty.set(Since::default());
+                }
                 Err(_) => {}
             }
         }
@@ -192,7 +240,7 @@ impl Across {
             }
             written => {
                 if written.is_ok() {
-                    self.waited.set(Duration::ZERO);
+                    self.hold.set(Hold::default());
                 }
                 written
             }
@@ -203,13 +251,13 @@ impl Across {
     fn poll_moment(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut slot = self.moment.borrow_mut();
         let moment = slot.get_or_insert_with(|| {
-            let waited = self.waited.get();
-            let next = waited.clamp(FIRST_WAIT, LONGEST_WAIT);
-            self.waited.set(waited + next);
-            if waited < NO_PROGRESS && waited + next >= NO_PROGRESS {
+            let mut hold = self.hold.get();
+            let (moment, is_stalled) = hold.next();
+            self.hold.set(hold);
+            if is_stalled {
                 sockets::note_stall();
             }
-            Box::pin(sleep(next))
+            Box::pin(sleep(moment))
         });
         ready!(moment.as_mut().poll(cx));
         *slot = None;
@@ -235,4 +283,60 @@ fn is_open(socket: RawFd) -> bool {
         )
     };
     result == 0 && matches!(state, ESTABLISHED | CLOSE_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_connection_stays_here_between_equal_or_loopback_addresses() {
+        for (one, other) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1", "::ffff:192.0.2.1"),
+            ("127.0.0.1", "127.9.9.9"),
+            ("::1", "::1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert!(stays_here(ip(one), ip(other)), "{one} {other}");
+        }
+        for (one, other) in [
+            ("192.0.2.1", "192.0.2.2"),
+            ("127.0.0.1", "192.0.2.1"),
+            ("2001:db8::1", "::1"),
+        ] {
+            assert!(!stays_here(ip(one), ip(other)), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_short_read_tells_nothing_once_much_was_read() {
+        let few = Since::default().took(LEAST_ROOM as usize - 1);
+        assert!(few.is_few());
+        assert!(!few.took(1).is_few());
+        assert!(!few.took(usize::MAX).took(usize::MAX).is_few(), "no wrap");
+    }
+
+    #[test]
+    fn the_moments_of_a_write_that_is_held_up_grow_to_the_longest() {
+        let mut hold = Hold::default();
+        let moments: Vec<_> = (0..8).map(|_| hold.next().0.as_millis()).collect();
+        assert_eq!(moments, [1, 1, 2, 4, 8, 16, 32, 32]);
+    }
+
+    #[test]
+    fn a_write_that_makes_no_progress_is_told_once() {
+        let (mut hold, mut told) = (Hold::default(), Vec::new());
+        for _ in 0..2000 {
+            if hold.next().1 {
+                told.push(hold.0);
+            }
+        }
+        assert_eq!(told.len(), 1);
+        assert!(told[0] >= NO_PROGRESS && told[0] < NO_PROGRESS + LONGEST_WAIT);
+    }
 }

@@ -97,6 +97,12 @@ impl Stream {
         self.is_plain() && self.socket.can_splice()
     }
 
+    /// Octets read from the socket so far, if that is all that is read, and the other end is on this
+    /// host and may be joined with another one.
+    pub fn read_across(&self) -> Option<u64> {
+        self.is_plain().then(|| self.socket.read_across())?
+    }
+
     /// What the session's handshake has agreed on.
     pub fn tls_facts(&self) -> Option<&TlsFacts> {
         self.tls.as_ref()?.facts()

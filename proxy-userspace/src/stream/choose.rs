@@ -9,6 +9,7 @@ use crate::http::worker::Worker;
 use crate::net::{Stream, Timer};
 use crate::observe::access_log::{End, Phase};
 use crate::observe::http::{BackendCells, ConnectFailure, RetryReason, Series};
+use crate::sockets::Acceleration;
 use crate::upstream::connect::{self, ConnectError, Target};
 use crate::upstream::pool::Place;
 use crate::upstream::tls::Offer;
@@ -29,6 +30,8 @@ const TIMEOUTS: u32 = 3;
 pub(super) struct Connected {
     pub(super) stream: Stream,
     pub(super) held: Held,
+    /// What it is accelerated by, if it is.
+    pub(super) acceleration: Option<Arc<Acceleration>>,
 }
 
 /// What is held of a backend as long as a client has it.
@@ -207,6 +210,7 @@ async fn open(
         (Ok(stream), _) => Ok(Connected {
             stream,
             held: Held::new(worker, lease, place),
+            acceleration: service.acceleration.clone(),
         }),
         (Err(_), failure) => Err(failure.map_or(End::ConnectFailed, |(end, _)| end)),
     }

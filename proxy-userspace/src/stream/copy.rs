@@ -2,17 +2,20 @@
 //!
 //! What comes in small pieces is read and written. A read that fills its buffer says that much
 //! flows, and from then on the kernel moves it from socket to socket through a pipe, until the
-//! sender pauses.
+//! sender pauses. Between two accelerated ends octets may go past this process altogether, which then
+//! only learns how many they were ([`Shortcut`]).
 //!
 //! A direction holds a buffer or a pipe only while octets are in it: what a connection costs on
 //! which nothing moves does not depend on what it has carried. While the receiver takes nothing, nothing
 //! more is read from the sender, so a slow reader holds one of them and slows its sender down.
 
 use crate::net::pipe::Pipe;
-use crate::net::{Buffers, Input, Nanos, Pipes, Stream, Timer};
+use crate::net::{Buffers, Input, Nanos, Pipes, Shortcut, Stream, Timer};
+use crate::sockets::Acceleration;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// The two connections.
@@ -23,6 +26,8 @@ pub(super) struct Pair<'a> {
     pub(super) timer: &'a Timer,
     /// How long nothing may move.
     pub(super) idle: Nanos,
+    /// What may take octets past this process.
+    pub(super) acceleration: Option<&'a Arc<Acceleration>>,
 }
 
 /// One direction.
@@ -34,7 +39,8 @@ pub(super) struct Direction {
     pub(super) input: Input,
     /// Where octets flow while there are many.
     pipe: Option<Pipe>,
-    pipes: Pipes,
+    /// None if they are to be copied.
+    pipes: Option<Pipes>,
     /// Octets of the sender that were written to the receiver.
     pub(super) octets: u64,
     /// When the sender's first octet came.
@@ -65,12 +71,13 @@ enum Failed {
 }
 
 impl Direction {
-    pub(super) fn new(buffers: &Buffers) -> Self {
+    /// A direction whose octets the kernel may move.
+    pub(super) fn new(buffers: &Buffers, splices: bool) -> Self {
         Self {
             preamble: Vec::new(),
             input: Input::new(buffers.clone()),
             pipe: None,
-            pipes: buffers.pipes().clone(),
+            pipes: splices.then(|| buffers.pipes().clone()),
             octets: 0,
             first_at: None,
             is_ended: false,
@@ -109,6 +116,12 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
+    /// Octets that were taken from the sender, or are to go before its own, and are not written.
+    fn held(&self) -> u64 {
+        let piped = self.pipe.as_ref().map_or(0, Pipe::filled);
+        (self.preamble.len() + self.input.filled().len() + piped) as u64
+    }
+
     fn release(&mut self) {
         self.input.release();
         self.pipe = None;
@@ -131,8 +144,11 @@ impl Direction {
         self.input.filled_more(read);
         if read == whole {
             // There is more where that came from.
-            if from.can_splice() && to.can_splice() {
-                self.pipe = self.pipes.take();
+            if let Some(pipes) = &self.pipes
+                && from.can_splice()
+                && to.can_splice()
+            {
+                self.pipe = pipes.take();
             }
             if self.pipe.is_none() {
                 self.input.grow();
@@ -161,26 +177,18 @@ pub(super) async fn both(
     mut count: impl FnMut(u64, u64),
     is_over: impl Fn() -> bool,
 ) -> Result<(), Broken> {
-    let Pair {
-        client,
-        backend,
-        timer,
-        idle,
-    } = *pair;
+    let (client, backend) = (pair.client, pair.backend);
     let (mut client_fails, mut backend_fails) = (Failure::of(client), Failure::of(backend));
-    timer.set(timer.read().saturating_add(idle));
-    poll_fn(|cx| {
+    let mut pace = Pace::new(pair);
+    pace.moved(up, down);
+    let moved = poll_fn(|cx| {
         let mut moved = false;
         let before = (up.octets, down.octets);
         let upwards = up.poll(cx, client, backend, &mut moved);
         let downwards = down.poll(cx, backend, client, &mut moved);
         if moved {
             count(up.octets - before.0, down.octets - before.1);
-            let now = timer.read();
-            timer.set(now.saturating_add(idle));
-            if down.octets > 0 && down.first_at.is_none() {
-                down.first_at = Some(now);
-            }
+            pace.moved(up, down);
         }
         let upwards = upwards.map_err(|failed| match failed {
             Failed::From => Broken::Client,
@@ -203,12 +211,85 @@ pub(super) async fn both(
         if is_over() {
             return Poll::Ready(Err(Broken::Over));
         }
-        if timer.poll_expired(cx) {
-            return Poll::Ready(Err(Broken::Idle));
+        while pair.timer.poll_expired(cx) {
+            if pace.is_idle(up, down, &mut count) {
+                return Poll::Ready(Err(Broken::Idle));
+            }
         }
         Poll::Pending
     })
-    .await
+    .await;
+    pace.look(up, down, &mut count);
+    moved
+}
+
+/// When something has moved last, by whichever way.
+struct Pace<'a> {
+    pair: &'a Pair<'a>,
+    shortcut: Shortcut,
+    last: Nanos,
+}
+
+impl<'a> Pace<'a> {
+    fn new(pair: &'a Pair<'a>) -> Self {
+        Self {
+            pair,
+            shortcut: Shortcut::new(pair.acceleration),
+            last: 0,
+        }
+    }
+
+    /// Octets have moved through this process.
+    fn moved(&mut self, up: &Direction, down: &mut Direction) {
+        let now = self.pair.timer.read();
+        self.last = now;
+        if down.octets > 0 {
+            down.first_at.get_or_insert(now);
+        }
+        let held = [up.held(), down.held()];
+        self.shortcut
+            .sync(self.pair.client, self.pair.backend, held);
+        self.set();
+    }
+
+    fn set(&self) {
+        let idle = self.last.saturating_add(self.pair.idle);
+        self.pair.timer.set(idle.min(self.shortcut.next_look()));
+    }
+
+    /// The time that was set is over: true if nothing has moved for too long.
+    fn is_idle(
+        &mut self,
+        up: &mut Direction,
+        down: &mut Direction,
+        count: &mut impl FnMut(u64, u64),
+    ) -> bool {
+        let now = self.pair.timer.now();
+        self.look(up, down, count);
+        self.shortcut
+            .watch(self.pair.client, self.pair.backend, now);
+        if self.last.saturating_add(self.pair.idle) <= now {
+            return true;
+        }
+        self.set();
+        false
+    }
+
+    /// Counts what has gone past this process.
+    fn look(&mut self, up: &mut Direction, down: &mut Direction, count: &mut impl FnMut(u64, u64)) {
+        let past = self.shortcut.look(self.pair.timer.now());
+        if let Some(first) = past.first_down {
+            let first = down.first_at.map_or(first, |at| at.min(first));
+            down.first_at = Some(first);
+        }
+        if (past.up, past.down) == (0, 0) {
+            return;
+        }
+        up.octets += past.up;
+        down.octets += past.down;
+        count(past.up, past.down);
+        self.last = self.last.max(past.last);
+    }
 }
 
 /// Waits for a connection to fail. Takes memory from the first poll on only: few connections live

@@ -8,7 +8,7 @@ use super::choose::{Connected, reach};
 use super::copy::{self, Broken, Direction};
 use super::sealed::seal;
 use super::{header, passthrough};
-use crate::config::model::http::ProxyVersion;
+use crate::config::model::http::{ProxyVersion, Splice};
 use crate::http::census::{Live, Spoken};
 use crate::http::origins;
 use crate::http::snapshot::{ListenerId, ServicePlan, SharedSnapshot};
@@ -107,10 +107,18 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             let Connected {
                 stream: backend,
                 held: of_backend,
+                acceleration,
             } = connected;
             let cells = held.insert(of_backend).cells.at(worker.index);
-            let pair = (&stream, &backend);
-            let passing = pass_on(&worker, &plan, pair, cells, directions, &mut facts);
+            let timer = worker.timers.timer();
+            let pair = copy::Pair {
+                client: &stream,
+                backend: &backend,
+                timer: &timer,
+                idle: plan.idle,
+                acceleration: acceleration.as_ref().filter(|_| plan.joins()),
+            };
+            let passing = pass_on(&worker, &plan, &pair, cells, directions, &mut facts);
             (passing.await, Phase::Data)
         }
         Err(ended) => ended,
@@ -140,8 +148,9 @@ async fn begin(
     facts: &mut Facts,
 ) -> Result<(Connected, Directions), Outcome> {
     let timer = worker.timers.timer();
-    let mut up = Direction::new(&worker.buffers);
-    let down = Direction::new(&worker.buffers);
+    let splices = plan.settings.splice != Splice::Off;
+    let mut up = Direction::new(&worker.buffers, splices);
+    let down = Direction::new(&worker.buffers, splices);
     let cells = plan.cells.at(worker.index);
     let senders = &plan.settings.proxy_protocol_from;
     let peer = peers.client.ip().to_canonical();
@@ -246,19 +255,12 @@ fn origin(worker: &Worker, plan: &StreamPlan, facts: &Facts) -> Option<Arc<Servi
 async fn pass_on(
     worker: &Worker,
     plan: &StreamPlan,
-    (client, backend): (&Stream, &Stream),
+    pair: &copy::Pair<'_>,
     cells: &BackendCells,
     (mut up, mut down): Directions,
     facts: &mut Facts,
 ) -> End {
-    let timer = worker.timers.timer();
     let flow = plan.flow.at(worker.index);
-    let pair = copy::Pair {
-        client,
-        backend,
-        timer: &timer,
-        idle: plan.idle,
-    };
     let live = Rc::clone(&facts.live);
     let count = |up: u64, down: u64| {
         live.moved(up, down);
@@ -267,7 +269,7 @@ async fn pass_on(
         cells.stream_sent.add(up);
         cells.stream_received.add(down);
     };
-    let moved = copy::both(&pair, &mut up, &mut down, count, || worker.is_over()).await;
+    let moved = copy::both(pair, &mut up, &mut down, count, || worker.is_over()).await;
     (facts.received, facts.sent) = (up.octets, down.octets);
     let end = match moved {
         Ok(()) => End::Complete,
@@ -277,7 +279,7 @@ async fn pass_on(
         Err(Broken::Over) => End::Stopped,
     };
     if end != End::Complete {
-        backend.abort();
+        pair.backend.abort();
     }
     if let Some(last) = facts.attempts.last_mut() {
         last.total = worker.clock.last().saturating_sub(last.began);

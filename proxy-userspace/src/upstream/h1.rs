@@ -10,6 +10,7 @@ use crate::message::h1::{
 use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::net::body::{BodyError, Filled, InSocket, Source};
 use crate::net::h1::{Delimited, Reader, Writer};
+use crate::net::shortcut::Ending;
 use crate::net::{Buffers, Nanos, Stream};
 use crate::observe::access_log::Octets;
 use std::rc::Rc;
@@ -129,6 +130,19 @@ impl Backend for Connection {
 
     fn tunnel(&mut self) {
         self.request.begin(Delimited::ByClose);
+    }
+
+    fn ending(&self) -> Option<Ending<'_>> {
+        Some(Ending {
+            stream: self.response.reader.stream(),
+            unread: self.response.reader.unread(),
+            unwritten: self.request.unwritten(),
+        })
+    }
+
+    fn note_past(&mut self, to: u64, from: u64) {
+        self.request.note_past(to);
+        self.response.reader.note_past(from);
     }
 
     fn is_reused(&self) -> bool {

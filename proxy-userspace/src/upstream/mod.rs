@@ -20,6 +20,7 @@ pub mod tls;
 
 use crate::message::{Refusal, RequestHead, ResponseHead};
 use crate::net::body::{Sink, Source};
+use crate::net::shortcut::Ending;
 use crate::observe::access_log::Octets;
 use std::io;
 use std::task::{Context, Poll};
@@ -46,6 +47,15 @@ pub trait Backend {
     /// Both directions carry octets of another protocol from now on: after 101, or 2xx to CONNECT.
     /// Each ends on its own, by [`Sink::poll_finish`] and [`crate::net::Filled::End`].
     fn tunnel(&mut self);
+
+    /// The backend's side of the tunnel, if octets are as on the connection and the connection is
+    /// its alone.
+    fn ending(&self) -> Option<Ending<'_>> {
+        None
+    }
+
+    /// Counts octets that went past this process, to the backend and from it.
+    fn note_past(&mut self, _: u64, _: u64) {}
 
     /// True if the connection had served before: then its failing before any answer may mean only
     /// that the backend had closed it.

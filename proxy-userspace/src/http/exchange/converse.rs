@@ -9,6 +9,7 @@ use super::grpc;
 use super::run::{Around, secure};
 use super::scratch::{Facts, Scratch};
 use super::{Client, Reply as _, mirror};
+use crate::config::model::http::Accelerate;
 use crate::http::forwarded;
 use crate::http::snapshot::ServicePlan;
 use crate::message::{Method, Name, Refusal, RefusedBy, RequestHead, ResponseHead, Version};
@@ -224,7 +225,10 @@ async fn relay<C: Client, B: Backend>(
     let last = unwanted || worker.is_draining();
     facts.response_head = drive.client().parts().1.send_head(head, last);
     if is_tunnel {
-        drive.tunnel();
+        let listener = &around.listener.settings;
+        let is_wanted = listener.accelerate != Accelerate::Off;
+        let acceleration = service.acceleration.as_ref().filter(|_| is_wanted);
+        drive.tunnel(listener.splice, acceleration);
     }
     facts.grpc_status = grpc::status(&head.fields);
     let is_open = facts.grpc_status.is_none();

@@ -18,12 +18,15 @@ use super::mirror::Kept;
 use super::pump::{Pump, PumpError, Stalled};
 use super::replay::Replay;
 use super::{Client, Reply};
+use crate::config::model::http::Splice;
 use crate::message::{Fields, Refusal, ResponseHead};
 use crate::net::body::{Sink as _, Source};
-use crate::net::{Nanos, Timer};
+use crate::net::{Nanos, Shortcut, Timer};
 use crate::observe::access_log::{End, Phase};
 use crate::observe::http::RetryReason;
+use crate::sockets::Acceleration;
 use crate::upstream::{Answer as _, Backend};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// No deadline.
@@ -69,6 +72,8 @@ pub(super) struct Drive<'e, C, B> {
     response_by: Nanos,
     phase: Phase,
     tunnel: bool,
+    /// The tunnel's way past this process.
+    shortcut: Shortcut,
     /// An informational head may not have gone out yet.
     informed: bool,
 }
@@ -96,6 +101,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             response_by: NEVER,
             phase: Phase::ResponseHead,
             tunnel: false,
+            shortcut: Shortcut::default(),
             informed: false,
         }
     }
@@ -159,13 +165,18 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         self.informed = true;
     }
 
-    /// Both directions become a tunnel.
-    pub(super) fn tunnel(&mut self) {
+    /// Both directions become a tunnel, which this may take past this process.
+    pub(super) fn tunnel(&mut self, splice: Splice, acceleration: Option<&Arc<Acceleration>>) {
         self.client.tunnel();
         self.backend.tunnel();
         self.request = Pump::new(u64::MAX);
+        if splice == Splice::Off {
+            self.request.copies();
+            self.response.copies();
+        }
         self.frames = None;
         self.tunnel = true;
+        self.shortcut = Shortcut::new(acceleration.filter(|_| splice == Splice::Auto));
     }
 
     /// Moves the response's content to its end, and the request's as far as it goes.
@@ -173,7 +184,9 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         self.phase = Phase::Data;
         self.replay.settle();
         self.spare_request();
-        std::future::poll_fn(|cx| self.poll_content(cx)).await
+        let moved = std::future::poll_fn(|cx| self.poll_content(cx)).await;
+        self.look_past();
+        moved
     }
 
     fn poll_head(
@@ -234,6 +247,9 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
                     }
                 }
             }
+        }
+        if self.tunnel {
+            self.sync_shortcut();
         }
         if self.response.is_over() && (!self.tunnel || self.request.is_over()) {
             return Poll::Ready(Ok(()));
@@ -357,12 +373,42 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
             return Poll::Ready(Err(Failure::new(End::ClientClosed, self.phase)));
         }
         while self.timer.poll_expired(cx) {
+            self.look_past();
             if let Some(failure) = self.expired(self.timer.now()) {
                 return Poll::Ready(Err(failure));
             }
             self.arm();
         }
         Poll::Pending
+    }
+
+    /// Tells the short way what was passed on, so that it is taken when that is all.
+    fn sync_shortcut(&mut self) {
+        if let (Some(client), Some(backend)) = (self.client.ending(), self.backend.ending()) {
+            let up = client.unread + backend.unwritten;
+            let down = backend.unread + client.unwritten;
+            self.shortcut
+                .sync(client.stream, backend.stream, [up, down]);
+        }
+    }
+
+    /// Counts what went past this process: nobody whose octets do is silent.
+    fn look_past(&mut self) {
+        let now = self.timer.now();
+        let past = self.shortcut.look(now);
+        if past.up > 0 || past.down > 0 {
+            self.client.note_past(past.up, past.down);
+            self.backend.note_past(past.up, past.down);
+            let by = past.last.saturating_add(self.limits.backend_idle);
+            for deadline in [&mut self.request_by, &mut self.response_by] {
+                if *deadline != NEVER {
+                    *deadline = by.max(*deadline);
+                }
+            }
+        }
+        if let (Some(client), Some(backend)) = (self.client.ending(), self.backend.ending()) {
+            self.shortcut.watch(client.stream, backend.stream, now);
+        }
     }
 
     /// Whose time is over.
@@ -405,7 +451,7 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
         let by = self.request_by.min(self.response_by);
         let by = match self.phase {
             Phase::ResponseHead => by.min(self.limits.attempt),
-            _ => by,
+            _ => by.min(self.shortcut.next_look()),
         };
         self.timer.set(by.min(self.limits.whole));
     }

@@ -61,6 +61,7 @@ pub use scratch::{Facts, Scratch};
 
 use crate::message::ResponseHead;
 use crate::net::body::{Sink, Source};
+use crate::net::shortcut::Ending;
 use std::task::{Context, Poll};
 
 /// The client's side of one exchange.
@@ -76,6 +77,15 @@ pub trait Client {
     /// Both directions carry octets of another protocol from now on; the head that says so was
     /// handed to [`Reply::send_head`].
     fn tunnel(&mut self);
+
+    /// The client's side of the tunnel, if octets are as on the connection and the connection is
+    /// its alone.
+    fn ending(&self) -> Option<Ending<'_>> {
+        None
+    }
+
+    /// Counts octets that went past this process, from the client and to it.
+    fn note_past(&mut self, _: u64, _: u64) {}
 
     /// True if all of the request's content was taken.
     fn is_request_done(&self) -> bool;

@@ -30,6 +30,8 @@ pub(super) struct Pump {
     failed: Option<BodyError>,
     /// The kernel moves octets for the sink, which may have some.
     spliced: bool,
+    /// It may.
+    splices: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,13 @@ impl Pump {
             kept: None,
             failed: None,
             spliced: false,
+            splices: true,
         }
+    }
+
+    /// Has everything copied, whatever the kernel could move.
+    pub(super) fn copies(&mut self) {
+        self.splices = false;
     }
 
     /// Has what is moved copied.
@@ -199,7 +207,7 @@ impl Pump {
         source: &mut S,
         sink: &mut K,
     ) -> Option<Poll<Result<(), PumpError>>> {
-        if self.kept.is_some() || !sink.takes_sockets() {
+        if !self.splices || self.kept.is_some() || !sink.takes_sockets() {
             return None;
         }
         let from = source.in_socket()?;
@@ -215,8 +223,12 @@ impl Pump {
                     return Some(Poll::Ready(Err(PumpError::TooLong)));
                 }
             }
-            Poll::Ready(Ok(Spliced::Nothing)) => return Some(self.poll_held(cx, sink)),
-            Poll::Ready(Ok(Spliced::End)) => self.failed = Some(BodyError::Truncated),
+            Poll::Ready(Ok(Spliced::Nothing)) => {
+                source.taken(0);
+                return Some(self.poll_held(cx, sink));
+            }
+            // The source sees it, too, and knows whether something is missing.
+            Poll::Ready(Ok(Spliced::End)) => return None,
             Poll::Ready(Ok(Spliced::Failed(error))) => self.failed = Some(BodyError::Io(error)),
             Poll::Ready(Ok(Spliced::Cannot)) => return None,
             Poll::Ready(Err(_)) => return Some(Poll::Ready(Err(PumpError::Sink))),

@@ -5,6 +5,7 @@ use crate::message::h1::{RequestKind, ResponseOptions, write_response};
 use crate::message::{Fields, Length, RequestHead, ResponseHead, Version};
 use crate::net::body::{BodyError, InFile, InSocket, Sink, Spliced};
 use crate::net::h1::{Delimited, Reader, Writer};
+use crate::net::shortcut::Ending;
 use crate::net::{Buffers, Stream};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -111,6 +112,19 @@ impl exchange::Client for Client {
         self.reader.begin(Delimited::ByClose);
         self.reply.writer.begin(Delimited::ByClose);
         self.reply.keep_alive = false;
+    }
+
+    fn ending(&self) -> Option<Ending<'_>> {
+        Some(Ending {
+            stream: self.stream(),
+            unread: self.reader.unread(),
+            unwritten: self.reply.writer.unwritten(),
+        })
+    }
+
+    fn note_past(&mut self, from: u64, to: u64) {
+        self.reader.note_past(from);
+        self.reply.writer.note_past(to);
     }
 
     fn is_request_done(&self) -> bool {

@@ -79,6 +79,16 @@ impl Reader {
         self.ended
     }
 
+    /// Octets that were read and not yet taken.
+    pub fn unread(&self) -> u64 {
+        self.input.filled().len() as u64
+    }
+
+    /// Counts octets that went past this process.
+    pub fn note_past(&mut self, octets: u64) {
+        self.received += octets;
+    }
+
     /// Octets read in all.
     pub fn received(&self) -> u64 {
         self.received
@@ -218,19 +228,22 @@ impl Source for Reader {
 
     #[inline]
     fn in_socket(&self) -> Option<InSocket<'_>> {
-        match self.state {
-            State::Exact(octets) if self.ready == 0 && self.input.is_empty() && !self.ended => {
-                self.stream.can_splice().then_some(InSocket {
-                    stream: &self.stream,
-                    octets,
-                })
-            }
-            _ => None,
-        }
+        let octets = match self.state {
+            State::Exact(octets) => octets,
+            // Nobody knows how much is to come, but much was there when it was read before.
+            State::ByClose if self.was_long => u64::MAX,
+            _ => return None,
+        };
+        let is_there = self.ready == 0 && self.input.is_empty() && !self.ended;
+        (is_there && self.stream.can_splice()).then_some(InSocket {
+            stream: &self.stream,
+            octets,
+        })
     }
 
     fn taken(&mut self, octets: usize) {
         self.received += octets as u64;
+        self.was_long = octets > 0;
         if let State::Exact(left) = self.state {
             self.state = match left.saturating_sub(octets as u64) {
                 0 => State::Done,

@@ -75,6 +75,16 @@ impl Writer {
         self.written
     }
 
+    /// Octets that are still to be written.
+    pub fn unwritten(&self) -> u64 {
+        self.accepted() - self.written
+    }
+
+    /// Counts octets that went past this process.
+    pub fn note_past(&mut self, octets: u64) {
+        self.written += octets;
+    }
+
     /// Octets handed in so far, written or not.
     pub fn accepted(&self) -> u64 {
         self.written + self.waiting().len() as u64 + self.piped() as u64
@@ -258,7 +268,8 @@ impl Sink for Writer {
 
     fn takes_sockets(&self) -> bool {
         // Chunks would each need a head, whose length has to be known before.
-        matches!(self.delimited, Delimited::Exact(_)) && self.stream.can_splice()
+        let is_bare = matches!(self.delimited, Delimited::Exact(_) | Delimited::ByClose);
+        is_bare && self.stream.can_splice()
     }
 
     fn poll_splice(
@@ -268,8 +279,10 @@ impl Sink for Writer {
     ) -> Poll<Result<Spliced, BodyError>> {
         debug_assert_eq!(self.piped(), 0, "it was to be drained first");
         ready!(self.poll_waiting(cx))?;
-        let Delimited::Exact(left) = self.delimited else {
-            return Poll::Ready(Ok(Spliced::Cannot));
+        let left = match self.delimited {
+            Delimited::Exact(left) => left,
+            Delimited::ByClose => u64::MAX,
+            _ => return Poll::Ready(Ok(Spliced::Cannot)),
         };
         if self.pipe.is_none() {
             self.pipe = self.buffers.pipes().take();
@@ -282,10 +295,12 @@ impl Sink for Writer {
             Poll::Pending => Spliced::Nothing,
             Poll::Ready(Ok(0)) => Spliced::End,
             Poll::Ready(Ok(octets)) => {
-                self.delimited = match left - octets as u64 {
-                    0 => Delimited::Nothing,
-                    left => Delimited::Exact(left),
-                };
+                if self.delimited != Delimited::ByClose {
+                    self.delimited = match left - octets as u64 {
+                        0 => Delimited::Nothing,
+                        left => Delimited::Exact(left),
+                    };
+                }
                 return Poll::Ready(Ok(Spliced::Octets(octets)));
             }
             Poll::Ready(Err(error)) => Spliced::Failed(error),
