@@ -7,8 +7,8 @@ use crate::config;
 use crate::config::model::Config;
 use crate::explain::flow::{explain_flow, explain_tls};
 use crate::explain::{
-    Asked, DialExplained, ExplainError, Flow, FlowExplained, Hello, Layer, RequestExplained,
-    ServiceExplained, ServiceNow, TlsExplained, connection, explain_request,
+    Asked, DialExplained, ExplainError, Flow, FlowExplained, Hello, Layer, OctetsExplained,
+    RequestExplained, ServiceExplained, ServiceNow, TlsExplained, connection, explain_request,
 };
 use crate::observe::view::View;
 use crate::types::Protocol;
@@ -222,6 +222,7 @@ fn request_text(explained: &RequestExplained) -> String {
         line(&mut text, "mesh", mesh);
     }
     tls_text(&mut text, explained.tls.as_ref());
+    octets_text(&mut text, explained.octets.as_ref());
     if let Some(refused) = &explained.refused {
         let what = format!(
             "{} {}, before routes are looked at",
@@ -284,6 +285,24 @@ fn tls_text(text: &mut String, explained: Option<&TlsExplained>) {
     for (index, backends) in tls.backends.iter().enumerate() {
         line(text, if index == 0 { "backends" } else { "" }, backends);
     }
+}
+
+fn octets_text(text: &mut String, explained: Option<&OctetsExplained>) {
+    let Some(octets) = explained else { return };
+    let by = |word| match word {
+        "off" => "by TCP".to_owned(),
+        word => format!("past TCP on this host ({word})"),
+    };
+    line(
+        text,
+        "octets",
+        &format!("of clients {}", by(octets.clients)),
+    );
+    if let Some(backends) = octets.backends {
+        line(text, "", &format!("of backends {}", by(backends)));
+    }
+    let tunnels = format!("of tunnels {} (splice: {})", octets.tunnels, octets.splice);
+    line(text, "", &tunnels);
 }
 
 fn rules(text: &mut String, explained: &RequestExplained) {
@@ -434,6 +453,7 @@ fn flow_text(explained: &FlowExplained) -> String {
     }
     line(&mut text, "layer", layer(explained.layer));
     tls_text(&mut text, explained.tls.as_ref());
+    octets_text(&mut text, explained.octets.as_ref());
     if let Some(judged) = &explained.guard {
         let word = if judged.passes { "passes" } else { "dropped" };
         line(&mut text, "guard", &format!("{word}: {}", judged.because));

@@ -7,6 +7,7 @@
 
 use super::Layer;
 use super::now::ServiceNow;
+use super::octets::{self, OctetsExplained};
 use super::rules::list;
 use super::sockets::{self, DialExplained};
 use super::tls::{self, TlsExplained};
@@ -77,6 +78,9 @@ pub struct FlowExplained {
     /// What becomes of it if a workload of this host dials it; `None` if nothing else does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_connect: Option<DialExplained>,
+    /// Which way octets go; `None` where that is as by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub octets: Option<OctetsExplained>,
     /// The service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<FlowService>,
@@ -138,6 +142,7 @@ pub fn explain_tls(config: &Config, flow: &Flow, hello: &Hello) -> FlowExplained
         refused: None,
         tls: None,
         at_connect: None,
+        octets: None,
         service: None,
     };
     let Some((listener, rank)) = found.first() else {
@@ -235,6 +240,12 @@ fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExpl
             Some(_) => Some(tls::passed_on()),
             None => tls::explain(listener.tls.as_ref(), service.into_iter(), name),
         };
+        if listener.protocol == Protocol::Tcp {
+            let is_sealed =
+                listener.tls.is_some() || service.is_some_and(|it| it.upstream.tls.is_some());
+            let (accelerate, splice) = (listener.accelerate, listener.splice);
+            explained.octets = octets::explain(accelerate, splice, service, is_sealed);
+        }
         return;
     }
     let is_http =
@@ -246,6 +257,8 @@ fn proxied(config: &Config, flow: &Flow, hello: &Hello, explained: &mut FlowExpl
         explained.because = Some(format!("{because}; routes decide by request"));
         let name = hello.server_name.as_deref();
         explained.tls = tls::explain(listener.tls.as_ref(), std::iter::empty(), name);
+        let (accelerate, splice) = (listener.accelerate, listener.splice);
+        explained.octets = octets::explain(accelerate, splice, None, listener.tls.is_some());
     }
 }
 

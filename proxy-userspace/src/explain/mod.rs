@@ -14,6 +14,7 @@
 pub mod flow;
 mod mesh;
 mod now;
+mod octets;
 pub mod request;
 mod rules;
 mod service;
@@ -22,6 +23,7 @@ mod tls;
 
 pub use flow::{Flow, FlowExplained, Hello};
 pub use now::{BackendNow, ServiceNow};
+pub use octets::OctetsExplained;
 pub use request::{Asked, RequestExplained, connection, explain_request};
 pub use rules::RuleExplained;
 pub use service::{Candidate, ServiceExplained};

@@ -1,6 +1,7 @@
 //! What becomes of an HTTP request.
 
 use super::mesh;
+use super::octets::{self, OctetsExplained};
 use super::rules::{self, RuleExplained, list, text};
 use super::service::{self, ServiceExplained, hashed};
 use super::tls::{self, TlsExplained};
@@ -60,6 +61,9 @@ pub struct RequestExplained {
     /// What TLS makes of its connection; `None` where there is none on either side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsExplained>,
+    /// Which way octets go; `None` where that is as by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub octets: Option<OctetsExplained>,
     /// The request is refused before routes are looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -123,6 +127,12 @@ pub fn explain_request(config: &Config, asked: &Asked) -> Result<RequestExplaine
         address: listener.address,
         other_listeners,
         tls: None,
+        octets: octets::explain(
+            listener.accelerate,
+            listener.splice,
+            None,
+            listener.tls.is_some(),
+        ),
         refused: None,
         considered: Vec::new(),
         other_hosts: 0,
