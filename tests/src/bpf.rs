@@ -4,23 +4,30 @@
 
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::libbpf_sys::{
-    BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP, BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP,
-    bpf_attach_type, bpf_insn, bpf_link_create, bpf_prog_load, bpf_prog_load_opts, bpf_prog_type,
+    BPF_ANY, BPF_MAP_TYPE_SOCKMAP, BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_SK_SKB,
+    BPF_PROG_TYPE_XDP, BPF_SK_SKB_STREAM_VERDICT, BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP,
+    bpf_attach_type, bpf_insn, bpf_link_create, bpf_map_create, bpf_map_update_elem,
+    bpf_prog_attach, bpf_prog_load, bpf_prog_load_opts, bpf_prog_type,
 };
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
 const MOVE_IMMEDIATE: u8 = 0xb7;
 /// `BPF_JMP | BPF_CALL`.
 const CALL: u8 = 0x85;
+/// `BPF_LD | BPF_IMM | BPF_DW`, of two instructions; with this source it is a map's descriptor.
+const LOAD_WIDE: u8 = 0x18;
+const IS_MAP: u8 = 1;
 /// `BPF_JMP | BPF_EXIT`.
 const EXIT: u8 = 0x95;
 /// Helper number of `bpf_skb_vlan_push`.
 const SKB_VLAN_PUSH: i32 = 18;
 /// Helper number of `bpf_skb_vlan_pop`.
 const SKB_VLAN_POP: i32 = 19;
+/// Helper number of `bpf_sk_redirect_map`.
+const SK_REDIRECT_MAP: i32 = 52;
 /// `TCX_PASS`.
 const TCX_PASS: i32 = 0;
 /// `XDP_PASS`.
@@ -87,6 +94,52 @@ pub fn speak_vlan(device: &str, id: u16) -> Result<Attached> {
     })
 }
 
+/// Has the kernel send what comes to a socket out of another one (`sk_skb`, a verdict on the stream),
+/// for as long as what it returns lives.
+///
+/// # Errors
+///
+/// The kernel refuses the map, the program or a socket.
+pub fn redirect_stream(from: &impl AsFd, to: &impl AsFd) -> Result<[OwnedFd; 2]> {
+    // SAFETY: the name is a C string, and null options mean "none".
+    let map = unsafe {
+        bpf_map_create(
+            BPF_MAP_TYPE_SOCKMAP,
+            c"sluice_test".as_ptr(),
+            4,
+            4,
+            2,
+            ptr::null(),
+        )
+    };
+    let map = owned(map).context("cannot make a socket map")?;
+    let mut load = instruction(LOAD_WIDE, 2, map.as_raw_fd());
+    load.set_src_reg(IS_MAP);
+    let verdict = [
+        load,
+        instruction(0, 0, 0),
+        instruction(MOVE_IMMEDIATE, 3, 1),
+        instruction(MOVE_IMMEDIATE, 4, 0),
+        instruction(CALL, 0, SK_REDIRECT_MAP),
+        instruction(EXIT, 0, 0),
+    ];
+    let place = BPF_SK_SKB_STREAM_VERDICT;
+    let program = load_program(&verdict, BPF_PROG_TYPE_SK_SKB, place)?;
+    // SAFETY: plain numbers.
+    let done = unsafe { bpf_prog_attach(program.as_raw_fd(), map.as_raw_fd(), place, 0) };
+    ensure!(done >= 0, io::Error::from_raw_os_error(-done));
+    for (key, socket) in [(0u32, from.as_fd()), (1, to.as_fd())] {
+        let value = socket.as_raw_fd() as u32;
+        let (key, value) = (&raw const key, &raw const value);
+        // SAFETY: key and value have the sizes that the map was made with.
+        let done = unsafe {
+            bpf_map_update_elem(map.as_raw_fd(), key.cast(), value.cast(), BPF_ANY.into())
+        };
+        ensure!(done >= 0, io::Error::from_raw_os_error(-done));
+    }
+    Ok([map, program])
+}
+
 /// One instruction with a destination register and an immediate.
 fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
     let mut instruction = bpf_insn {
@@ -106,6 +159,18 @@ fn attach(
     place: bpf_attach_type,
 ) -> Result<OwnedFd> {
     let index = nix::net::if_::if_nametoindex(device).with_context(|| device.to_owned())?;
+    let program = load_program(instructions, kind, place)?;
+    let index = i32::try_from(index).context("interface index")?;
+    // SAFETY: plain numbers, and null options mean "none".
+    let fd = unsafe { bpf_link_create(program.as_raw_fd(), index, place, ptr::null()) };
+    owned(fd).with_context(|| format!("cannot attach a program of the harness to {device}"))
+}
+
+fn load_program(
+    instructions: &[bpf_insn],
+    kind: bpf_prog_type,
+    place: bpf_attach_type,
+) -> Result<OwnedFd> {
     let mut options = bpf_prog_load_opts {
         sz: size_of::<bpf_prog_load_opts>() as _,
         expected_attach_type: place,
@@ -123,11 +188,7 @@ fn attach(
             &raw mut options,
         )
     };
-    let program = owned(fd).context("cannot load a program of the harness")?;
-    let index = i32::try_from(index).context("interface index")?;
-    // SAFETY: plain numbers, and null options mean "none".
-    let fd = unsafe { bpf_link_create(program.as_raw_fd(), index, place, ptr::null()) };
-    owned(fd).with_context(|| format!("cannot attach a program of the harness to {device}"))
+    owned(fd).context("cannot load a program of the harness")
 }
 
 /// Takes ownership of a descriptor that libbpf returned; negative is an errno.

@@ -1,64 +1,192 @@
-//! Many connections through a proxy that passes octets on past TCP, compared octet by octet: any
-//! size, writes split anywhere, slow readers, half-close in either order, resets, and both
-//! directions at once. The same without acceleration is the control: a fault of both is not one of
-//! acceleration.
+//! Many connections through a proxy that has the kernel move octets, compared octet by octet: any
+//! size, writes split anywhere, slow readers, half-close in either order, resets by either side, peers
+//! and proxies that are killed, and both directions at once; as TCP, and as HTTP/1.1, HTTP/2, TLS and
+//! WebSocket. The same with everything copied is the control: a fault of both is not one of what is
+//! tried here.
 //!
-//! The proxy's workers, the clients and the origin are threads of this process; the kernel does
-//! not care. `SLUICE_SOAK_CONNECTIONS` says how many connections there are in all.
+//! The proxy's workers, the clients and the origin are threads of this process, unless they are to be
+//! killed; the kernel does not care. `SLUICE_SOAK_CONNECTIONS` says how many connections there are in
+//! all, `SLUICE_LONG` asks for a hundred thousand.
 
-use anyhow::{Context, Result, ensure};
+#[path = "soak/killed.rs"]
+mod killed;
+#[path = "soak/memory.rs"]
+mod memory;
+#[path = "soak/peers.rs"]
+mod peers;
+#[path = "soak/stalled.rs"]
+mod stalled;
+#[path = "soak/verdict.rs"]
+mod verdict;
+#[path = "soak/web.rs"]
+mod web;
+
+use anyhow::{Context as _, Result, ensure};
+use peers::{Ending, Plan, ask, connect, serve};
 use proxy_tests::{privilege, wait};
-use proxy_userspace::config::model::http::{Accelerate, BackendTraits, StreamListener};
+use proxy_userspace::config::model::http::{
+    Accelerate, AccessLog, BackendTraits, LogFormat, LogTarget, Splice, StreamListener,
+};
 use proxy_userspace::config::model::{Config, Service};
 use proxy_userspace::observe::view::AccelerationView;
 use proxy_userspace::runtime::workers::Workers;
 use proxy_userspace::types::Protocol;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
-/// How long an end waits for the other one.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at once.
 const CLIENTS: usize = 8;
-/// Connections in all, unless the variable says otherwise.
+/// Connections in all, unless a variable says otherwise.
 const CONNECTIONS: usize = 1000;
+const MANY_CONNECTIONS: usize = 100_000;
+
+/// What moves octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct How {
+    /// At the listener, and at the service.
+    accelerate: [Accelerate; 2],
+    splice: Splice,
+}
+
+impl How {
+    /// Past TCP, and past the proxy.
+    const DIRECT: Self = Self {
+        accelerate: [Accelerate::On; 2],
+        splice: Splice::Auto,
+    };
+    /// Past TCP.
+    const ACCELERATED: Self = Self {
+        splice: Splice::Pipe,
+        ..Self::DIRECT
+    };
+    /// Through pipes.
+    const PIPED: Self = Self {
+        accelerate: [Accelerate::Off; 2],
+        splice: Splice::Pipe,
+    };
+    /// By reading and writing.
+    const COPIED: Self = Self {
+        splice: Splice::Off,
+        ..Self::PIPED
+    };
+}
+
+fn is_long() -> bool {
+    std::env::var_os("SLUICE_LONG").is_some()
+}
 
 fn connections() -> usize {
     let said = std::env::var("SLUICE_SOAK_CONNECTIONS");
-    said.ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(CONNECTIONS)
+    let said = said.ok().and_then(|text| text.parse().ok());
+    said.unwrap_or(match is_long() {
+        true => MANY_CONNECTIONS,
+        false => CONNECTIONS,
+    })
+}
+
+/// One test after the other: each takes the whole machine.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn tunnels_past_the_proxy_lose_and_change_nothing() -> Result<()> {
+    let Some((workers, view)) = accelerated(How::DIRECT)? else {
+        return Ok(());
+    };
+    // Nearly all: some clients block and are left alone.
+    let most = connections() as u64;
+    ensure!(view.tunnels >= most * 8 / 10, "{view:?}");
+    // Who writes without a pause goes through the proxy from the first full queue on.
+    ensure!(view.direct_bytes > 0 && view.detours > 0, "{view:?}");
+    ensure!(view.blocking > 0, "{view:?}");
+    emptied(&workers)
 }
 
 #[test]
 fn accelerated_connections_lose_and_change_nothing() -> Result<()> {
-    if !privilege::granted()? {
+    let Some((workers, view)) = accelerated(How::ACCELERATED)? else {
         return Ok(());
+    };
+    ensure!(view.tunnels == 0, "{view:?}");
+    emptied(&workers)
+}
+
+#[test]
+fn one_accelerated_side_is_enough_to_go_wrong_and_does_not() -> Result<()> {
+    for accelerate in [
+        [Accelerate::On, Accelerate::Off],
+        [Accelerate::Off, Accelerate::On],
+    ] {
+        let how = How {
+            accelerate,
+            splice: Splice::Auto,
+        };
+        let Some((workers, view)) = accelerated(how)? else {
+            return Ok(());
+        };
+        ensure!(view.tunnels == 0, "{view:?}");
+        emptied(&workers)?;
     }
-    let (workers, seen) = soak(Accelerate::On)?;
-    let view = seen.context("asked for")?;
-    let most = connections() as u64;
-    // Both its sides are, but for those whose ends did not find each other in time.
-    ensure!(view.state == "on" && view.connections >= most, "{view:?}");
+    Ok(())
+}
+
+#[test]
+fn the_same_holds_through_pipes() -> Result<()> {
+    let _turn = turn();
+    let (_, seen) = soak(How::PIPED)?;
+    ensure!(seen.is_none(), "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn the_same_holds_of_octets_that_are_copied() -> Result<()> {
+    let _turn = turn();
+    let (_, seen) = soak(How::COPIED)?;
+    ensure!(seen.is_none(), "{seen:?}");
+    Ok(())
+}
+
+/// `None` if it cannot be tried here.
+fn accelerated(how: How) -> Result<Option<(Workers, AccelerationView)>> {
+    if !privilege::granted()? {
+        return Ok(None);
+    }
+    let _turn = turn();
+    let (workers, view) = soak(how)?;
+    let view = view.context("asked for")?;
+    let sides = how.accelerate.iter().filter(|&&it| it != Accelerate::Off);
+    let most = connections() * sides.count();
+    // All but the clients that block.
+    ensure!(
+        view.state == "on" && view.connections as usize >= most * 8 / 10,
+        "{view:?}"
+    );
     ensure!(view.full == 0 && view.stalled == 0, "{view:?}");
+    eprintln!("{how:?}: {view:?}");
+    Ok(Some((workers, view)))
+}
+
+fn emptied(workers: &Workers) -> Result<()> {
     wait::until("every socket has left the map", || {
         Ok(workers.acceleration().context("asked for")?.sockets == 0)
     })
 }
 
-#[test]
-fn the_same_holds_without_acceleration() -> Result<()> {
-    let (_, seen) = soak(Accelerate::Off)?;
-    ensure!(seen.is_none(), "{seen:?}");
-    Ok(())
-}
-
-fn soak(accelerate: Accelerate) -> Result<(Workers, Option<AccelerationView>)> {
+fn soak(how: How) -> Result<(Workers, Option<AccelerationView>)> {
     let origin = TcpListener::bind("127.0.0.1:0")?;
-    let workers = Workers::start(&config(origin.local_addr()?, accelerate))?;
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("log");
+    let mut config = config(origin.local_addr()?, how);
+    config.stream_listeners[0].access_log = Some(AccessLog {
+        to: LogTarget::File(log.clone()),
+        format: LogFormat::Json,
+        share: 1.0,
+    });
+    let workers = Workers::start(&config)?;
     let proxy = workers.listeners().next().context("listens")?;
     let total = connections();
     let (begun, accepted) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -82,7 +210,8 @@ fn soak(accelerate: Accelerate) -> Result<(Workers, Option<AccelerationView>)> {
                             return anyhow::Ok(());
                         }
                         let plan = Plan::of(number as u64);
-                        ask(proxy, plan).with_context(|| format!("{number}: {plan:?}"))?;
+                        let asked = connect(proxy, plan.blocks).and_then(|it| ask(it, plan));
+                        asked.with_context(|| format!("{number}: {plan:?}"))?;
                     }
                 })
             })
@@ -92,17 +221,57 @@ fn soak(accelerate: Accelerate) -> Result<(Workers, Option<AccelerationView>)> {
         }
         anyhow::Ok(())
     })?;
+    counted(&log, total)?;
     let view = workers.acceleration();
     Ok((workers, view))
 }
 
-fn config(origin: SocketAddr, accelerate: Accelerate) -> Config {
+/// The access log has a line for each connection, with the octets that it had, whichever way they went.
+fn counted(log: &std::path::Path, total: usize) -> Result<()> {
+    let lines = || -> Result<Vec<serde_json::Value>> {
+        let text = std::fs::read_to_string(log)?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| Ok(serde_json::from_str(line)?))
+            .collect()
+    };
+    wait::until("every connection is logged", || Ok(lines()?.len() == total))?;
+    let number = |line: &serde_json::Value, key: &str| line[key].as_u64().unwrap_or(0);
+    let mut logged: Vec<_> = lines()?
+        .iter()
+        .filter(|line| line["end"] == "complete")
+        .map(|line| (number(line, "received_bytes"), number(line, "sent_bytes")))
+        .collect();
+    let plans = (0..total as u64).map(Plan::of);
+    let plans = plans.filter(|plan| !matches!(plan.end, Ending::Reset | Ending::OriginResets));
+    let mut wanted: Vec<_> = plans
+        .map(|plan| {
+            (
+                u64::from(plan.up) + plan.head().len() as u64,
+                u64::from(plan.down),
+            )
+        })
+        .collect();
+    logged.sort_unstable();
+    wanted.sort_unstable();
+    let first = wanted.iter().zip(&logged).find(|(one, other)| one != other);
+    ensure!(
+        first.is_none() && logged.len() == wanted.len(),
+        "{} of {} are logged as complete; the first other one: {first:?}",
+        logged.len(),
+        wanted.len()
+    );
+    Ok(())
+}
+
+fn config(origin: SocketAddr, how: How) -> Config {
     let mut service = Service::new("origins");
     service.push_backend(origin, 1, BackendTraits::default());
-    service.upstream.accelerate = accelerate;
+    service.upstream.accelerate = how.accelerate[1];
     let address = "127.0.0.1:0".parse().expect("an address");
     let mut listener = StreamListener::new("tcp", Protocol::Tcp, address, "origins");
-    listener.accelerate = accelerate;
+    (listener.accelerate, listener.splice) = (how.accelerate[0], how.splice);
     let mut config = Config {
         stream_listeners: vec![listener],
         services: vec![service],
@@ -110,271 +279,4 @@ fn config(origin: SocketAddr, accelerate: Accelerate) -> Config {
     };
     config.workers.count = Some(2);
     config
-}
-
-/// What becomes of a connection.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    seed: u64,
-    /// Octets from the client, and back.
-    up: u32,
-    down: u32,
-    end: Ending,
-    /// Who pauses while it reads.
-    slow_client: bool,
-    slow_origin: bool,
-}
-
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Ending {
-    /// The client ends first; the answer comes after it has ended.
-    ClientFirst,
-    /// The origin ends first, and then reads on.
-    OriginFirst,
-    /// Both send at once.
-    Together,
-    /// The client resets in the middle of what comes.
-    Reset,
-}
-
-impl Plan {
-    fn of(number: u64) -> Self {
-        let mut random = fastrand::Rng::with_seed(number);
-        let size = |random: &mut fastrand::Rng| match random.u8(..) {
-            0..=8 => random.u32(1 << 20..4 << 20),
-            9..=60 => random.u32(1 << 14..1 << 18),
-            _ => random.u32(1..1 << 13),
-        };
-        let (up, down) = (size(&mut random), size(&mut random));
-        Self {
-            seed: random.u64(..),
-            up,
-            down,
-            end: match random.u8(..) {
-                0..=79 => Ending::ClientFirst,
-                80..=159 => Ending::OriginFirst,
-                160..=229 => Ending::Together,
-                _ => Ending::Reset,
-            },
-            slow_client: random.u8(..) < 12,
-            slow_origin: random.u8(..) < 12,
-        }
-    }
-
-    /// As the connection begins, so that the origin knows it.
-    fn head(&self) -> [u8; 19] {
-        let mut head = [0; 19];
-        head[..8].copy_from_slice(&self.seed.to_be_bytes());
-        head[8..12].copy_from_slice(&self.up.to_be_bytes());
-        head[12..16].copy_from_slice(&self.down.to_be_bytes());
-        head[16] = self.end as u8;
-        head[17..].copy_from_slice(&[self.slow_client.into(), self.slow_origin.into()]);
-        head
-    }
-
-    fn read(from: &mut TcpStream) -> Result<Self> {
-        let mut head = [0; 19];
-        from.read_exact(&mut head)?;
-        Ok(Self {
-            seed: u64::from_be_bytes(head[..8].try_into()?),
-            up: u32::from_be_bytes(head[8..12].try_into()?),
-            down: u32::from_be_bytes(head[12..16].try_into()?),
-            end: match head[16] {
-                0 => Ending::ClientFirst,
-                1 => Ending::OriginFirst,
-                2 => Ending::Together,
-                _ => Ending::Reset,
-            },
-            slow_client: head[17] == 1,
-            slow_origin: head[18] == 1,
-        })
-    }
-}
-
-fn ask(proxy: SocketAddr, plan: Plan) -> Result<()> {
-    let mut socket = TcpStream::connect(proxy)?;
-    patient(&socket)?;
-    socket.write_all(&plan.head())?;
-    let up = Pattern::new(plan.seed, plan.up);
-    let down = Pattern::new(!plan.seed, plan.down);
-    match plan.end {
-        Ending::ClientFirst => {
-            up.send(&socket)?;
-            socket.shutdown(Shutdown::Write)?;
-            down.receive(&socket, plan.slow_client)?;
-            ended(&socket)
-        }
-        Ending::OriginFirst => {
-            down.receive(&socket, plan.slow_client)?;
-            ended(&socket)?;
-            up.send(&socket)?;
-            Ok(socket.shutdown(Shutdown::Write)?)
-        }
-        Ending::Together => {
-            let sender = socket.try_clone()?;
-            thread::scope(|scope| {
-                let sending = scope.spawn(move || {
-                    up.send(&sender)?;
-                    anyhow::Ok(sender.shutdown(Shutdown::Write)?)
-                });
-                down.receive(&socket, plan.slow_client)?;
-                sending.join().expect("no panic")
-            })?;
-            ended(&socket)
-        }
-        Ending::Reset => {
-            up.send(&socket)?;
-            let mut some = [0; 100];
-            let most = some.len().min(plan.down as usize);
-            socket.read_exact(&mut some[..most])?;
-            ensure!(
-                down.fits(0, &some[..most]),
-                "the answer's beginning differs"
-            );
-            Ok(socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?)
-        }
-    }
-}
-
-fn serve(mut socket: TcpStream) -> Result<()> {
-    patient(&socket)?;
-    let plan = Plan::read(&mut socket)?;
-    let up = Pattern::new(plan.seed, plan.up);
-    let down = Pattern::new(!plan.seed, plan.down);
-    let context = || format!("the origin: {plan:?}");
-    match plan.end {
-        Ending::ClientFirst => {
-            up.receive(&socket, plan.slow_origin)
-                .with_context(context)?;
-            ended(&socket).with_context(context)?;
-            down.send(&socket).with_context(context)?;
-            Ok(socket.shutdown(Shutdown::Write)?)
-        }
-        Ending::OriginFirst => {
-            down.send(&socket).with_context(context)?;
-            socket.shutdown(Shutdown::Write)?;
-            up.receive(&socket, plan.slow_origin)
-                .with_context(context)?;
-            ended(&socket).with_context(context)
-        }
-        Ending::Together => {
-            let sender = socket.try_clone()?;
-            thread::scope(|scope| {
-                let sending = scope.spawn(move || {
-                    down.send(&sender)?;
-                    anyhow::Ok(sender.shutdown(Shutdown::Write)?)
-                });
-                up.receive(&socket, plan.slow_origin)?;
-                sending.join().expect("no panic")
-            })
-            .with_context(context)?;
-            ended(&socket).with_context(context)
-        }
-        Ending::Reset => {
-            up.receive(&socket, plan.slow_origin)
-                .with_context(context)?;
-            // Ends with an error as soon as the reset has come through.
-            let _ = down.send(&socket);
-            Ok(())
-        }
-    }
-}
-
-fn patient(socket: &TcpStream) -> Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket.set_write_timeout(Some(PATIENCE))?)
-}
-
-fn ended(socket: &TcpStream) -> Result<()> {
-    let more = read_some(socket, &mut [0]).context("reading the end")?;
-    ensure!(more == 0, "something came after the end");
-    Ok(())
-}
-
-/// Reads as `read` does on a blocking socket. Linux says `EAGAIN` of an accelerated one when it was
-/// woken by something else, such as the acknowledgement of its own end; nothing is lost then, and
-/// `docs/acceleration.md` says so.
-fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match socket.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {}
-            read => return read,
-        }
-    }
-}
-
-/// Octets that tell their place: they repeat themselves after a prime number of them.
-#[derive(Clone, Copy)]
-struct Pattern {
-    seed: u64,
-    length: usize,
-}
-
-const PERIOD: usize = 65_521;
-
-impl Pattern {
-    fn new(seed: u64, length: u32) -> Self {
-        Self {
-            seed,
-            length: length as usize,
-        }
-    }
-
-    fn octets(&self, at: usize, length: usize) -> &'static [u8] {
-        static ALL: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
-            let mut random = fastrand::Rng::with_seed(7);
-            let once: Vec<u8> = (0..PERIOD).map(|_| random.u8(..)).collect();
-            once.iter().chain(&once).chain(&once).copied().collect()
-        });
-        let from = (at + (self.seed % PERIOD as u64) as usize) % PERIOD;
-        &ALL[from..from + length]
-    }
-
-    fn fits(&self, at: usize, octets: &[u8]) -> bool {
-        *octets == *self.octets(at, octets.len())
-    }
-
-    /// In pieces of any size.
-    fn send(&self, mut socket: &TcpStream) -> Result<()> {
-        let mut random = fastrand::Rng::with_seed(self.seed);
-        let mut at = 0;
-        while at < self.length {
-            let most = match random.u8(..) {
-                0..=40 => random.usize(1..40),
-                41..=200 => random.usize(1..9000),
-                _ => random.usize(1..PERIOD),
-            };
-            let piece = most.min(self.length - at);
-            socket
-                .write_all(self.octets(at, piece))
-                .with_context(|| format!("writing at {at} of {}", self.length))?;
-            at += piece;
-        }
-        Ok(())
-    }
-
-    /// Reads it, in pieces of any size.
-    fn receive(&self, socket: &TcpStream, is_slow: bool) -> Result<()> {
-        let mut random = fastrand::Rng::with_seed(self.seed ^ 1);
-        let (mut at, mut buffer) = (0, vec![0; PERIOD]);
-        while at < self.length {
-            let most = random.usize(1..PERIOD).min(self.length - at);
-            if is_slow && random.u8(..) < 20 {
-                thread::sleep(Duration::from_millis(random.u64(1..30)));
-            }
-            let read = read_some(socket, &mut buffer[..most])
-                .with_context(|| format!("reading at {at} of {}", self.length))?;
-            ensure!(read > 0, "it ended at {at} of {}", self.length);
-            ensure!(
-                self.fits(at, &buffer[..read]),
-                "differs in {at}..{}",
-                at + read
-            );
-            at += read;
-        }
-        Ok(())
-    }
 }

@@ -34,8 +34,8 @@ pub(crate) struct Options {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Let the stages abuse and upgrade take minutes: more slow clients, reloads and upgrades for a
-    /// minute.
+    /// Let the stages abuse, upgrade and soak take minutes or longer: more slow clients, reloads and
+    /// upgrades for a minute, a hundred thousand connections.
     #[arg(long)]
     long: bool,
     /// List the stages and end.

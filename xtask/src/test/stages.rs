@@ -167,7 +167,9 @@ impl Stage {
                     "other projects' clients: WebSocket and gRPC through a proxy, fuzz of the admin API, hostile TLS"
                 }
                 UPGRADE => "new processes take over from old ones, and nothing is lost",
-                "soak" => "many connections past TCP, compared octet by octet",
+                "soak" => {
+                    "many connections past TCP, through pipes and past the proxy, compared octet by octet"
+                }
                 ABUSE => "slow clients, too many connections, reloads without end",
                 _ => "a suite that needs privileges",
             },
