@@ -25,6 +25,9 @@ mod failover;
 #[path = "netns/forwarding.rs"]
 mod forwarding;
 
+#[path = "netns/gray.rs"]
+mod gray;
+
 #[path = "netns/guard.rs"]
 mod guard;
 

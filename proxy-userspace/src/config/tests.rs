@@ -224,7 +224,7 @@ services:
     send_proxy: v1
     subset: {version: 2}
     zone: here
-    outlier: {consecutive_5xx: 3, consecutive_gateway_errors: 0, consecutive_connect_failures: 4, success_rate: {stdev_factor: 2.5, min_hosts: 6, min_requests: 7}, failure_percentage: {threshold: 60%, min_hosts: 8, min_requests: 9}, latency: {factor: 4, intervals: 2, min_hosts: 5, min_requests: 6}, enforce: {consecutive_5xx: 1%, consecutive_gateway_errors: 2%, consecutive_connect_failures: 3%, success_rate: 4%, failure_percentage: 5%, latency: 6%}, interval: 11s, base_ejection_time: 12s, max_ejection_time: 13s, jitter: 14%, max_ejected: 15%}
+    outlier: {consecutive_5xx: 3, consecutive_gateway_errors: 0, consecutive_connect_failures: 4, success_rate: {stdev_factor: 2.5, min_hosts: 6, min_requests: 7}, failure_percentage: {threshold: 60%, min_hosts: 8, min_requests: 9}, latency: {factor: 4, intervals: 2, min_hosts: 5, min_requests: 6}, network: {loss: 7%, rtt: 8ms, zero_windows: 9%, deviations: 1.5, intervals: 3, min_hosts: 4, min_segments: 10}, enforce: {consecutive_5xx: 1%, consecutive_gateway_errors: 2%, consecutive_connect_failures: 3%, success_rate: 4%, failure_percentage: 5%, latency: 6%, network: 8%}, interval: 11s, base_ejection_time: 12s, max_ejection_time: 13s, jitter: 14%, max_ejected: 15%}
     timeouts: {connect: 1s, response: 2s, idle: 3s, per_try: 4s, request: 5s}
     retries:
       attempts: 4

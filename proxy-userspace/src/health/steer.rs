@@ -40,6 +40,7 @@ mod tests {
         step: 0.1,
         floor: 0.3,
         min_requests: 20,
+        network: true,
     };
 
     fn after(steps: u32, from: f64, own: f64) -> f64 {

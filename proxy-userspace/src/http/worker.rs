@@ -10,7 +10,7 @@ use super::snapshot::{ListenerId, ServicePlan, SharedSnapshot, Snapshot};
 use crate::balance::l7::BackendState;
 use crate::config::model::http::Priority;
 use crate::net::clock::{instant, nanos};
-use crate::net::{Buffers, Clock, Nanos, Timers};
+use crate::net::{Buffers, Clock, Nanos, Timers, Watches};
 use crate::observe::access_log::{Logger, Record, Writer};
 use crate::observe::clock::Clock as WallClock;
 use crate::observe::flow::FlowTap;
@@ -56,6 +56,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Its connections to backends.
     pub pools: Pools,
+    /// How its connections to backends fare.
+    pub watches: Rc<Watches>,
     /// Who exports spans.
     pub spans: SpanQueue,
     /// Which flows are traced, and who takes what is noted of them.
@@ -118,6 +120,7 @@ impl Worker {
         Self {
             index,
             timers: Timers::new(Rc::clone(&clock)),
+            watches: Rc::new(Watches::new(Rc::clone(&clock))),
             clock,
             buffers: Buffers::default(),
             pools: Pools::new(wanted),

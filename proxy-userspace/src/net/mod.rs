@@ -34,6 +34,7 @@ pub mod shortcut;
 pub mod stream;
 pub mod timer;
 pub mod tls;
+pub mod watch;
 
 pub use body::{BodyError, Filled, Sink, Source};
 pub use buffer::{Buffers, Input};
@@ -43,3 +44,4 @@ pub use shortcut::Shortcut;
 pub use stream::Stream;
 pub use timer::{Timer, Timers};
 pub use tls::TlsFacts;
+pub use watch::Watches;

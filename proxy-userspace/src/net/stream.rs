@@ -11,12 +11,16 @@
 use super::Timer;
 use super::link::Link;
 use super::tls::{HandshakeError, Tls, TlsFacts};
+use super::watch::{Watched, Watches};
+use crate::balance::l7::BackendState;
 use bytes::BufMut;
 use nix::sys::sendfile::sendfile64;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -24,6 +28,8 @@ use tokio::net::TcpStream;
 /// A connected socket.
 #[derive(Debug)]
 pub struct Stream {
+    /// What watches the socket, and so is dropped before it.
+    watched: Option<Watched>,
     socket: Link,
     /// Elsewhere, so that a plain connection has no room for it.
     tls: Option<Box<Tls>>,
@@ -40,6 +46,7 @@ impl Stream {
     /// what [`Self::new`] sets.
     pub fn accepted(socket: TcpStream) -> Self {
         Self {
+            watched: None,
             socket: Link::new(socket),
             tls: None,
         }
@@ -49,6 +56,11 @@ impl Stream {
     /// may go past TCP.
     pub fn is_between(&mut self, one: IpAddr, other: IpAddr) {
         self.socket.is_between(one, other);
+    }
+
+    /// Has this worker look now and then how the connection to this backend fares.
+    pub fn watch(&mut self, watches: &Rc<Watches>, backend: &Arc<BackendState>) {
+        self.watched = Some(watches.watch(self.socket.tcp(), backend));
     }
 
     /// Takes a connected socket over, for a session that has not begun.

@@ -9,7 +9,7 @@ use crate::observe::families::{Families, Value};
 use crate::observe::http::export;
 use crate::observe::names::{self, Metric};
 use crate::observe::process::ProcessUsage;
-use crate::observe::view::{ProxyBackendView, View};
+use crate::observe::view::{NetworkView, ProxyBackendView, View};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
@@ -254,6 +254,23 @@ impl Page {
         let latencies = backends()
             .filter_map(|(names, backend)| Some((names, backend.latency_seconds?.into())));
         out.many(names::BACKEND_LATENCY, latencies)?;
+        let rtts = backends().filter_map(|(names, backend)| {
+            Some((names, backend.network.as_ref()?.rtt_seconds?.into()))
+        });
+        out.many(names::BACKEND_TCP_RTT, rtts)?;
+        let counts: [(_, fn(&NetworkView) -> u64); 5] = [
+            (names::BACKEND_TCP_SEGMENTS, |it| it.segments),
+            (names::BACKEND_TCP_RETRANSMITS, |it| it.retransmits),
+            (names::BACKEND_TCP_DISORDERED, |it| it.disordered),
+            (names::BACKEND_TCP_LOOKS, |it| it.looks),
+            (names::BACKEND_TCP_ZERO_WINDOWS, |it| it.zero_windows),
+        ];
+        for (metric, count) in counts {
+            let rows = backends().filter_map(|(names, backend)| {
+                Some((names, count(backend.network.as_ref()?).into()))
+            });
+            out.many(metric, rows)?;
+        }
         let steered = backends().map(|(names, backend)| {
             let percent = backend.steered_percent.unwrap_or(100);
             (names, (f64::from(percent) / 100.0).into())
@@ -479,6 +496,11 @@ mod tests {
                     }),
                     ejections: [("latency".to_owned(), 3)].into(),
                     latency_seconds: Some(0.25),
+                    network: Some(NetworkView {
+                        rtt_seconds: Some(0.002),
+                        segments: 9,
+                        ..Default::default()
+                    }),
                     steered_percent: Some(70),
                     proxy: Some(ProxyBackendView {
                         connections: 5,

@@ -141,6 +141,18 @@ metrics! {
         "Ejections of the backend by what has found it.";
     BACKEND_LATENCY = "sluice_backend_latency_seconds", Gauge, ["service", "backend"],
         "Latency of the backend as the proxies see it: the smoothed mean of intervals.";
+    BACKEND_TCP_RTT = "sluice_backend_tcp_rtt_seconds", Gauge, ["service", "backend"],
+        "Mean round trip of the proxies' connections to the backend when they were last looked at, by TCP_INFO.";
+    BACKEND_TCP_SEGMENTS = "sluice_backend_tcp_segments_total", Counter, ["service", "backend"],
+        "Segments that the proxies sent to the backend with octets or to open a connection, those sent again among them.";
+    BACKEND_TCP_RETRANSMITS = "sluice_backend_tcp_retransmits_total", Counter, ["service", "backend"],
+        "Segments of those that were sent again.";
+    BACKEND_TCP_DISORDERED = "sluice_backend_tcp_out_of_order_total", Counter, ["service", "backend"],
+        "Segments of the backend that came out of order, as they do after a loss.";
+    BACKEND_TCP_LOOKS = "sluice_backend_tcp_looks_total", Counter, ["service", "backend"],
+        "Looks at connections to the backend on which something moved or waited: about one a second for each.";
+    BACKEND_TCP_ZERO_WINDOWS = "sluice_backend_tcp_zero_windows_total", Counter, ["service", "backend"],
+        "Of those looks the ones where the backend took nothing although octets waited for it.";
     BACKEND_STEERED = "sluice_backend_steered_weight_ratio", Gauge, ["service", "backend"],
         "What l4 listeners use of the backend's weight; below 1 where latency has reduced it.";
 

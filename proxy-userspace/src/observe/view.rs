@@ -8,7 +8,7 @@
 
 mod passive;
 
-pub use passive::{ChangeView, EjectionView};
+pub use passive::{ChangeView, EjectionView, NetworkView};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -588,6 +588,9 @@ pub struct BackendView {
     /// Its latency as the proxies see it: the smoothed mean of intervals, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_seconds: Option<f64>,
+    /// What the kernel tells of the proxies' connections to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkView>,
     /// What l4 listeners use of its weight, in percent, where latency has reduced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steered_percent: Option<u8>,

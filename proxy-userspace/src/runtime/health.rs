@@ -14,9 +14,9 @@
 use super::control::{Control, epoch_seconds};
 use super::plane::Plane;
 use super::{overlay, proxies};
-use crate::balance::l7::{News, Note, Registry, What};
+use crate::balance::l7::{KnownDelay, KnownLatency, News, Note, Registry, What};
 use crate::config::model::Service;
-use crate::config::model::outlier::Detector;
+use crate::config::model::outlier::{Detector, Steering};
 use crate::health::outlier::ChangeKind;
 use crate::health::{BackendName, HealthChange, Named, Verdict, steer};
 use crate::kernel::plan::Drain;
@@ -81,6 +81,37 @@ pub(crate) struct LedgerPage {
     ejections: BTreeMap<String, u64>,
     /// Changes of its checks' verdict.
     transitions: u64,
+}
+
+/// What the proxies have seen of a service's backends in an interval.
+struct Latencies {
+    /// Until they answer.
+    answers: Vec<KnownLatency>,
+    /// What the network adds.
+    delays: Vec<KnownDelay>,
+}
+
+impl Latencies {
+    /// The share of its weight that a backend has after the interval. It loses a step for either
+    /// reason, and gains one only if neither speaks against it.
+    fn step(&self, rules: &Steering, backend: &str, share: f64) -> f64 {
+        let position = self.answers.iter().position(|(it, _)| it.name() == backend);
+        let id = position.unwrap_or(usize::MAX) as u32;
+        let known: Vec<(u32, f64)> = (0..)
+            .zip(&self.answers)
+            .filter_map(|(id, (_, latency))| Some((id, (*latency)?)))
+            .collect();
+        let own = known.iter().find(|(known, _)| *known == id);
+        let median = steer::median_of_others(&known, id);
+        let by_answers = steer::step(rules, share, own.map(|(_, own)| *own), median);
+        if !rules.network {
+            return by_answers;
+        }
+        let mut delays = self.delays.iter();
+        let delay = delays.find(|(it, _)| it.name() == backend);
+        let (own, usual) = delay.and_then(|(_, delay)| *delay).unzip();
+        by_answers.min(steer::step(rules, share, own, usual))
+    }
 }
 
 /// Waits for news of the proxies; for ever if there are none.
@@ -351,16 +382,8 @@ impl<P: Plane> Control<P> {
                     (None, _) => 0,
                     (Some(_), None) => continue,
                     (Some(rules), Some(latencies)) => {
-                        let position = latencies.iter().position(|(name, _)| *name == backend.name);
-                        let id = position.unwrap_or(usize::MAX) as u32;
-                        let known: Vec<(u32, f64)> = (0..)
-                            .zip(latencies)
-                            .filter_map(|(id, (_, latency))| Some((id, (*latency)?)))
-                            .collect();
-                        let own = known.iter().find(|(known, _)| *known == id);
-                        let median = steer::median_of_others(&known, id);
                         let share = 1.0 - f64::from(facts.reduced) / 100.0;
-                        let share = steer::step(rules, share, own.map(|(_, own)| *own), median);
+                        let share = latencies.step(rules, &backend.name, share);
                         (100.0 * (1.0 - share)).round() as u8
                     }
                 };
@@ -398,15 +421,14 @@ impl<P: Plane> Control<P> {
     }
 
     /// Latencies of a steered service, if an interval has ended since they were last asked for.
-    fn new_latencies(&self, service: &Service) -> Option<Vec<(String, Option<f64>)>> {
+    fn new_latencies(&self, service: &Service) -> Option<Latencies> {
         service.upstream.steer_by_latency?;
-        let (round, latencies) = self.registry()?.service(&service.name)?.latencies();
+        let state = self.registry()?.service(&service.name)?;
+        let (round, answers) = state.latencies();
         let is_new = self.ledger.rounds.get(&service.name) != Some(&round);
-        let named = latencies.into_iter();
-        is_new.then(|| {
-            named
-                .map(|(state, latency)| (state.name().to_owned(), latency))
-                .collect()
+        is_new.then(|| Latencies {
+            answers,
+            delays: state.delays(),
         })
     }
 

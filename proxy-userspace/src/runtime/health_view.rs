@@ -6,10 +6,11 @@ use super::view::{health_reason, health_view};
 use super::workers::Workers;
 use crate::balance::l7::{BackendState, ServiceState};
 use crate::config::model::outlier::Detector;
+use crate::health::outlier::Network;
 use crate::health::{BackendName, Snapshot};
 use crate::kernel::plan::Overlay;
 use crate::net::clock::Clock;
-use crate::observe::view::{BackendView, EjectionView, View};
+use crate::observe::view::{BackendView, EjectionView, NetworkView, View};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,11 +35,27 @@ pub(super) fn add(view: &mut View, from: &Sources<'_>) {
             let known = latencies.iter().find(|(it, _)| it.name() == backend.name);
             if let Some((known, latency)) = known {
                 backend.latency_seconds = latency.map(|nanos| nanos / 1e9);
+                backend.network = network(state, known);
                 eject(backend, state, known, now);
             }
             from.remember(&service.name, backend);
         }
     }
+}
+
+/// What the kernel tells of the connections to it, if there were any.
+fn network(state: Option<&Arc<ServiceState>>, backend: &BackendState) -> Option<NetworkView> {
+    let seen = backend.network();
+    (seen != Network::default()).then(|| NetworkView {
+        rtt_seconds: state
+            .and_then(|state| state.round_trip(backend))
+            .map(|it| it / 1e9),
+        segments: seen.segments,
+        retransmits: seen.retransmits,
+        disordered: seen.disordered,
+        looks: seen.looks,
+        zero_windows: seen.zero_windows,
+    })
 }
 
 /// The ejection, and what it means.

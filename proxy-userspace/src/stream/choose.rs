@@ -171,6 +171,7 @@ async fn open(
         backend: &backend,
         tls: (service.tls.as_deref()).map(|side| (side, Offer::Stream, side.seal(host.as_bytes()))),
         preamble,
+        watches: &worker.watches,
         acceleration: service.acceleration.as_deref(),
     };
     let connected = connect::open(&target, timer, service.limits.connect).await;

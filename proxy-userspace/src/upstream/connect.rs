@@ -2,12 +2,13 @@
 
 use super::tls::{ClientSide, Offer, Seal, TlsFailure};
 use crate::balance::l7::BackendState;
-use crate::net::{Nanos, Stream, Timer};
+use crate::net::{Nanos, Stream, Timer, Watches};
 use crate::sockets::{self, Acceleration};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::net::TcpSocket;
@@ -55,6 +56,8 @@ pub struct Target<'a> {
     pub tls: Option<(&'a ClientSide, Offer, Seal<'a>)>,
     /// What is sent before TLS begins: a PROXY header. Without TLS the caller sends it.
     pub preamble: &'a [u8],
+    /// Who looks how the connection fares.
+    pub watches: &'a Rc<Watches>,
     /// Passes octets on past TCP, if the backend is on this host.
     pub acceleration: Option<&'a Acceleration>,
 }
@@ -81,6 +84,7 @@ pub async fn open(
         timeout,
     )
     .await?;
+    stream.watch(target.watches, target.backend);
     let Some((side, offer, seal)) = target.tls else {
         return Ok(stream);
     };

@@ -4,15 +4,15 @@
 use crate::support::{Client, Origin, Proxy, config, eventually};
 use proxy_userspace::balance::l7::BackendState;
 use proxy_userspace::config::model::Config;
-use proxy_userspace::config::model::http::{BackendTraits, StreamListener};
+use proxy_userspace::config::model::http::{Accelerate, BackendTraits, StreamListener};
 use proxy_userspace::config::model::outlier::{
-    Detector, FailurePercentage, Outlier, Slowness, SuccessRate,
+    Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, SuccessRate,
 };
 use proxy_userspace::runtime::workers::Workers;
 use proxy_userspace::types::Protocol;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -435,4 +435,72 @@ fn connections_that_are_passed_on_count_as_well() {
             .all(|address| backend(&workers, *address).is_ejected())
     });
     assert!(!backend(&workers, echo.address).is_ejected());
+}
+
+/// What it sends goes into its backend's queue, then into ours, and then nothing moves: no error, and
+/// no end. Only the kernel knows.
+#[test]
+fn a_tcp_backend_that_takes_nothing_is_ejected() {
+    let reading = || Origin::new(|mut client, _| while !client.exactly(1 << 16).is_empty() {});
+    let (good, other) = (reading(), reading());
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let stuck = Origin::new(move |_client, _| {
+        // Until the sender is dropped.
+        let _ = ended.lock().expect("unpoisoned").recv();
+    });
+    let addresses = [good.address, stuck.address, other.address];
+    let mut config = config(&addresses, |config| {
+        config.http_listeners.clear();
+        config.routes.clear();
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = StreamListener::new("tcp", Protocol::Tcp, any, "origins");
+        config.stream_listeners.push(listener);
+        let upstream = &mut config.services[0].upstream;
+        upstream.outlier = Some(Outlier {
+            interval: Duration::from_secs(2),
+            network: Some(NetworkQuality {
+                loss: 0.0,
+                rtt: Duration::ZERO,
+                zero_windows: 0.5,
+                deviations: 3.0,
+                intervals: 1,
+                min_hosts: 3,
+                min_segments: 1,
+            }),
+            ..rows()
+        });
+    });
+    // Octets that go past TCP are in no window.
+    config.services[0].upstream.accelerate = Accelerate::Off;
+    let workers = Workers::start(&config).expect("starts");
+    let address = workers.listeners().next().expect("listens");
+    let sending = Arc::new(AtomicBool::new(true));
+    let senders: Vec<_> = (0..3)
+        .map(|_| {
+            let (mut client, sending) = (Client::to(address), Arc::clone(&sending));
+            thread::spawn(move || {
+                client.patience(Duration::from_millis(100));
+                while sending.load(Ordering::SeqCst) {
+                    // What waits is not taken for a failure.
+                    client.try_send(&[0; 1 << 16]);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+        })
+        .collect();
+    eventually("it is ejected", || {
+        backend(&workers, stuck.address).is_ejected()
+    });
+    for address in [good.address, other.address] {
+        let known = backend(&workers, address);
+        assert!(!known.is_ejected());
+        assert_eq!(known.network().zero_windows, 0);
+    }
+    sending.store(false, Ordering::SeqCst);
+    drop(workers);
+    drop(end);
+    for sender in senders {
+        sender.join().expect("sent");
+    }
 }

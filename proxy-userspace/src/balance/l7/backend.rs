@@ -2,8 +2,9 @@
 
 use super::Nanos;
 use super::latency::Latency;
+use super::network::NetworkCounts;
 use super::outcomes::Outcomes;
-use crate::health::outlier::{Outcome, Window};
+use crate::health::outlier::{Network, Outcome, Window};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,6 +19,9 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub struct BackendState {
     load: Load,
     rare: Rare,
+    network: NetworkCounts,
+    /// What the network adds to its answers: not less is expected of it.
+    delay: Latency,
     name: Box<str>,
     address: SocketAddr,
     sticky: u64,
@@ -75,6 +79,8 @@ impl BackendState {
                 weight: AtomicU32::new(NO_WEIGHT),
                 up_since: AtomicU64::new(up_since),
             },
+            network: NetworkCounts::default(),
+            delay: Latency::default(),
             name: name.into(),
             address,
             sticky,
@@ -196,6 +202,27 @@ impl BackendState {
         &self.load.latency
     }
 
+    /// Adds what the kernel has told of a connection since it was last asked.
+    pub fn saw_network(&self, seen: &Network) {
+        self.network.add(seen);
+    }
+
+    /// What the kernel has told of all connections so far.
+    pub fn network(&self) -> Network {
+        self.network.read()
+    }
+
+    /// Takes note of what the network adds to an answer, in nanoseconds.
+    pub(super) fn saw_delay(&self, delay: f64, now: Nanos) {
+        self.delay.observe(delay as Nanos, now);
+    }
+
+    /// What one more request is expected to cost, see [`Latency::cost`].
+    pub(super) fn cost(&self, now: Nanos) -> f32 {
+        let delay = self.delay.average(now);
+        self.load.latency.cost(self.in_flight(), delay, now)
+    }
+
     /// Takes note of what became of an attempt. A failure returns the rows of failures as they are
     /// now, in the order of [`crate::health::outlier::rows`].
     #[inline]
@@ -268,6 +295,7 @@ impl BackendState {
             self.rare.up_since.store(now, Ordering::Relaxed);
             // What was learnt before the outage says nothing about the server after it.
             self.load.latency.forget();
+            self.delay.forget();
             self.load.outcomes.forget_rows();
         }
         changed

@@ -57,12 +57,15 @@ impl Latency {
         average * decay(tick, ticks(now))
     }
 
-    /// What one more request is expected to cost a backend that has `in_flight` of them.
-    pub(super) fn cost(&self, in_flight: u32, now: Nanos) -> f32 {
+    /// What one more request is expected to cost a backend that has `in_flight` of them. `least` is
+    /// what the network alone adds, in nanoseconds: it is known of requests that have not been
+    /// answered yet.
+    pub(super) fn cost(&self, in_flight: u32, least: f32, now: Nanos) -> f32 {
         let average = self.average(now);
         if average < 1.0 && in_flight > 0 {
             return UNKNOWN * in_flight as f32;
         }
+        let average = average.max(least);
         average * (in_flight as f32 + 1.0)
     }
 

@@ -47,6 +47,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// A backend and its smoothed latency in nanoseconds, if known.
 pub type KnownLatency = (Arc<BackendState>, Option<f64>);
 
+/// A backend, what the network adds to its answers, and what it usually would: in nanoseconds, if
+/// known.
+pub type KnownDelay = (Arc<BackendState>, Option<(f64, f64)>);
+
 impl ServiceState {
     /// Takes note of what became of an attempt at a backend. `random` is drawn only if a row of
     /// failures is full.
@@ -105,7 +109,12 @@ impl ServiceState {
             let slots: BTreeSet<u32> = members.iter().map(|m| m.state.slot()).collect();
             pool.retain(|slot| slots.contains(&slot));
             for member in members.iter() {
-                pool.observe(member.state.slot(), &member.state.take_window());
+                let state = &member.state;
+                pool.observe(state.slot(), &state.take_window());
+                let seen = pool.observe_network(state.slot(), &state.network());
+                if let Some(delay) = seen.delay() {
+                    state.saw_delay(delay, now);
+                }
             }
             let rules = spec.outlier.as_ref();
             pool.tick(
@@ -133,6 +142,20 @@ impl ServiceState {
             (Arc::clone(&member.state), latency)
         };
         (pool.rounds(), members.iter().map(of).collect())
+    }
+
+    /// What the network adds to each backend's answers and what it usually would, in nanoseconds,
+    /// where known.
+    pub fn delays(&self) -> Vec<KnownDelay> {
+        let members = self.members().lock();
+        let pool = self.outliers().pool.lock();
+        let of = |member: &Member| (Arc::clone(&member.state), pool.delay(member.state.slot()));
+        members.iter().map(of).collect()
+    }
+
+    /// The mean round trip to a backend in nanoseconds, when it was last seen.
+    pub fn round_trip(&self, backend: &BackendState) -> Option<f64> {
+        self.outliers().pool.lock().round_trip(backend.slot())
     }
 
     /// Those who are ejected.

@@ -252,7 +252,7 @@ fn is_busier(a: &Candidate, b: &Candidate, _: Nanos) -> bool {
 /// Whether a request is expected to cost more at `a`.
 #[inline]
 fn is_dearer(a: &Candidate, b: &Candidate, now: Nanos) -> bool {
-    let cost = |c: &Candidate| c.backend.latency().cost(c.backend.in_flight(), now);
+    let cost = |c: &Candidate| c.backend.cost(now);
     cost(a) * b.weight as f32 > cost(b) * a.weight as f32
 }
 

@@ -1,7 +1,7 @@
 //! All that is known of one backend.
 
 use crate::cli::format;
-use crate::observe::view::{BackendView, ServiceView, View};
+use crate::observe::view::{BackendView, NetworkView, ServiceView, View};
 use std::fmt::Write as _;
 
 /// The backend `SERVICE/BACKEND`, or all of `SERVICE`, in words. Why there is none, if so.
@@ -64,6 +64,9 @@ fn text(service: &ServiceView, backend: &BackendView, now: f64) -> String {
     if let Some(latency) = backend.latency_seconds {
         line("latency", &format!("{:.3} ms", latency * 1e3));
     }
+    if let Some(network) = &backend.network {
+        line("network", &network_line(network));
+    }
     let weight = match backend.steered_percent {
         Some(left) => format!("{}, of which l4 listeners use {left} %", backend.weight),
         None => backend.weight.to_string(),
@@ -91,6 +94,21 @@ fn text(service: &ServiceView, backend: &BackendView, now: f64) -> String {
     text
 }
 
+fn network_line(network: &NetworkView) -> String {
+    let rtt = network.rtt_seconds;
+    let rtt = rtt.map_or_else(String::new, |rtt| {
+        format!("round trip {:.3} ms, ", rtt * 1e3)
+    });
+    format!(
+        "{rtt}{} of {} segments sent again, {} came out of order, zero window at {} of {} looks",
+        network.retransmits,
+        network.segments,
+        network.disordered,
+        network.zero_windows,
+        network.looks
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +121,12 @@ mod tests {
             why: "ejected: 5 answers of 5xx in a row".to_owned(),
             weight: 1,
             latency_seconds: Some(0.0125),
+            network: Some(NetworkView {
+                rtt_seconds: Some(0.08),
+                segments: 50,
+                retransmits: 9,
+                ..NetworkView::default()
+            }),
             steered_percent: Some(70),
             ejections: [("consecutive_5xx".to_owned(), 2)].into(),
             ejection: Some(EjectionView {
@@ -142,6 +166,7 @@ mod tests {
             "back in 25s",
             "consecutive_5xx 2",
             "12.500 ms",
+            "network   round trip 80.000 ms, 9 of 50 segments sent again",
             "1, of which l4 listeners use 70 %",
             "up: 9 passed, 0 failed",
             "up → ejected: consecutive_5xx: 5 answers of 5xx in a row",

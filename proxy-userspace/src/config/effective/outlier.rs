@@ -56,6 +56,20 @@ pub(super) fn outlier(outlier: Option<&Outlier>) -> Value {
             }),
         ),
         (
+            "network",
+            outlier.network.map(|quality| {
+                json!({
+                    "loss": percent(quality.loss),
+                    "rtt": text(quality.rtt),
+                    "zero_windows": percent(quality.zero_windows),
+                    "deviations": quality.deviations,
+                    "intervals": quality.intervals,
+                    "min_hosts": quality.min_hosts,
+                    "min_segments": quality.min_segments,
+                })
+            }),
+        ),
+        (
             "enforce",
             Some(Value::Object(enforce.into_iter().collect::<Map<_, _>>())),
         ),
@@ -81,5 +95,6 @@ pub(super) fn steering(steering: &Steering) -> Value {
         "step": percent(steering.step),
         "floor": percent(steering.floor),
         "min_requests": steering.min_requests,
+        "network": steering.network,
     })
 }

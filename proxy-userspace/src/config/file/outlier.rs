@@ -42,7 +42,7 @@ pub(crate) struct OutlierKeys {
     #[schemars(extend("default" = outlier_defaults::CONSECUTIVE))]
     pub(crate) consecutive_connect_failures: Field<u32>,
     /// Ejects a backend whose rate of successes is below the mean of all by some standard
-    /// deviations. `{}` with the usual settings, as the next two.
+    /// deviations. `{}` with the usual settings, as the next three.
     #[serde(default)]
     pub(crate) success_rate: Field<SuccessRate>,
     /// Ejects a backend that fails too large a share of its requests, whatever the others do.
@@ -51,6 +51,10 @@ pub(crate) struct OutlierKeys {
     /// Ejects a backend that is slower than the others.
     #[serde(default)]
     pub(crate) latency: Field<Slowness>,
+    /// Ejects a backend whose connections fare worse than those to the others, as the kernel sees
+    /// them: before a request fails.
+    #[serde(default)]
+    pub(crate) network: Field<NetworkQuality>,
     /// Chance that a finding of each detector ejects; `0%` only logs it.
     #[serde(default)]
     pub(crate) enforce: Field<Enforce>,
@@ -138,6 +142,45 @@ pub(crate) struct Slowness {
     pub(crate) min_requests: Field<u32>,
 }
 
+/// Ejects a backend whose connections fare worse than those to the others, as the kernel sees them:
+/// before a request fails.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "OutlierNetwork")]
+pub(crate) struct NetworkQuality {
+    /// By how much the share of segments that are sent again is above the others' median at least;
+    /// `0%`: not looked at.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::percent(outlier_defaults::NETWORK.loss)))]
+    pub(crate) loss: Field<Percent>,
+    /// By how much its round trips have grown more than those of the others at least; `0s`: not
+    /// looked at. An acknowledgement may be 40 ms late by itself.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::text(outlier_defaults::NETWORK.rtt)))]
+    pub(crate) rtt: Field<Time>,
+    /// By how much the share of looks at which it takes nothing while octets wait is above the
+    /// others' median at least; `0%`: not looked at.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::percent(outlier_defaults::NETWORK.zero_windows)))]
+    pub(crate) zero_windows: Field<Percent>,
+    /// How many deviations, by the median, it is off at least.
+    #[serde(default)]
+    #[schemars(extend("default" = outlier_defaults::NETWORK.deviations, "exclusiveMinimum" = 0))]
+    pub(crate) deviations: Field<f64>,
+    /// For how many intervals in a row.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000), extend("default" = outlier_defaults::NETWORK.intervals))]
+    pub(crate) intervals: Field<u32>,
+    /// Backends with enough segments below which nothing is compared.
+    #[serde(default)]
+    #[schemars(range(min = 2), extend("default" = outlier_defaults::NETWORK.min_hosts))]
+    pub(crate) min_hosts: Field<u32>,
+    /// Segments in an interval that are enough.
+    #[serde(default)]
+    #[schemars(range(min = 1), extend("default" = outlier_defaults::NETWORK.min_segments))]
+    pub(crate) min_segments: Field<u32>,
+}
+
 /// Chance that a finding of each detector ejects.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +209,10 @@ pub(crate) struct Enforce {
     #[serde(default)]
     #[schemars(extend("default" = defaults::percent(1.0)))]
     pub(crate) latency: Field<Percent>,
+    /// A bad network.
+    #[serde(default)]
+    #[schemars(extend("default" = defaults::percent(1.0)))]
+    pub(crate) network: Field<Percent>,
 }
 
 /// Has the latency that the proxies see move the weights by which l4 listeners of the same service
@@ -194,4 +241,9 @@ pub(crate) struct Steering {
     #[serde(default)]
     #[schemars(range(min = 1), extend("default" = outlier_defaults::STEERING.min_requests))]
     pub(crate) min_requests: Field<u32>,
+    /// What the network adds counts, too: round trips and losses of open connections, as the kernel
+    /// sees them.
+    #[serde(default)]
+    #[schemars(extend("default" = outlier_defaults::STEERING.network))]
+    pub(crate) network: Field<bool>,
 }

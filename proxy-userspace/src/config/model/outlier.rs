@@ -20,6 +20,8 @@ pub struct Outlier {
     pub failure_percentage: Option<FailurePercentage>,
     /// Slower than the others.
     pub latency: Option<Slowness>,
+    /// The network to it is worse than to the others.
+    pub network: Option<NetworkQuality>,
     /// Chance that a finding of each detector ejects, 0..=1, by [`Detector::index`].
     pub enforce: [f64; Detector::ALL.len()],
     /// Over what is compared, and how often.
@@ -69,6 +71,28 @@ pub struct Slowness {
     pub min_requests: u32,
 }
 
+/// Ejects a backend whose connections fare worse than those to the others, as the kernel sees them:
+/// before a request fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NetworkQuality {
+    /// By how much the share of segments that are sent again is above the others' median at least,
+    /// 0..=1; 0: not looked at.
+    pub loss: f64,
+    /// By how much its round trips have become longer than the others' at least; 0: not looked at.
+    pub rtt: Duration,
+    /// By how much the share of looks at which its window is zero is above the others' median at
+    /// least, 0..=1; 0: not looked at.
+    pub zero_windows: f64,
+    /// How many deviations, by the median, it is off at least.
+    pub deviations: f64,
+    /// For how many intervals in a row.
+    pub intervals: u32,
+    /// Backends with enough segments below which nothing is compared.
+    pub min_hosts: u32,
+    /// Segments in an interval that are enough.
+    pub min_segments: u32,
+}
+
 /// How latency that the proxies see moves weights of the packet path.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steering {
@@ -82,6 +106,8 @@ pub struct Steering {
     pub floor: f64,
     /// Requests in an interval that are enough to judge by.
     pub min_requests: u32,
+    /// What the network adds counts, too: round trips and losses of open connections.
+    pub network: bool,
 }
 
 /// What finds outliers.
@@ -100,17 +126,20 @@ pub enum Detector {
     FailurePercentage,
     /// Slower than the others.
     Latency,
+    /// The network to it is worse.
+    Network,
 }
 
 impl Detector {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Consecutive5xx,
         Self::GatewayErrors,
         Self::ConnectFailures,
         Self::SuccessRate,
         Self::FailurePercentage,
         Self::Latency,
+        Self::Network,
     ];
 
     /// As the configuration, metrics and logs call it.
@@ -122,6 +151,7 @@ impl Detector {
             Self::SuccessRate => "success_rate",
             Self::FailurePercentage => "failure_percentage",
             Self::Latency => "latency",
+            Self::Network => "network",
         }
     }
 

@@ -239,6 +239,7 @@ services:
       success_rate: {stdev_factor: 2, min_hosts: 3, min_requests: 10}
       failure_percentage: {threshold: 50%, min_hosts: 3, min_requests: 10}
       latency: {factor: 4, intervals: 2, min_hosts: 3, min_requests: 10}
+      network: {loss: 10%, rtt: 100ms, zero_windows: 30%, deviations: 4, intervals: 2, min_hosts: 3, min_segments: 10}
       enforce:
         consecutive_5xx: 50%
         consecutive_gateway_errors: 50%
@@ -246,13 +247,14 @@ services:
         success_rate: 0%
         failure_percentage: 1%
         latency: 2%
+        network: 3%
       interval: 5s
       base_ejection_time: 10s
       max_ejection_time: 1m
       jitter: 20%
       max_ejected: 10%
     accelerate: auto
-    steer_by_latency: {above: 2, below: 1.5, step: 5%, floor: 50%, min_requests: 5}
+    steer_by_latency: {above: 2, below: 1.5, step: 5%, floor: 50%, min_requests: 5, network: false}
     health: {grpc: {service: shop.Cart, authority: cart.internal}, server_name: cart.internal, tls: {verify: true}}
   - name: other
     balance: {policy: ring, hash_on: source}
@@ -568,7 +570,7 @@ services:
     sticky_cookie: {name: b}
     connections: {}
     timeouts: {}
-    outlier: {success_rate: {}, failure_percentage: {}, latency: {}, enforce: {}}
+    outlier: {success_rate: {}, failure_percentage: {}, latency: {}, network: {}, enforce: {}}
     steer_by_latency: {}
     backends: [{address: "10.1.0.1:80"}]
   - name: web
@@ -624,6 +626,7 @@ services:
             "FailurePercentage",
         ),
         ("/services/0/outlier/latency", "OutlierLatency"),
+        ("/services/0/outlier/network", "OutlierNetwork"),
         ("/services/0/outlier/enforce", "Enforce"),
         ("/services/0/steer_by_latency", "Steering"),
         ("/services/1", "Service"),

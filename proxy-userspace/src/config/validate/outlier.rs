@@ -1,13 +1,13 @@
 //! The keys `services[].outlier` and `services[].steer_by_latency`.
 
-use super::{number, or, time};
+use super::{number, or, time, time_or_zero};
 use crate::config::decode::{At, Field};
 use crate::config::defaults::{self, outlier as outlier_defaults};
 use crate::config::fault::Code;
 use crate::config::file::outlier as file;
 use crate::config::file::scalar::Percent;
 use crate::config::model::outlier::{
-    Detector, FailurePercentage, Outlier, Slowness, Steering, SuccessRate,
+    Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, Steering, SuccessRate,
 };
 use crate::config::report::{Draft, Place, Report};
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub(super) fn outlier(report: &Report<'_>, field: &Field<file::Outlier>) -> Opti
         success_rate: success_rate(report, &keys.success_rate),
         failure_percentage: failures(report, &keys.failure_percentage),
         latency: slowness(report, &keys.latency),
+        network: network(report, &keys.network),
         enforce: enforce(&keys.enforce),
         interval: time(report, &keys.interval, default.interval),
         base_ejection_time: time(report, &keys.base_ejection_time, default.base_ejection_time),
@@ -137,6 +138,32 @@ fn slowness(report: &Report<'_>, field: &Field<file::Slowness>) -> Option<Slowne
     })
 }
 
+fn network(report: &Report<'_>, field: &Field<file::NetworkQuality>) -> Option<NetworkQuality> {
+    let default = outlier_defaults::NETWORK;
+    let at = field.given()?;
+    let keys = &at.value;
+    let quality = NetworkQuality {
+        loss: share(&keys.loss, default.loss),
+        rtt: time_or_zero(report, &keys.rtt, default.rtt),
+        zero_windows: share(&keys.zero_windows, default.zero_windows),
+        deviations: above(report, &keys.deviations, 0.0, default.deviations),
+        intervals: number(report, &keys.intervals, 1..=1000, default.intervals),
+        min_hosts: number(report, &keys.min_hosts, 2..=u32::MAX, default.min_hosts),
+        min_segments: number(
+            report,
+            &keys.min_segments,
+            1..=u32::MAX,
+            default.min_segments,
+        ),
+    };
+    if quality.loss == 0.0 && quality.rtt.is_zero() && quality.zero_windows == 0.0 {
+        let draft = Draft::new(Code::Conflict, "`network` looks at nothing")
+            .expected("`loss`, `rtt` or `zero_windows` above zero, or no `network`");
+        report.error(Place::Key(at.node), draft);
+    }
+    Some(quality)
+}
+
 fn enforce(field: &Field<file::Enforce>) -> [f64; Detector::ALL.len()] {
     let Some(keys) = field.value() else {
         return Outlier::default().enforce;
@@ -149,6 +176,7 @@ fn enforce(field: &Field<file::Enforce>) -> [f64; Detector::ALL.len()] {
             Detector::SuccessRate => &keys.success_rate,
             Detector::FailurePercentage => &keys.failure_percentage,
             Detector::Latency => &keys.latency,
+            Detector::Network => &keys.network,
         };
         share(field, 1.0)
     })
@@ -174,6 +202,7 @@ pub(super) fn steering(
             1..=u32::MAX,
             default.min_requests,
         ),
+        network: or(&keys.network, default.network),
     };
     order(report, at, &steering);
     for (name, at) in [("step", keys.step.given()), ("floor", keys.floor.given())] {

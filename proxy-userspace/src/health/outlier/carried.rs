@@ -5,6 +5,7 @@
 //! begins anew judges later, and never wrongly.
 
 use super::Evidence;
+use super::network::Path;
 use super::pool::{Ejected, Pool, Record};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub struct Carried {
     age: u32,
     /// Intervals in a row in which it was slow.
     slow: u32,
+    /// The lowest mean round trip in nanoseconds.
+    lowest: Option<f64>,
     /// Its ejection, if it is ejected.
     pub ejected: Option<CarriedEjection>,
 }
@@ -47,6 +50,7 @@ impl Pool {
             latency: record.latency,
             age: record.age,
             slow: record.slow,
+            lowest: record.path.lowest(),
             ejected: record.ejected.map(|ejected| CarriedEjection {
                 since: now.saturating_sub(ejected.since),
                 left: ejected.until.saturating_sub(now),
@@ -70,6 +74,7 @@ impl Pool {
         // One that is no number would be slow for ever.
         record.latency = carried.latency.filter(|it| it.is_finite() && *it >= 0.0);
         (record.age, record.slow) = (carried.age, carried.slow);
+        record.path = Path::with_lowest(carried.lowest);
         record.ejected = ejected;
         self.put(id, record);
     }

@@ -63,12 +63,16 @@ fn judged(windows: &[(u32, Window)], min_requests: u32) -> Vec<(u32, Window)> {
 /// The median of the others' latencies, in nanoseconds; `None` if there are none.
 pub(crate) fn median_of_others(latencies: &[(u32, f64)], host: u32) -> Option<f64> {
     let others = latencies.iter().filter(|(other, _)| *other != host);
-    let mut others: Vec<f64> = others.map(|(_, latency)| *latency).collect();
-    others.sort_unstable_by(f64::total_cmp);
-    let middle = others.len() / 2;
-    match others.len() {
+    median(others.map(|(_, latency)| *latency).collect())
+}
+
+/// The median; `None` of nothing.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
         0 => None,
-        odd if odd % 2 == 1 => Some(others[middle]),
-        _ => Some((others[middle - 1] + others[middle]) / 2.0),
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
     }
 }

@@ -10,7 +10,7 @@
 //! the base time, and the count falls while the backend is well; only a part of the backends is
 //! ejected at a time.
 //!
-//! Four things differ, each because of what Envoy's users met:
+//! Five things differ, each because of what Envoy's users met:
 //!
 //! - **The last backend that is well is never ejected**, whatever the share allows. Nobody is
 //!   helped by none.
@@ -18,6 +18,8 @@
 //!   them without a failure, a single failure in ten thousand requests is two deviations off.
 //! - **Slowness is a detector** of its own, and compares means of intervals that are smoothed, not
 //!   the peak-sensitive average by which requests are balanced: that one is meant to jump.
+//! - **The network is a detector** of its own ([`network`]): what the kernel knows of connections is
+//!   known before a request fails.
 //! - **A passed active check does not end an ejection.** `/healthz` answers from memory while the
 //!   database is gone.
 //!
@@ -25,12 +27,16 @@
 
 mod carried;
 mod detect;
+mod network;
+#[cfg(test)]
+mod network_tests;
 mod pool;
 #[cfg(test)]
 mod tests;
 
 pub use carried::{Carried, CarriedEjection};
 pub(crate) use detect::{ALIKE, median_of_others};
+pub use network::Network;
 pub use pool::{Ejected, Host, Pool, rows};
 
 use crate::config::model::outlier::Detector;
@@ -124,9 +130,49 @@ pub enum Evidence {
         /// Intervals in a row.
         intervals: u32,
     },
+    /// More is sent again to it than to the others.
+    Loss {
+        /// Share of segments that were sent again, 0..=1.
+        share: f64,
+        /// The median of the others.
+        median: f64,
+        /// Segments that it was taken from.
+        segments: u64,
+        /// Intervals in a row.
+        intervals: u32,
+    },
+    /// Its round trips have become longer, and not those of the others.
+    RoundTrip {
+        /// Its own.
+        own: Duration,
+        /// Its lowest, and what the others have gained on theirs.
+        usual: Duration,
+        /// Intervals in a row.
+        intervals: u32,
+    },
+    /// It takes nothing, however much waits.
+    ZeroWindows {
+        /// Looks at which its window was zero.
+        zero: u64,
+        /// Of so many.
+        looks: u64,
+        /// Intervals in a row.
+        intervals: u32,
+    },
 }
 
 impl Evidence {
+    /// The same of the network, with the number of intervals.
+    fn of_intervals(mut self, row: u32) -> Self {
+        match &mut self {
+            Self::Loss { intervals, .. }
+            | Self::RoundTrip { intervals, .. }
+            | Self::ZeroWindows { intervals, .. } => *intervals = row,
+            _ => {}
+        }
+        self
+    }
+
     /// Who has found it.
     pub fn detector(&self) -> Detector {
         match self {
@@ -134,6 +180,9 @@ impl Evidence {
             Self::SuccessRate { .. } => Detector::SuccessRate,
             Self::FailurePercentage { .. } => Detector::FailurePercentage,
             Self::Latency { .. } => Detector::Latency,
+            Self::Loss { .. } | Self::RoundTrip { .. } | Self::ZeroWindows { .. } => {
+                Detector::Network
+            }
         }
     }
 }
@@ -175,6 +224,35 @@ impl fmt::Display for Evidence {
                     milliseconds(*median)
                 )
             }
+            Self::Loss {
+                share,
+                median,
+                segments,
+                intervals,
+            } => write!(
+                f,
+                "{:.1} % of {segments} segments were sent again, {:.1} % to the others, for {intervals} intervals",
+                100.0 * share,
+                100.0 * median
+            ),
+            Self::RoundTrip {
+                own,
+                usual,
+                intervals,
+            } => write!(
+                f,
+                "round trips of {} ms instead of {} ms, for {intervals} intervals",
+                milliseconds(*own),
+                milliseconds(*usual)
+            ),
+            Self::ZeroWindows {
+                zero,
+                looks,
+                intervals,
+            } => write!(
+                f,
+                "its window was zero at {zero} of {looks} looks, for {intervals} intervals"
+            ),
         }
     }
 }

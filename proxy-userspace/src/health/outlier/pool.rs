@@ -1,6 +1,7 @@
 //! Who of a service is ejected, why, and until when.
 
 use super::detect::{self, ALIKE};
+use super::network::{self, Network, Path, Seen};
 use super::{Change, ChangeKind, Evidence, Spared, Window};
 use crate::config::model::outlier::{Detector, Outlier, Slowness};
 use std::collections::BTreeMap;
@@ -33,6 +34,13 @@ pub struct Ejected {
 pub(super) struct Record {
     /// What it did since the interval began.
     window: Window,
+    /// What the kernel told of its connections since then.
+    network: Network,
+    /// The same since they are counted, as of the last time that it was told.
+    told: Network,
+    pub(super) path: Path,
+    /// The last mean round trip in nanoseconds.
+    round_trip: Option<f64>,
     /// Smoothed mean latency in nanoseconds.
     pub(super) latency: Option<f64>,
     /// Intervals since there were enough requests to know it by.
@@ -71,6 +79,29 @@ impl Pool {
     /// Adds what a backend did.
     pub fn observe(&mut self, id: u32, window: &Window) {
         self.records.entry(id).or_default().window.add(window);
+    }
+
+    /// Adds what the kernel has told of connections to a backend since the last call. `told` counts
+    /// from the backend's beginning.
+    pub fn observe_network(&mut self, id: u32, told: &Network) -> Network {
+        let record = self.records.entry(id).or_default();
+        let new = told.since(&record.told);
+        record.told = *told;
+        record.network.add(&new);
+        record.round_trip = new.round_trip().or(record.round_trip);
+        new
+    }
+
+    /// The mean round trip in nanoseconds, as it was last told.
+    pub fn round_trip(&self, id: u32) -> Option<f64> {
+        self.records.get(&id)?.round_trip
+    }
+
+    /// What the network adds to a backend's answers, and what it would if nothing was the matter
+    /// with this backend in particular: in nanoseconds, where known.
+    pub fn delay(&self, id: u32) -> Option<(f64, f64)> {
+        let paths = self.records.iter().map(|(id, record)| (*id, record.path));
+        network::usual_delay(&paths.collect::<Vec<_>>(), id)
     }
 
     /// What is known of a backend.
@@ -129,6 +160,7 @@ impl Pool {
         let record = self.records.entry(id).or_default();
         record.times = record.times.saturating_add(1);
         record.slow = 0;
+        record.path.forget_rows();
         let time = ejection_time(rules, record.times, how_long);
         let ejected = Ejected {
             since: now,
@@ -163,6 +195,7 @@ impl Pool {
             if record.ejected.take_if(is_over).is_some() {
                 // What it did before says nothing about it now.
                 record.window = Window::default();
+                record.network = Network::default();
                 record.latency = None;
                 record.was_out = true;
                 let kind = ChangeKind::Returned;
@@ -188,6 +221,7 @@ impl Pool {
         }
         for record in self.records.values_mut() {
             record.window = Window::default();
+            record.network = Network::default();
         }
         changes
     }
@@ -222,6 +256,8 @@ impl Pool {
 
     fn smooth(&mut self, min_timed: u32) {
         for record in self.records.values_mut() {
+            let network = record.network;
+            record.path.learn(&network, OLDEST);
             let Window {
                 timed, latency_ns, ..
             } = record.window;
@@ -256,6 +292,23 @@ impl Pool {
         }
         if let Some(slowness) = &rules.latency {
             found.extend(self.slow(&windows, slowness));
+        }
+        if let Some(quality) = &rules.network {
+            let seen: Vec<Seen> = windows
+                .iter()
+                .filter_map(|(id, _)| Some((*id, self.records.get(id)?)))
+                .map(|(id, record)| Seen {
+                    id,
+                    network: record.network,
+                    lowest: record.path.lowest(),
+                })
+                .collect();
+            let mut paths: BTreeMap<u32, &mut Path> = self
+                .records
+                .iter_mut()
+                .map(|(id, record)| (*id, &mut record.path))
+                .collect();
+            found.extend(network::strained(&seen, quality, |id| paths.remove(&id)));
         }
         // The first finding that is enforced speaks for the others.
         found.sort_by_key(|(id, evidence)| (*id, rules.enforced(evidence.detector()) <= 0.0));

@@ -263,6 +263,7 @@ pub(super) async fn open(
     let target = Target {
         backend,
         tls: tls.map(|side| (side, Offer::Http1, seal)),
+        watches: &worker.watches,
         preamble: &preamble,
         acceleration: service.acceleration.as_deref(),
     };

@@ -272,6 +272,7 @@ fn open(around: &Around<'_>, service: &ServicePlan, place: Place, seal: KeptSeal
         seal,
         acceleration: service.acceleration.clone(),
         buffers: around.worker.buffers.clone(),
+        watches: Rc::clone(&around.worker.watches),
     }
 }
 

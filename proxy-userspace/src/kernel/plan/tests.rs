@@ -136,6 +136,7 @@ fn steering_takes_a_part_of_a_weight_and_moves_nobody_when_it_is_switched_on() {
         step: 0.1,
         floor: 0.3,
         min_requests: 1,
+        network: true,
     });
     let overlay = Overlay::default();
     let on = follow_on(&mut store, &steered, &overlay);

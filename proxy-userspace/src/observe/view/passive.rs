@@ -16,6 +16,24 @@ pub struct ChangeView {
     pub why: String,
 }
 
+/// What the kernel tells of the connections to a backend, from its beginning or the daemon's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkView {
+    /// Mean round trip in seconds, of the last look at connections on which something moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_seconds: Option<f64>,
+    /// Segments sent that carry octets or open a connection, those sent again among them.
+    pub segments: u64,
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Segments of the backend that came out of order, as they do after a loss.
+    pub disordered: u64,
+    /// Looks at connections in use: about one a second for each.
+    pub looks: u64,
+    /// Of those, where the backend took nothing although octets waited.
+    pub zero_windows: u64,
+}
+
 /// An ejection: the backend is out for a while because of what it did with real traffic.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EjectionView {

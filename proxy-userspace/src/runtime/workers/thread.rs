@@ -11,6 +11,7 @@ use crate::http::worker::Worker;
 use crate::net::Stream;
 use crate::net::descriptors::Share;
 use crate::net::listen::{Accepted as Taken, Listener};
+use crate::net::watch;
 use crate::stream;
 use crate::stream::udp::{Given, Stop};
 use ipnet::IpNet;
@@ -130,6 +131,7 @@ fn main(worker: impl FnOnce() -> Worker, orders: mpsc::UnboundedReceiver<Order>)
 async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(worker.timers.clone().run());
     spawn_local(reap(Rc::clone(&worker)));
+    spawn_local(watch_network(Rc::clone(&worker)));
     let watching = Rc::clone(&worker);
     spawn_local(async move { watching.watch_lag().await });
     let flushing = Rc::clone(&worker);
@@ -390,6 +392,17 @@ pub(super) fn socket(stream: TcpStream, ends: &Ends) -> Option<(Stream, SocketAd
     }
     debug!("a connection was gone before it was served");
     None
+}
+
+/// Looks how connections to backends fare.
+async fn watch_network(worker: Rc<Worker>) {
+    loop {
+        sleep(watch::EVERY).await;
+        if !worker.watches.is_empty() {
+            worker.clock.read();
+            worker.watches.look();
+        }
+    }
 }
 
 /// Closes kept connections that are of no use any more.

@@ -2,7 +2,7 @@
 
 use super::link::{Claim, Driver, Link, OpenError, Opening};
 use crate::balance::l7::BackendState;
-use crate::net::{Buffers, Nanos, Timer};
+use crate::net::{Buffers, Nanos, Timer, Watches};
 use crate::sockets::Acceleration;
 use crate::upstream::connect::{Target, open as open_connection};
 use crate::upstream::pool::Place;
@@ -80,6 +80,8 @@ pub struct Open {
     pub acceleration: Option<Arc<Acceleration>>,
     /// The worker's buffers.
     pub buffers: Buffers,
+    /// Who looks how the connection fares.
+    pub watches: Rc<Watches>,
 }
 
 impl Links {
@@ -209,6 +211,7 @@ async fn run(links: Rc<Links>, opening: Rc<Opening>, open: Open) {
         backend: open.place.backend(),
         tls: tls.map(|side| (side, Offer::Http2, seal.seal())),
         preamble: open.preamble.as_deref().unwrap_or_default(),
+        watches: &open.watches,
         acceleration: open.acceleration.as_deref(),
     };
     let begun = begin(&target, open.timer, open.timeout, open.most, &open.buffers);

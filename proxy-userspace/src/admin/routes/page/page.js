@@ -261,6 +261,12 @@
     return make("article", { class: "card service" }, head, make("div", { class: "scroll" }, table));
   }
 
+  function network(seen) {
+    if (!seen) return "";
+    const rtt = seen.rtt_seconds === undefined ? "" : `round trip ${span(seen.rtt_seconds)}, `;
+    return `; ${rtt}${short(seen.retransmits)} of ${short(seen.segments)} segments sent again, zero window at ${short(seen.zero_windows)} of ${short(seen.looks)} looks`;
+  }
+
   function services(status) {
     const shown = status.services.filter((service) => fits(service.name, ...service.backends.map((backend) => backend.name)));
     write($("n-services"), String(status.services.length));
@@ -280,7 +286,7 @@
         const [name, address, weight, active, speed, p99, line] = tr.children;
         const [state, reason] = name.children, key = "b/" + service.name + "/" + backend.name, proxy = backend.proxy || {};
         write(state.firstChild, backend.name); look(state, "state " + backend.state);
-        state.title = backend.state; state.setAttribute("aria-label", `${backend.name} is ${backend.state}`);
+        state.title = backend.state + network(backend.network); state.setAttribute("aria-label", `${backend.name} is ${backend.state}`);
         write(reason, why(backend)); look(reason, "why " + backend.state);
         reason.hidden = !reason.textContent;
         write(address, backend.address + (backend.port && !backend.address.endsWith(":" + backend.port) ? ":" + backend.port : "")); look(address, "mono dim");

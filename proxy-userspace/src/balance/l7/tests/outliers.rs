@@ -1,9 +1,10 @@
 //! Who fails requests is out, for everybody and on the spot.
 
 use super::*;
-use crate::config::model::outlier::Outlier;
-use crate::health::outlier::{ChangeKind, Outcome};
+use crate::config::model::outlier::{NetworkQuality, Outlier};
+use crate::health::outlier::{ChangeKind, Network, Outcome};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 fn rules() -> Outlier {
     Outlier {
@@ -157,4 +158,79 @@ fn who_is_ejected_stays_so_in_another_process_and_that_is_no_news() {
     let moved = registry(None, moved);
     moved.services()[0].inherit(&carried, S);
     assert!(moved.services()[0].ejected().is_empty());
+}
+
+#[test]
+fn what_the_kernel_tells_of_connections_ejects_where_every_request_was_answered() {
+    let mut spec = judged(&[1, 1, 1]);
+    spec.outlier = Some(Outlier {
+        network: Some(NetworkQuality {
+            loss: 0.05,
+            rtt: Duration::from_millis(50),
+            zero_windows: 0.5,
+            deviations: 3.0,
+            intervals: 1,
+            min_hosts: 3,
+            min_segments: 50,
+        }),
+        ..rules()
+    });
+    let registry = registry(None, spec);
+    let service = &registry.services()[0];
+    registry.watch_outliers(S, || 0);
+    for (index, backend) in service.backends().iter().enumerate() {
+        service.report(backend, Outcome::Answered(Some(1_000_000)), S, || 0);
+        backend.saw_network(&Network {
+            segments: 1000,
+            retransmits: if index == 1 { 200 } else { 1 },
+            looks: 10,
+            timed: 10,
+            rtt_ns: 10_000_000,
+            ..Network::default()
+        });
+    }
+    registry.watch_outliers(12 * S, || 0);
+    let backends = service.backends();
+    assert!(backends[1].is_ejected() && !is_served_by(service, "b1"));
+    assert_eq!(service.ejected().len(), 1);
+    assert_eq!(service.round_trip(&backends[0]), Some(1e6));
+    let delays = service.delays();
+    let (own, usual) = delays[1].1.expect("known");
+    // A fifth sent again costs 40 ms on the average.
+    assert!((own - 41e6).abs() < 1e3, "{own}");
+    assert!(usual < 2e6, "{usual}");
+    // What was told once is not counted again.
+    let out = service.ejection(&backends[1]).expect("ejected").until;
+    registry.watch_outliers(out.as_nanos() as u64 + 20 * S, || 0);
+    assert!(is_served_by(service, "b1"));
+}
+
+#[test]
+fn peak_ewma_expects_no_less_than_what_the_network_adds() {
+    let registry = registry(None, spec(BalancePolicy::PeakEwma, &[1, 1]));
+    let service = &registry.services()[0];
+    let backends = service.backends();
+    for backend in &backends {
+        backend.latency().observe(5_000_000, S);
+    }
+    let picked = |now| {
+        let ask = Ask { now, ..ask(3) };
+        pick(service, &ask).expect("somebody")
+    };
+    let chosen = picked(S);
+    let other = backends.iter().find(|it| it.name() != chosen).expect("two");
+    let gray = backends.iter().find(|it| it.name() == chosen).expect("two");
+    gray.saw_network(&Network {
+        segments: 100,
+        retransmits: 10,
+        timed: 1,
+        rtt_ns: 1_000_000,
+        ..Network::default()
+    });
+    registry.watch_outliers(S, || 0);
+    assert_eq!(picked(S), other.name());
+    // It is forgiven in time, as everything is.
+    gray.latency().observe(5_000_000, 60 * S);
+    other.latency().observe(8_000_000, 60 * S);
+    assert_eq!(picked(60 * S), gray.name());
 }
