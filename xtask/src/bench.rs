@@ -23,6 +23,8 @@ enum Subject {
     L4(Run),
     /// The proxy: CPU time, latency and memory of a request, against other proxies.
     L7(L7),
+    /// Connections on one host: what sockets in the kernel save, against other proxies.
+    Sockets(L7),
     /// What it costs to refuse a source: by an answer, by a reset, by the driver.
     Refusals(Rows),
 }
@@ -94,12 +96,13 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     let (name, run) = match &options.subject {
         Subject::L4(run) => ("l4", run),
         Subject::L7(l7) => ("l7", &l7.run),
+        Subject::Sockets(sockets) => ("sockets", &sockets.run),
         Subject::Refusals(only) => {
             rows = Run::from(only);
             ("refusals", &rows)
         }
     };
-    if let Subject::L4(_) | Subject::Refusals(_) = &options.subject {
+    if let Subject::L4(_) | Subject::Sockets(_) | Subject::Refusals(_) = &options.subject {
         refuse_without_privileges(&format!("cargo xtask bench {name}"))?;
     }
     setup::ensure(workspace, Purpose::Bench)?;
@@ -107,7 +110,7 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     let mut bench = Command::new(&binary);
     bench.current_dir(workspace.root()).arg(name);
     bench.env("SLUICE_BIN", workspace.binary(Profile::Release, "sluice"));
-    if let Subject::L7(l7) = &options.subject {
+    if let Subject::L7(l7) | Subject::Sockets(l7) = &options.subject {
         if l7.profile_guided {
             bench.env("SLUICE_BIN", guided::sluice(workspace)?);
         }

@@ -18,6 +18,7 @@ pub mod machine;
 pub mod process;
 pub mod refusals;
 pub mod report;
+pub mod sockets;
 pub mod wrk;
 
 /// The middle of the rounds; between the two in the middle when their number is even.

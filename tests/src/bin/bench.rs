@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use proxy_tests::bench::{e2e, l4, l4_report, l7, machine, refusals, report};
+use proxy_tests::bench::{e2e, l4, l4_report, l7, machine, refusals, report, sockets};
 use std::path::PathBuf;
 
 /// Benchmarks of sluice.
@@ -18,6 +18,8 @@ enum What {
     L4(L4),
     /// Proxies of HTTP, TCP and files: CPU time, latency and memory, against other proxies.
     L7(L7),
+    /// Connections on one host: what sockets in the kernel save, against other proxies.
+    Sockets(L7),
     /// What it costs to refuse a source: by an answer, by a reset, by the driver.
     Refusals(Refusals),
 }
@@ -80,6 +82,7 @@ fn main() -> Result<()> {
     match Arguments::parse().what {
         What::L4(arguments) => l4(&arguments),
         What::L7(arguments) => l7(arguments),
+        What::Sockets(arguments) => sockets(arguments),
         What::Refusals(arguments) => refusals(&arguments),
     }
 }
@@ -150,6 +153,31 @@ fn l7(arguments: L7) -> Result<()> {
     }
     if arguments.write_docs {
         l7::report::write_docs(&rows, effort, background)?;
+    }
+    Ok(())
+}
+
+fn sockets(arguments: L7) -> Result<()> {
+    let background = calm()?;
+    let effort = if arguments.quick {
+        l7::Effort::QUICK
+    } else {
+        l7::Effort::FULL
+    };
+    let choice = l7::Choice {
+        scenarios: arguments.scenario,
+        peers: arguments.peer,
+    };
+    let rows = sockets::run(effort, &choice, |what| eprintln!("{what}"))?;
+    print!("{}", sockets::report::table(&rows));
+    if let Some(path) = &arguments.json {
+        sockets::report::write_json(&rows, path)?;
+    }
+    if let Some(path) = &arguments.svg {
+        sockets::report::write_svg(&rows, path)?;
+    }
+    if arguments.write_docs {
+        sockets::report::write_docs(&rows, effort, background)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub mod histogram;
 pub mod load;
 pub mod micro;
 pub mod origin;
-mod peer;
+pub(super) mod peer;
 pub mod report;
 pub mod scenario;
 pub mod tls;
@@ -40,9 +40,9 @@ use nix::unistd::Pid;
 use std::time::{Duration, Instant};
 
 /// Where the proxy runs.
-const PROXY_CPU: usize = 0;
+pub(super) const PROXY_CPU: usize = 0;
 /// Where load and origin run.
-const LOAD_CPU: usize = 1;
+pub(super) const LOAD_CPU: usize = 1;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ pub struct Choice {
 }
 
 /// Keeps the calling thread, and what it starts, on one CPU.
-fn pin(cpu: usize) -> nix::Result<()> {
+pub(super) fn pin(cpu: usize) -> nix::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set)
@@ -261,7 +261,7 @@ impl Numbers {
 }
 
 /// Tries until it succeeds: some proxies accept connections before they have read their routes.
-fn wait_until_right(attempt: impl Fn() -> Result<()>) -> Result<()> {
+pub(super) fn wait_until_right(attempt: impl Fn() -> Result<()>) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(15);
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -112,7 +112,7 @@ impl Job {
         }
     }
 
-    const fn from(back: Back) -> Self {
+    pub(in crate::bench) const fn from(back: Back) -> Self {
         Self {
             back,
             ..Self::proxy(Protocol::H1, Protocol::H1)
@@ -189,7 +189,7 @@ fn over_tls(scenario: Scenario, tls: Tls) -> Scenario {
 }
 
 /// The job of most scenarios.
-const PLAIN: Job = Job::proxy(Protocol::H1, Protocol::H1);
+pub(in crate::bench) const PLAIN: Job = Job::proxy(Protocol::H1, Protocol::H1);
 
 fn http1() -> Vec<Scenario> {
     let logged = Job {
@@ -354,7 +354,7 @@ fn many() -> Vec<Scenario> {
     ]
 }
 
-fn get(path: &str, length: usize) -> Traffic {
+pub(in crate::bench) fn get(path: &str, length: usize) -> Traffic {
     let request = format!("GET {path} HTTP/1.1\r\nHost: bench.test\r\n\r\n");
     Traffic::H1 {
         requests: Rc::new(vec![request.into_bytes()]),

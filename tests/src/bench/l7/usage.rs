@@ -6,6 +6,9 @@ use nix::unistd::Pid;
 use std::fs;
 use std::time::Duration;
 
+/// The process that all threads of the kernel descend from.
+const KTHREADD: u32 = 2;
+
 /// A process and all its descendants.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -36,6 +39,31 @@ impl Tree {
         Ok(Self {
             ids: descendants(i32::try_from(root)?, &pairs),
         })
+    }
+
+    /// The threads of the kernel: what they do for connections, be it the rest of a softirq or the
+    /// queue of a socket map, is done for nobody who would be charged for it.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub fn of_kernel() -> Result<Self> {
+        // In a PID namespace of its own another process has the number.
+        let name = fs::read_to_string(format!("/proc/{KTHREADD}/comm"));
+        if name.is_ok_and(|name| name.trim_end() == "kthreadd") {
+            return Self::of(KTHREADD);
+        }
+        Ok(Self { ids: Vec::new() })
+    }
+
+    /// As [`Self::cpu_time`] of the kernel's threads, of which some end.
+    pub fn kernel_time(&self) -> Duration {
+        // Nanoseconds on a CPU are the first number.
+        let of = |id: &i32| {
+            let text = fs::read_to_string(format!("/proc/{id}/schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(self.ids.iter().filter_map(of).sum())
     }
 
     /// CPU time of all their threads, ended ones too. The kernel keeps it in nanoseconds; the
@@ -108,6 +136,14 @@ mod tests {
     fn children_of_children_belong_to_the_tree() {
         let pairs = [(3, 2), (2, 1), (4, 2), (9, 8)];
         assert_eq!(descendants(1, &pairs), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_kernel_has_threads() {
+        let tree = Tree::of_kernel().unwrap();
+        let are_seen = fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == "kthreadd\n");
+        assert_eq!(tree.ids.len() > 3, are_seen, "{tree:?}");
+        assert_eq!(tree.kernel_time() > Duration::ZERO, are_seen);
     }
 
     #[test]

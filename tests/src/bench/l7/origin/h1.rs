@@ -1,10 +1,11 @@
 //! HTTP/1.1: requests are cut at the empty line and at `Content-Length`, and answered with
 //! prepared octets. After a WebSocket handshake, messages of one known size are echoed.
 
-use super::{LARGE, LARGE_PATH, SMALL, Seen, body};
+use super::{HUGE, HUGE_PATH, LARGE, LARGE_PATH, SMALL, Seen, body};
 use crate::bench::l7::tls::Wire;
 use crate::bench::l7::websocket;
 use anyhow::{Result, bail};
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,8 @@ const CHUNK: usize = 64 * 1024;
 pub(super) struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
+    /// Made when somebody wants it.
+    huge: OnceCell<Vec<u8>>,
     small_close: Vec<u8>,
 }
 
@@ -26,6 +29,7 @@ impl Answers {
         Self {
             small: answer(SMALL, ""),
             large: answer(LARGE, ""),
+            huge: OnceCell::new(),
             small_close: answer(SMALL, "Connection: close\r\n"),
         }
     }
@@ -38,6 +42,14 @@ fn answer(length: usize, more: &str) -> Vec<u8> {
     [head.into_bytes(), body(length)].concat()
 }
 
+/// Which answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Small,
+    Large,
+    Huge,
+}
+
 /// What of a request matters.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
@@ -45,7 +57,7 @@ struct Request {
     head: usize,
     /// Octets of the body.
     body: usize,
-    large: bool,
+    size: Size,
     close: bool,
     upgrade: bool,
 }
@@ -65,7 +77,11 @@ impl Request {
         let mut request = Self {
             head: end + 4,
             body: 0,
-            large: target == Some(LARGE_PATH.as_bytes()),
+            size: match target {
+                Some(path) if path == LARGE_PATH.as_bytes() => Size::Large,
+                Some(path) if path == HUGE_PATH.as_bytes() => Size::Huge,
+                _ => Size::Small,
+            },
             close: false,
             upgrade: false,
         };
@@ -120,10 +136,11 @@ pub(super) async fn connection(
             return echo(stream).await;
         }
         skip_body(&mut stream, &mut buffer, request.head + request.body).await?;
-        let answer = match (request.large, request.close) {
-            (true, _) => &answers.large,
-            (false, true) => &answers.small_close,
-            (false, false) => &answers.small,
+        let answer = match (request.size, request.close) {
+            (Size::Huge, _) => answers.huge.get_or_init(|| answer(HUGE, "")),
+            (Size::Large, _) => &answers.large,
+            (Size::Small, true) => &answers.small_close,
+            (Size::Small, false) => &answers.small,
         };
         stream.write_all(answer).await?;
         stream.flush().await?;
@@ -177,7 +194,7 @@ mod tests {
         let expected = Request {
             head: wire.len(),
             body: 12,
-            large: true,
+            size: Size::Large,
             close: true,
             upgrade: false,
         };

@@ -25,8 +25,12 @@ use tokio_rustls::TlsAcceptor;
 pub const SMALL: usize = 128;
 /// Octets of the large answer.
 pub const LARGE: usize = 1 << 20;
-/// Path of the large answer; every other one gets the small one.
+/// Octets of the huge answer.
+pub const HUGE: usize = 64 << 20;
+/// Path of the large answer.
 pub const LARGE_PATH: &str = "/1m";
+/// Path of the huge one; every other path gets the small one.
+pub const HUGE_PATH: &str = "/64m";
 
 /// A running origin. Dropping it ends it.
 #[derive(Debug)]

@@ -32,6 +32,8 @@ pub enum Peer {
     Direct,
     /// This proxy.
     Sluice,
+    /// The same with `accelerate: on` at both of its sides: only in `bench sockets`.
+    Accelerated,
     /// From Debian.
     Nginx,
     /// From Debian.
@@ -45,7 +47,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// All, in the order of the report.
+    /// Those of `bench l7`, in the order of the report.
     pub const ALL: [Self; 7] = [
         Self::Direct,
         Self::Sluice,
@@ -61,6 +63,7 @@ impl Peer {
         match self {
             Self::Direct => "direct",
             Self::Sluice => "sluice",
+            Self::Accelerated => "sluice-accelerated",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
@@ -134,7 +137,7 @@ pub enum Start {
 }
 
 /// The folder in which all files of the benchmark are.
-pub(super) fn workplace() -> PathBuf {
+pub(in crate::bench) fn workplace() -> PathBuf {
     crate::bench::docs::in_workspace("target/bench")
 }
 
@@ -155,6 +158,15 @@ impl Peer {
             job if job.origin_is_tls() => origin.h1_tls,
             _ => origin.h1,
         };
+        self.start_towards(scenario, job, target)
+    }
+
+    /// As [`Self::start`], for whatever is at an address: the origin, or another proxy.
+    ///
+    /// # Errors
+    ///
+    /// It does not start; the error has its log.
+    pub fn start_towards(self, scenario: &str, job: Job, target: SocketAddr) -> Result<Start> {
         let folder = workplace().join("run").join(scenario).join(self.name());
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -168,7 +180,8 @@ impl Peer {
         };
         let setup = match self {
             Self::Direct => return Ok(direct(job, target)),
-            Self::Sluice => sluice::set_up(&order)?,
+            Self::Sluice => sluice::set_up(&order, false)?,
+            Self::Accelerated => sluice::set_up(&order, true)?,
             Self::Nginx => nginx::set_up(&order)?,
             Self::Haproxy => haproxy::set_up(&order)?,
             Self::Envoy => envoy::set_up(&order)?,
@@ -243,7 +256,7 @@ fn files() -> Result<PathBuf> {
 }
 
 /// An address that nobody listens at.
-fn free_port() -> Result<SocketAddr> {
+pub(in crate::bench) fn free_port() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?)
 }
@@ -259,7 +272,7 @@ fn exists(command: &Command) -> bool {
 }
 
 /// Has the process run on one CPU only, and end when this one does.
-fn on_cpu(command: &mut Command, cpu: usize) {
+pub(in crate::bench) fn on_cpu(command: &mut Command, cpu: usize) {
     let before = move || {
         pin(cpu)?;
         Ok(prctl::set_pdeathsig(Signal::SIGTERM)?)

@@ -8,9 +8,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
-pub(super) fn set_up(order: &Order<'_>) -> Result<Setup> {
+/// `accelerate`: past TCP, between it and those on this host.
+pub(super) fn set_up(order: &Order<'_>, accelerate: bool) -> Result<Setup> {
     let mut command = Command::new(daemon::sluice()?);
-    if let Some(config) = config(order)? {
+    if let Some(config) = config(order, accelerate)? {
         // JSON is YAML, which is what it reads.
         let file = order.write("sluice.yaml", &serde_json::to_string_pretty(&config)?)?;
         command.arg("run").arg("--config").arg(file);
@@ -49,13 +50,16 @@ fn knows(word: &str) -> Result<bool> {
 }
 
 /// The file, for what the one-line commands do not do.
-fn config(order: &Order<'_>) -> Result<Option<Value>> {
+fn config(order: &Order<'_>, accelerate: bool) -> Result<Option<Value>> {
     let is_files = order.job.back == Back::Files;
-    if !is_files && order.job.routes == 0 && order.job.tls == Tls::None {
+    if !is_files && !accelerate && order.job.routes == 0 && order.job.tls == Tls::None {
         return Ok(None);
     }
     let (listener, routes) = match order.job.tls {
         Tls::Through => (passing_through(), json!([])),
+        Tls::None if order.job.back == Back::Tcp => {
+            (json!({ "kind": "tcp", "service": "origin" }), json!([]))
+        }
         tls => {
             let mut listener = json!({ "kind": "http" });
             if tls.ends_here() {
@@ -72,6 +76,10 @@ fn config(order: &Order<'_>) -> Result<Option<Value>> {
     if order.job.tls == Tls::Both {
         let authority = &tls::files()?.authority;
         origin["tls"] = json!({ "ca": authority, "server_name": tls::NAME });
+    }
+    if accelerate {
+        listener["accelerate"] = json!("on");
+        origin["accelerate"] = json!("on");
     }
     Ok(Some(json!({
         "workers": { "count": 1 },

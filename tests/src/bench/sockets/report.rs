@@ -1,0 +1,267 @@
+//! Rows of `bench sockets`: as a table for terminals and for documents, as JSON, as bars.
+
+use super::scenarios;
+use crate::bench::chart::{self, Bar, Panel};
+use crate::bench::l7::Effort;
+use crate::bench::{docs, machine};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+/// What one contender did in one scenario. Numbers are missing where there is nothing to measure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The contender's name.
+    pub peer: String,
+    /// What CPU time is told by: `request`, `GiB` or `refusal`.
+    pub per: &'static str,
+    /// CPU time of the contender's processes, microseconds.
+    pub cpu_us: Option<f64>,
+    /// CPU time of everybody: contender, load, origin and the kernel's threads, microseconds.
+    pub path_us: Option<f64>,
+    /// Requests per second, closed loop.
+    pub rps: Option<f64>,
+    /// Median latency at the common rate, microseconds.
+    pub p50_us: Option<f64>,
+    /// 99th percentile of the latency at the common rate, microseconds.
+    pub p99_us: Option<f64>,
+    /// Resident memory, KiB.
+    pub memory_kib: Option<f64>,
+    /// Why numbers are missing, or what is to be known about them.
+    pub note: Option<String>,
+}
+
+/// Those that the goals are about; the last one where sidecars are.
+const RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy-pair"];
+
+/// How far a row of ours is from the best of them in the same scenario, by CPU time.
+pub fn ratio(rows: &[Row], row: &Row) -> Option<f64> {
+    let rivals = rows_of(rows, &row.scenario).filter(|row| RIVALS.contains(&&*row.peer));
+    let best = rivals.filter_map(|row| row.cpu_us).min_by(f64::total_cmp)?;
+    let is_ours = row.peer.starts_with("sluice");
+    is_ours.then_some(row.cpu_us? / best)
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scenario, peer, .. } = self;
+        write!(f, "{scenario:<10} {peer:<18}")?;
+        for (value, width, digits) in [
+            (self.cpu_us, 11, digits(self.cpu_us)),
+            (self.path_us, 11, digits(self.path_us)),
+            (self.rps, 9, 0),
+            (self.p50_us, 8, 0),
+            (self.p99_us, 8, 0),
+            (self.memory_kib, 10, 0),
+        ] {
+            match value {
+                Some(value) => write!(f, " {value:>width$.digits$}")?,
+                None => write!(f, " {:>width$}", "–")?,
+            }
+        }
+        if let Some(note) = &self.note {
+            write!(f, "  {}", note.lines().next().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+/// Digits behind the point that say something.
+fn digits(value: Option<f64>) -> usize {
+    match value {
+        Some(us) if us < 2.0 => 3,
+        Some(us) if us >= 10_000.0 => 0,
+        _ => 1,
+    }
+}
+
+/// The rows as a table for a terminal.
+pub fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<10} {:<18} {:>11} {:>11} {:>9} {:>8} {:>8} {:>10}\n",
+        "scenario", "peer", "CPU µs", "path µs", "req/s", "p50 µs", "p99 µs", "memory KiB"
+    );
+    for row in rows {
+        // Writing to a string cannot fail.
+        let _ = match ratio(rows, row) {
+            Some(ratio) => writeln!(text, "{row}  {ratio:.2} × the best other"),
+            None => writeln!(text, "{row}"),
+        };
+    }
+    text
+}
+
+/// Writes the rows as JSON, an array of objects.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(rows)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Draws CPU time, one panel for each scenario.
+///
+/// # Errors
+///
+/// When there is none, or the file cannot be written.
+pub fn write_svg(rows: &[Row], path: &Path) -> Result<()> {
+    let panels: Vec<Panel> = scenarios()
+        .into_iter()
+        .filter(|(name, _)| rows_of(rows, name).next().is_some())
+        .map(|(name, about)| panel(rows, name, about))
+        .collect();
+    chart::write(&panels, path)
+}
+
+fn panel(rows: &[Row], scenario: &str, about: &str) -> Panel {
+    let bars = rows_of(rows, scenario).filter_map(|row| {
+        let value = row.cpu_us?;
+        Some(Bar {
+            name: row.peer.clone(),
+            value,
+            label: format!("{value:.*}", digits(row.cpu_us)),
+            baseline: !row.peer.starts_with("sluice"),
+        })
+    });
+    let per = rows_of(rows, scenario).next().map_or("", |row| row.per);
+    Panel {
+        title: about.to_owned(),
+        unit: format!("CPU µs for each {per}"),
+        bars: bars.collect(),
+    }
+}
+
+fn rows_of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a Row> {
+    rows.iter().filter(move |row| row.scenario == scenario)
+}
+
+/// Writes the tables and a picture into `docs/benchmarks.md`. `background` is the share of the CPUs that
+/// other programs used before the run.
+///
+/// # Errors
+///
+/// The page has not the blocks that are to be written, or is not writable.
+pub fn write_docs(rows: &[Row], effort: Effort, background: f64) -> Result<()> {
+    let page = docs::in_workspace("docs/benchmarks.md");
+    let machine = format!(
+        "{}- other programs used {:.0} % of the CPUs before the run\n\
+         - {} rounds of {} s for each loop and peer\n\n",
+        machine::description(),
+        background * 100.0,
+        effort.rounds,
+        effort.time.as_secs_f64(),
+    );
+    let text = machine + &markdown(rows) + "\n![CPU time on one host](sockets.svg)\n";
+    docs::write(&page, "sockets", &text)?;
+    write_svg(rows, &docs::in_workspace("docs/sockets.svg"))
+}
+
+fn markdown(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for (name, about) in scenarios() {
+        let Some(first) = rows_of(rows, name).next() else {
+            continue;
+        };
+        let _ = writeln!(
+            text,
+            "`{name}`, {about}, for each {}:\n\n\
+             | | CPU µs | | whole path µs | requests/s | p50 µs | p99 µs | memory KiB | |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+            first.per
+        );
+        for row in rows_of(rows, name) {
+            let cell = |value: Option<f64>, digits: usize| {
+                value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            let ratio = ratio(rows, row);
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                row.peer,
+                cell(row.cpu_us, digits(row.cpu_us)),
+                ratio.map_or_else(String::new, |ratio| format!("{ratio:.2} ×")),
+                cell(row.path_us, digits(row.path_us)),
+                cell(row.rps, 0),
+                cell(row.p50_us, 0),
+                cell(row.p99_us, 0),
+                cell(row.memory_kib, 0),
+                row.note
+                    .as_deref()
+                    .unwrap_or_default()
+                    .lines()
+                    .next()
+                    .unwrap_or_default(),
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(peer: &str, cpu_us: Option<f64>) -> Row {
+        Row {
+            scenario: "get".into(),
+            peer: peer.into(),
+            per: "request",
+            cpu_us,
+            path_us: cpu_us.map(|cpu| 2.0 * cpu),
+            rps: None,
+            p50_us: None,
+            p99_us: None,
+            memory_kib: None,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn ours_are_held_against_the_better_of_the_others() {
+        let rows = [
+            row("direct", None),
+            row("sluice", Some(9.0)),
+            row("sluice-accelerated", Some(6.0)),
+            row("nginx", Some(12.0)),
+            row("haproxy", Some(15.0)),
+        ];
+        assert_eq!(ratio(&rows, &rows[1]), Some(0.75));
+        assert_eq!(ratio(&rows, &rows[2]), Some(0.5));
+        assert_eq!(ratio(&rows, &rows[0]), None);
+        assert_eq!(ratio(&rows, &rows[3]), None);
+        let text = markdown(&rows);
+        assert!(
+            text.contains("| sluice-accelerated | 6.0 | 0.50 × | 12.0 |"),
+            "{text}"
+        );
+        assert!(text.contains("| direct | – |  | – |"), "{text}");
+        assert_eq!(panel(&rows, "get", "about").bars.len(), 4);
+        assert!(table(&rows).contains("0.50 × the best other"));
+    }
+
+    #[test]
+    fn json_rows_have_the_fields_that_were_promised() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        write_json(&[row("nginx", Some(1.0))], &path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for key in [
+            "scenario",
+            "peer",
+            "cpu_us",
+            "rps",
+            "p50_us",
+            "p99_us",
+            "memory_kib",
+        ] {
+            assert!(parsed[0].get(key).is_some(), "{key}: {parsed}");
+        }
+    }
+}
