@@ -25,7 +25,7 @@ const CLIENTS: usize = 6;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A stage whose service is also behind a proxy, with these rules for the network.
-fn stage(path: Path, network: Value) -> Result<Stage> {
+fn stage(path: Path, interval: &'static str, network: Value) -> Result<Stage> {
     let address = if path.client_is_v6() { "::" } else { "0.0.0.0" };
     Stage::new(path)
         .config(move |config| {
@@ -36,7 +36,7 @@ fn stage(path: Path, network: Value) -> Result<Stage> {
             let listeners = config["listeners"].as_array_mut().expect("a list");
             listeners.push(listener);
             config["services"][WEB]["outlier"] = json!({
-                "network": network, "interval": "1s", "base_ejection_time": "3s", "jitter": "0%",
+                "network": network, "interval": interval, "base_ejection_time": "3s", "jitter": "0%",
             });
             // Each request goes where its turn is, however long it takes there. And a probe that is
             // lost is no part of this.
@@ -90,7 +90,7 @@ fn a_backend_that_loses_is_ejected_before_a_request_fails(path: Path) -> Result<
     let Some(nft) = privilege::program("nft", "nftables")? else {
         return Ok(());
     };
-    let mut stage = stage(path, json!({ "min_segments": 20 }))?;
+    let mut stage = stage(path, "1s", json!({ "min_segments": 20 }))?;
     let load = load(&stage)?;
     load.wait_for(200)?;
     lose(node(&stage, "web-2"), &nft, 30)?;
@@ -142,6 +142,7 @@ fn a_network_that_is_bad_for_all_ejects_nobody() -> Result<()> {
     };
     let stage = stage(
         Path::NAT_V4,
+        "1s",
         json!({ "min_segments": 30, "deviations": 4, "zero_windows": "0%" }),
     )?;
     for node in &stage.topology.backends {
@@ -173,6 +174,8 @@ fn a_backend_behind_a_queue_is_ejected() -> Result<()> {
     };
     let mut stage = stage(
         Path::NAT_V4,
+        // The others are asked less while this one holds the clients up.
+        "3s",
         json!({ "loss": "0%", "zero_windows": "0%", "rtt": "30ms", "min_segments": 1 }),
     )?;
     let load = load(&stage)?;
@@ -187,7 +190,7 @@ fn a_backend_behind_a_queue_is_ejected() -> Result<()> {
     };
     // An answer and its acknowledgements are some 800 octets: with six clients there is a queue.
     tc(&format!(
-        "qdisc add dev {device} root tbf rate 100kbit burst 1600 limit 1mb"
+        "qdisc add dev {device} root tbf rate 20kbit burst 1600 limit 1mb"
     ))?;
     stage.daemon().wait_for_state("web-2", "draining")?;
     let known = stage.daemon().backend("web", "web-2")?;

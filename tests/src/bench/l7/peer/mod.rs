@@ -218,7 +218,7 @@ impl Running {
 
     /// Looks for the proxy's processes anew: some accept connections before their workers are
     /// there.
-    pub(super) fn find_processes(&mut self) -> Result<()> {
+    pub(in crate::bench) fn find_processes(&mut self) -> Result<()> {
         if let Some(process) = &self.process {
             self.tree = Some(Tree::of(process.id())?);
         }
