@@ -286,3 +286,20 @@ print(sock.recvfrom(100)[1][0])
     ensure!(explained.contains("at connect()"), "{explained}");
     Ok(())
 }
+
+#[test]
+fn the_benchmark_serves_both_ways() -> Result<()> {
+    use proxy_tests::bench::at_connect::{Effort, rows};
+    if !proxy_tests::privilege::granted()? {
+        return Ok(());
+    }
+    let short = Effort {
+        time: std::time::Duration::from_secs(1),
+        rounds: 1,
+    };
+    let rows = rows(short)?;
+    let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
+    ensure!(ids == ["direct_kept", "connect_kept", "direct_new", "connect_new"]);
+    ensure!(rows.iter().all(|row| row.value > 0.0), "{rows:?}");
+    Ok(())
+}
