@@ -384,11 +384,16 @@ impl<'e, C: Client, B: Backend> Drive<'e, C, B> {
 
     /// Tells the short way what was passed on, so that it is taken when that is all.
     fn sync_shortcut(&mut self) {
+        let was_joined = self.shortcut.is_joined();
         if let (Some(client), Some(backend)) = (self.client.ending(), self.backend.ending()) {
             let up = client.unread + backend.unwritten;
             let down = backend.unread + client.unwritten;
             self.shortcut
                 .sync(client.stream, backend.stream, [up, down]);
+        }
+        if !was_joined && self.shortcut.is_joined() {
+            // It is looked at from now on.
+            self.arm();
         }
     }
 
