@@ -24,15 +24,16 @@ pub fn is_traced(settings: &Settings, hash: u64) -> bool {
 
 /// Tells user space of a packet whose flow is traced. `opens`: it may be its flow's first.
 #[inline(never)]
-pub fn sample(
-    frame: Frame,
-    settings: &Settings,
-    packet: &Packet,
-    verdict: u64,
-    opens: u64,
-) -> u64 {
+pub fn sample(frame: Frame, settings: &Settings, packet: &Packet, verdict: u64, opens: u64) -> u64 {
     let hash = flow_hash(packet.key.words(), &settings.secrets);
-    emit(frame, settings, packet, hash, Verdict::unpack(verdict), opens)
+    emit(
+        frame,
+        settings,
+        packet,
+        hash,
+        Verdict::unpack(verdict),
+        opens,
+    )
 }
 
 /// As [`sample`], of an answer that became `new`: its flow is that of the client which gets it.
@@ -75,29 +76,38 @@ fn emit(
         }
         state.sample_countdown = settings.sample_every;
     }
+    let id = flow_id(settings, hash);
     let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
         state.events_lost += 1;
         return 0;
     };
-    record.write(Event {
-        // SAFETY: no arguments.
-        time_ns: unsafe { bpf_ktime_get_coarse_ns() },
-        src: packet.key.src,
-        dst: packet.key.dst,
-        length: packet.length,
-        ifindex: frame.ifindex(),
-        src_port_be: packet.key.src_port_be,
-        dst_port_be: packet.key.dst_port_be,
-        reason: verdict.reason,
-        service: verdict.service,
-        backend: verdict.backend,
-        protocol: packet.key.protocol,
-        tcp_flags: packet.tcp_flags,
-        rank: trace::rank(hash),
-        flow: trace::flow_id(hash, &settings.secrets),
-    });
+    let at: *mut Event = record.as_mut_ptr();
+    // SAFETY: the record is reserved, and written field by field: as a value it would stand on the
+    // stack first, which the calls up to here have nearly used up.
+    unsafe {
+        (&raw mut (*at).time_ns).write(bpf_ktime_get_coarse_ns());
+        (&raw mut (*at).src).write(packet.key.src);
+        (&raw mut (*at).dst).write(packet.key.dst);
+        (&raw mut (*at).length).write(packet.length);
+        (&raw mut (*at).ifindex).write(frame.ifindex());
+        (&raw mut (*at).src_port_be).write(packet.key.src_port_be);
+        (&raw mut (*at).dst_port_be).write(packet.key.dst_port_be);
+        (&raw mut (*at).reason).write(verdict.reason);
+        (&raw mut (*at).service).write(verdict.service);
+        (&raw mut (*at).backend).write(verdict.backend);
+        (&raw mut (*at).protocol).write(packet.key.protocol);
+        (&raw mut (*at).tcp_flags).write(packet.tcp_flags);
+        (&raw mut (*at).rank).write(trace::rank(hash));
+        (&raw mut (*at).flow).write(id);
+    }
     record.submit(0);
     0
+}
+
+/// A function of its own, so that what it keeps on the stack is gone when the event is written.
+#[inline(never)]
+fn flow_id(settings: &Settings, hash: u64) -> u64 {
+    trace::flow_id(hash, &settings.secrets)
 }
 
 /// Copies a packet as it arrived. Remembers the time, so that its two records can be paired.
