@@ -12,7 +12,8 @@
 //!   hash, the backend, and when the last packet came. A key hashes to one set and to a preferred way in it, whose quarter of
 //!   the set is half a cache line. So a lookup waits for one line from far memory, mostly, and
 //!   sixteen megabytes of slots hold a million flows at the planned load.
-//! - **A SYN writes a slot and nothing else.** Its entry is written when the flow's second packet
+//! - **A SYN leaves nothing where the ring tells the same again** (see [`crate::exceptions`]). Else it
+//!   writes a slot and no more. Its entry is written when the flow's second packet
 //!   confirms it; until then the slot is *bare*. The entry holds the tuple and what is seldom
 //!   needed, and the slower programs compare the tuple.
 //! - The slot takes part in identifying a flow, so two flows of a set with equal bits are one to the
@@ -20,7 +21,7 @@
 //!   nobody can aim at it without the secrets of the hash. A SYN is not exposed to it where the
 //!   other flow has an entry: the slower program then tells them apart, and takes the *steady* mark
 //!   off both, so that it also sees all that follows.
-//! - A new flow is *unconfirmed* until its second packet. When a set is full, a new flow replaces
+//! - A new flow is *unconfirmed* until the table sees its second packet. When a set is full, a new flow replaces
 //!   an unconfirmed one; it never replaces a confirmed one that is not idle for its timeout.
 //!   A flood of SYNs can hence only wash out other SYNs. A flow that finds no room is forwarded
 //!   by the ring alone and counted.
@@ -252,6 +253,9 @@ pub mod slot {
     pub const STEADY_SHIFT: u32 = 36;
     /// There is no entry yet: only a SYN was seen.
     pub const BARE: u64 = 1 << 37;
+    /// A bare return path of `nat`: no entry yet, and the service tells the VIP and its port. (No other
+    /// bare flow is steady.)
+    pub const BARE_RETURN: u64 = BARE | STEADY;
     /// What a slot tells of its flow's hash.
     pub const HASH: u64 = !0 << HASH_SHIFT;
     /// See [`HASH`].

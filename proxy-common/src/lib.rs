@@ -27,6 +27,7 @@ pub mod bench;
 pub mod checksum;
 pub mod connect;
 pub mod event;
+pub mod exceptions;
 pub mod flow;
 pub mod guard;
 pub mod hash;
@@ -42,7 +43,7 @@ pub mod tcp;
 pub mod trace;
 
 /// Version of every layout and meaning in this crate; raised on each incompatible change.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Implements `aya::Pod` for map types when built for user space.
 #[macro_export]

@@ -42,7 +42,7 @@ pub const SERVICE_PREFIXES: &str = "service_prefix";
 /// Array of [`crate::service::Service`] by service id. User space writes.
 pub const SERVICE_TABLE: &str = "service_table";
 /// Array of maps by service id: each an array of [`crate::service::RingChunk`]. User space
-/// builds a new inner map and swaps it in.
+/// builds a new inner map, which also holds the ring before, and swaps it in.
 pub const RINGS: &str = "rings";
 /// Array of [`crate::backend::Backend`] by backend id. User space writes.
 pub const BACKENDS: &str = "backends";
@@ -51,6 +51,9 @@ pub const LIVE_FLOWS: &str = "live_flows";
 /// Array of [`crate::flow::FlowSet`], divided among CPUs. Kernel writes; user space ends flows.
 /// When a set is full see [`crate::flow`].
 pub const FLOWS: &str = "flows";
+/// One element: [`crate::exceptions::Exceptions`]. Kernel adds; user space builds each half anew.
+/// When it is full, SYNs look at the flow table.
+pub const EXCEPTIONS: &str = "exceptions";
 /// Array of [`crate::flow::SetTags`], as many as `flows`. Kernel writes; user space and other CPUs clear slots.
 pub const FLOW_TAGS: &str = "flow_tags";
 /// Array of [`crate::addr::Addr`]: source addresses of full-nat. User space writes.

@@ -10,15 +10,18 @@ pub struct BackendStats {
     pub packets: u64,
     /// Octets of IP packet, before encapsulation.
     pub bytes: u64,
-    /// Flows that got this backend.
+    /// Flows that got this backend: TCP connections with their SYN, UDP flows with their first packet.
     pub new_flows: u64,
     /// Packets of the backend that were sent to clients (NAT modes).
     pub return_packets: u64,
     /// Octets of those.
     pub return_bytes: u64,
+    /// TCP flows that entered the flow table with another packet than a SYN: with the second one, where
+    /// the SYN has left nothing, or in their midst.
+    pub entered: u64,
 }
 
-const _: () = assert!(size_of::<BackendStats>() == 5 * 8);
+const _: () = assert!(size_of::<BackendStats>() == 6 * 8);
 
 /// Value of the per-CPU `service_stats`, indexed by service id.
 ///

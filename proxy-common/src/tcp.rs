@@ -20,6 +20,12 @@ pub const fn opens(flags: u8) -> bool {
     flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN
 }
 
+/// True for a segment that ends its connection at once.
+#[inline(always)]
+pub const fn resets(flags: u8) -> bool {
+    flags & flag::RST != 0
+}
+
 /// True for a segment that ends its direction.
 #[inline(always)]
 pub const fn ends(flags: u8) -> bool {

@@ -1,7 +1,7 @@
 //! Atomic operations on map values. The target has the instructions, but its `core::sync::atomic`
 //! offers only loads and stores.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 
 /// Adds to a shared number.
 ///
@@ -12,6 +12,17 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 pub unsafe fn add(at: *mut i64, change: i64) {
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(at, change) };
+}
+
+/// Sets bits of a shared word.
+///
+/// # Safety
+///
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn set_bits(at: *mut u64, bits: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(at, bits) };
 }
 
 /// Replaces a shared number and gives what it was.

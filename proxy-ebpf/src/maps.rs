@@ -11,6 +11,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
+use proxy_common::exceptions::Exceptions;
 use proxy_common::flow::{FlowKey, FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{DecapSettings, capacity, stage};
@@ -29,7 +30,7 @@ const MMAPABLE: usize = 1 << 10;
 const INNER_MAP: usize = 1 << 12;
 
 /// A ring; the real ones have as many chunks as their size needs.
-pub type Ring = Array<RingChunk, 1, INNER_MAP>;
+pub type Ring = Array<RingChunk, 1, { INNER_MAP | MMAPABLE }>;
 
 #[btf_map(name = "settings")]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
@@ -56,6 +57,8 @@ pub static LIVE_FLOWS: Array<LiveFlows, { capacity::BACKENDS as usize }, MMAPABL
 pub static FLOWS: Array<FlowSet, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "flow_tags")]
 pub static FLOW_TAGS: Array<SetTags, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "exceptions")]
+pub static EXCEPTIONS: Array<Exceptions, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "snat_addrs")]
 pub static SNAT_ADDRS: Array<Addr, { capacity::SNAT_ADDRS as usize }> = Array::new();
 #[btf_map(name = "snat_ports")]

@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use aya::Pod;
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray};
 use proxy_common::backend::Backend;
+use proxy_common::exceptions::{Exceptions, since};
 use proxy_common::maps;
 use proxy_common::reason::Reason;
+use proxy_common::service::{RingChunk, Service};
 use proxy_common::settings::Settings;
 use proxy_common::stats::{BackendStats, LiveFlows};
 use std::net::IpAddr;
@@ -88,6 +90,7 @@ impl Maps {
                     sum.new_flows += cpu.new_flows;
                     sum.return_packets += cpu.return_packets;
                     sum.return_bytes += cpu.return_bytes;
+                    sum.entered += cpu.entered;
                 }
             }
         }
@@ -108,6 +111,27 @@ impl Maps {
             }
         }
         Ok(sum)
+    }
+
+    /// True if the rings of all services are settled: SYNs leave no flows then.
+    ///
+    /// # Errors
+    ///
+    /// A map cannot be read.
+    pub fn rings_are_settled(&self) -> Result<bool> {
+        type Ring = Array<MapData, RingChunk>;
+        let exceptions: Array<_, Exceptions> =
+            Array::try_from(Map::Array(self.data(maps::EXCEPTIONS)?))?;
+        let looked_at = since(exceptions.get(&0, 0)?.state);
+        let rings = ArrayOfMaps::<_, Ring>::try_from(Map::from_map_data(self.data(maps::RINGS)?)?)?;
+        let services: Array<_, Service> =
+            Array::try_from(Map::Array(self.data(maps::SERVICE_TABLE)?))?;
+        for (id, service) in (0..).zip(services.iter()) {
+            if service?.ring_size != 0 && rings.get(&id, 0)?.get(&0, 0)?.until > looked_at {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn per_cpu<T: Pod>(&self, name: &str) -> Result<PerCpuArray<MapData, T>> {

@@ -4,27 +4,30 @@
 //! its own, so they run beside each other.
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData, ProgramArray};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, ProgramArray};
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use proxy_common::ABI_VERSION;
 use proxy_common::addr::Addr;
 use proxy_common::backend::{Backend, BackendState};
-use proxy_common::flow::{FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, slot};
+use proxy_common::exceptions::{self, Exceptions, HALF_WORDS, half, since};
+use proxy_common::flow::{
+    FlowEntry, FlowKey, FlowSet, Phase, Position, SetTags, WAYS, flow_flags, slot, ticks_from_ms,
+};
 use proxy_common::guard::{GuardKey, GuardRule, action};
-use proxy_common::hash::{filter_bit, flow_hash};
+use proxy_common::hash::{filter_bit, flow_hash, ring_slot, selection_hash};
 use proxy_common::maps::{self, program};
 use proxy_common::service::{
-    Mode, Selection, Service, ServiceKey, ServicePrefix, ServiceRef, kind,
+    Mode, RingChunk, Selection, Service, ServiceKey, ServicePrefix, ServiceRef, kind,
 };
-use proxy_common::settings::{AddressFilter, FILTER_OCTETS, Settings};
+use proxy_common::settings::{AddressFilter, FILTER_OCTETS, Settings, second};
 use proxy_common::trace::threshold;
 use proxy_tests::wait;
 use proxy_userspace::config::model::{AttachMode, Interface, L4};
 use proxy_userspace::kernel::attach::AttachError;
 use proxy_userspace::kernel::capture::{CaptureFilter, CaptureWriter, Names};
-use proxy_userspace::kernel::host::now_tick;
+use proxy_userspace::kernel::host::{now_ns, now_tick};
 use proxy_userspace::kernel::load::{Adoption, DataPlane, LoadError, MapSet};
 use proxy_userspace::kernel::neighbours::{Neighbours, source_for};
 use proxy_userspace::kernel::netlink::{Netlink, XdpMode};
@@ -677,16 +680,169 @@ fn a_ring_of_65537_slots_is_swapped_in_milliseconds() {
     in_netns("ring", |place| {
         let plane = running(place)?;
         let mut store = plane.store()?;
-        let ring = MapEdit::Ring(1, ring());
+        let (ring, mut turned) = (ring(), ring());
+        turned.rotate_left(1);
         let mut fastest = Duration::MAX;
-        for _ in 0..5 {
+        for ring in [&turned, &ring, &turned, &ring, &turned] {
+            let edit = MapEdit::Ring(1, ring.clone());
             let begin = Instant::now();
-            store.apply(&ring)?;
+            store.apply(&edit)?;
             fastest = fastest.min(begin.elapsed());
         }
         // Most of it is the grace period that the kernel waits for after the swap.
         ensure!(fastest < Duration::from_millis(50), "{fastest:?}");
         eprintln!("swapped a ring in {fastest:?}");
+        Ok(())
+    });
+}
+
+/// The elements of service 1's ring map, as they are pinned.
+fn ring_chunks(place: &Path) -> Result<Vec<RingChunk>> {
+    let data = MapData::from_pin(Pins::new(place).map(maps::RINGS))?;
+    let rings = ArrayOfMaps::<_, Array<MapData, RingChunk>>::try_from(Map::from_map_data(data)?)?;
+    let ring = rings.get(&1, 0)?;
+    Ok(ring.iter().collect::<Result<_, _>>()?)
+}
+
+/// The slots of the ring in force and of the one before, as many as were asked for.
+fn slots_of(chunks: &[RingChunk], count: usize) -> Vec<u16> {
+    let slots = chunks.iter().flat_map(|chunk| chunk.slots);
+    slots.take(count).collect()
+}
+
+#[test]
+fn the_ring_before_outlives_the_process_and_further_changes() {
+    in_netns("before", |place| {
+        let plane = running(place)?;
+        let first = slots_of(&ring_chunks(&place.0)?, 65_537);
+        ensure!(first == ring());
+        // A window that outlasts the test on the slowest machine.
+        let mut service = plane.store()?.state()?.services[0].1;
+        service.syn_ticks = ticks_from_ms(240_000);
+        plane.store()?.apply(&MapEdit::Service(1, service))?;
+        plane.store()?.apply(&MapEdit::Ring(1, vec![1; 251]))?;
+        let changed = ring_chunks(&place.0)?;
+        plane.detach_all(true)?;
+
+        // The next process changes it again within the window; and again says what it is.
+        let (plane, adoption) = place.open()?;
+        ensure!(matches!(adoption, Adoption::Adopted { .. }), "{adoption:?}");
+        ensure!(
+            ring_chunks(&place.0)? == changed,
+            "adopting changes nothing"
+        );
+        let mut store = plane.store()?;
+        for slots in [vec![2; 251], vec![2; 251], vec![]] {
+            store.apply(&MapEdit::Ring(1, slots.clone()))?;
+            let chunks = ring_chunks(&place.0)?;
+            let head = chunks[0];
+            ensure!(slots_of(&chunks, slots.len()) == slots);
+            ensure!(head.before_size == 65_537, "{head:?}");
+            let before = &chunks[usize::from(head.before_first)..];
+            ensure!(slots_of(before, 65_537) == first);
+            ensure!(before[0].until == changed[0].until, "its window is its own");
+            ensure!(head.until >= changed[0].until);
+        }
+        // A removed one is gone, and a service that gets its id begins anew.
+        store.apply(&MapEdit::RemoveRing(1))?;
+        store.apply(&MapEdit::Ring(1, vec![1; 251]))?;
+        ensure!(ring_chunks(&place.0)?[0].before_size == 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_new_seed_unsettles_the_rings() {
+    in_netns("seed", |place| {
+        let plane = running(place)?;
+        let before = ring_chunks(&place.0)?[0];
+        let seeded = Settings {
+            selection_seed: 7,
+            ..settings(&plane)
+        };
+        plane.store()?.apply(&MapEdit::Settings(seeded))?;
+        let after = ring_chunks(&place.0)?[0];
+        ensure!(after.until > before.until, "{before:?} {after:?}");
+        ensure!(after.slots == before.slots && after.before_size == 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_sweep_marks_the_flows_that_are_not_where_the_ring_leads() {
+    in_netns("marks", |place| {
+        let plane = running(place)?;
+        let now = now_tick();
+        let slots = ring();
+        let led_to = |flow: &FlowEntry| {
+            slots[ring_slot(selection_hash(&flow.key, 0), slots.len() as u32) as usize]
+        };
+        let ruled = |port| {
+            let flow = flow(port, now);
+            let backend = led_to(&flow);
+            FlowEntry { backend, ..flow }
+        };
+        let astray = |port| {
+            let flow = ruled(port);
+            let backend = 3 - flow.backend;
+            FlowEntry { backend, ..flow }
+        };
+        let closing = |port| FlowEntry {
+            phase: Phase::Closing.code(),
+            ..ruled(port)
+        };
+        let back = |port| FlowEntry {
+            flags: flow_flags::RETURN,
+            ..astray(port)
+        };
+        let marked: Vec<_> = (1_000..1_020)
+            .map(astray)
+            .chain((2_000..2_020).map(closing))
+            .collect();
+        let unmarked: Vec<_> = (3_000..3_020)
+            .map(ruled)
+            .chain((4_000..4_020).map(back))
+            .collect();
+        // All in one go: it skips those whose way is taken, and tells not which.
+        let all: Vec<_> = marked.iter().chain(&unmarked).copied().collect();
+        write_flows(place, &plane, &all)?;
+        let mut sweeper = plane.sweeper()?;
+        let second = || second(now_ns());
+        let secrets = settings(&plane).secrets;
+        for pass in 0..3u64 {
+            let begin = second();
+            sweeper.finish_pass(now)?;
+            let exceptions = pinned::<Exceptions>(&place.0, maps::EXCEPTIONS)?.get(&0, 0)?;
+            ensure!(
+                half(exceptions.state) == (pass + 1) % 2,
+                "the halves take turns"
+            );
+            ensure!((begin..=second()).contains(&since(exceptions.state)));
+            let first = half(exceptions.state) as usize * HALF_WORDS;
+            let is_marked = |flow: &FlowEntry| {
+                let (word, mask) = exceptions::place(flow_hash(flow.key.words(), &secrets));
+                exceptions.marks[first + word] & mask != 0
+            };
+            let kept = sweep::list(
+                plane.maps(),
+                &FlowFilter {
+                    returns: true,
+                    ..FlowFilter::default()
+                },
+                10_000,
+                now,
+            )?;
+            let is_kept = |flow: &&FlowEntry| {
+                let port = u16::from_be(flow.key.src_port_be);
+                kept.iter().any(|kept| kept.source.port() == port)
+            };
+            ensure!(marked.iter().filter(is_kept).count() > 20);
+            ensure!(marked.iter().filter(is_kept).all(is_marked), "pass {pass}");
+            ensure!(unmarked.iter().filter(is_kept).count() > 20);
+            // The secrets are fixed, so that no two of these share a mark by chance.
+            let wrong = unmarked.iter().filter(|flow| is_marked(flow)).count();
+            ensure!(wrong == 0, "{wrong} in pass {pass}");
+        }
         Ok(())
     });
 }

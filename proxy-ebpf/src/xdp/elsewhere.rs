@@ -41,7 +41,7 @@ pub fn adopt(
     let value = unsafe { at.read_volatile() };
     let is_bare = value & slot::BARE != 0;
     let new = if is_bare {
-        bare(value, now as u32)
+        bare(value, key, now as u32)
     } else {
         Some(copy_of(from, now as u32))
     };

@@ -19,10 +19,10 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::flow::{FlowKey, flow_flags};
-use proxy_common::hash::flow_hash;
+use proxy_common::hash::{flow_hash, selection_hash};
 use proxy_common::reason::Reason;
-use proxy_common::service::{Mode, kind};
-use proxy_common::settings::{CHEAP_LOOKS_PER_TICK, Settings};
+use proxy_common::service::{Mode, kind, protocol};
+use proxy_common::settings::{CHEAP_LOOKS_PER_TICK, Settings, second};
 
 /// Answers echo requests and forwards error messages.
 #[inline(always)]
@@ -145,7 +145,13 @@ fn without_entry(
         if service.mode == Mode::Local.code() {
             return end(Reason::PassLocal);
         }
-        chosen.backend = select::backend(service, to.id, key, settings.selection_seed, now.tick);
+        chosen.backend = if key.protocol == protocol::TCP && select::is_by_ring(service) {
+            let hash = u64::from(selection_hash(key, settings.selection_seed));
+            let second = u64::from(second(now.ns));
+            select::later(service, u64::from(to.id), hash, second) as u16
+        } else {
+            select::backend(service, to.id, key, settings.selection_seed, now.tick)
+        };
         if chosen.backend == 0 || service.mode == Mode::FullNat.code() {
             return Err(stats::refuse(Reason::DropNoBackend, to.id));
         }

@@ -15,7 +15,7 @@ use crate::stats;
 use crate::verdict::Verdict;
 use crate::xdp::flow::{self, Place};
 use crate::xdp::rewrite::plain;
-use crate::xdp::{Now, adjacency, guard, pair, select, service};
+use crate::xdp::{Now, adjacency, exceptions, guard, pair, select, service};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::helpers::bpf_redirect;
 use proxy_common::addr::Addr;
@@ -239,13 +239,15 @@ fn balance<const IPV6: bool>(
     let key = packet.key;
     let now = Now::read();
     let ifindex = frame.ifindex();
-    let mut opened = 0;
-    let to = if packet.opens != 0 {
-        opened = 1;
+    let opened = u64::from(packet.opens);
+    let (to, lead) = if packet.opens != 0 {
         open::<IPV6>(settings, head, ifindex, packet, &key, &mut place, now)?
     } else {
         known(settings, ifindex, packet, &key, &mut place, now)?
     };
+    if lead != 0 {
+        lead_back(settings, &key, to, lead)?;
+    }
     let reason = rewrite::<IPV6>(frame, head, packet, to, place.hash)?;
     if let Some(stats) = stats::backend(to.backend) {
         stats.packets += 1;
@@ -260,8 +262,8 @@ fn balance<const IPV6: bool>(
     Some(unsafe { bpf_redirect(to.ifindex, 0) } as u32)
 }
 
-/// Where a packet of an established flow goes. Its slot says so, and nothing else is read of it,
-/// unless there is a guard.
+/// Where a packet of an established flow goes, and how to lead its answers back if that is due. Its slot
+/// says so, and nothing else is read of it, unless there is a guard.
 #[inline(always)]
 fn known(
     settings: &Settings,
@@ -270,7 +272,7 @@ fn known(
     key: &FlowKey,
     place: &mut Place,
     now: Now,
-) -> Option<&'static Adjacency> {
+) -> Option<(&'static Adjacency, u64)> {
     let slot = flow::find_steady(place)?;
     let to = adjacency::fresh(settings, ifindex, slot, now.ns)?;
     if packet.length > to.max_length {
@@ -283,6 +285,7 @@ fn known(
             return None;
         }
     }
+    let mut lead = 0;
     let at = slot::at(now.tick);
     if (slot ^ at) & slot::PERIOD != 0 {
         if to.mode == Mode::Nat.code() {
@@ -291,7 +294,7 @@ fn known(
             } else {
                 Phase::Established
             };
-            lead_back(settings, key, to, pair::moment(now.tick, phase.code()))?;
+            lead = pair::moment(now.tick, phase.code());
         }
         if to.long_lived != 0 {
             let entry = flow::entry_of(place)?;
@@ -300,11 +303,12 @@ fn known(
         }
         flow::write_slot(place, slot & !slot::PERIOD | at);
     }
-    Some(to)
+    Some((to, lead))
 }
 
 /// Where the first packet of a flow goes; `None` unless the service is open to all, its ring
-/// decides, and the flow is surely new. Remembers the flow.
+/// decides, and the flow is surely new. Remembers the flow, unless the ring does. The number is as
+/// [`known`] gives it.
 #[inline(always)]
 fn open<const IPV6: bool>(
     settings: &Settings,
@@ -314,13 +318,13 @@ fn open<const IPV6: bool>(
     key: &FlowKey,
     place: &mut Place,
     now: Now,
-) -> Option<&'static Adjacency> {
+) -> Option<(&'static Adjacency, u64)> {
     let id = service::cached(settings, &key.dst, key.dst_port_be, key.protocol)?;
     let service = SERVICE_TABLE.get(u32::from(id))?;
     if service.flags & service_flags::BUDGET != 0 || !guard::is_open(settings, service) {
         return None;
     }
-    let backend = select::by_ring(service, id, key, settings.selection_seed);
+    let (backend, until) = select::by_ring(service, id, key, settings.selection_seed)?;
     let to = adjacency::fresh(settings, ifindex, slot::ids(backend, id), now.ns)?;
     // What may yet fail must do so before the flow is remembered.
     let is_direct = to.mode == Mode::DsrL2.code() || to.mode == Mode::DsrGue.code();
@@ -332,26 +336,40 @@ fn open<const IPV6: bool>(
     {
         return None;
     }
-    if !flow::insert_bare(place, backend, id, now.tick) {
-        return None;
+    // Else the second packet gets the same answer.
+    if !exceptions::is_ruled(place.hash, until) {
+        let ids = flow::pair_of(u32::from(to.backend), u32::from(to.service));
+        // A copy: else it would have to stand in memory for all packets.
+        let mut place = *place;
+        if flow::insert_bare(&mut place, ids, u64::from(now.tick), slot::BARE) == 0 {
+            return None;
+        }
     }
-    if is_nat {
-        lead_back(settings, key, to, pair::moment(now.tick, Phase::Syn.code()))?;
-    }
-    Some(to)
+    let lead = if is_nat {
+        pair::moment(now.tick, Phase::Syn.code())
+    } else {
+        0
+    };
+    Some((to, lead))
 }
 
-/// Makes or renews the entry of the return path of a `nat` flow. The tuples are handed over in a map and
-/// not on the stack, of which there is little.
+/// Makes or renews the return path of a `nat` flow: after a SYN by a bare slot, where that is new and the
+/// service tells the rest, else by an entry. The tuples are handed over in a map and not on the stack,
+/// of which there is little.
 #[inline(always)]
 fn lead_back(settings: &Settings, key: &FlowKey, to: &Adjacency, moment: u64) -> Option<()> {
     let work = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the element belongs to this CPU, and no other reference to it is held.
     let work = unsafe { &mut *work };
     work.packet.key = *key;
-    pair::note_answer(work, to);
+    let is_told = pair::note_answer(work, to);
     let ids = flow::pair_of(u32::from(to.backend), u32::from(to.service));
-    pair::lead_back(settings, &work.packet.key, &work.new, ids, moment);
+    if moment >> 32 != u64::from(Phase::Syn.code())
+        || is_told == 0
+        || pair::lead_back_bare(settings, &work.new, ids, moment) == 0
+    {
+        pair::lead_back(settings, &work.packet.key, &work.new, ids, moment);
+    }
     Some(())
 }
 

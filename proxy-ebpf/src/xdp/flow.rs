@@ -4,6 +4,7 @@ use crate::atomic;
 use crate::maps::{BACKENDS, FLOW_TAGS, FLOWS, SERVICE_TABLE};
 use crate::packet::{forget, opaque};
 use crate::stats;
+use crate::xdp::exceptions;
 use crate::xdp::slots::{
     first, has_free, has_tag, holds, lane, part, pick, slots, steady_way, tag_of, twins, unknown,
 };
@@ -153,15 +154,17 @@ pub fn find(place: &mut Place, key: &FlowKey, now: u32) -> Option<*mut FlowEntry
 /// What an entry of a bare flow says where its guard's generation would stand: it is judged again.
 const UNJUDGED: u32 = u32::MAX;
 
-/// What a bare flow's entry would hold. `None` if the backend's id has got another meaning.
+/// What a bare flow's entry would hold. `None` if the backend's id has got another meaning, or this is
+/// no answer of its.
 #[inline(always)]
-pub(super) fn bare(slot: u64, now: u32) -> Option<Packed> {
+pub(super) fn bare(slot: u64, key: &FlowKey, now: u32) -> Option<Packed> {
     let backend = slot as u16;
-    let service = BACKENDS.get(u32::from(backend))?.service;
+    let to = BACKENDS.get(u32::from(backend))?;
+    let service = to.service;
     if (slot::ids(backend, service) ^ slot) & (slot::BACKEND | slot::SERVICE) != 0 {
         return None;
     }
-    let new = NewFlow {
+    let mut new = NewFlow {
         now: now.wrapping_sub(slot::age(slot, now)),
         guard_generation: UNJUDGED,
         nat_word: 0,
@@ -172,21 +175,35 @@ pub(super) fn bare(slot: u64, now: u32) -> Option<Packed> {
         flags: 0,
         counted: counted::NOT_YET,
     };
+    if slot & slot::BARE_RETURN == slot::BARE_RETURN {
+        let ([a, b], [c, d]) = (to.addr.words(), key.src.words());
+        if (a ^ c) | (b ^ d) != 0 {
+            return None;
+        }
+        let service = SERVICE_TABLE.get(u32::from(service))?;
+        new.nat_word = u32::from_ne_bytes(service.vip.low32());
+        new.nat_port_be = service.port.to_be();
+        new.flags = flow_flags::RETURN;
+        new.counted = counted::NEVER;
+    }
     Some(new.pack())
 }
 
 /// Writes the entry of a bare flow and gives 0, or frees its way where it no longer serves.
 #[inline(never)]
 fn fill(place: &Place, key: &FlowKey, slot: u64, now: u64) -> u64 {
-    let (Some(new), Some(entry)) = (bare(slot, now as u32), entry_of(place)) else {
-        write_slot(place, 0);
+    let (Some(new), Some(entry)) = (bare(slot, key, now as u32), entry_of(place)) else {
+        // A way back may yet be asked for by the flow that it belongs to.
+        if slot & slot::BARE_RETURN == slot::BARE {
+            write_slot(place, 0);
+        }
         return 1;
     };
     write_entry(entry, key, &new);
     forget();
     write_slot(
         place,
-        slot & !(slot::BARE | slot::PERIOD) | slot::at(new.now()),
+        slot & !(slot::BARE_RETURN | slot::PERIOD) | slot::at(new.now()),
     );
     0
 }
@@ -318,10 +335,23 @@ pub fn insert(place: &mut Place, key: &FlowKey, new: &Packed) -> *mut FlowEntry 
     entry
 }
 
-/// Remembers a flow that a SYN opens by a bare slot, unless it may be known; false if it may be, or
-/// if there is no way for it. Nothing is read but the slots, and nothing else is written.
+/// Remembers a flow that a SYN opens by a bare slot, unless it may be known; 0 if it may be, or
+/// if there is no way for it. Nothing is read but the slots, and nothing else is written. `kind` is
+/// [`slot::BARE`] or [`slot::BARE_RETURN`]; `ids` are the backend's and the service's, side by side. A
+/// function of its own, for the stack's sake.
+#[inline(never)]
+pub fn insert_bare(place: &mut Place, ids: u64, now: u64, kind: u64) -> u64 {
+    u64::from(try_insert_bare(
+        place,
+        ids as u16,
+        (ids >> 32) as u16,
+        now as u32,
+        kind,
+    ))
+}
+
 #[inline(always)]
-pub fn insert_bare(place: &mut Place, backend: u16, service: u16, now: u32) -> bool {
+fn try_insert_bare(place: &mut Place, backend: u16, service: u16, now: u32, kind: u64) -> bool {
     let slots = slots(place.tags);
     if holds(slots, place.tag) {
         return false;
@@ -343,7 +373,7 @@ pub fn insert_bare(place: &mut Place, backend: u16, service: u16, now: u32) -> b
             }
         }
     }
-    let value = place.tag | slot::ids(backend, service) | slot::bare_at(now) | slot::BARE;
+    let value = place.tag | slot::ids(backend, service) | slot::bare_at(now) | kind;
     write_slot(place, value);
     true
 }
@@ -558,6 +588,7 @@ pub fn touch(place: &Place, entry: *mut FlowEntry, now: u32, phase: u8) {
             (*entry).phase = phase;
             if phase == Phase::Closing.code() {
                 uncount(entry);
+                exceptions::mark(place.hash);
             }
         }
     }

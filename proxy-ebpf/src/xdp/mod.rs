@@ -27,6 +27,7 @@ pub mod adjacency;
 pub mod decap;
 pub mod elsewhere;
 pub mod errors;
+pub mod exceptions;
 pub mod fast;
 pub mod flow;
 pub mod forward;

@@ -12,12 +12,17 @@ use crate::xdp::flow::{self, NewFlow, Place};
 use crate::xdp::known::Known;
 use crate::xdp::parse::Packet;
 use crate::xdp::send::{self, Chosen};
-use crate::xdp::{Now, elsewhere, full_nat, guard, hand_on, known, local, pair, select, service};
+use crate::xdp::{
+    Now, elsewhere, exceptions, full_nat, guard, hand_on, known, local, pair, select, service,
+};
 use proxy_common::flow::{Phase, counted};
+use proxy_common::hash::selection_hash;
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, Selection, Service, ServiceRef, kind, protocol, service_flags};
-use proxy_common::settings::{CHEAP_LOOKS_PER_TICK, LOOKS_PER_TICK, Settings, settings_flags};
+use proxy_common::settings::{
+    CHEAP_LOOKS_PER_TICK, LOOKS_PER_TICK, SETTLED_LOOKS_PER_TICK, Settings, second, settings_flags,
+};
 use proxy_common::tcp;
 
 /// Finds the backend of a flow without an entry and sends its packet there.
@@ -43,6 +48,8 @@ pub fn stage(frame: Frame, settings: &Settings, work: &mut Work) -> Stage<Verdic
     if may_be_elsewhere(settings, packet, to) {
         let most = if tcp::opens(packet.tcp_flags) {
             CHEAP_LOOKS_PER_TICK
+        } else if to.kind == kind::BALANCE && is_ruled(to.id, chosen.hash) {
+            SETTLED_LOOKS_PER_TICK
         } else {
             LOOKS_PER_TICK
         };
@@ -102,6 +109,16 @@ fn chooses_by_chance(id: u16) -> bool {
     SERVICE_TABLE.get(u32::from(id)).is_some_and(|service| {
         service.mode == Mode::FullNat.code() || service.selection == Selection::TwoChoices.code()
     })
+}
+
+/// True where an entry on another CPU could say no more of a flow than its service's ring does.
+#[inline(always)]
+fn is_ruled(id: u16, hash: u64) -> bool {
+    SERVICE_TABLE.get(u32::from(id)).is_some_and(|service| {
+        select::is_by_ring(service)
+            && service.mode != Mode::FullNat.code()
+            && service.flags & service_flags::BUDGET == 0
+    }) && exceptions::is_ruled(hash, select::settles(id))
 }
 
 /// Why a packet to no service is passed.
@@ -188,7 +205,16 @@ fn try_open(
         }
         return Err(local(packet, id));
     }
-    new.backend = select::backend(service, id, &packet.key, settings.selection_seed, now.tick);
+    new.backend = if is_later(packet) && select::is_by_ring(service) {
+        let hash = u64::from(selection_hash(&packet.key, settings.selection_seed));
+        let to = select::later(service, u64::from(id), hash, u64::from(second(now.ns)));
+        if to & select::EXCEPTION != 0 {
+            exceptions::mark(place.hash);
+        }
+        to as u16
+    } else {
+        select::backend(service, id, &packet.key, settings.selection_seed, now.tick)
+    };
     let Some(backend) = select::keeps_flows(new.backend, id) else {
         return Err(stats::refuse(Reason::DropNoBackend, id));
     };
@@ -200,15 +226,33 @@ fn try_open(
         new.nat_word = (port >> 16) as u32 & 0xffff;
         new.nat_port_be = port as u16;
     }
-    new.counted = counting(service, new.phase);
-    let _ = flow::insert(place, &packet.key, &new.pack());
+    let by_ring = select::is_by_ring(service) && service.mode != Mode::FullNat.code();
+    // Nothing comes after a reset. Where SYNs come from false sources, whoever has the addresses resets
+    // the backends' answers: that leaves as little as the SYNs do.
+    if !(by_ring && tcp::resets(packet.tcp_flags)) {
+        new.counted = counting(service, new.phase);
+        let _ = flow::insert(place, &packet.key, &new.pack());
+        if new.phase == Phase::Closing.code() {
+            exceptions::mark(place.hash);
+        }
+    }
     chosen.backend = new.backend;
     chosen.nat_word = new.nat_word;
     chosen.nat_port_be = new.nat_port_be;
     if let Some(stats) = stats::backend(new.backend) {
-        stats.new_flows += 1;
+        if is_later(packet) {
+            stats.entered += 1;
+        } else {
+            stats.new_flows += 1;
+        }
     }
     Ok(())
+}
+
+/// True for a segment that does not open its flow.
+#[inline(always)]
+fn is_later(packet: &Packet) -> bool {
+    packet.key.protocol == protocol::TCP && !tcp::opens(packet.tcp_flags)
 }
 
 /// When a new flow counts as live: one that a SYN opens, with its second packet, unless the choice

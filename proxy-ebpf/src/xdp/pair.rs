@@ -17,7 +17,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use flow::NewFlow;
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
-use proxy_common::flow::{FlowKey, PERIOD_SHIFT, counted, flow_flags};
+use proxy_common::flow::{FlowKey, PERIOD_SHIFT, counted, flow_flags, slot};
 use proxy_common::maps::stage;
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
@@ -63,12 +63,19 @@ pub fn keep_alive(
     lead_back(settings, key, &answer, ids, moment)
 }
 
-/// Writes the tuple of the answers to a plain packet down in `work`, where its own tuple is.
+/// Writes the tuple of the answers to a plain packet down in `work`, where its own tuple is. 1 if the
+/// VIP and its port can be told from the service alone.
 #[inline(never)]
 pub fn note_answer(work: &mut Work, to: &Adjacency) -> u64 {
     let addr = Addr::from_words([to.template[2], to.template[3]]);
-    work.new = answer_to(&work.packet.key, addr, to.port_be);
-    0
+    let key = &work.packet.key;
+    work.new = answer_to(key, addr, to.port_be);
+    let is_told = SERVICE_TABLE
+        .get(u32::from(to.service))
+        .is_some_and(|service| {
+            service.vip.low32() == key.dst.low32() && service.port == u16::from_be(key.dst_port_be)
+        });
+    u64::from(is_told)
 }
 
 /// The tuple of a backend's answers. Port 0 stands for the one that the client asked for.
@@ -114,6 +121,16 @@ pub fn lead_back(
             0
         }
     }
+}
+
+/// As [`lead_back`], for a flow of which only a SYN was seen: leaves a bare slot, from which the service
+/// must tell the rest. 0 where that is not possible, as the tuple may be known.
+#[inline(never)]
+pub fn lead_back_bare(settings: &Settings, answer: &FlowKey, ids: u64, tick: u64) -> u64 {
+    let Some(mut place) = flow::place(settings, answer) else {
+        return 0;
+    };
+    flow::insert_bare(&mut place, ids, tick, slot::BARE_RETURN)
 }
 
 /// Sends a backend's answer to the client, from the VIP.

@@ -134,7 +134,9 @@ pub fn part(tags: *mut SetTags, tag: u64) -> u64 {
         unsafe {
             let value = at.read_volatile();
             let same = opaque(has_hash(value, tag)) >> 63;
-            at.write_volatile(value & !(same << slot::STEADY_SHIFT));
+            // In a bare flow the mark means another thing.
+            let entered = opaque(!value) >> slot::BARE.trailing_zeros() & 1;
+            at.write_volatile(value & !((same & entered) << slot::STEADY_SHIFT));
         }
     }
     0

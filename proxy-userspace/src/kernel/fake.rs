@@ -73,6 +73,7 @@ impl FakeStore {
                     refuse(maps::RINGS, too_long, libc::E2BIG)
                 })
             }
+            MapEdit::RemoveRing(id) => in_range(maps::RINGS, *id, capacity::SERVICES),
             MapEdit::PurgeService(id) => in_range(maps::FLOWS, *id, capacity::SERVICES),
             MapEdit::Backend(id, _) => in_range(maps::BACKENDS, *id, tables.backend_capacity),
             MapEdit::SnatAddr(index, _) => refuse(
@@ -137,6 +138,7 @@ impl MapStore for FakeStore {
         self.applied += 1;
         match edit {
             MapEdit::Ring(id, slots) if slots.is_empty() => drop(self.rings.remove(id)),
+            MapEdit::RemoveRing(id) => drop(self.rings.remove(id)),
             MapEdit::Ring(id, slots) => drop(self.rings.insert(*id, slots.clone())),
             MapEdit::AddressFilter(filter) => self.filter.clone_from(filter),
             MapEdit::PurgeService(id) => self.purged.push(*id),

@@ -4,6 +4,7 @@
 
 use super::sys::MapInfo;
 use crate::config::model::{Config, L4};
+use proxy_common::exceptions::Exceptions;
 use proxy_common::flow::{FlowSet, PLANNED_FLOWS_PER_SET, SetTags, SnatPort};
 use proxy_common::maps::{self, capacity};
 use proxy_common::settings::{
@@ -139,6 +140,7 @@ pub(crate) const SHAPES: &[Shape] = &[
     shape(maps::LIVE_FLOWS, 4, size_of::<stats::LiveFlows>()),
     shape(maps::FLOWS, 4, size_of::<FlowSet>()),
     shape(maps::FLOW_TAGS, 4, size_of::<SetTags>()),
+    shape(maps::EXCEPTIONS, 4, size_of::<Exceptions>()),
     shape(maps::SNAT_ADDRS, 4, size_of::<Addr>()),
     shape(maps::SNAT_PORTS, 4, size_of::<SnatPort>()),
     shape(

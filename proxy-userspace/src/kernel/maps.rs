@@ -1,9 +1,11 @@
 //! The [`MapStore`] over the real maps.
 
 use super::handle::MapHandle;
+use super::host;
+use super::ring::{RingMap, window};
 use super::set::{MapSet, without_capture};
 use super::store::{KernelState, MapEdit, MapStore, StoreError};
-use super::sys::INNER_MAP_FLAG;
+use super::sys::{INNER_MAP_FLAG, MMAPABLE_FLAG};
 use super::table::{FlowTable, LiveTable, PortTable};
 use aya::maps::lpm_trie::Key;
 use proxy_common::addr::Addr;
@@ -12,9 +14,9 @@ use proxy_common::flow::{WAYS, slot};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{self, capacity};
 use proxy_common::service::{
-    AffinityKey, RING_CHUNK_SLOTS, RingChunk, Service, ServiceKey, ServicePrefix, ServiceRef,
+    AffinityKey, RingChunk, Service, ServiceKey, ServicePrefix, ServiceRef,
 };
-use proxy_common::settings::{Settings, settings_flags};
+use proxy_common::settings::{Settings, second, settings_flags};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
@@ -94,6 +96,9 @@ impl RealStore {
     /// Replaces the settings, but for a capture that is running.
     fn set_settings(&self, settings: &Settings) -> Result<(), StoreError> {
         let now = self.settings()?;
+        if settings.selection_seed != now.selection_seed {
+            self.unsettle_rings()?;
+        }
         let capturing = now.flags & settings_flags::CAPTURE != 0;
         let octets = capturing.then_some(now.capture_octets);
         self.write_settings(&with_capture(without_capture(*settings), octets))
@@ -101,29 +106,81 @@ impl RealStore {
 
     /// Builds a ring and swaps it in with one pointer: packets see the old one or the new one.
     fn set_ring(&self, service: u16, slots: &[u16]) -> Result<(), StoreError> {
-        let index = u32::from(service);
-        if slots.is_empty() {
-            let removed = self.rings.remove(&index);
-            return removed.map(drop).map_err(failed("clear", maps::RINGS));
-        }
-        build_ring(service, slots)
-            .and_then(|ring| self.rings.set(&index, &ring.as_fd().as_raw_fd()))
-            .map_err(failed("update", maps::RINGS))
+        self.set_rings(&[(service, slots)])
+            .map_err(|(_, error)| error)
     }
 
-    /// Swaps several rings in: the kernel waits for a grace period (milliseconds) once per call.
-    /// Returns how many are in force.
+    /// Swaps several rings in: the kernel waits for a grace period (milliseconds) once per call. An
+    /// error comes with how many are in force.
     fn set_rings(&self, rings: &[(u16, &[u16])]) -> Result<(), (usize, StoreError)> {
         let failed = |done, source| (done, failed("update", maps::RINGS)(source));
-        let mut built = Vec::with_capacity(rings.len());
-        for (service, slots) in rings {
-            built.push(build_ring(*service, slots).map_err(|source| failed(0, source))?);
+        let now = second(host::now_ns());
+        let mut changed = Vec::with_capacity(rings.len());
+        for (position, (service, slots)) in rings.iter().enumerate() {
+            let next = (self.next_ring(*service, slots, now))
+                .and_then(|next| next.map(|ring| build_ring(*service, &ring)).transpose())
+                .map_err(|source| failed(0, source))?;
+            changed.extend(next.map(|ring| (position, u32::from(*service), ring)));
         }
-        let keys: Vec<u32> = rings.iter().map(|(id, _)| u32::from(*id)).collect();
-        let fds: Vec<i32> = built.iter().map(|ring| ring.as_fd().as_raw_fd()).collect();
-        self.rings
-            .set_batch(&keys, &fds)
-            .map_err(|(done, source)| failed(done, source))
+        self.swap_rings(&changed)
+            .map_err(|(done, source)| failed(changed[done].0, source))
+    }
+
+    /// The map that follows a service's ring map if the ring becomes this one.
+    fn next_ring(&self, service: u16, slots: &[u16], now: u32) -> io::Result<Option<RingMap>> {
+        let slots = slots.to_vec();
+        match self.ring(service)? {
+            Some(ring) => Ok(ring.changed(slots, now, self.window(service)?)),
+            None if slots.is_empty() => Ok(None),
+            None => Ok(Some(RingMap::first(slots, now))),
+        }
+    }
+
+    /// What a service's ring map holds.
+    fn ring(&self, service: u16) -> io::Result<Option<RingMap>> {
+        let Some(id) = self.rings.get::<u32, u32>(&u32::from(service))? else {
+            return Ok(None);
+        };
+        let map = MapHandle::by_id(id)?;
+        let chunks = map.read_array(0, map.info().max_entries)?;
+        Ok(Some(RingMap::of(&chunks)))
+    }
+
+    fn window(&self, service: u16) -> io::Result<u32> {
+        let service: Option<Service> = self.service_table.get(&u32::from(service))?;
+        Ok(window(service.unwrap_or_default().syn_ticks))
+    }
+
+    fn swap_rings(&self, rings: &[(usize, u32, MapHandle)]) -> Result<(), (usize, io::Error)> {
+        let keys: Vec<u32> = rings.iter().map(|(_, id, _)| *id).collect();
+        let fds: Vec<i32> = (rings.iter())
+            .map(|(.., ring)| ring.as_fd().as_raw_fd())
+            .collect();
+        self.rings.set_batch(&keys, &fds)
+    }
+
+    /// Has SYNs leave flows again for a while, because all rings are about to lead elsewhere.
+    fn unsettle_rings(&self) -> Result<(), StoreError> {
+        let failed = failed("update", maps::RINGS);
+        let now = second(host::now_ns());
+        let mut all = Vec::new();
+        for service in 1..capacity::SERVICES as u16 {
+            if let Some(ring) = self.ring(service).map_err(&failed)? {
+                let window = self.window(service).map_err(&failed)?;
+                let ring = build_ring(service, &ring.unsettled(now, window)).map_err(&failed)?;
+                all.push((all.len(), u32::from(service), ring));
+            }
+            if all.len() == RINGS_AT_ONCE {
+                self.swap_rings(&all).map_err(|(_, error)| failed(error))?;
+                all.clear();
+            }
+        }
+        self.swap_rings(&all).map_err(|(_, error)| failed(error))
+    }
+
+    fn remove_ring(&self, service: u16) -> Result<(), StoreError> {
+        let removed = self.rings.remove(&u32::from(service));
+        removed.map(drop).map_err(failed("clear", maps::RINGS))
     }
 
     /// Forgets every flow of a service: tracked ones, full-nat ports, affinity and budgets.
@@ -206,6 +263,7 @@ impl MapStore for RealStore {
                 .set(&u32::from(*id), backend)
                 .map_err(failed(UPDATE, maps::BACKENDS)),
             MapEdit::Ring(service, slots) => self.set_ring(*service, slots),
+            MapEdit::RemoveRing(service) => self.remove_ring(*service),
             MapEdit::SnatAddr(index, addr) => self
                 .snat_addrs
                 .set(index, addr)
@@ -336,43 +394,22 @@ fn leading_rings(edits: &[MapEdit]) -> Vec<(u16, &[u16])> {
         .collect()
 }
 
-/// Makes an inner map of these slots.
-fn build_ring(service: u16, slots: &[u16]) -> io::Result<MapHandle> {
-    let chunks = ring_chunks(slots);
+/// Makes an inner map with these contents.
+fn build_ring(service: u16, ring: &RingMap) -> io::Result<MapHandle> {
+    let chunks = ring.chunks();
     let ring = MapHandle::create_array(
         &format!("ring_{service}"),
         size_of::<RingChunk>() as u32,
         chunks.len() as u32,
-        INNER_MAP_FLAG,
+        INNER_MAP_FLAG | MMAPABLE_FLAG,
     )?;
     ring.fill_array(&chunks)?;
     Ok(ring)
 }
 
-/// Packs ring slots into elements; the last one is filled up with "no backend".
-fn ring_chunks(slots: &[u16]) -> Vec<RingChunk> {
-    slots
-        .chunks(RING_CHUNK_SLOTS)
-        .map(|chunk| {
-            let mut slots = [0; RING_CHUNK_SLOTS];
-            slots[..chunk.len()].copy_from_slice(chunk);
-            RingChunk { slots }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ring_is_packed_without_gaps() {
-        let slots: Vec<u16> = (1..=65_537u32).map(|slot| slot as u16).collect();
-        let chunks = ring_chunks(&slots);
-        assert_eq!(chunks.len(), 2_049);
-        assert_eq!(chunks[2].slots[5], slots[2 * RING_CHUNK_SLOTS + 5]);
-        assert_eq!(chunks[2_048].slots[1..], [0; RING_CHUNK_SLOTS - 1]);
-    }
 
     #[test]
     fn neighbouring_rings_are_taken_together() {

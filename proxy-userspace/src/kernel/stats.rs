@@ -206,6 +206,7 @@ fn add_backend(sum: BackendStats, cpu: &BackendStats) -> BackendStats {
         new_flows: sum.new_flows.wrapping_add(cpu.new_flows),
         return_packets: sum.return_packets.wrapping_add(cpu.return_packets),
         return_bytes: sum.return_bytes.wrapping_add(cpu.return_bytes),
+        entered: sum.entered.wrapping_add(cpu.entered),
     }
 }
 
@@ -277,9 +278,10 @@ mod tests {
             new_flows: 3,
             return_packets: 4,
             return_bytes: 5,
+            entered: 6,
         };
         let sum = [one, one].iter().fold(BackendStats::default(), add_backend);
-        assert_eq!((sum.packets, sum.return_bytes), (2, 10));
+        assert_eq!((sum.packets, sum.return_bytes, sum.entered), (2, 10, 12));
     }
 
     #[test]

@@ -21,8 +21,11 @@ pub enum MapEdit {
     Service(u16, Service),
     /// Sets an entry of `backends`.
     Backend(u16, Backend),
-    /// Builds a ring of these backend ids and swaps it in for the service; empty clears it.
+    /// Builds a ring of these backend ids and swaps it in for the service; empty where no backend takes
+    /// new flows. Flows that began under the ring before are still led by that for a while.
     Ring(u16, Vec<u16>),
+    /// Removes the ring of a service that is removed.
+    RemoveRing(u16),
     /// Sets an entry of `snat_addrs`.
     SnatAddr(u32, Addr),
     /// Sets an entry of `services`.

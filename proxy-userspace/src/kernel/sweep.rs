@@ -7,6 +7,7 @@
 //!
 //! What to forget is decided by pure functions of the entry, the service and the tick.
 
+use super::exceptions::Marker;
 use super::handle::MapHandle;
 use super::host;
 use super::set::MapSet;
@@ -19,6 +20,7 @@ use proxy_common::flow::{
 };
 use proxy_common::maps::{self, capacity};
 use proxy_common::service::Service;
+use proxy_common::settings::second;
 use proxy_common::stats::BackendStats;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -210,6 +212,7 @@ pub struct Sweeper {
     service_table: MapHandle,
     backends: MapHandle,
     backend_stats: MapHandle,
+    marker: Marker,
     step: u32,
     pass: Pass,
     /// Flows opened by the start of the pass before this one.
@@ -235,6 +238,7 @@ impl Sweeper {
             service_table: set.clone_of(maps::SERVICE_TABLE)?,
             backends: set.clone_of(maps::BACKENDS)?,
             backend_stats: set.clone_of(maps::BACKEND_STATS)?,
+            marker: Marker::open(set)?,
             step: 0,
             pass: Pass::default(),
             opened_earlier: Vec::new(),
@@ -249,6 +253,8 @@ impl Sweeper {
     pub fn step(&mut self, now_tick: u32) -> Result<Option<SweepReport>, StoreError> {
         if self.step == 0 {
             let earlier = std::mem::take(&mut self.pass.opened_before);
+            // Before anything is read: a ring that changes later is not settled by this pass.
+            self.marker.begin(second(host::now_ns()))?;
             self.pass = self.begin()?;
             self.opened_earlier = earlier;
         }
@@ -260,6 +266,7 @@ impl Sweeper {
         }
         self.step = 0;
         self.correct_live()?;
+        self.marker.finish();
         let pass = std::mem::take(&mut self.pass);
         Ok(Some(pass.report))
     }
@@ -300,13 +307,15 @@ impl Sweeper {
         counts.map(|count| count.load(Relaxed)).collect()
     }
 
-    /// Flows opened so far, of the first `count` backends.
+    /// Flows opened so far, of the first `count` backends; some are counted twice, with their SYN and when
+    /// they entered the table.
     fn opened(&self, count: u32) -> Result<Vec<u64>, StoreError> {
         let stats = self
             .backend_stats
             .read_per_cpu::<BackendStats>(0, count, host::possible_cpus())
             .map_err(failed(maps::BACKEND_STATS))?;
-        let sum = |cpus: &Vec<BackendStats>| cpus.iter().map(|cpu| cpu.new_flows).sum();
+        let opened = |cpu: &BackendStats| cpu.new_flows + cpu.entered;
+        let sum = |cpus: &Vec<BackendStats>| cpus.iter().map(opened).sum();
         Ok(stats.iter().map(sum).collect())
     }
 
@@ -327,8 +336,11 @@ impl Sweeper {
                     {
                         expired_flows += u64::from(set.end(way, slot, &entry, live));
                     }
-                    Some((_, entry)) => {
+                    Some((slot, entry)) => {
                         kept |= 1 << way;
+                        if let Some(service) = pass.service(entry.service) {
+                            self.marker.look(slot, &entry, entry.service, service);
+                        }
                         if let Some(live) = pass.counted.get_mut(usize::from(entry.backend)) {
                             *live += i64::from(entry.counted == counted::YES);
                         }
@@ -340,6 +352,9 @@ impl Sweeper {
                             expired_flows += 1;
                         } else {
                             kept |= 1 << way;
+                            if slot & slot::BARE_RETURN == slot::BARE {
+                                self.marker.mark(slot);
+                            }
                         }
                     }
                 }

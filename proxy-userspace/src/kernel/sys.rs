@@ -36,6 +36,8 @@ pub(super) mod cmd {
 pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 /// `BPF_F_INNER_MAP`: an inner array whose size may differ from its siblings'.
 pub(crate) const INNER_MAP_FLAG: u32 = 0x1000;
+/// `BPF_F_MMAPABLE`: an array that can be mapped into memory.
+pub(crate) const MMAPABLE_FLAG: u32 = 0x400;
 /// `BPF_XDP`, the attach type of XDP programs and links.
 const ATTACH_XDP: u32 = 37;
 /// `BPF_SK_LOOKUP`, the attach type of programs that choose sockets.

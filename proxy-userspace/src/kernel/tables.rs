@@ -81,7 +81,10 @@ impl Tables {
     pub fn record(&mut self, edit: &MapEdit) {
         match *edit {
             MapEdit::Settings(settings) => self.settings = settings,
-            MapEdit::AddressFilter(_) | MapEdit::Ring(..) | MapEdit::PurgeService(_) => {}
+            MapEdit::AddressFilter(_)
+            | MapEdit::Ring(..)
+            | MapEdit::RemoveRing(_)
+            | MapEdit::PurgeService(_) => {}
             MapEdit::Service(id, service) => {
                 put(&mut self.services, id, service, is_used_service(&service));
             }

@@ -174,6 +174,7 @@ pub(crate) fn brief(edit: &MapEdit) -> String {
             let members: std::collections::BTreeSet<_> = slots.iter().collect();
             format!("ring {id}: {members:?}")
         }
+        MapEdit::RemoveRing(id) => format!("no ring {id}"),
         MapEdit::SnatAddr(index, addr) => {
             format!("source {index}: {}", std::net::IpAddr::from(*addr))
         }

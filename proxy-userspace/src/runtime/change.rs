@@ -472,6 +472,7 @@ fn describe(edit: &MapEdit) -> String {
             format!("backends[{id}]: {state}")
         }
         MapEdit::Ring(id, ids) if ids.is_empty() => format!("ring of service {id}: cleared"),
+        MapEdit::RemoveRing(id) => format!("ring of service {id}: removed"),
         MapEdit::Ring(id, ids) => {
             let backends: BTreeSet<_> = ids.iter().collect();
             format!(

@@ -273,7 +273,9 @@ fn serve_all(rig: &mut Rig) -> Result<()> {
                     format!("192.0.2.{last}:80")
                 });
             }
-            rig.serve(&service)?;
+            let served = rig.serve(&service)?;
+            // As it is a minute after the start.
+            rig.settle(served.id, &served.backends)?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
+use proxy_common::exceptions::{Exceptions, HALF_WORDS};
 use proxy_common::flow::{FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{self, DecapSettings, capacity, program};
@@ -192,6 +193,7 @@ impl Plane {
             self.set(maps::FLOWS, index, FlowSet::default())?;
             self.set(maps::FLOW_TAGS, index, SetTags::default())?;
         }
+        self.set(maps::EXCEPTIONS, 0, NO_EXCEPTIONS)?;
         for index in 0..(self.sizes.snat_addrs * 2) << 16 {
             self.set(maps::SNAT_PORTS, index, SnatPort::default())?;
         }
@@ -323,22 +325,48 @@ impl Plane {
             .with_context(|| format!("writing {map}"))
     }
 
-    /// Swaps in a ring with these backend ids as its slots.
+    /// Swaps in a ring with these backend ids as its slots, which is never settled: SYNs leave flows.
     ///
     /// # Errors
     ///
     /// When the inner map cannot be made or set.
     pub fn set_ring(&mut self, service: u16, slots: &[u16]) -> Result<()> {
-        /// `BPF_F_INNER_MAP`: inner maps of different sizes fit one outer map.
-        const INNER_MAP: u32 = 1 << 12;
-        let chunks = slots.len().div_ceil(RING_CHUNK_SLOTS).max(1) as u32;
-        let mut ring: Array<MapData, RingChunk> = Array::create(chunks, INNER_MAP)?;
-        for (index, part) in slots.chunks(RING_CHUNK_SLOTS).enumerate() {
-            let mut chunk = RingChunk {
-                slots: [0; RING_CHUNK_SLOTS],
-            };
-            chunk.slots[..part.len()].copy_from_slice(part);
-            ring.set(index as u32, chunk, 0)?;
+        self.set_ring_until(service, slots, u32::MAX, None)
+    }
+
+    /// Swaps in a ring that is settled at a second, perhaps with the ring before and the second until
+    /// which that leads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_ring`].
+    pub fn set_ring_until(
+        &mut self,
+        service: u16,
+        slots: &[u16],
+        until: u32,
+        before: Option<(&[u16], u32)>,
+    ) -> Result<()> {
+        /// `BPF_F_INNER_MAP` (inner maps of different sizes fit one outer map) and `BPF_F_MMAPABLE`.
+        const FLAGS: u32 = 1 << 12 | 1 << 10;
+        let first = slots.len().div_ceil(RING_CHUNK_SLOTS).max(1);
+        let (slots_before, until_before) = before.unwrap_or_default();
+        let head = RingChunk {
+            until,
+            before_size: slots_before.len() as u32,
+            before_first: first as u16,
+            ..RingChunk::default()
+        };
+        let head_before = RingChunk {
+            until: until_before,
+            ..RingChunk::default()
+        };
+        let mut chunks = packed(slots, head);
+        chunks.resize(first, head);
+        chunks.extend(packed(slots_before, head_before));
+        let mut ring: Array<MapData, RingChunk> = Array::create(chunks.len() as u32, FLAGS)?;
+        for (index, chunk) in (0..).zip(chunks) {
+            ring.set(index, chunk, 0)?;
         }
         let mut rings: ArrayOfMaps<_, Array<MapData, RingChunk>> =
             ArrayOfMaps::try_from(self.map_mut(maps::RINGS)?)?;
@@ -391,4 +419,22 @@ impl Plane {
 pub fn cpus() -> Result<u32> {
     let count = aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?;
     Ok(count as u32)
+}
+
+/// No flow is an exception, and the table was last looked at in the first second.
+pub const NO_EXCEPTIONS: Exceptions = Exceptions {
+    state: 0,
+    _pad: [0; 7],
+    marks: [0; 2 * HALF_WORDS],
+};
+
+/// Packs slots into the elements of a ring's map.
+fn packed(slots: &[u16], head: RingChunk) -> Vec<RingChunk> {
+    let parts = slots.chunks(RING_CHUNK_SLOTS);
+    let pack = |part: &[u16]| {
+        let mut chunk = head;
+        chunk.slots[..part.len()].copy_from_slice(part);
+        chunk
+    };
+    parts.map(pack).collect()
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use proxy_common::flow::{
-    BARE_PERIOD_SHIFT, FlowEntry, FlowSet, PERIOD_SHIFT, Phase, SetTags, WAYS, slot,
+    BARE_PERIOD_SHIFT, FlowEntry, FlowSet, PERIOD_SHIFT, Phase, SetTags, WAYS, flow_flags, slot,
 };
 use proxy_common::guard::{GUARD_FIXED_BITS, GuardKey, GuardRule};
 use proxy_common::maps::{self, program};
@@ -352,6 +352,7 @@ impl Rig {
                 new_flows: sum.new_flows + one.new_flows,
                 return_packets: sum.return_packets + one.return_packets,
                 return_bytes: sum.return_bytes + one.return_bytes,
+                entered: sum.entered + one.entered,
             }))
     }
 
@@ -393,6 +394,11 @@ impl Rig {
                     FlowEntry {
                         backend: tag as u16,
                         phase: Phase::Syn.code(),
+                        flags: if tag & slot::BARE_RETURN == slot::BARE_RETURN {
+                            flow_flags::RETURN
+                        } else {
+                            0
+                        },
                         ..FlowEntry::default()
                     }
                 };

@@ -257,8 +257,19 @@ impl Rig {
     ///
     /// When a map cannot be written.
     pub fn only(&mut self, service: u16, backends: &[u16]) -> Result<()> {
-        let slots: Vec<u16> = backends.iter().copied().cycle().take(RING_SIZE).collect();
+        let slots = ring_of(backends);
         self.set_ring(service, &slots)?;
+        self.change_service(service, |service| service.ring_size = slots.len() as u32)
+    }
+
+    /// As [`Self::only`], with a ring that has been settled since the beginning: SYNs leave nothing.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be written.
+    pub fn settle(&mut self, service: u16, backends: &[u16]) -> Result<()> {
+        let slots = ring_of(backends);
+        self.set_ring_until(service, &slots, 0, None)?;
         self.change_service(service, |service| service.ring_size = slots.len() as u32)
     }
 
@@ -353,6 +364,11 @@ impl Rig {
             to,
         )
     }
+}
+
+/// A ring that gives its slots to these backends in turn.
+pub fn ring_of(backends: &[u16]) -> Vec<u16> {
+    backends.iter().copied().cycle().take(RING_SIZE).collect()
 }
 
 /// The ring: each backend as often as its weight says, in turn.

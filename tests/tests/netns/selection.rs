@@ -5,10 +5,11 @@ use anyhow::{Result, ensure};
 use proxy_common::service::protocol;
 use proxy_tests::client::Shares;
 use proxy_tests::config::WEB;
+use proxy_tests::load::{Kind, Load};
 use proxy_tests::path::Path;
 use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
-use proxy_tests::topology::{CLIENT_ADDRESSES, client_v4, client_v6, vip_v4};
+use proxy_tests::topology::{CLIENT_ADDRESSES, Node, client_v4, client_v6, vip_v4};
 use proxy_tests::wait;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -53,6 +54,55 @@ fn a_source_keeps_its_backend_until_that_leaves(path: Path) -> Result<()> {
 on_paths!(a_source_keeps_its_backend_until_that_leaves:
     nat_v4 = NAT_V4,
     dsr_ipip_v6 = DSR_IPIP_V6,
+);
+
+/// Pause of a load's workers between connections: short, so that some are being opened whenever a ring
+/// changes.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// While a ring is settled, SYNs leave no flow. When it then changes there are connections of which
+/// nothing but the ring before knows where they went.
+fn rings_that_change_under_load_break_no_connection(path: Path) -> Result<()> {
+    let stage = Stage::new(path)
+        .config(|config| {
+            // The shorter SYNs are remembered, the sooner a ring is settled again.
+            config["services"][WEB]["timeouts"]["syn"] = json!("1s");
+        })
+        .start()?;
+    let (client, daemon) = (stage.client(), stage.daemon());
+    let maps = daemon.maps()?;
+    let settled = || wait::until("the rings are settled", || maps.rings_are_settled());
+    let entered = || -> Result<u64> {
+        let of = |node: &Node| {
+            maps.backend_stats(node.address(path.backend_is_v6()), protocol::TCP)
+                .map(|stats| stats.entered)
+        };
+        stage.topology.backends.iter().map(of).sum()
+    };
+    settled()?;
+    let mut held = client.hold(stage.web(), 30)?;
+    let before = entered()?;
+    ensure!(before > 0, "SYNs leave flows although the ring is settled");
+    let load = Load::start(&client, stage.web(), Kind::NewConnections, 6, PAUSE)?;
+    load.wait_for(100)?;
+    // The first change of each turn is of a settled ring, the others fall into its window.
+    for backend in ["web-1", "web-2", "web-3"] {
+        settled()?;
+        load.wait_for(50)?;
+        for command in ["drain", "undrain", "drain", "undrain"] {
+            daemon.sluice(&[command, "web", backend])?;
+            load.wait_for(20)?;
+        }
+    }
+    held.check()?;
+    load.stop().expect_no_failure()?;
+    ensure!(entered()? > before, "no SYN was spared its flow under load");
+    Ok(())
+}
+on_paths!(rings_that_change_under_load_break_no_connection:
+    nat_v4 = NAT_V4,
+    dsr_l2_v6 = DSR_L2_V6,
+    dsr_ipip_v4 = DSR_IPIP_V4,
 );
 
 fn two_choices_keep_live_connections_level(path: Path) -> Result<()> {

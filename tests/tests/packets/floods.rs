@@ -31,7 +31,8 @@ fn serve(rig: &mut Rig) {
 }
 
 fn opened(rig: &Rig) -> u64 {
-    rig.backend_stats(1).unwrap().new_flows
+    let stats = rig.backend_stats(1).unwrap();
+    stats.new_flows + stats.entered
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn known_flows_are_judged_again_when_the_rules_change() {
         rig.settings(|settings| settings.guard_generation += 1)
             .unwrap();
         assert_eq!(run(&mut rig, &packet).reason(), Reason::Direct);
-        assert_eq!(rig.backend_stats(served.backends[0]).unwrap().new_flows, 1);
+        assert_eq!(rig.backend_stats(served.backends[0]).unwrap().entered, 1);
     }
 }
 

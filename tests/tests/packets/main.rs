@@ -21,6 +21,7 @@ mod probes;
 mod reasons;
 mod selection;
 mod services;
+mod settled;
 mod slots;
 mod too_big;
 mod trace;

@@ -2,8 +2,10 @@
 
 use crate::common::{BOTH, Ends, expect, move_on, refuse, rig, run, to_client};
 use proxy_common::flow::{
-    FlowEntry, FlowSet, Phase, SLOT_AGE_MAX, SetTags, WAYS, flow_flags, slot, ticks_from_ms,
+    FlowEntry, FlowKey, FlowSet, Phase, Position, SLOT_AGE_MAX, SetTags, WAYS, flow_flags, slot,
+    ticks_from_ms,
 };
+use proxy_common::hash::flow_hash;
 use proxy_common::maps;
 use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
@@ -214,7 +216,8 @@ fn both_ways(rig: &Rig) -> [(u64, FlowEntry); 2] {
     let mut ways = ways(rig).into_iter().map(|(_, _, slot, flow)| (slot, flow));
     let [a, b] = [ways.next().unwrap(), ways.next().unwrap()];
     assert_eq!(ways.next(), None, "two ways");
-    if a.1.flags & flow_flags::RETURN == 0 {
+    let bare = a.0 & slot::BARE_RETURN == slot::BARE_RETURN;
+    if !bare && a.1.flags & flow_flags::RETURN == 0 {
         [a, b]
     } else {
         [b, a]
@@ -222,18 +225,17 @@ fn both_ways(rig: &Rig) -> [(u64, FlowEntry); 2] {
 }
 
 #[test]
-fn a_plain_syn_to_nat_leaves_a_bare_flow_and_the_way_back() {
+fn a_plain_syn_to_nat_leaves_a_bare_flow_and_a_bare_way_back() {
     for ends in BOTH {
         let mut rig = rig();
         let served = serve_by(&mut rig, &ends, Mode::Nat, ticks_from_ms(300_000));
         let syn = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
         assert_eq!(syn.reason(), Reason::Translated);
-        let [(bare, _), (_, back)] = both_ways(&rig);
-        assert_ne!(bare & slot::BARE, 0);
-        assert_eq!(
-            (back.flags, back.phase, back.backend),
-            (flow_flags::RETURN, Phase::Syn.code(), bare as u16)
-        );
+        let [(bare, forth), (bare_back, back)] = both_ways(&rig);
+        assert_eq!(bare & slot::BARE_RETURN, slot::BARE);
+        assert_eq!(bare_back & slot::BARE_RETURN, slot::BARE_RETURN);
+        assert_eq!(bare as u32, bare_back as u32, "backend and service");
+        assert_eq!([forth, back], [FlowEntry::default(); 2]);
         turn_ring(&mut rig, &served, &syn.frame);
         let (end, last) = if syn.frame[..6] == netns::backend(2) {
             (ends.same_port, 2)
@@ -246,6 +248,11 @@ fn a_plain_syn_to_nat_leaves_a_bare_flow_and_the_way_back() {
         let (action, reason) = (Action::Redirect, Reason::Returned);
         let frame = answer.frame(&from_backend(last));
         expect(&mut rig, &frame, action, reason, &expected);
+        let [_, (_, back)] = both_ways(&rig);
+        assert_eq!(
+            (back.flags & flow_flags::RETURN, back.phase, back.backend),
+            (flow_flags::RETURN, Phase::Established.code(), bare as u16)
+        );
         rig.ingress = rig.namespace.north;
         for _ in 0..3 {
             let later = run(&mut rig, &ends.tcp().frame(&from_client()));
@@ -289,5 +296,82 @@ fn packets_of_one_direction_keep_the_way_back_of_nat() {
         assert_ne!(renewed & slot::PERIOD, old & slot::PERIOD);
         assert_eq!(renewed & slot::PERIOD, steady & slot::PERIOD);
         assert_eq!(back.phase, Phase::Established.code());
+    }
+}
+
+/// The tuple of a TCP segment.
+fn key_of(src: &str, dst: &str) -> FlowKey {
+    let [src, dst]: [std::net::SocketAddr; 2] = [src, dst].map(|end| end.parse().unwrap());
+    let ports = [src, dst].map(|end| end.port().to_be());
+    FlowKey::new(src.ip().into(), dst.ip().into(), ports[0], ports[1], 6)
+}
+
+#[test]
+fn a_bare_way_back_is_for_answers_of_its_backend() {
+    for ends in BOTH {
+        let mut rig = rig();
+        serve_by(&mut rig, &ends, Mode::Nat, ticks_from_ms(300_000));
+        let syn = run(&mut rig, &ends.tcp().syn().frame(&from_client()));
+        let [_, (back, _)] = both_ways(&rig);
+        let to_first = syn.frame[..6] == netns::backend(2);
+        let answers = |end: &str| Packet::tcp(end, ends.client).flags(0x12);
+        // The tuple is another one, and so would the slot be. It is put where the other's would be.
+        let other = if to_first {
+            ends.second
+        } else {
+            ends.same_port
+        };
+        let settings = *rig.current_settings();
+        for index in 0..settings.sets_per_cpu * settings.cpus {
+            let hash = flow_hash(key_of(other, ends.client).words(), &settings.secrets);
+            let position = Position::of(hash, settings.sets_per_cpu);
+            let mut tags: SetTags = rig.get(maps::FLOW_TAGS, index).unwrap();
+            if index % settings.sets_per_cpu == position.set {
+                tags.tags[15] = back & !slot::HASH | position.tag;
+            }
+            rig.set(maps::FLOW_TAGS, index, tags).unwrap();
+        }
+        rig.ingress = rig.namespace.south;
+        let last = if to_first { 3 } else { 2 };
+        let frame = answers(other).frame(&from_backend(last));
+        refuse(&mut rig, &frame, Reason::PassNoFlow);
+        // It waits for its own.
+        let bare = |(_, _, slot, _): &(u32, usize, u64, FlowEntry)| slot & slot::BARE_RETURN;
+        let waiting = ways(&rig)
+            .iter()
+            .filter(|way| bare(way) == slot::BARE_RETURN)
+            .count();
+        assert!(waiting >= 2, "{waiting}");
+    }
+}
+
+#[test]
+fn an_address_of_a_prefix_needs_an_entry_for_the_way_back() {
+    for ends in BOTH {
+        let mut rig = rig();
+        let (length, second) = if ends.vip.starts_with('[') {
+            (48, "[2001:db8:f::9]:80")
+        } else {
+            (24, "203.0.113.9:80")
+        };
+        let wanted = Wanted::tcp(ends.vip, Mode::Nat)
+            .prefix(length)
+            .backend(ends.same_port);
+        rig.serve(&wanted).unwrap();
+        let syn = |port: u16| Packet::tcp(&ends.client.replace("40000", &port.to_string()), second);
+        run(&mut rig, &syn(39_999).syn().frame(&from_client()));
+        clear(&mut rig);
+        run(&mut rig, &syn(40_000).syn().frame(&from_client()));
+        let answer = Packet::tcp(ends.same_port, ends.client).flags(0x12);
+        let expected = answer.clone().from(second).ttl(63).frame(&to_client());
+        rig.ingress = rig.namespace.south;
+        let frame = answer.frame(&from_backend(2));
+        expect(
+            &mut rig,
+            &frame,
+            Action::Redirect,
+            Reason::Returned,
+            &expected,
+        );
     }
 }

@@ -34,7 +34,8 @@ pub(crate) struct L4 {
     #[serde(default)]
     pub(crate) tunnel: Field<Tunnel>,
     /// Seed of the hash that selects backends. Give all balancers of a fleet the same, so that a
-    /// flow that moves to another balancer keeps its backend.
+    /// flow that moves to another balancer keeps its backend. Connections that are being opened while it
+    /// changes may fail.
     #[serde(default)]
     #[schemars(extend("default" = defaults::SELECTION_SEED))]
     pub(crate) selection_seed: Field<u64>,

@@ -152,7 +152,8 @@ pub(crate) enum SelectionMethod {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ServiceTimeouts")]
 pub(crate) struct Timeouts {
-    /// A TCP flow of which only a SYN was seen.
+    /// A TCP flow of which only a SYN was seen. After a change of backends, weights or health, flows whose
+    /// SYN came before it go where they would have gone for as long.
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(defaults::TIMEOUTS.syn)))]
     pub(crate) syn: Field<Time>,

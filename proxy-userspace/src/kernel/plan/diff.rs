@@ -298,7 +298,7 @@ fn released(from: &Tables, to: &Tables, interrupted: bool) -> Vec<MapEdit> {
         if old.ring_size != 0 {
             let ring_size = 0;
             out.push(MapEdit::Service(id, Service { ring_size, ..old }));
-            out.push(MapEdit::Ring(id, Vec::new()));
+            out.push(MapEdit::RemoveRing(id));
         }
     }
     if interrupted {
@@ -310,7 +310,7 @@ fn released(from: &Tables, to: &Tables, interrupted: bool) -> Vec<MapEdit> {
             .filter(|id| !to.services.contains_key(id))
             .filter(|id| from.services.get(id).is_none_or(|old| old.ring_size == 0))
             .collect();
-        out.extend(rings.into_iter().map(|id| MapEdit::Ring(id, Vec::new())));
+        out.extend(rings.into_iter().map(MapEdit::RemoveRing));
     }
     for id in removed(&from.backends, &to.backends) {
         out.push(MapEdit::Backend(id, Backend::default()));
