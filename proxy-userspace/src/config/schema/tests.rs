@@ -29,7 +29,6 @@ condemn:
   ipv6_prefix: 64
   max_entries: 10000
   dry_run: false
-connect: {cgroups: [/system.slice, /user.slice], pin_dir: /sys/fs/bpf/connect}
 process: {user: nobody, group: nogroup, capabilities: needed, no_new_privs: true, landlock: true, paths: [/srv]}
 listeners:
   - {name: web, kind: http, address: 192.0.2.10, port: 8080, service: app}
@@ -76,6 +75,7 @@ l4:
   route_ttl: 1s
   icmp_per_second: 1000
   sample_every: 0
+connect: {cgroups: [/system.slice, /user.slice], pin_dir: /sys/fs/bpf/connect}
 workers: {count: 4, drain_timeout: 30s}
 admin:
   socket: /run/sluice/admin.sock

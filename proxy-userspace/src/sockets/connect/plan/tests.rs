@@ -219,7 +219,8 @@ fn a_backend_that_comes_back_while_it_drains_keeps_its_number() {
 #[test]
 fn a_service_that_goes_takes_everything_with_it_and_tells_nobody() {
     let (_, plan) = begin(WEB);
-    let rest = config(&WEB.replace("at_connect: {on_backend_loss: reset}", "ring_size: 65537"));
+    let rest = WEB.replace("at_connect: {on_backend_loss: reset}", "ring_size: 65537");
+    let rest = config(&format!("l4: {{interfaces: [eth0]}}{rest}"));
     let next = follow(&plan.tables, &Wanted::of(&rest, &Overlay::default()), &[]);
     assert_eq!(next.tables.services.len(), 2);
     assert_eq!(next.tables.backends.len(), 2);
