@@ -6,7 +6,10 @@
 #![expect(internal_features, reason = "the target's atomics, see `atomic`")]
 
 #[path = "../atomic.rs"]
-#[expect(dead_code, reason = "shared with the packet path, which uses all of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the packet path, which uses all of it"
+)]
 mod atomic;
 #[path = "../connect/mod.rs"]
 mod connect;

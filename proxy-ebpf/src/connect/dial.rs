@@ -7,9 +7,7 @@ use super::release::forget;
 use super::{FAIL, GO_ON, REFUSED, TCP, UDP, count, find, is_ours, state, this_process};
 use crate::atomic;
 use crate::connect::maps::OPEN;
-use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
-};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use proxy_common::connect::{Header, Owners, Peer, Told, flag};
 
 /// Judges one call.

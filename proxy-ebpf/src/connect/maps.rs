@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
 use proxy_common::connect::{
-    self, Affinity, AffinityKey, Backend, Element, Name, Open, Owners, Peer, PrefixKey, ServiceStats, State,
-    Talks, Told, VipKey,
+    self, Affinity, AffinityKey, Backend, Element, Name, Open, Owners, Peer, PrefixKey,
+    ServiceStats, State, Talks, Told, VipKey,
 };
 
 /// `BPF_F_INNER_MAP`: tables of different sizes fit one outer map.

@@ -297,9 +297,9 @@ mod tests {
         assert!(!stalls.are_many(after(7)));
         stalls.note(after(3601));
         assert!(!stalls.are_many(after(3601)), "the first is too long ago");
-        stalls.note(after(3602));
-        stalls.note(after(3602));
-        assert!(stalls.are_many(after(3602)));
+        stalls.note(after(3601));
+        stalls.note(after(3601));
+        assert!(stalls.are_many(after(3601)), "the third is not");
         assert_eq!(stalls.count, 10);
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn listener(listener: &HttpListener, routes: &[Route]) -> Value {
         ),
         (
             "proxy_protocol_from",
-            Some(prefixes(&listener.proxy_protocol_from)),
+            // The kernel says whose a mesh's connections are.
+            (listener.mesh.is_none()).then(|| prefixes(&listener.proxy_protocol_from)),
         ),
         ("steer", listener.steer.as_ref().map(steer)),
         ("mesh", listener.mesh.as_ref().map(mesh)),

@@ -65,6 +65,7 @@ services:
 "#;
 
 const EVERY_L4_KEY: &str = r#"
+connect: {cgroups: [/system.slice, /user.slice], pin_dir: /sys/fs/bpf/connect}
 l4:
   interfaces: [eth0, {name: eth1, attach: native}]
   pin_dir: /sys/fs/bpf/sluice
@@ -75,7 +76,6 @@ l4:
   route_ttl: 1s
   icmp_per_second: 1000
   sample_every: 0
-connect: {cgroups: [/system.slice, /user.slice], pin_dir: /sys/fs/bpf/connect}
 workers: {count: 4, drain_timeout: 30s}
 admin:
   socket: /run/sluice/admin.sock
@@ -206,6 +206,7 @@ listeners:
     port: 5432
     service: app
     access_log: stdout
+    splice: auto
   - {name: dns, kind: udp, address: 0.0.0.0, port: 53, service: app, responses: 1}
   - name: tls
     kind: tls-passthrough
@@ -602,10 +603,10 @@ services:
         ("/listeners/1/tls", "Tls"),
         ("/listeners/1/tls/sessions", "Sessions"),
         ("/listeners/1/tls/client", "ClientAuth"),
-        ("/listeners/3/mesh", "Mesh"),
-        ("/listeners/3/mesh/destinations", "Destinations"),
-        ("/listeners/3/mesh/ports", "Ports"),
-        ("/listeners/3/mesh/users", "Users"),
+        ("/listeners/2/mesh", "Mesh"),
+        ("/listeners/2/mesh/destinations", "Destinations"),
+        ("/listeners/2/mesh/ports", "Ports"),
+        ("/listeners/2/mesh/users", "Users"),
         ("/routes/0/request_headers", "Edits"),
         ("/routes/0/mirror", "Mirror"),
         ("/routes/0/fault/delay", "Delay"),
