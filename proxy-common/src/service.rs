@@ -298,7 +298,7 @@ const _: () = assert!(size_of::<RingChunk>() == 4 + 4 + 2 + 2 * RING_CHUNK_SLOTS
 pub const fn ring_place(slot: u32) -> (u32, u32) {
     const SHIFT: u32 = 37;
     const FACTOR: u64 = (1 << SHIFT) / RING_CHUNK_SLOTS as u64 + 1;
-    let chunk = (slot as u64 * FACTOR >> SHIFT) as u32;
+    let chunk = ((slot as u64 * FACTOR) >> SHIFT) as u32;
     (chunk, slot - chunk * RING_CHUNK_SLOTS as u32)
 }
 

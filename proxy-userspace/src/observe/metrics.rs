@@ -258,7 +258,8 @@ impl Page {
             Some((names, backend.network.as_ref()?.rtt_seconds?.into()))
         });
         out.many(names::BACKEND_TCP_RTT, rtts)?;
-        let counts: [(_, fn(&NetworkView) -> u64); 5] = [
+        type Count = fn(&NetworkView) -> u64;
+        let counts: [(_, Count); 5] = [
             (names::BACKEND_TCP_SEGMENTS, |it| it.segments),
             (names::BACKEND_TCP_RETRANSMITS, |it| it.retransmits),
             (names::BACKEND_TCP_DISORDERED, |it| it.disordered),

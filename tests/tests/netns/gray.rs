@@ -179,7 +179,7 @@ fn a_backend_behind_a_queue_is_ejected() -> Result<()> {
         json!({ "loss": "0%", "zero_windows": "0%", "rtt": "30ms", "min_segments": 1 }),
     )?;
     let load = load(&stage)?;
-    let is_known = |name: &str| Ok(network_of(&stage, name)?.looks > 50);
+    let is_known = |name: &str| -> Result<bool> { Ok(network_of(&stage, name)?.looks > 50) };
     wait::until("the ways are known", || {
         Ok(is_known("web-1")? && is_known("web-2")? && is_known("web-3")?)
     })?;

@@ -162,7 +162,7 @@ fn moment(number: u64) -> Duration {
 /// be right. Tells how much that was.
 fn talk(socket: &TcpStream, says: u64, hears: u64) -> Result<usize> {
     let (says, hears) = (Pattern::new(says, u32::MAX), Pattern::new(hears, u32::MAX));
-    let received = thread::scope(|scope| {
+    thread::scope(|scope| {
         let writing = scope.spawn(|| {
             // Ends with an error as soon as nobody is there.
             let _ = says.send(socket);
@@ -172,8 +172,7 @@ fn talk(socket: &TcpStream, says: u64, hears: u64) -> Result<usize> {
         let _ = socket.shutdown(std::net::Shutdown::Both);
         writing.join().expect("no panic");
         received
-    });
-    received
+    })
 }
 
 fn hear(socket: &TcpStream, pattern: &Pattern) -> Result<usize> {

@@ -78,8 +78,11 @@ impl Per {
 /// Who stands between client and origin.
 struct Contender {
     name: String,
-    start: Box<dyn FnOnce(&Origin) -> Result<Started>>,
+    start: Starting,
 }
+
+/// Starts one, in front of an origin.
+type Starting = Box<dyn FnOnce(&Origin) -> Result<Started>>;
 
 /// What came of starting one.
 enum Started {
