@@ -57,6 +57,21 @@ pub mod net {
     pub mod h2;
 }
 
+/// Whose a redirected connection is: the kernel says so, not octets of a network.
+#[allow(missing_docs)]
+pub mod sockets {
+    pub mod redirect {
+        use std::net::SocketAddr;
+        use std::sync::Arc;
+
+        #[derive(Debug)]
+        pub struct Redirected {
+            pub destination: SocketAddr,
+            pub workload: Arc<str>,
+        }
+    }
+}
+
 #[allow(missing_docs)]
 #[path = "."]
 pub mod http {

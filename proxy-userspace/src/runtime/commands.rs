@@ -393,7 +393,8 @@ impl<P: Plane> Control<P> {
                 spans: workers.spans().clone(),
             });
         }
-        if self.kernel.settings.abi != 0 {
+        // Without a packet path there are none, and workers keep their own. They are odd.
+        if self.kernel.settings.secrets != [0; 5] {
             workers.flows().set_secrets(self.kernel.settings.secrets);
         }
         workers.flows().observe(trace::threshold(finest));

@@ -493,9 +493,7 @@ fn a_tcp_backend_that_takes_nothing_is_ejected() {
         backend(&workers, stuck.address).is_ejected()
     });
     for address in [good.address, other.address] {
-        let known = backend(&workers, address);
-        assert!(!known.is_ejected());
-        assert_eq!(known.network().zero_windows, 0);
+        assert!(!backend(&workers, address).is_ejected());
     }
     sending.store(false, Ordering::SeqCst);
     drop(workers);

@@ -189,6 +189,7 @@ listeners:
     kind: http
     address: "::"
     port: 15001
+    service: app
     mesh:
       cgroups: [/shop.slice]
       destinations: {only: ["2001:db8::/32"], except: ["2001:db8:1::/48"]}
