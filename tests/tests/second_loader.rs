@@ -7,6 +7,7 @@ use libbpf_rs::{
 use proxy_common::addr::Addr;
 use proxy_common::backend::Backend;
 use proxy_common::event::CaptureRecord;
+use proxy_common::exceptions::Exceptions;
 use proxy_common::flow::{FlowSet, Fragment, FragmentKey, SetTags, SnatPort};
 use proxy_common::guard::{GuardKey, GuardRule};
 use proxy_common::maps::{self, DecapSettings, capacity, program};
@@ -77,6 +78,7 @@ fn all_wanted() -> Vec<Wanted> {
         wanted::<u32, LiveFlows>(maps::LIVE_FLOWS, Array, 0),
         wanted::<u32, FlowSet>(maps::FLOWS, Array, 0),
         wanted::<u32, SetTags>(maps::FLOW_TAGS, Array, 0),
+        wanted::<u32, Exceptions>(maps::EXCEPTIONS, Array, 1),
         wanted::<u32, Addr>(maps::SNAT_ADDRS, Array, capacity::SNAT_ADDRS),
         wanted::<u32, SnatPort>(maps::SNAT_PORTS, Array, 0),
         wanted::<FragmentKey, Fragment>(maps::FRAGMENTS, LruHash, capacity::FRAGMENTS),

@@ -73,7 +73,7 @@ fn lose(node: &Node, nft: &PathBuf, percent: u32) -> Result<()> {
     if percent > 0 {
         rules += &format!(
             "table inet gray {{ chain in {{ type filter hook input priority 0;\n\
-             meta l4proto tcp numgen random mod 100 < {percent} drop\n }} }}\n"
+             meta l4proto tcp numgen random mod 100 < {percent} drop\n }}\n}}\n"
         );
     }
     run_with_input(node.netns.command(nft).args(["-f", "-"]), &rules)
