@@ -129,8 +129,8 @@ fn a_flow_has_one_id_from_packet_to_status(path: Path) -> Result<()> {
     let stage = stage(path, &folder, json!({})).start()?;
     // Backends take turns, so one of two requests meets the dead one first.
     for number in 0..2 {
-        let status = curl(&stage, &format!("/name?number={number}"), &[])?;
-        ensure!(status == "200", "{status}");
+        let status = curl(&stage, "/name", &[])?;
+        ensure!(status == "200", "request {number}: {status}");
     }
     let mut stages = Vec::new();
     wait::until("a request was tried again", || {
@@ -143,6 +143,9 @@ fn a_flow_has_one_id_from_packet_to_status(path: Path) -> Result<()> {
             .collect();
         Ok(stages.iter().any(|stage| stage["stage"] == "status"))
     })?;
+    // Each packet is a stage; the first one opens the flow.
+    let mut is_first = true;
+    stages.retain(|stage| stage["stage"] != "packet" || std::mem::take(&mut is_first));
     let first: Vec<&str> = names(&stages).into_iter().take(8).collect();
     ensure!(
         first

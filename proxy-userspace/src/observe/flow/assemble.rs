@@ -26,11 +26,17 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Packets that wait.
 const WAITING: usize = 4096;
 
+/// How long an accept waits for its packet: both are told at once, by two ways of which neither is always
+/// the faster.
+const LATE: Duration = Duration::from_millis(250);
+
 /// Puts the spans of connections together.
 #[derive(Debug, Default)]
 pub struct Assembler {
     packets: HashMap<u64, Note>,
     order: VecDeque<(Duration, u64)>,
+    /// Accepts whose packet has not been told yet, if there is one.
+    accepts: VecDeque<Note>,
 }
 
 /// Which spans of a connection are which, so that each has an id of its own.
@@ -42,7 +48,13 @@ impl Assembler {
     /// Takes what was noted of a flow whose spans are exported; appends those that are complete.
     pub fn take(&mut self, note: &Note, out: &mut Vec<ConnectionSpan>) {
         if let Stage::Packet(packet) = &note.stage {
-            if opens(note, packet) && self.packets.len() < WAITING {
+            if !opens(note, packet) {
+                return;
+            }
+            let waiting = (self.accepts.iter()).position(|accept| accept.flow.id == note.flow.id);
+            if let Some(accept) = waiting.and_then(|at| self.accepts.remove(at)) {
+                accepted(&accept, Some(note), out);
+            } else if self.packets.len() < WAITING {
                 let is_first = !self.packets.contains_key(&note.flow.id);
                 if is_first {
                     self.packets.insert(note.flow.id, note.clone());
@@ -53,29 +65,23 @@ impl Assembler {
         }
         let Some(connection) = note.trace else { return };
         match &note.stage {
-            Stage::Accept(accept) => {
-                let opening = self.packets.remove(&note.flow.id);
-                let parent = opening.as_ref().map(|opening| {
-                    let span = packet_span(opening, connection.trace, child(connection, PACKET));
-                    let id = span.id;
-                    out.push(span);
-                    id
-                });
-                let mut span = begin(note, connection.trace, connection.span, "accept");
-                span.parent = parent;
-                span.began_at = opening.map_or(note.at, |it| it.at.min(note.at));
-                span.text("sluice.listener", &accept.listener);
-                span.number("sluice.worker", accept.worker as i64);
-                out.push(span);
-            }
+            Stage::Accept(_) => match self.packets.remove(&note.flow.id) {
+                None if self.accepts.len() < WAITING => self.accepts.push_back(note.clone()),
+                opening => accepted(note, opening.as_ref(), out),
+            },
             Stage::Tls(tls) => out.push(tls_span(note, tls, connection)),
             Stage::Tunnel(tunnel) => out.push(tunnel_span(note, tunnel, connection)),
             _ => {}
         }
     }
 
-    /// Time has passed: appends the spans of packets that nobody accepted.
+    /// Time has passed: appends the spans of accepts without a packet, and of packets that nobody
+    /// accepted.
     pub fn tick(&mut self, now: Duration, out: &mut Vec<ConnectionSpan>) {
+        let is_late = |note: &mut Note| now.saturating_sub(note.at) >= LATE;
+        while let Some(accept) = self.accepts.pop_front_if(is_late) {
+            accepted(&accept, None, out);
+        }
         while let Some((at, id)) = self.order.front().copied() {
             if now.saturating_sub(at) < WAIT {
                 return;
@@ -92,6 +98,25 @@ impl Assembler {
             }
         }
     }
+}
+
+/// The spans of a connection that was accepted, and of the packet that opened it, if that was seen.
+fn accepted(note: &Note, opening: Option<&Note>, out: &mut Vec<ConnectionSpan>) {
+    let (Some(connection), Stage::Accept(accept)) = (note.trace, &note.stage) else {
+        return;
+    };
+    let parent = opening.map(|opening| {
+        let span = packet_span(opening, connection.trace, child(connection, PACKET));
+        let id = span.id;
+        out.push(span);
+        id
+    });
+    let mut span = begin(note, connection.trace, connection.span, "accept");
+    span.parent = parent;
+    span.began_at = opening.map_or(note.at, |it| it.at.min(note.at));
+    span.text("sluice.listener", &accept.listener);
+    span.number("sluice.worker", accept.worker as i64);
+    out.push(span);
 }
 
 /// True if this may be the first packet of its flow.

@@ -174,6 +174,9 @@ impl Joiner {
 
 impl Held {
     fn tell_connection(&mut self, out: &mut Vec<FlowStage>) {
+        // An accept may come before its packet, by another way.
+        let untold = self.connection.get_mut(self.told..).unwrap_or_default();
+        untold.sort_by(|a, b| a.time_seconds.total_cmp(&b.time_seconds));
         out.extend(self.connection.iter().skip(self.told).cloned());
         self.told = self.connection.len();
     }

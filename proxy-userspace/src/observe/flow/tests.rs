@@ -499,8 +499,27 @@ fn a_connections_spans_begin_with_the_packet() {
 #[test]
 fn without_a_packet_the_accept_begins_the_trace() {
     let mut spans = Vec::new();
-    Assembler::default().take(&traced(20, accept()), &mut spans);
+    let mut assembler = Assembler::default();
+    assembler.take(&traced(20, accept()), &mut spans);
+    assembler.tick(Duration::from_millis(100_260), &mut spans);
+    assert_eq!(spans, [], "its packet may come yet");
+    assembler.tick(Duration::from_millis(100_270), &mut spans);
     assert_eq!((spans.len(), spans[0].parent), (1, None));
+}
+
+#[test]
+fn a_packet_may_be_told_after_its_accept() {
+    let (mut assembler, mut spans) = (Assembler::default(), Vec::new());
+    assembler.take(&traced(20, accept()), &mut spans);
+    assembler.take(&traced(0, packet("pass")), &mut spans);
+    let [packet, accept] = spans.as_slice() else {
+        panic!("{spans:#?}");
+    };
+    assert_eq!((&*packet.name, &*accept.name), ("packet", "accept"));
+    assert_eq!(accept.parent, Some(packet.id));
+    spans.clear();
+    assembler.tick(Duration::from_secs(200), &mut spans);
+    assert_eq!(spans, [], "told once");
 }
 
 #[test]
