@@ -152,11 +152,11 @@ impl Scene {
     }
 }
 
-/// A server with one worker that answers from memory.
+/// A server that answers from memory: one process, so that none is left when it is killed.
 fn nginx(host: &Netns, folder: &Path) -> Result<Process> {
     let file = folder.join("nginx.conf");
     let text = format!(
-        "daemon off;\nworker_processes 1;\npid {0}/pid;\nerror_log {0}/error.log;\n\
+        "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log {0}/error.log;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n  access_log off;\n  keepalive_requests 100000000;\n  \
          server {{ listen {BACKEND} backlog=4096; location / {{ return 200 ok; }} }}\n}}\n",
