@@ -46,13 +46,13 @@ pub(crate) fn sluice(workspace: &Workspace) -> Result<PathBuf> {
     progress.step("the kernel programs", || build_ebpf::build(workspace))?;
     let counting = progress.step("sluice that counts", || {
         let flag = format!("-Cprofile-generate={}", counts.display());
-        toolchain.build(workspace, &folder.join("counting"), &flag)
+        toolchain.build(workspace, &folder.join("counting"), &flag, "thin")
     })?;
     progress.step("the load", || load(workspace, &counting))?;
     progress.step("the profile", || toolchain.merge(&counts, &profile))?;
     let built = progress.step("sluice, guided", || {
         let flag = format!("-Cprofile-use={}", profile.display());
-        toolchain.build(workspace, &folder.join("using"), &flag)
+        toolchain.build(workspace, &folder.join("using"), &flag, "fat")
     })?;
     let binary = workspace.binary(Profile::Release, "sluice");
     fs::create_dir_all(binary.parent().unwrap_or(workspace.root()))?;
@@ -126,10 +126,19 @@ impl Toolchain {
         Ok(Self { host, profdata })
     }
 
-    fn build(&self, workspace: &Workspace, target: &Path, flag: &str) -> Result<PathBuf> {
+    fn build(
+        &self,
+        workspace: &Workspace,
+        target: &Path,
+        flag: &str,
+        link_time: &str,
+    ) -> Result<PathBuf> {
         let mut cargo = shell::cargo(workspace.root());
         cargo
             .env("RUSTFLAGS", flag)
+            // In both builds, so that what was counted is found again.
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", link_time)
             .args([
                 "build",
                 "--release",
