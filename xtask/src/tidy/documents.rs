@@ -1,8 +1,8 @@
 //! Documents can be found, and what they point to exists.
 //!
 //! Every page below `docs/` is reachable by links from README.md or ARCHITECTURE.md; a link to a
-//! folder reaches the pages in it. Relative links lead to files that exist. Every example
-//! configuration is mentioned in a document.
+//! folder reaches the pages in it. Relative links lead to files that exist. No page is empty. Every
+//! example configuration is mentioned in a document.
 
 use super::{File, Finding, line_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,7 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
         .map(|file| (file.path.as_path(), file))
         .collect();
     let mut found = missing_entries(&pages);
+    found.extend(empty(&pages));
     found.extend(pages.values().flat_map(|page| broken_links(page, files)));
     found.extend(unreachable(&pages));
     found.extend(unmentioned(files, &pages));
@@ -32,6 +33,13 @@ fn missing_entries(pages: &BTreeMap<&Path, &File>) -> Vec<Finding> {
         .filter(|path| !pages.contains_key(path));
     missing
         .map(|path| Finding::fault(path, 1, "is missing"))
+        .collect()
+}
+
+fn empty(pages: &BTreeMap<&Path, &File>) -> Vec<Finding> {
+    let empty = pages.values().filter(|page| page.text.trim().is_empty());
+    empty
+        .map(|page| Finding::fault(&page.path, 1, "says nothing"))
         .collect()
 }
 
@@ -141,7 +149,7 @@ mod tests {
     use crate::tidy::tests::{file, shown};
 
     fn found(files: &[(&str, &str)]) -> Vec<String> {
-        let mut all = vec![file("ARCHITECTURE.md", "")];
+        let mut all = vec![file("ARCHITECTURE.md", "Parts.")];
         all.extend(files.iter().map(|(path, text)| file(path, text)));
         shown(&check(&all))
     }
@@ -154,7 +162,7 @@ mod tests {
                 "[guide](docs/guide.md#start), [web](https://example.org/x.md)",
             ),
             ("docs/guide.md", "[decisions](adr/) and [top](../README.md)"),
-            ("docs/adr/0001-a.md", ""),
+            ("docs/adr/0001-a.md", "So it is."),
         ];
         assert_eq!(found(&files), [""; 0]);
     }
@@ -163,7 +171,7 @@ mod tests {
     fn a_page_without_a_link_and_a_link_without_a_page_are_faults() {
         let files = [
             ("README.md", "\n[x](docs/b.md)\n```\n[y](docs/c.md)\n```"),
-            ("docs/a.md", ""),
+            ("docs/a.md", "Alone."),
         ];
         assert_eq!(
             found(&files),
@@ -172,6 +180,12 @@ mod tests {
                 "docs/a.md:1: fault: no link from README.md or ARCHITECTURE.md leads here",
             ]
         );
+    }
+
+    #[test]
+    fn a_page_says_something() {
+        let files = [("README.md", "[x](docs/a.md)"), ("docs/a.md", " \n")];
+        assert_eq!(found(&files), ["docs/a.md:1: fault: says nothing"]);
     }
 
     #[test]
