@@ -18,7 +18,9 @@
 //! word, and a proxy stands for many: neither is ever condemned, and no proxy that any listener
 //! trusts, whichever listener it has offended at.
 //!
-//! **What counts.** [`Offence::of`] says which refusals do: those that no honest client causes. An
+//! **What counts.** [`Offence::of`] says which refusals do: those that no honest client causes; and
+//! [`Offence::of_answer`] which answers do, where the configuration asks for it: those of a rate
+//! limit, and those to credentials that are not accepted, whoever gave them. An
 //! offence is counted for its source, which is an IPv4 address or the first 64 bits of an IPv6
 //! address, over a sliding window ([`Ledger`]).
 //!
@@ -47,7 +49,7 @@ pub use ledger::{Ledger, Tally};
 pub use register::{Entered, Register, Sentence};
 pub use watch::{Accusation, Judged, Plan, Standing, Watch};
 
-use crate::message::Refusal;
+use crate::message::{Method, Name, Refusal, RequestHead};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::IpAddr;
 
@@ -103,6 +105,27 @@ impl Offence {
             R::Truncated | R::TlsHandshake => None,
             // A backend's, or a proxy's.
             R::StatusLine | R::Surplus | R::Informational | R::ProxyHeader => None,
+        }
+    }
+}
+
+impl Offence {
+    /// The offence for which a request got this answer, if it is one.
+    ///
+    /// A challenge to a request without credentials is how RFC 9110 §11 has them asked for, so that
+    /// only those that were given count, in a field or by a form.
+    pub fn of_answer(request: &RequestHead, status: u16) -> Option<Self> {
+        let has = |name: Name| request.fields.get(name).is_some();
+        // RFC 9110 §9.2.1.
+        let is_safe = matches!(
+            request.method,
+            Method::Get | Method::Head | Method::Options | Method::Trace
+        );
+        match status {
+            429 => Some(Self::Limited),
+            401 if has(Name::Authorization) || !is_safe => Some(Self::Unauthorized),
+            407 if has(Name::ProxyAuthorization) => Some(Self::Unauthorized),
+            _ => None,
         }
     }
 }

@@ -23,7 +23,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn settings() -> Condemn {
     Condemn {
-        offences: [3, 2, 5, 0],
+        offences: [3, 2, 5, 0, 0, 0],
         within: Duration::from_secs(60),
         duration: Duration::from_secs(600),
         max_duration: Duration::from_secs(3600),
@@ -50,6 +50,31 @@ fn refusals_that_an_honest_client_may_cause_are_no_offence() {
     assert_eq!(Offence::of(Refusal::Flood), Some(Offence::Flood));
     assert_eq!(Offence::of(Refusal::NotTls), Some(Offence::Handshake));
     assert_eq!(Offence::of(Refusal::HeadTimeout), Some(Offence::Slow));
+}
+
+#[test]
+fn answers_are_held_against_who_was_told_before() {
+    let asked = |method, fields: &[(Name, &str)]| {
+        let mut request = RequestHead::default();
+        request.method = method;
+        for &(name, value) in fields {
+            request.fields.append(name, value.as_bytes());
+        }
+        move |status| Offence::of_answer(&request, status)
+    };
+    let plain = asked(Method::Get, &[]);
+    assert_eq!(plain(429), Some(Offence::Limited));
+    for status in [200, 401, 403, 404, 407, 500] {
+        assert_eq!(plain(status), None, "{status}");
+    }
+    let basic = asked(Method::Get, &[(Name::Authorization, "Basic YTpi")]);
+    assert_eq!(basic(401), Some(Offence::Unauthorized));
+    assert_eq!(basic(407), None);
+    let form = asked(Method::Post, &[]);
+    assert_eq!(form(401), Some(Offence::Unauthorized));
+    assert_eq!(form(403), None);
+    let proxied = asked(Method::Connect, &[(Name::ProxyAuthorization, "Basic YTpi")]);
+    assert_eq!(proxied(407), Some(Offence::Unauthorized));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::census::Live;
 use super::worker::Worker;
 use crate::condemn::{Offence, source_of};
-use crate::message::Refusal;
+use crate::message::{Refusal, RequestHead};
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +25,13 @@ impl Worker {
     /// A message of the client was refused, which may be an offence.
     pub fn refused(&self, live: &Live, refusal: Refusal) {
         if let Some(offence) = Offence::of(refusal) {
+            self.offended(live, offence);
+        }
+    }
+
+    /// A request of the client was answered in a way that may be held against it.
+    pub(super) fn answered(&self, live: &Live, request: &RequestHead, status: u16) {
+        if let Some(offence) = Offence::of_answer(request, status) {
             self.offended(live, offence);
         }
     }

@@ -449,5 +449,7 @@ const fn cause_of(offence: Offence) -> u8 {
         Offence::Malformed | Offence::Flood | Offence::Handshake | Offence::Slow => {
             cause::PROTOCOL_ABUSE
         }
+        Offence::Limited => cause::RATE_LIMIT,
+        Offence::Unauthorized => cause::AUTH_FAILURES,
     }
 }

@@ -103,6 +103,40 @@ fn an_abuser_is_cut_off_until_it_is_pardoned_and_others_are_not() {
 }
 
 #[test]
+fn refused_credentials_and_limited_requests_condemn_where_that_is_asked_for() {
+    let origin = Origin::new(|mut proxy, _| {
+        while let Some(head) = proxy.head() {
+            let status = match head.split(' ').nth(1) {
+                Some("/limited") => "429 Too Many Requests",
+                _ => "401 Unauthorized",
+            };
+            proxy.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    let asked = "condemn: {exempt: [], offences: {limited: 4, unauthorized: 3}}";
+    let daemon = daemon(&origin, "", asked);
+    let ask = |source: &str, path: &str, field: &str, times: u32| {
+        let mut client = Client::from(source, daemon.address);
+        for _ in 0..times {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n"));
+            let head = client.head().expect("an answer");
+            assert!(head.starts_with("HTTP/1.1 4"), "{head}");
+        }
+    };
+    let guess = "Authorization: Basic YTpi\r\n";
+    // A browser asks without credentials first, as often as it likes.
+    ask(OTHER, "/", "", 9);
+    ask(OTHER, "/", guess, 2);
+    ask(ABUSER, "/", guess, 3);
+    eventually("it is cut off", || status(&daemon, ABUSER).is_none());
+    assert_eq!(judged(&daemon, "unauthorized", "condemned"), 1);
+    assert_eq!(status(&daemon, OTHER), Some(401));
+    ask(OTHER, "/limited", "", 4);
+    eventually("it is cut off", || status(&daemon, OTHER).is_none());
+    assert_eq!(judged(&daemon, "limited", "condemned"), 1);
+}
+
+#[test]
 fn garbage_instead_of_tls_is_an_offence() {
     let origin = ok();
     let folder = tempfile::tempdir().expect("a folder");

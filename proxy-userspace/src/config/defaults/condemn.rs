@@ -24,6 +24,8 @@ pub(crate) const fn offences(kind: Offence) -> u32 {
         Offence::Handshake => 20,
         // Bad radio is no offence; a slow attack has hundreds of connections.
         Offence::Slow => 30,
+        // What is answered is up to backends too: whoever has it counted knows how these answer.
+        Offence::Limited | Offence::Unauthorized => 0,
     }
 }
 

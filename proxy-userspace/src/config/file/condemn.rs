@@ -80,4 +80,14 @@ pub(crate) struct Offences {
     #[serde(default)]
     #[schemars(extend("default" = condemn_defaults::offences(Offence::Slow)))]
     pub(crate) slow: Field<u32>,
+    /// Requests that were answered with 429, by us or by a backend.
+    #[serde(default)]
+    #[schemars(extend("default" = condemn_defaults::offences(Offence::Limited)))]
+    pub(crate) limited: Field<u32>,
+    /// Credentials that were not accepted: answers of 401 to requests with `Authorization`, or with
+    /// a method that is not safe, as login forms use; and of 407 to those with
+    /// `Proxy-Authorization`. The first request of a browser, which has no credentials yet, is none.
+    #[serde(default)]
+    #[schemars(extend("default" = condemn_defaults::offences(Offence::Unauthorized)))]
+    pub(crate) unauthorized: Field<u32>,
 }

@@ -60,11 +60,22 @@ pub enum Offence {
     Handshake,
     /// A head, a content or a handshake that had begun did not come in time.
     Slow,
+    /// A request was answered with 429: its sender had been told to slow down.
+    Limited,
+    /// Credentials were answered with 401 or 407.
+    Unauthorized,
 }
 
 impl Offence {
     /// All kinds, in order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Malformed, Self::Flood, Self::Handshake, Self::Slow];
+    pub const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::Flood,
+        Self::Handshake,
+        Self::Slow,
+        Self::Limited,
+        Self::Unauthorized,
+    ];
 
     /// Its number, below the number of kinds.
     pub const fn index(self) -> usize {
@@ -78,6 +89,8 @@ impl Offence {
             Self::Flood => "flood",
             Self::Handshake => "handshake",
             Self::Slow => "slow",
+            Self::Limited => "limited",
+            Self::Unauthorized => "unauthorized",
         }
     }
 

@@ -76,6 +76,8 @@ fn offences(report: &Report<'_>, field: &Field<file::Offences>) -> [u32; Offence
             Offence::Flood => &keys.flood,
             Offence::Handshake => &keys.handshake,
             Offence::Slow => &keys.slow,
+            Offence::Limited => &keys.limited,
+            Offence::Unauthorized => &keys.unauthorized,
         };
         number(report, given, 0..=MOST_OFFENCES, default)
     })

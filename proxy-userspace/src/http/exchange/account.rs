@@ -45,6 +45,9 @@ pub(super) fn account<C: Client>(
     cells.exchange(&scratch.request.method, facts.status, took, received, sent);
     around.peer.live.request(received.all(), sent.all());
     let is_plain = scratch.request.length.is_empty();
+    if matches!(facts.status, 401 | 407 | 429) {
+        worker.answered(&around.peer.live, &scratch.request, facts.status);
+    }
     count_attempts(around, facts, cells, (failure.phase, is_plain), now);
     trace::record(around, scratch, failure, (received, sent), now);
     if let Some(route) = facts.route.map(|route| around.snapshot.route(route))
