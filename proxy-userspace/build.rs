@@ -1,5 +1,5 @@
 //! Embeds the kernel objects that `cargo xtask build-ebpf` left in `target/ebpf/`: `sluice`, which
-//! sees packets, `sock`, which sees sockets, `connect`, which sees them dial, and `redirect`, which
+//! sees packets, `sluice-log`, the same with a log, `sock`, which sees sockets, `connect`, which sees them dial, and `redirect`, which
 //! sends some of them to the daemon.
 //!
 //! Without it the crate still builds, so that user space can be worked on without the eBPF
@@ -11,6 +11,7 @@ use std::{env, fs};
 
 fn main() {
     embed("SLUICE_EBPF_OBJECT", "sluice");
+    embed("SLUICE_EBPF_LOG_OBJECT", "sluice-log");
     embed("SLUICE_EBPF_SOCK_OBJECT", "sock");
     embed("SLUICE_EBPF_CONNECT_OBJECT", "connect");
     embed("SLUICE_EBPF_REDIRECT_OBJECT", "redirect");

@@ -6,6 +6,8 @@
 
 mod atomic;
 mod event;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod packet;
 mod stats;

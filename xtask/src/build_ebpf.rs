@@ -51,10 +51,23 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
             workspace.ebpf_crate().display()
         );
     }
-    built
-        .into_iter()
-        .map(|executable| {
-            let name = executable.file_name().context("an executable has a name")?;
+    // The packet path once more, with its log. A folder of its own keeps both warm.
+    let mut cargo = toolchain.cargo("build", &workspace.ebpf_crate());
+    cargo
+        .arg("--target-dir")
+        .arg(workspace.root().join("target/ebpf-build/log"));
+    cargo.args(["--bin", "sluice", "--features", "log"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let logging = executables(&mut cargo)?;
+    let named = built.into_iter().map(|executable| (executable, ""));
+    let named = named.chain(logging.into_iter().map(|executable| (executable, "-log")));
+    named
+        .map(|(executable, suffix)| {
+            let mut name = executable
+                .file_name()
+                .context("an executable has a name")?
+                .to_owned();
+            name.push(suffix);
             let copy = workspace.ebpf_objects().join(name);
             shell::copy_if_different(&executable, &copy)?;
             Ok(copy)
@@ -75,7 +88,7 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<bool> {
     cargo
         .arg("--target-dir")
         .arg(workspace.root().join("target/ebpf-build"));
-    cargo.args(["--", "-D", "warnings"]);
+    cargo.args(["--all-features", "--", "-D", "warnings"]);
     shell::run(&mut cargo, "mend what clippy names")?;
     Ok(true)
 }

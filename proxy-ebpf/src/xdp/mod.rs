@@ -131,7 +131,11 @@ pub fn parse(ctx: *mut xdp_md) -> u32 {
     }
     match parse::packet(frame, &mut work.packet) {
         // Nothing is known of the packet that an event could tell.
-        Err(verdict) => count(frame, settings, verdict),
+        Err(verdict) => {
+            #[cfg(feature = "log")]
+            crate::log::unknown(verdict.pack());
+            count(frame, settings, verdict)
+        }
         Ok(()) => {
             forget();
             let (Ok(verdict) | Err(verdict)) = known_flow(frame, settings, work);
@@ -165,6 +169,8 @@ pub fn answer(ctx: *mut xdp_md) -> u32 {
     if settings.trace_below != 0 {
         event::sample_answer(frame, settings, &work.packet, verdict.pack(), &work.new);
     }
+    #[cfg(feature = "log")]
+    crate::log::verdict(&work.packet, verdict.pack());
     count(frame, settings, verdict)
 }
 
@@ -201,6 +207,8 @@ fn finish(frame: Frame, settings: &Settings, work: &Work, verdict: Verdict, open
     if settings.trace_below != 0 {
         event::sample(frame, settings, &work.packet, verdict.pack(), opens);
     }
+    #[cfg(feature = "log")]
+    crate::log::verdict(&work.packet, verdict.pack());
     count(frame, settings, verdict)
 }
 

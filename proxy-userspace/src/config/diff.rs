@@ -89,11 +89,12 @@ impl fmt::Display for Change {
 }
 
 /// Settings of `l4`, `workers` and `admin` that a running daemon cannot change.
-const AT_START: [&str; 7] = [
+const AT_START: [&str; 8] = [
     "count",
     "pin_dir",
     "flow_capacity",
     "backend_capacity",
+    "kernel_log",
     "socket",
     "listen",
     "api",

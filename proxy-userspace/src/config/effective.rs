@@ -18,8 +18,8 @@ mod upstream;
 
 use super::defaults::{percent, status_text, text};
 use super::model::{
-    AttachMode, Backend, CheckTls, Config, Guard, HealthCheck, L4, Listener, Probe, ProbeTarget,
-    Service,
+    AttachMode, Backend, CheckTls, Config, Guard, HealthCheck, KernelLog, L4, Listener, Probe,
+    ProbeTarget, Service,
 };
 use super::yaml;
 use crate::types::PortMatch;
@@ -128,6 +128,11 @@ fn l4(l4: &L4) -> Value {
         "route_ttl": text(l4.route_ttl),
         "icmp_per_second": l4.icmp_per_second,
         "sample_every": l4.sample_every,
+        "kernel_log": match l4.kernel_log {
+            KernelLog::Off => "off",
+            KernelLog::Drops => "drops",
+            KernelLog::All => "all",
+        },
     })
 }
 

@@ -150,7 +150,7 @@ const PROXIES: &str = r#"
 workers: {count: 3, drain_timeout: 5s}
 tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, flow_every: 1000, propagation: [b3-multi, b3], timeout: 3s}
 overload: {lag: 20ms, hold: 0s}
-condemn: {offences: {malformed: 1, flood: 2, handshake: 0, slow: 4}, within: 10s, duration: 1m, max_duration: 1h, remember: 2h, spare_above: 70%, exempt: [192.0.2.0/24], ipv6_prefix: 56, max_entries: 9, dry_run: true}
+condemn: {offences: {malformed: 1, flood: 2, handshake: 0, slow: 4, limited: 5, unauthorized: 6}, within: 10s, duration: 1m, max_duration: 1h, remember: 2h, spare_above: 70%, exempt: [192.0.2.0/24], ipv6_prefix: 56, max_entries: 9, dry_run: true}
 acme: {directory: "https://acme.example:14000/dir", contact: [ops@example.com], terms_agreed: true, challenge: http-01, key: rsa-2048, ca: /ca.pem, external_account: {id: kid, key: /eab.key}, profile: short, storage: /srv/acme, renew_at: 50%, until_issued: refuse}
 listeners:
   - name: web
@@ -492,7 +492,7 @@ fn a_drawing_shows_place_expectation_and_fix() {
        ·                                                 ╰── here
      2 │ listeners:
        ╰────
-      help: expected one of `interfaces`, `pin_dir`, `flow_capacity`, `backend_capacity`, `tunnel`, `selection_seed`, `route_ttl`, `icmp_per_second` or `sample_every`
+      help: expected one of `interfaces`, `pin_dir`, `flow_capacity`, `backend_capacity`, `tunnel`, `selection_seed`, `route_ttl`, `icmp_per_second`, `sample_every` or `kernel_log`
             did you mean `tunnel`?
     ");
     assert_eq!(errors.faults().summary(), "2 errors");

@@ -215,6 +215,7 @@ mod tests {
             route_ttl: Duration::from_secs(1),
             icmp_per_second: 100,
             sample_every: 0,
+            kernel_log: crate::config::model::KernelLog::Off,
         }
     }
 

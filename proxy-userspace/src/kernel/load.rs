@@ -15,16 +15,17 @@ use super::events::{CaptureReader, EventReader};
 use super::handle::MapHandle;
 use super::host;
 use super::layout::{Capacities, SHAPES, Shape};
+use super::log::Follower;
 use super::maps::RealStore;
 use super::migrate;
 pub use super::object::OBJECT;
-use super::object::{Balancer, load_balancer, load_object};
+use super::object::{Balancer, load_balancer, load_object, object_for};
 use super::pins::{self, Holder, PinLock, Pins};
 pub use super::set::MapSet;
 use super::stats::StatsReader;
 use super::store::StoreError;
 use super::sweep::Sweeper;
-use crate::config::model::L4;
+use crate::config::model::{KernelLog, L4};
 use aya::EbpfError;
 use aya::programs::ProgramError;
 use proxy_common::ABI_VERSION;
@@ -104,6 +105,9 @@ pub enum LoadError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// What the programs tell cannot be read.
+    #[error("cannot read what the kernel programs log: {0}")]
+    Log(String),
     /// A map could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -151,6 +155,8 @@ pub struct DataPlane {
     pub(crate) staged: bool,
     /// Maps whose flows are to be copied when the links are updated.
     pub(crate) predecessor: Option<MapSet>,
+    /// Writes what these programs tell, if they do.
+    _log: Option<Follower>,
 }
 
 impl DataPlane {
@@ -163,7 +169,7 @@ impl DataPlane {
     ///
     /// Any [`LoadError`]; what was running still is.
     pub fn open(l4: &L4, snat_addresses: u32) -> Result<(Self, Adoption), LoadError> {
-        Self::open_object(OBJECT, l4, snat_addresses)
+        Self::open_object(object_for(l4), l4, snat_addresses)
     }
 
     /// As [`Self::open`], with the lock of a predecessor that still runs: see [`Self::lock`].
@@ -176,7 +182,7 @@ impl DataPlane {
         snat_addresses: u32,
         lock: Option<OwnedFd>,
     ) -> Result<(Self, Adoption), LoadError> {
-        Self::open_with(OBJECT, l4, snat_addresses, lock)
+        Self::open_with(object_for(l4), l4, snat_addresses, lock)
     }
 
     /// What keeps other daemons away. Whoever shares it may open the data plane while this is
@@ -225,7 +231,7 @@ impl DataPlane {
     /// it again.
     pub fn reopen(self, l4: &L4, snat_addresses: u32) -> Result<(Self, Adoption), LoadError> {
         let Self { pins, lock, .. } = self;
-        Self::open_locked(OBJECT, l4, snat_addresses, pins, lock)
+        Self::open_locked(object_for(l4), l4, snat_addresses, pins, lock)
     }
 
     fn open_locked(
@@ -245,8 +251,11 @@ impl DataPlane {
             pins.next_maps()
         };
         pins::make_dir(&directory)?;
-        let mut ebpf = load_object(object, &directory, &wanted)?;
+        let mut ebpf = load_object(object, &directory, &wanted, l4.kernel_log)?;
         let balancer = load_balancer(&mut ebpf)?;
+        let log = (l4.kernel_log != KernelLog::Off)
+            .then(|| Follower::new(&mut ebpf))
+            .transpose()?;
         let maps = MapSet::open_in(&directory)?;
         if let Some(old) = &predecessor {
             migrate::copy_entries(old, &maps, &wanted)?;
@@ -260,6 +269,7 @@ impl DataPlane {
             balancer,
             staged: !adopted,
             predecessor,
+            _log: log,
         };
         if adopted {
             // A capture that died with the last daemon must not cost its price for ever.

@@ -18,6 +18,7 @@ pub(crate) mod handle;
 pub mod host;
 pub mod layout;
 pub mod load;
+mod log;
 pub mod maps;
 mod migrate;
 pub mod neighbours;

@@ -3,9 +3,11 @@
 use super::handle::MapHandle;
 use super::layout::{Capacities, SHAPES};
 use super::load::LoadError;
+use super::log;
 use super::pins::{self, Pins};
 use super::store::StoreError;
 use super::sys;
+use crate::config::model::{KernelLog, L4};
 use aya::maps::Map;
 use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -18,23 +20,40 @@ use std::path::Path;
 /// The kernel object built by `cargo xtask build-ebpf`; empty if it was not.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.bpf.o"));
 
+/// As [`OBJECT`], with a log of what becomes of packets.
+pub(crate) static LOGGING_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice-log.bpf.o"));
+
 /// How often a program is offered to the kernel before an interruption counts as a failure.
 const ATTEMPTS: u32 = 5;
 
 /// Lines of the verifier's log that an error shows: its last ones say what it refused.
 const VERIFIER_LINES: usize = 24;
 
+/// The object that a configuration asks for.
+pub(crate) fn object_for(l4: &L4) -> &'static [u8] {
+    match l4.kernel_log {
+        KernelLog::Off => OBJECT,
+        KernelLog::Drops | KernelLog::All => LOGGING_OBJECT,
+    }
+}
+
 /// Parses the object and makes its maps, or opens those that are pinned in the directory.
 pub(crate) fn load_object(
     object: &[u8],
     directory: &Path,
     sizes: &Capacities,
+    log: KernelLog,
 ) -> Result<Ebpf, LoadError> {
+    let level = log::level(log);
     let mut loader = EbpfLoader::new();
     // The programs ask for no relocation against the kernel's types; reading those takes 0.1 s.
     loader.btf(None);
     for shape in SHAPES {
         loader.map_pin_path(shape.name, directory.join(shape.name));
+    }
+    if let Some(level) = &level {
+        loader.override_global(aya_log::LEVEL, level, true);
     }
     for (name, entries) in sizes.overrides() {
         loader.map_max_entries(name, entries);

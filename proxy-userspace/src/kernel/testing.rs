@@ -26,6 +26,7 @@ pub(crate) fn config(listeners: Vec<Listener>, services: Vec<Service>) -> Config
             route_ttl: Duration::from_secs(1),
             icmp_per_second: 100,
             sample_every: 0,
+            kernel_log: crate::config::model::KernelLog::Off,
         }),
         admin: Admin {
             socket: "/run/test.sock".into(),

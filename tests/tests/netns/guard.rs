@@ -9,7 +9,7 @@ use proxy_tests::stage::Stage;
 use proxy_tests::topology::{client_v4, client_v6};
 use proxy_tests::wait::{self, PATIENCE};
 use serde_json::json;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How long a client waits for an answer that must not come.
@@ -55,6 +55,40 @@ on_paths!(a_denied_source_is_dropped_and_others_are_not:
     nat_v6 = NAT_V6,
     local_v4 = LOCAL_V4,
 );
+
+/// Lines of the daemon's log that the kernel programs have told.
+fn told(stage: &Stage, wanted: &[&str]) -> usize {
+    let log = stage.daemon().log();
+    let lines = log.lines().filter(|line| line.contains("kernel programs"));
+    let lines = lines.filter(|line| wanted.iter().all(|word| line.contains(word)));
+    lines.count()
+}
+
+fn the_kernel_programs_tell_the_log_what_they_drop(path: Path) -> Result<()> {
+    for (level, tells_all) in [("drops", false), ("all", true)] {
+        let denied = source(path, 2);
+        let stage = Stage::new(path)
+            .config(move |config| {
+                config["l4"]["kernel_log"] = json!(level);
+                config["listeners"][WEB]["guard"] = json!({ "deny": [denied] });
+            })
+            .start()?;
+        reaches(&stage, 0)?;
+        ensure!(client(&stage, 2).connect(stage.web()).is_err());
+        let source = SocketAddr::new(denied, 0).to_string();
+        let source = format!("tcp {}", source.trim_end_matches('0'));
+        let target = format!("> {}", stage.web());
+        wait::until("the drop is told of", || {
+            let dropped = ["dropped by", "reason=\"denied\"", &source, &target];
+            Ok(told(&stage, &dropped) > 0)
+        })?;
+        // Told in order: what the client that was served has sent came before.
+        let served = told(&stage, &["decided by", &target]);
+        ensure!((served > 0) == tells_all, "{level}: {served}");
+    }
+    Ok(())
+}
+on_paths!(the_kernel_programs_tell_the_log_what_they_drop: nat_v4 = NAT_V4, dsr_ipip_v6 = DSR_IPIP_V6);
 
 fn only_sources_on_an_allow_list_pass(path: Path) -> Result<()> {
     let allowed = source(path, 1);

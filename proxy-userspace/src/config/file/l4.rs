@@ -52,6 +52,24 @@ pub(crate) struct L4 {
     #[serde(default)]
     #[schemars(extend("default" = defaults::SAMPLE_EVERY))]
     pub(crate) sample_every: Field<u32>,
+    /// Which packets the kernel programs tell the daemon's log of: to see why a packet goes a way
+    /// that it should not. Costs the packets that it concerns. A change takes effect when the daemon
+    /// is started anew.
+    #[serde(default)]
+    #[schemars(extend("default" = "off"))]
+    pub(crate) kernel_log: Field<KernelLog>,
+}
+
+/// Which packets the kernel programs tell the daemon's log of.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KernelLog {
+    /// None.
+    Off,
+    /// Those that are dropped, each with its reason.
+    Drops,
+    /// All but the plain packets of established flows.
+    All,
 }
 
 /// An interface: its name, or the name and how to attach there.

@@ -184,6 +184,20 @@ pub struct L4 {
     pub icmp_per_second: u32,
     /// One packet in this many makes an event; 0 makes none.
     pub sample_every: u32,
+    /// Which packets the kernel part tells the log of.
+    pub kernel_log: KernelLog,
+}
+
+/// Which packets the kernel part tells the daemon's log of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelLog {
+    /// None.
+    #[default]
+    Off,
+    /// Those that it drops.
+    Drops,
+    /// All but the plain packets of established flows.
+    All,
 }
 
 /// Every default, without interfaces.
@@ -201,6 +215,7 @@ impl Default for L4 {
             route_ttl: defaults::ROUTE_TTL,
             icmp_per_second: defaults::ICMP_PER_SECOND,
             sample_every: defaults::SAMPLE_EVERY,
+            kernel_log: KernelLog::Off,
         }
     }
 }

@@ -19,7 +19,7 @@ const EVERY_KEY: [&str; 5] = [
 const EVERY_RESILIENCE_KEY: &str = r#"
 overload: {lag: 50ms, hold: 1s}
 condemn:
-  offences: {malformed: 10, flood: 3, handshake: 20, slow: 30}
+  offences: {malformed: 10, flood: 3, handshake: 20, slow: 30, limited: 0, unauthorized: 0}
   within: 1m
   duration: 10m
   max_duration: 1day
@@ -76,6 +76,7 @@ l4:
   route_ttl: 1s
   icmp_per_second: 1000
   sample_every: 0
+  kernel_log: drops
 workers: {count: 4, drain_timeout: 30s}
 admin:
   socket: /run/sluice/admin.sock

@@ -6,7 +6,7 @@ use crate::config::defaults;
 use crate::config::fault::Code;
 use crate::config::file::l4 as file;
 use crate::config::file::scalar::{Network, Path};
-use crate::config::model::{AttachMode, Guard, Interface, L4};
+use crate::config::model::{AttachMode, Guard, Interface, KernelLog, L4};
 use crate::config::report::{Draft, Place, Report};
 use crate::config::yaml::NodeId;
 use ipnet::IpNet;
@@ -52,6 +52,11 @@ fn section(report: &Report<'_>, at: &At<file::L4>) -> L4 {
         route_ttl: time(report, &keys.route_ttl, defaults::ROUTE_TTL),
         icmp_per_second: or(&keys.icmp_per_second, defaults::ICMP_PER_SECOND),
         sample_every: or(&keys.sample_every, defaults::SAMPLE_EVERY),
+        kernel_log: match or(&keys.kernel_log, file::KernelLog::Off) {
+            file::KernelLog::Off => KernelLog::Off,
+            file::KernelLog::Drops => KernelLog::Drops,
+            file::KernelLog::All => KernelLog::All,
+        },
     }
 }
 
