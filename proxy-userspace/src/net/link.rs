@@ -140,13 +140,14 @@ impl Link {
     /// Reads into `buffer`, which must not be empty; 0 is the end.
     #[inline]
     pub(in crate::net) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.across.is_none() {
+        let Some(across) = &self.across else {
             return direct::read(&self.tcp, buffer);
-        }
-        let most = buffer.len();
-        let read = self.noted_read(self.tcp.try_read(buffer));
-        if matches!(read, Ok(read) if 0 < read && read < most) {
-            self.note_drained(Interest::READABLE);
+        };
+        let read = direct::read_judged(&self.tcp, buffer, |octets, is_short| {
+            across.took(octets, is_short)
+        });
+        if is_nothing(&read) {
+            across.since_empty.set(Since::default());
         }
         read
     }
@@ -163,7 +164,7 @@ impl Link {
     pub(in crate::net) fn write(&self, octets: &[u8]) -> io::Result<usize> {
         match &self.across {
             None => direct::write(&self.tcp, octets),
-            Some(_) => self.noted_write(self.tcp.try_write(octets)),
+            Some(_) => self.noted_write(direct::write_on(&self.tcp, octets)),
         }
     }
 
@@ -172,7 +173,7 @@ impl Link {
     pub(in crate::net) fn write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.across {
             None => direct::write_pieces(&self.tcp, pieces),
-            Some(_) => self.noted_write(self.tcp.try_write_vectored(pieces)),
+            Some(_) => self.noted_write(direct::write_pieces_on(&self.tcp, pieces)),
         }
     }
 
@@ -206,17 +207,10 @@ impl Link {
     #[inline]
     fn noted_read(&self, read: io::Result<usize>) -> io::Result<usize> {
         if let Some(across) = &self.across {
-            match &read {
-                Ok(octets) => {
-                    across.total.set(across.total.get() + *octets as u64);
-                    across
-                        .since_empty
-                        .set(across.since_empty.get().took(*octets));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    across.since_empty.set(Since::default());
-                }
-                Err(_) => {}
+            if let Ok(octets) = read {
+                across.took(octets, false);
+            } else if is_nothing(&read) {
+                across.since_empty.set(Since::default());
             }
         }
         read
@@ -231,7 +225,23 @@ impl Link {
     }
 }
 
+/// True of a read that found nothing.
+fn is_nothing(read: &io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
 impl Across {
+    /// Counts what was read; true if that has emptied the socket for certain.
+    #[inline]
+    fn took(&self, octets: usize, is_short: bool) -> bool {
+        self.total.set(self.total.get() + octets as u64);
+        let since = self.since_empty.get().took(octets);
+        let is_empty = is_short && since.is_few();
+        let since = if is_empty { Since::default() } else { since };
+        self.since_empty.set(since);
+        is_empty
+    }
+
     fn noted_write(&self, written: io::Result<usize>, socket: RawFd) -> io::Result<usize> {
         match written {
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) && is_open(socket) => {
@@ -319,6 +329,16 @@ mod tests {
         assert!(few.is_few());
         assert!(!few.took(1).is_few());
         assert!(!few.took(usize::MAX).took(usize::MAX).is_few(), "no wrap");
+    }
+
+    #[test]
+    fn only_a_short_read_of_little_empties_the_socket() {
+        let across = Across::default();
+        assert!(!across.took(100, false), "there may be more");
+        assert!(across.took(100, true));
+        assert!(!across.took(LEAST_ROOM as usize, false));
+        assert!(!across.took(1, true), "more may have come by TCP");
+        assert_eq!(across.total.get(), 201 + u64::from(LEAST_ROOM));
     }
 
     #[test]
