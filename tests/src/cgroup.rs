@@ -102,6 +102,40 @@ impl Cgroup {
     }
 }
 
+/// This process, as long as it is in a cgroup that it does not belong to. Dropping it takes it back.
+#[derive(Debug)]
+pub struct Visit {
+    /// `cgroup.procs` of where it was.
+    home: PathBuf,
+}
+
+impl Cgroup {
+    /// Has this process, with all its threads, be in the cgroup. Sockets that it makes meanwhile belong
+    /// to the cgroup for as long as they live.
+    ///
+    /// # Errors
+    ///
+    /// The cgroup has gone, or it cannot be told which one this process is in.
+    pub fn visit(&self) -> Result<Visit> {
+        let root = proxy_userspace::sockets::cgroup_root()?;
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let home = root.join(own.context("no cgroup of version 2")?);
+        let visit = Visit {
+            home: home.join("cgroup.procs"),
+        };
+        fs::write(self.folder.join("cgroup.procs"), "0").context("entering a cgroup")?;
+        Ok(visit)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // Whoever removes the cgroup kills what is in it: that must not be this process.
+        fs::write(&self.home, "0").expect("back to the cgroup that this process came from");
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
         remove(&self.folder);

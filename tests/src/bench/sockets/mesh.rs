@@ -1,18 +1,30 @@
 //! A hop that a mesh adds between two workloads on one host: two sidecars, one on each side, as meshes
 //! have them, or one daemon for both.
 //!
-//! The sidecars are told of by their addresses: nothing is redirected to them by a packet filter, which
-//! would add to their cost.
+//! The daemon is not told of: the load runs in a cgroup whose connections the kernel redirects, and
+//! dials the origin. The sidecars are told of by their addresses: nothing is redirected to them by a
+//! packet filter, which would add to their cost.
 
 use super::{Contender, Per, Ready, Scenario, Started};
 use crate::bench::l7::origin::{Origin, SMALL};
-use crate::bench::l7::peer::{Peer, Running, Start};
+use crate::bench::l7::peer::{Peer, Running, Start, free_port, workplace};
 use crate::bench::l7::scenario::{PLAIN, get};
-use anyhow::Result;
+use crate::cgroup::Cgroup;
+use crate::daemon;
+use crate::netns::{mount_bpffs, remove_pins, unique_pin_dir};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
-const NAME: &str = "mesh";
+pub(super) const NAME: &str = "mesh";
 
 pub(super) fn scenario() -> Scenario {
+    let redirected = |name: &str, accelerate| Contender {
+        name: name.to_owned(),
+        start: Box::new(move |origin| redirected(origin, accelerate)),
+    };
     Scenario {
         name: NAME,
         about: "small GET from one workload to another, 64 connections kept",
@@ -21,13 +33,84 @@ pub(super) fn scenario() -> Scenario {
         per: Per::Request,
         contenders: vec![
             Contender::peer(Peer::Direct, NAME, PLAIN),
-            Contender::peer(Peer::Sluice, NAME, PLAIN),
+            redirected(Peer::Sluice.name(), false),
+            redirected(Peer::Accelerated.name(), true),
             Contender {
                 name: "envoy-pair".to_owned(),
                 start: Box::new(sidecars),
             },
         ],
     }
+}
+
+/// What is to be kept while a redirected contender is at work, in the order in which it goes.
+struct Redirected {
+    _running: Running,
+    _pins: Pins,
+}
+
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // What stays is removed by the next run of any test.
+        let _ = remove_pins(&self.0);
+    }
+}
+
+/// One daemon, to which the kernel redirects what the load opens.
+fn redirected(origin: &Origin, accelerate: bool) -> Result<Started> {
+    let peer = match accelerate {
+        true => Peer::Accelerated,
+        false => Peer::Sluice,
+    };
+    let folder = workplace().join("run/sockets-mesh").join(peer.name());
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    mount_bpffs()?;
+    let (listen, pins) = (free_port()?, unique_pin_dir());
+    let workload = Cgroup::create("load")?;
+    let switch = if accelerate { "on" } else { "off" };
+    let config = json!({
+        "workers": {"count": 1},
+        "admin": {"socket": folder.join("admin.sock")},
+        // For pins of its own; no packet is looked at.
+        "l4": {"interfaces": ["lo"], "pin_dir": pins},
+        "listeners": [{
+            "name": "mesh",
+            "kind": "http",
+            "address": listen.ip().to_string(),
+            "port": listen.port(),
+            "accelerate": switch,
+            "mesh": {
+                "cgroups": [workload.path()],
+                "destinations": {"only": [origin.h1.ip().to_string()]},
+                "ports": {"only": [origin.h1.port()]},
+            },
+        }],
+        "routes": [{"name": "all", "service": "origin"}],
+        "services": [{
+            "name": "origin",
+            "backends": [origin.h1.to_string()],
+            "accelerate": switch,
+        }],
+    });
+    // JSON is YAML, which is what it reads.
+    let file = folder.join("sluice.yaml");
+    fs::write(&file, serde_json::to_string_pretty(&config)?)?;
+    let mut command = Command::new(daemon::sluice()?);
+    command.arg("run").arg("--config").arg(file);
+    let running = Running::start(peer.name(), command, listen, &folder)?;
+    Ok(Started::Ready(Ready {
+        address: origin.h1,
+        trees: running.tree.iter().cloned().collect(),
+        forwards: true,
+        workload: Some(workload),
+        _held: Box::new(Redirected {
+            _running: running,
+            _pins: Pins(pins),
+        }),
+    }))
 }
 
 /// The one of the origin, and before it that of the clients.
@@ -55,6 +138,7 @@ fn sidecars(origin: &Origin) -> Result<Started> {
         address: outbound.address,
         trees: trees.into_iter().flatten().collect(),
         forwards: true,
+        workload: None,
         _held: Box::new((outbound, inbound)),
     }))
 }

@@ -10,10 +10,11 @@
 //! difference between a proxy's `path_us` and that of the direct connection is what it adds to the
 //! host's work.
 //!
-//! A scenario is one module: who takes part, and what clients do ([`Scenario`]). [`condemned`] alone is
-//! measured in another way, by what is refused.
+//! A scenario is one module: who takes part, and what clients do ([`Scenario`]). [`connect`] and
+//! [`condemned`] are measured in another way: there is no proxy, or nothing is answered.
 
 mod condemned;
+mod connect;
 mod http;
 mod mesh;
 pub mod report;
@@ -27,8 +28,10 @@ use super::l7::scenario::Job;
 use super::l7::usage::Tree;
 use super::l7::{Choice, Effort, LOAD_CPU, pin, wait_until_right};
 use super::median;
+use crate::cgroup::Cgroup;
 use anyhow::{Context, Result, ensure};
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -100,6 +103,8 @@ struct Ready {
     trees: Vec<Tree>,
     /// True if the origin is to be told whom requests are for.
     forwards: bool,
+    /// Where the load has to be for its connections to come here.
+    workload: Option<Cgroup>,
     /// Ends it when it is dropped.
     _held: Box<dyn Any>,
 }
@@ -131,12 +136,21 @@ impl Ready {
             address: running.address,
             trees: running.tree.iter().cloned().collect(),
             forwards: adds_forwarded_for && running.tree.is_some(),
+            workload: None,
             _held: Box::new(running),
         }
     }
 
     fn cpu_time(&self) -> Result<Duration> {
         self.trees.iter().map(Tree::cpu_time).sum()
+    }
+
+    /// Runs a load towards it, from where it has to come.
+    fn run(&self, load: &Load, mark: impl FnMut() -> Result<()>) -> Result<Outcome> {
+        let visit = self.workload.as_ref().map(Cgroup::visit).transpose()?;
+        let outcome = load.run(mark);
+        drop(visit);
+        outcome
     }
 }
 
@@ -152,56 +166,81 @@ fn all() -> Vec<Scenario> {
 pub fn scenarios() -> Vec<(&'static str, &'static str)> {
     let all = all();
     let measured = all.iter().map(|each| (each.name, each.about));
-    measured
-        .chain([(condemned::NAME, condemned::ABOUT)])
-        .collect()
+    let others = WITHOUT_PEERS.iter().map(|(name, about, _)| (*name, *about));
+    measured.chain(others).collect()
 }
 
 /// Runs the scenarios chosen.
 ///
 /// # Errors
 ///
-/// There is no such scenario, or only one CPU. A peer that fails is a row with a note.
+/// There is no such scenario or peer, or only one CPU. A peer that fails is a row with a note, and so is
+/// a scenario that has no peers.
 pub fn run(effort: Effort, choice: &Choice, mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
-    for name in &choice.scenarios {
-        let known: Vec<&str> = scenarios().iter().map(|(name, _)| *name).collect();
-        ensure!(
-            known.contains(&name.as_str()),
-            "no scenario `{name}`; there are {}",
-            known.join(", ")
-        );
-    }
+    check(choice)?;
     crate::netns::raise_open_files();
     pin(LOAD_CPU).context("two CPUs are needed, one for the proxy alone")?;
-    let among = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
     let mut rows = Vec::new();
-    let mut tell = |row: Row, progress: &mut dyn FnMut(&str)| {
-        progress(&format!("  {row}"));
-        rows.push(row);
+    let tell = |more: Vec<Row>, rows: &mut Vec<Row>, progress: &mut dyn FnMut(&str)| {
+        for row in report::compared(more) {
+            progress(&format!("  {row}"));
+            rows.push(row);
+        }
     };
     for mut scenario in all() {
-        if !among(&choice.scenarios, scenario.name) {
+        if !is_among(&choice.scenarios, scenario.name) {
             continue;
         }
         progress(&format!("{}: {}", scenario.name, scenario.about));
         let origin = Origin::start(LOAD_CPU)?;
         let mut entries: Vec<Entry> = std::mem::take(&mut scenario.contenders)
             .into_iter()
-            .filter(|contender| among(&choice.peers, &contender.name))
+            .filter(|contender| is_among(&choice.peers, &contender.name))
             .map(|contender| Entry::start(contender, &scenario, &origin))
             .collect();
         measure(&scenario, &mut entries, effort, &mut progress);
-        for entry in entries {
-            tell(entry.row(&scenario), &mut progress);
-        }
+        let measured = entries.into_iter().map(|entry| entry.row(&scenario));
+        tell(measured.collect(), &mut rows, &mut progress);
     }
-    if among(&choice.scenarios, condemned::NAME) {
-        progress(&format!("{}: {}", condemned::NAME, condemned::ABOUT));
-        for row in condemned::run(effort, &mut progress)? {
-            tell(row, &mut progress);
+    for (name, about, run) in WITHOUT_PEERS {
+        if choice.peers.is_empty() && is_among(&choice.scenarios, name) {
+            progress(&format!("{name}: {about}"));
+            let measured = run(effort).unwrap_or_else(|error| vec![Row::failed(name, &error)]);
+            tell(measured, &mut rows, &mut progress);
         }
     }
     Ok(rows)
+}
+
+/// Scenarios in which no peers take turns: their names, what happens, and how they are measured.
+const WITHOUT_PEERS: [(&str, &str, fn(Effort) -> Result<Vec<Row>>); 2] = [
+    (connect::NAME, connect::ABOUT, connect::run),
+    (condemned::NAME, condemned::ABOUT, condemned::run),
+];
+
+/// Whether there are such scenarios and peers.
+fn check(choice: &Choice) -> Result<()> {
+    let peers = all().into_iter().flat_map(|scenario| scenario.contenders);
+    let peers: BTreeSet<String> = peers.map(|contender| contender.name).collect();
+    let names = scenarios().into_iter().map(|(name, _)| name.to_owned());
+    let kinds = [
+        ("scenario", &choice.scenarios, names.collect()),
+        ("peer", &choice.peers, peers.into_iter().collect::<Vec<_>>()),
+    ];
+    for (kind, chosen, known) in kinds {
+        for name in chosen {
+            let known_ones = known.join(", ");
+            ensure!(
+                known.contains(name),
+                "no {kind} `{name}`; there are {known_ones}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn is_among(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|one| one == name)
 }
 
 /// One contender in one scenario.
@@ -262,9 +301,6 @@ impl Entry {
     fn row(self, scenario: &Scenario) -> Row {
         let value = |values: &[f64]| (!values.is_empty()).then(|| median(values));
         Row {
-            scenario: scenario.name.to_owned(),
-            peer: self.name,
-            per: scenario.per.name(),
             cpu_us: value(&self.numbers.cpu_us),
             path_us: value(&self.numbers.path_us),
             rps: value(&self.numbers.rps),
@@ -272,6 +308,7 @@ impl Entry {
             p99_us: value(&self.numbers.p99_us),
             memory_kib: value(&self.numbers.memory_kib),
             note: self.note,
+            ..Row::new(scenario.name, &self.name, scenario.per.name())
         }
     }
 }
@@ -296,7 +333,7 @@ fn verify(scenario: &Scenario, ready: &Ready, origin: &Origin) -> Result<()> {
         time: MOMENT,
         ..load(scenario, ready, Rate::Closed, MOMENT)
     };
-    load.run(|| Ok(()))?;
+    ready.run(&load, || Ok(()))?;
     let (connections, forwarded) = origin.seen();
     ensure!(
         !ready.forwards || (forwarded - before.1 == connections - before.0 && forwarded > before.1),
@@ -360,7 +397,8 @@ fn closed(scenario: &Scenario, ready: &Ready, time: Duration) -> Result<Numbers>
     let own = Tree::of(std::process::id())?;
     let kernel = Tree::of_kernel()?;
     let mut marks = Vec::new();
-    let outcome = load(scenario, ready, Rate::Closed, time).run(|| {
+    let load = load(scenario, ready, Rate::Closed, time);
+    let outcome = ready.run(&load, || {
         let proxy = ready.cpu_time()?;
         // The proxy is a child of this process, and counted by that already.
         marks.push((proxy, own.cpu_time()? + kernel.kernel_time()));
@@ -388,7 +426,8 @@ fn closed(scenario: &Scenario, ready: &Ready, time: Duration) -> Result<Numbers>
 }
 
 fn open(scenario: &Scenario, ready: &Ready, rate: f64, time: Duration) -> Result<Numbers> {
-    let outcome = load(scenario, ready, Rate::Open(rate), time).run(|| Ok(()))?;
+    let load = load(scenario, ready, Rate::Open(rate), time);
+    let outcome = ready.run(&load, || Ok(()))?;
     ensure!(outcome.requests > 0, "no request was answered");
     Ok(Numbers {
         p50_us: vec![outcome.p50_us],
@@ -404,7 +443,21 @@ fn rps(outcome: &Outcome) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+
+    #[test]
+    fn only_what_there_is_can_be_chosen() {
+        let choice = |scenario: &str, peer: &str| Choice {
+            scenarios: vec![scenario.to_owned()],
+            peers: vec![peer.to_owned()],
+        };
+        check(&choice("connect", "envoy-pair")).unwrap();
+        let error = check(&choice("get", "nobody")).unwrap_err().to_string();
+        assert!(
+            error.contains("no peer `nobody`; there are direct, "),
+            "{error}"
+        );
+        assert!(check(&choice("nothing", "nginx")).is_err());
+    }
 
     #[test]
     fn names_are_unique() {

@@ -188,25 +188,37 @@ impl Peer {
             Self::Traefik => traefik::set_up(&order)?,
             Self::Caddy => caddy::set_up(&order)?,
         };
-        let mut command = match setup {
+        let command = match setup {
             Setup::Run(command) => command,
             Setup::Cannot(why) => return Ok(Start::Cannot(why.to_owned())),
         };
         if !exists(&command) {
             return Ok(Start::Cannot("not installed".to_owned()));
         }
-        on_cpu(&mut command, PROXY_CPU);
-        let mut process = Process::start(self.name(), &mut command, &folder.join("log"))?;
-        process.wait_until(|| TcpStream::connect(order.listen).is_ok())?;
-        Ok(Start::Running(Running {
-            address: order.listen,
-            tree: Some(Tree::of(process.id())?),
-            process: Some(process),
-        }))
+        let running = Running::start(self.name(), command, order.listen, &folder)?;
+        Ok(Start::Running(running))
     }
 }
 
 impl Running {
+    /// Starts a program on the proxies' CPU, and waits until it accepts connections. Its log is in
+    /// `folder`.
+    pub(in crate::bench) fn start(
+        name: &str,
+        mut command: Command,
+        listen: SocketAddr,
+        folder: &Path,
+    ) -> Result<Self> {
+        on_cpu(&mut command, PROXY_CPU);
+        let mut process = Process::start(name, &mut command, &folder.join("log"))?;
+        process.wait_until(|| TcpStream::connect(listen).is_ok())?;
+        Ok(Self {
+            address: listen,
+            tree: Some(Tree::of(process.id())?),
+            process: Some(process),
+        })
+    }
+
     /// The direct connection to an origin.
     pub(super) fn direct(address: SocketAddr) -> Self {
         Self {
