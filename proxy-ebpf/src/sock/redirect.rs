@@ -80,16 +80,23 @@ fn choose(end: &mut End) -> Way {
     if !knows_peer(end) {
         return Way::Tcp;
     }
-    let Some((queued, room)) = state(end, offsets) else {
+    let Some(queued) = queued(end, offsets) else {
         return Way::Tcp;
     };
     if end.flags & end_flag::OURS != 0 {
         if queued >= QUEUE_OCTETS {
             return Way::Held;
         }
-    } else if room < LEAST_ROOM {
+        return Way::Across;
+    }
+    let Some(room) = read::<u32>(end.peer, offsets.room) else {
         return Way::Tcp;
-    } else if queued >= room {
+    };
+    let room = room / 4;
+    if room < LEAST_ROOM {
+        return Way::Tcp;
+    }
+    if queued >= room {
         count(Count::Overflow, 1);
         return Way::Tcp;
     }
@@ -114,10 +121,9 @@ fn knows_peer(end: &mut End) -> bool {
     true
 }
 
-/// What waits at the other end, and how much of another's octets may; `None` if it has gone, or if
-/// something is still on its way by TCP.
+/// What waits at the other end; `None` if it has gone, or if something is still on its way by TCP.
 #[inline(always)]
-fn state(end: &End, offsets: &Offsets) -> Option<(u32, u32)> {
+fn queued(end: &End, offsets: &Offsets) -> Option<u32> {
     if read::<u64>(end.peer, offsets.cookie)? != end.peer_cookie {
         count(Count::Gone, 1);
         return None;
@@ -128,7 +134,5 @@ fn state(end: &End, offsets: &Offsets) -> Option<(u32, u32)> {
         count(Count::Behind, 1);
         return None;
     }
-    let queued = read::<u32>(end.peer, offsets.queued)?;
-    let room = read::<u32>(end.peer, offsets.room)?;
-    Some((queued, room / 4))
+    read::<u32>(end.peer, offsets.queued)
 }
