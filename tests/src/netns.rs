@@ -5,7 +5,8 @@
 
 use crate::command::{run, run_with_input};
 use anyhow::{Context, Result, anyhow};
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -249,6 +250,32 @@ pub fn mount_bpffs() -> Result<()> {
         return Ok(());
     }
     run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS])).map(drop)
+}
+
+/// Gives a command's process a bpffs of its own, where the host has its: what it pins is seen by
+/// nobody else, and gone with the process.
+pub fn with_own_bpffs(command: &mut Command) {
+    let mount_it = || {
+        let nothing = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        // Else the host would get it as well.
+        mount(
+            nothing,
+            "/",
+            nothing,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            nothing,
+        )?;
+        Ok(mount(
+            Some("bpf"),
+            BPFFS,
+            Some("bpf"),
+            MsFlags::empty(),
+            nothing,
+        )?)
+    };
+    // SAFETY: three system calls, whose short paths are put on the stack.
+    unsafe { command.pre_exec(mount_it) };
 }
 
 /// Removes a directory in bpffs with all pins in it.

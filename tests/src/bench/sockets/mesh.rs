@@ -11,11 +11,10 @@ use crate::bench::l7::peer::{Peer, Running, Start, free_port, workplace};
 use crate::bench::l7::scenario::{PLAIN, get};
 use crate::cgroup::Cgroup;
 use crate::daemon;
-use crate::netns::{mount_bpffs, remove_pins, unique_pin_dir};
+use crate::netns::with_own_bpffs;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 pub(super) const NAME: &str = "mesh";
@@ -43,21 +42,6 @@ pub(super) fn scenario() -> Scenario {
     }
 }
 
-/// What is to be kept while a redirected contender is at work, in the order in which it goes.
-struct Redirected {
-    _running: Running,
-    _pins: Pins,
-}
-
-struct Pins(PathBuf);
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        // What stays is removed by the next run of any test.
-        let _ = remove_pins(&self.0);
-    }
-}
-
 /// One daemon, to which the kernel redirects what the load opens.
 fn redirected(origin: &Origin, accelerate: bool) -> Result<Started> {
     let peer = match accelerate {
@@ -67,15 +51,12 @@ fn redirected(origin: &Origin, accelerate: bool) -> Result<Started> {
     let folder = workplace().join("run/sockets-mesh").join(peer.name());
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    mount_bpffs()?;
-    let (listen, pins) = (free_port()?, unique_pin_dir());
+    let listen = free_port()?;
     let workload = Cgroup::create("load")?;
     let switch = if accelerate { "on" } else { "off" };
     let config = json!({
         "workers": {"count": 1},
         "admin": {"socket": folder.join("admin.sock")},
-        // For pins of its own; no packet is looked at.
-        "l4": {"interfaces": ["lo"], "pin_dir": pins},
         "listeners": [{
             "name": "mesh",
             "kind": "http",
@@ -100,16 +81,14 @@ fn redirected(origin: &Origin, accelerate: bool) -> Result<Started> {
     fs::write(&file, serde_json::to_string_pretty(&config)?)?;
     let mut command = Command::new(daemon::sluice()?);
     command.arg("run").arg("--config").arg(file);
+    with_own_bpffs(&mut command);
     let running = Running::start(peer.name(), command, listen, &folder)?;
     Ok(Started::Ready(Ready {
         address: origin.h1,
         trees: running.tree.iter().cloned().collect(),
         forwards: true,
         workload: Some(workload),
-        _held: Box::new(Redirected {
-            _running: running,
-            _pins: Pins(pins),
-        }),
+        _held: Box::new(running),
     }))
 }
 

@@ -157,7 +157,7 @@ impl Ready {
 /// All scenarios, in the order of the report.
 fn all() -> Vec<Scenario> {
     let mut all = http::scenarios();
-    all.push(tunnel::scenario());
+    all.extend(tunnel::scenarios());
     all.push(mesh::scenario());
     all
 }
