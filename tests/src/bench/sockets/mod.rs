@@ -212,8 +212,11 @@ pub fn run(effort: Effort, choice: &Choice, mut progress: impl FnMut(&str)) -> R
     Ok(rows)
 }
 
+/// Measures all rows of a scenario.
+type Measuring = fn(Effort) -> Result<Vec<Row>>;
+
 /// Scenarios in which no peers take turns: their names, what happens, and how they are measured.
-const WITHOUT_PEERS: [(&str, &str, fn(Effort) -> Result<Vec<Row>>); 2] = [
+const WITHOUT_PEERS: [(&str, &str, Measuring); 2] = [
     (connect::NAME, connect::ABOUT, connect::run),
     (condemned::NAME, condemned::ABOUT, condemned::run),
 ];
