@@ -45,7 +45,7 @@ const RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy-pair"];
 const GOALS: [(&str, &str, Goal); 8] = [
     ("get", "sluice-accelerated", Goal::AtMost(0.55)),
     ("body_1m", "sluice-accelerated", Goal::AtMost(0.5)),
-    ("tunnel", "sluice-accelerated", Goal::AtMost(0.5)),
+    ("tunnel", "sluice", Goal::AtMost(0.5)),
     ("mesh", "sluice", Goal::AtMost(0.5)),
     ("connect", "connect_kept", Goal::AtLeast(0.99)),
     ("connect", "connect_new", Goal::AtLeast(0.99)),
