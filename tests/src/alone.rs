@@ -1,6 +1,7 @@
 //! `sluice proxy` as a process of its own, without namespaces, kernel part or root.
 
 use crate::daemon::sluice;
+use crate::family;
 use nix::sys::signal::{Signal, kill};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 /// There is none.
 pub fn unused_address() -> SocketAddr {
     let ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
-    let mut addresses = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut addresses = ports.map(|port| SocketAddr::new(family::loopback(), port));
     let unused = addresses.find(|address| TcpListener::bind(address).is_ok());
     unused.expect("an unused port")
 }
@@ -71,7 +72,8 @@ impl Drop for Process {
 /// It is not built, or does not start.
 pub fn proxy(to: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
     let mut command = Command::new(sluice().expect("built"));
-    command.args(["proxy", "--from", "127.0.0.1:0", "--to", &to.to_string()]);
+    let from = family::any().to_string();
+    command.args(["proxy", "--from", &from, "--to", &to.to_string()]);
     command.args(more);
     start(&mut command)
 }

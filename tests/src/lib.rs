@@ -35,6 +35,7 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod daemon;
+pub mod family;
 pub mod http;
 pub mod http2;
 pub mod kernel;

@@ -4,6 +4,7 @@
 
 use crate::case::{Answered, Closed, connect, request};
 use crate::support::Sluice;
+use proxy_tests::family;
 use proxy_tests::http2::hpack::{Block, Form, Text};
 use proxy_tests::http2::{Connection, Frame, Outcome, Role, error, flag, kind, setting};
 use proxy_tests::wait;
@@ -971,7 +972,7 @@ struct Origin {
 
 impl Origin {
     fn new(cases: &'static [Case]) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let listener = TcpListener::bind(family::any()).expect("binds");
         let origin = Arc::new(Self {
             address: listener.local_addr().expect("bound"),
             cases,

@@ -2,6 +2,7 @@
 
 use proxy_tests::alone::{Process, unused_address};
 use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use proxy_tests::wait;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -35,9 +36,10 @@ impl Sluice {
         let config = format!(
             "admin: {{socket: {}}}\n\
              workers: {{count: 1}}\n\
-             listeners: [{{name: web, kind: http, address: 127.0.0.1, port: {}, service: app{listener}}}]\n\
+             listeners: [{{name: web, kind: http, address: '{}', port: {}, service: app{listener}}}]\n\
              services: [{{name: app, backends: ['{backend}']{service}}}]\n",
             folder.path().join("admin.sock").display(),
+            address.ip(),
             address.port(),
         );
         let path = folder.path().join("sluice.yaml");
@@ -79,7 +81,7 @@ impl Sluice {
 /// request's content, or with as many octets as the path names: `/200000`. It accepts WebSockets and
 /// becomes an echo.
 pub(crate) fn origin() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -120,7 +122,7 @@ fn serve(mut stream: TcpStream) -> Option<()> {
 
 /// An HTTP/1 origin that reads nothing, ever.
 pub(crate) fn stalling_origin() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
         let held: Vec<TcpStream> = listener.incoming().map_while(Result::ok).collect();

@@ -1,10 +1,11 @@
 //! Certificates by ACME, from an authority that is not ours: pebble, which is made to find faults
-//! in clients. It looks names up at a server of its own that says `127.0.0.1` to all of them.
+//! in clients. It looks names up at a server of its own that says the loopback address to all of them.
 
 use crate::support::Origin;
 use proxy_tests::alone::{Process, unused_address};
 use proxy_tests::certificates::Authority;
 use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use proxy_tests::wait;
 use proxy_userspace::observe::view::CertificateView;
 use serde_json::{Value, json};
@@ -45,7 +46,9 @@ impl Pebble {
     fn with(edit: impl FnOnce(&mut Value)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::new("test CA");
-        let (certificate, key) = authority.issue(&["127.0.0.1"]).write(folder.path(), "web");
+        let (certificate, key) = authority
+            .issue(&[&*family::loopback().to_string()])
+            .write(folder.path(), "web");
         fs::write(folder.path().join("ca.pem"), authority.pem()).expect("writes");
         let [directory, management, names, http, tls] = [(); 5].map(|()| unused_address());
         let mut config = json!({
@@ -62,10 +65,15 @@ impl Pebble {
         let file = folder.path().join("pebble.json");
         fs::write(&file, json!({ "pebble": config }).to_string()).expect("writes");
         let names_at = names.to_string();
+        let (v4, v6) = if family::is_v6() {
+            ("", "::1")
+        } else {
+            ("127.0.0.1", "")
+        };
         let resolver = spawn(
             Command::new("pebble-challtestsrv")
-                .args(["-dns01", &names_at, "-defaultIPv4", "127.0.0.1"])
-                .args(["-defaultIPv6", "", "-http01", "", "-https01", ""])
+                .args(["-dns01", &names_at, "-defaultIPv4", v4])
+                .args(["-defaultIPv6", v6, "-http01", "", "-https01", ""])
                 .args(["-tlsalpn01", "", "-management", ""]),
         );
         let pebble = spawn(
@@ -155,13 +163,14 @@ impl Daemon {
              acme: {{directory: 'https://{directory}/dir', ca: {ca}, terms_agreed: true, \
              contact: [ops@example.com], storage: {folder}/acme{more}}}\n\
              listeners:\n\
-             - {{name: plain, kind: http, address: 127.0.0.1, port: {http}, https_redirect: true}}\n\
-             - {{name: site, kind: http, address: 127.0.0.1, port: {tls}, service: app, \
+             - {{name: plain, kind: http, address: '{ip}', port: {http}, https_redirect: true}}\n\
+             - {{name: site, kind: http, address: '{ip}', port: {tls}, service: app, \
              tls: {{certificates: [{{acme: [{names}]}}]}}}}\n\
              services: [{{name: app, backends: ['{origin}']}}]\n{file}\n",
             folder = self.folder.path().display(),
             directory = pebble.directory,
             ca = pebble.path("ca.pem").display(),
+            ip = family::loopback(),
             http = self.plain.port(),
             tls = self.tls.port(),
             origin = self.origin.address,
@@ -243,7 +252,7 @@ impl Daemon {
         let port = self.tls.port();
         let output = Command::new("curl")
             .args(["-sS", "--max-time", "20", "--cacert", text(root)])
-            .args(["--resolve", &format!("{name}:{port}:127.0.0.1")])
+            .args(["--resolve", &format!("{name}:{port}:{}", family::host())])
             .arg(format!("https://{name}:{port}/"))
             .output()
             .expect("curl runs");
@@ -349,7 +358,10 @@ fn before_the_first_certificate_clients_are_served_or_refused() {
         let port = daemon.tls.port();
         let output = Command::new("curl")
             .args(["-sSk", "--max-time", "20"])
-            .args(["--resolve", &format!("www.acme.test:{port}:127.0.0.1")])
+            .args([
+                "--resolve",
+                &format!("www.acme.test:{port}:{}", family::host()),
+            ])
             .arg(format!("https://www.acme.test:{port}/"))
             .output();
         String::from_utf8(output.expect("curl runs").stdout).expect("text")
@@ -424,7 +436,7 @@ fn the_example_gets_its_certificate() {
     );
     text += &example
         .replace("  contact:", &settings)
-        .replace("0.0.0.0", "127.0.0.1")
+        .replace("0.0.0.0", &family::loopback().to_string())
         .replace("port: 80\n", &format!("port: {}\n", daemon.plain.port()))
         .replace("port: 443\n", &format!("port: {}\n", daemon.tls.port()))
         .replace("10.1.0.1:8000", &daemon.origin.address.to_string())

@@ -3,6 +3,7 @@
 
 use crate::admin_support::{Daemon, Events, Reply, TOKEN};
 use crate::support::{Client, eventually};
+use proxy_tests::family;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -494,7 +495,7 @@ fn every_command_speaks_the_api() {
 /// A certificate for a loopback address, with its key, signed by itself.
 fn certificate(name: &str) -> (String, String) {
     let key = rcgen::KeyPair::generate().expect("a key");
-    let names = vec!["127.0.0.1".to_owned()];
+    let names = vec![family::loopback().to_string()];
     let mut parameters = rcgen::CertificateParams::new(names).expect("names");
     parameters
         .distinguished_name
@@ -536,7 +537,7 @@ fn over_tls_a_client_certificate_opens() {
     assert_eq!(curl(Some("stranger")), "000");
     let certificates = daemon.get("/api/v1/certificates").expect(200).json();
     assert_eq!(certificates[0]["used_by"], "admin");
-    assert_eq!(certificates[0]["names"], json!(["127.0.0.1"]));
+    assert_eq!(certificates[0]["names"], json!([family::loopback()]));
     // In clear, nobody is answered.
     let mut plain = TcpStream::connect(daemon.admin).expect("connects");
     plain

@@ -179,7 +179,7 @@ fn text(
         "# Kept as it is.\n\
          admin: {{socket: {folder}/admin.sock, {more}}}\n\
          workers: {{count: 2}}\n\
-         listeners: [{{name: web, kind: http, address: {}, port: {}, service: app}}]\n\
+         listeners: [{{name: web, kind: http, address: '{}', port: {}, service: app}}]\n\
          services:\n  - name: app\n    backends: [{{name: b1, address: '{origin}', weight: 1}}]\n",
         web.ip(),
         web.port(),

@@ -10,6 +10,7 @@ use proxy_tests::alone::{Process, unused_address};
 use proxy_tests::certificates::Authority;
 use proxy_tests::chromium::Chromium;
 use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -36,11 +37,11 @@ const CONFIG: &str = "
 admin: {socket: {folder}/admin.sock}
 workers: {count: 2}
 listeners:
-- {name: both, kind: http, address: 127.0.0.1, port: {both}, access_log: {log},
+- {name: both, kind: http, address: '{ip}', port: {both}, access_log: {log},
    tls: {certificates: [{certificate: {folder}/site.pem, key: {folder}/site.key}]}}
-- {name: old, kind: http, address: 127.0.0.1, port: {old}, access_log: {log}, http2: {enabled: false},
+- {name: old, kind: http, address: '{ip}', port: {old}, access_log: {log}, http2: {enabled: false},
    tls: {certificates: [{certificate: {folder}/site.pem, key: {folder}/site.key}]}}
-- {name: foreign, kind: http, address: 127.0.0.1, port: {foreign}, access_log: {log},
+- {name: foreign, kind: http, address: '{ip}', port: {foreign}, access_log: {log},
    tls: {certificates: [{certificate: {folder}/foreign.pem, key: {folder}/foreign.key}]}}
 services: [{name: app, backends: ['{origin}']}]
 routes:
@@ -61,6 +62,7 @@ impl Site {
         let config = [
             ("{log}", LOG.to_owned()),
             ("{folder}", folder.path().display().to_string()),
+            ("{ip}", both.ip().to_string()),
             ("{both}", both.port().to_string()),
             ("{old}", old.port().to_string()),
             ("{foreign}", foreign.port().to_string()),
@@ -180,7 +182,10 @@ fn believe(authority: &Authority, home: &Path, command: &mut Command) -> anyhow:
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "certutil {words:?}: {complaint}");
     }
-    command.arg("--host-resolver-rules=MAP *.test 127.0.0.1");
+    command.arg(format!(
+        "--host-resolver-rules=MAP *.test {}",
+        family::host()
+    ));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Breakers, limits, fallbacks and shedding.
 
 use crate::support::{Client, Origin, Proxy, eventually};
+use proxy_tests::family;
 use proxy_userspace::config::model::Service;
 use proxy_userspace::config::model::http::{
     BackendTraits, CircuitErrors, Concurrency, Fallback, FixedResponse, Overload, PathMatch,
@@ -29,7 +30,7 @@ fn ends(proxy: &Proxy, end: End) -> u64 {
 }
 
 fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     listener.local_addr().expect("bound")
 }
 

@@ -1,6 +1,7 @@
 //! UDP passed on as it is.
 
 use crate::support::{PATIENCE, eventually};
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{
     AccessLog, BackendTraits, BalancePolicy, HashOn, LogFormat, LogTarget, ProxyVersion,
     StreamListener,
@@ -10,7 +11,7 @@ use proxy_userspace::observe::http::{ConnectFailure, DatagramDrop, RetryReason};
 use proxy_userspace::runtime::workers::{Inherited, Workers};
 use proxy_userspace::types::Protocol;
 use std::collections::HashSet;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,7 +24,7 @@ fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut StreamListener, &mut S
         service.push_backend(*backend, 1, BackendTraits::default());
     }
     service.upstream.balance.policy = BalancePolicy::RoundRobin;
-    let address = "127.0.0.1:0".parse().expect("an address");
+    let address = family::any();
     let mut listener = StreamListener::new("udp", Protocol::Udp, address, "origins");
     edit(&mut listener, &mut service);
     let mut config = Config {
@@ -62,7 +63,7 @@ struct Origin {
 
 impl Origin {
     fn echo() -> Self {
-        Self::at("127.0.0.1:0")
+        Self::at(&family::any().to_string())
     }
 
     fn at(address: &str) -> Self {
@@ -123,7 +124,7 @@ fn hears_nothing(client: &UdpSocket) -> bool {
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let socket = UdpSocket::bind(family::any()).expect("binds");
     socket.local_addr().expect("bound")
 }
 
@@ -333,7 +334,17 @@ fn each_datagram_tells_the_backend_whose_it_is() {
     let client = client(address);
     let source = client.local_addr().expect("bound").port().to_be_bytes();
     let server = address.port().to_be_bytes();
-    let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x7f\0\0\x01\x7f\0\0\x01".to_vec();
+    let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
+    match family::loopback() {
+        IpAddr::V4(own) => {
+            expected.extend(b"\x12\0\x0c");
+            expected.extend([own.octets(), own.octets()].concat());
+        }
+        IpAddr::V6(own) => {
+            expected.extend(b"\x22\0\x24");
+            expected.extend([own.octets(), own.octets()].concat());
+        }
+    }
     expected.extend([source, server].concat());
     expected.extend(b"query");
     for _ in 0..2 {
@@ -418,7 +429,7 @@ async fn another_process_gives_a_session_no_more_time_than_it_had() {
 
 #[tokio::test]
 async fn a_drain_waits_for_answers_that_are_under_way() {
-    let silent = UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let silent = UdpSocket::bind(family::any()).expect("binds");
     let (mut workers, address) = proxy(&[silent.local_addr().expect("bound")], |_, _| {});
     let client = client(address);
     client.send(b"question").expect("sends");

@@ -7,6 +7,7 @@ use crate::support::{Answer, Origin, Proxy, eventually};
 use crate::websocket::{WebSocket, echo};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::Action;
 use std::collections::BTreeMap;
@@ -47,7 +48,7 @@ fn example_with(
     }
     config.workers.count = Some(1);
     for listener in &mut config.http_listeners {
-        listener.address = "127.0.0.1:0".parse().expect("an address");
+        listener.address = family::any();
         listener.access_log = None;
     }
     edit(&mut config);
@@ -322,7 +323,7 @@ fn static_sends_files_redirects_and_passes_the_api_on() {
 #[test]
 fn a_shop_goes_on_while_its_services_fail() {
     let nobody = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let listener = std::net::TcpListener::bind(family::any()).expect("binds");
         listener.local_addr().expect("bound")
     };
     let ill = Origin::answering("HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n");

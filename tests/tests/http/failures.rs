@@ -1,6 +1,7 @@
 //! What goes wrong at backends, and what clients see of it.
 
 use crate::support::{Origin, Proxy, eventually};
+use proxy_tests::family;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     listener.local_addr().expect("bound")
 }
 

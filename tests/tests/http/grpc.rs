@@ -6,6 +6,7 @@ use crate::support::{Proxy, eventually};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{
     BackendProtocol, CircuitErrors, Fault, PathMatch, RouteMatch,
@@ -44,7 +45,7 @@ fn code(answer: &Whole) -> (&str, bool) {
 }
 
 fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     listener.local_addr().expect("bound")
 }
 

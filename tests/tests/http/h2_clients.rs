@@ -8,6 +8,7 @@ use crate::support::{Client, Origin, Proxy, eventually, field, pattern};
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Method, Request, StatusCode};
+use proxy_tests::family;
 use proxy_userspace::message::{Refusal, RefusedBy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -106,7 +107,10 @@ async fn a_request_reaches_an_http_1_backend_as_one_of_its_own() {
     assert_eq!(seen.to_lowercase().matches("cookie:").count(), 1);
     assert_eq!(field(&seen, "x-thing"), Some("y"));
     assert_eq!(field(&seen, "te"), Some("trailers"));
-    assert_eq!(field(&seen, "x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(
+        field(&seen, "x-forwarded-for"),
+        Some(&*family::loopback().to_string())
+    );
     assert_eq!(answer.field("connection"), None);
 }
 
@@ -401,7 +405,7 @@ async fn a_backend_that_fails_within_its_answer_resets_the_stream_and_no_other()
 
 #[tokio::test]
 async fn a_backend_that_cannot_be_reached_is_an_answer_not_a_reset() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let nobody = std::net::TcpListener::bind(family::any()).expect("binds");
     let address = nobody.local_addr().expect("bound");
     drop(nobody);
     for is_h2 in [false, true] {

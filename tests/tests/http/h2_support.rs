@@ -7,6 +7,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
+use proxy_tests::family;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -158,7 +159,7 @@ impl H2Origin {
         F: Fn(Request<RecvStream>, SendResponse<Bytes>, usize) -> R + Send + 'static,
         R: Future<Output = ()> + 'static,
     {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let listener = std::net::TcpListener::bind(family::any()).expect("binds");
         listener.set_nonblocking(true).expect("nonblocking");
         let address = listener.local_addr().expect("bound");
         let origin = Self {

@@ -2,6 +2,7 @@
 
 use crate::h2_support::{H2Origin, ask, connect, get, soon};
 use crate::support::{Origin, Proxy, field};
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{
     Action, BackendProtocol, FixedResponse, Forwarded, HttpListener, PathMatch, Route,
     SecurityHeaders,
@@ -25,6 +26,16 @@ fn telling(origin: SocketAddr, trusted: &[&str]) -> Proxy {
     })
 }
 
+/// This host as a client, in `X-Forwarded-For` and in `Forwarded` (RFC 7239 §6).
+fn own() -> (String, String) {
+    let own = family::loopback();
+    let node = match own.is_ipv6() {
+        true => format!("\"[{own}]\""),
+        false => own.to_string(),
+    };
+    (own.to_string(), node)
+}
+
 const CLAIMS: &str = "GET / HTTP/1.1\r\nHost: Shop.test\r\nX-Forwarded-For: 203.0.113.9, 127.0.0.9\r\n\
     X-Forwarded-Proto: https\r\nX-Forwarded-Host: public.test\r\nX-Forwarded-Port: 443\r\n\
     X-Real-IP: 6.6.6.6\r\nForwarded: for=203.0.113.9;proto=https\r\nVia: 1.0 before\r\n\
@@ -36,13 +47,17 @@ fn nothing_that_a_stranger_claims_reaches_a_backend() {
     let proxy = telling(origin.address, &[]);
     let seen = proxy.ask(CLAIMS).text();
     let port = proxy.address.port().to_string();
+    let (own, own_node) = own();
     for (name, value) in [
-        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-for", &*own),
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "shop.test"),
         ("x-forwarded-port", &*port),
-        ("x-real-ip", "127.0.0.1"),
-        ("forwarded", "for=127.0.0.1;host=\"shop.test\";proto=http"),
+        ("x-real-ip", &*own),
+        (
+            "forwarded",
+            &*format!("for={own_node};host=\"shop.test\";proto=http"),
+        ),
         ("via", "1.0 before, 1.1 edge"),
     ] {
         assert_eq!(field(&seen, name), Some(value), "{name} in {seen}");
@@ -63,17 +78,21 @@ fn nothing_that_a_stranger_claims_reaches_a_backend() {
 #[test]
 fn what_trusted_proxies_say_is_kept_and_extended() {
     let origin = Origin::mirror();
-    let proxy = telling(origin.address, &["127.0.0.0/8"]);
+    let proxy = telling(origin.address, &["127.0.0.0/8", "::1/128"]);
     let seen = proxy.ask(CLAIMS).text();
+    let (own, own_node) = own();
     for (name, value) in [
-        ("x-forwarded-for", "203.0.113.9, 127.0.0.9, 127.0.0.1"),
+        (
+            "x-forwarded-for",
+            &*format!("203.0.113.9, 127.0.0.9, {own}"),
+        ),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "public.test"),
         ("x-forwarded-port", "443"),
         ("x-real-ip", "203.0.113.9"),
         (
             "forwarded",
-            "for=203.0.113.9;proto=https, for=127.0.0.1;host=\"shop.test\";proto=http",
+            &*format!("for=203.0.113.9;proto=https, for={own_node};host=\"shop.test\";proto=http"),
         ),
         ("x-request-id", "theirs"),
     ] {
@@ -145,8 +164,14 @@ async fn all_of_it_holds_over_http_2() {
     let answer = soon(ask(&client, request)).await.expect("an answer");
     let seen = answer.text();
     assert!(!seen.contains("6.6.6.6"), "{seen}");
-    assert_eq!(field(&seen, "x-forwarded-for"), Some("127.0.0.1"));
-    assert_eq!(field(&seen, "x-real-ip"), Some("127.0.0.1"));
+    assert_eq!(
+        field(&seen, "x-forwarded-for"),
+        Some(&*family::loopback().to_string())
+    );
+    assert_eq!(
+        field(&seen, "x-real-ip"),
+        Some(&*family::loopback().to_string())
+    );
     assert_eq!(field(&seen, "via"), Some("2 edge"));
     assert_eq!(field(&seen, "x-request-id").map(str::len), Some(32));
     assert_eq!(answer.field("via"), Some("2 edge"));
@@ -161,7 +186,7 @@ fn security_fields_are_on_every_response_of_a_listener() {
     let mut second = None;
     let mut proxy = Proxy::with(&[origin.address], |config| {
         config.http_listeners[0].security_headers = SecurityHeaders::Strict;
-        let mut other = HttpListener::new("other", "127.0.0.1:0".parse().expect("an address"));
+        let mut other = HttpListener::new("other", family::any());
         other.security_headers = SecurityHeaders::Api;
         config.http_listeners.push(other);
         config.routes[0].listeners.push("other".to_owned());

@@ -1,6 +1,7 @@
 //! Heads and connections: what is kept, passed on, added, and in which order.
 
 use crate::support::{Client, Origin, Proxy, field};
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{FieldEdits, PathRewrite};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -61,7 +62,10 @@ fn the_backend_learns_who_asks_and_nothing_of_the_connection() {
         seen.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shop.example:81\r\n"),
         "{seen}"
     );
-    assert_eq!(field(&seen, "x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(
+        field(&seen, "x-forwarded-for"),
+        Some(&*family::loopback().to_string())
+    );
     assert_eq!(field(&seen, "x-forwarded-proto"), Some("http"));
     assert_eq!(field(&seen, "x-forwarded-host"), Some("shop.example:81"));
     let port = proxy.address.port().to_string();

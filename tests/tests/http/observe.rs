@@ -4,6 +4,7 @@ use crate::daemon::{Daemon, ok};
 use crate::h2_support::{connect, get, soon};
 use crate::support::{Client, eventually};
 use proxy_tests::alone::Process;
+use proxy_tests::family;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -100,8 +101,8 @@ fn a_request_that_is_refused_says_why() {
 #[test]
 fn a_proxys_client_is_found_by_its_own_address() {
     let origin = ok();
-    let keys = ", proxy_protocol_from: [127.0.0.1]";
-    let daemon = Daemon::start(origin.address, keys, ALL);
+    let keys = format!(", proxy_protocol_from: ['{}']", family::loopback());
+    let daemon = Daemon::start(origin.address, &keys, ALL);
     let mut client = Client::to(daemon.address);
     client.send("PROXY TCP4 198.51.100.9 192.0.2.10 1000 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().status, 200);

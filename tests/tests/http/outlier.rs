@@ -2,6 +2,7 @@
 //! return.
 
 use crate::support::{Client, Origin, Proxy, config, eventually};
+use proxy_tests::family;
 use proxy_userspace::balance::l7::BackendState;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{Accelerate, BackendTraits, StreamListener};
@@ -374,7 +375,7 @@ fn clients_that_leave_are_not_the_backends_fault() {
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    let refusing = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let refusing = TcpListener::bind(family::any()).expect("binds");
     refusing.local_addr().expect("bound")
 }
 
@@ -413,7 +414,7 @@ fn connections_that_are_passed_on_count_as_well() {
     let config = config(&addresses, |config| {
         config.http_listeners.clear();
         config.routes.clear();
-        let any = "127.0.0.1:0".parse().expect("an address");
+        let any = family::any();
         let listener = StreamListener::new("tcp", Protocol::Tcp, any, "origins");
         config.stream_listeners.push(listener);
         let service = &mut config.services[0];
@@ -453,7 +454,7 @@ fn a_tcp_backend_that_takes_nothing_is_ejected() {
     let mut config = config(&addresses, |config| {
         config.http_listeners.clear();
         config.routes.clear();
-        let any = "127.0.0.1:0".parse().expect("an address");
+        let any = family::any();
         let listener = StreamListener::new("tcp", Protocol::Tcp, any, "origins");
         config.stream_listeners.push(listener);
         let upstream = &mut config.services[0].upstream;

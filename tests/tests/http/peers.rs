@@ -151,7 +151,7 @@ fn a_daemon_without_kernel_part_needs_no_root_and_reloads() {
     let write = |to: SocketAddr| {
         let text = format!(
             "admin: {{socket: {}}}\n\
-             listeners: [{{name: web, kind: http, address: {}, port: {}, service: app}}]\n\
+             listeners: [{{name: web, kind: http, address: '{}', port: {}, service: app}}]\n\
              services: [{{name: app, backends: ['{to}']}}]\n",
             socket.display(),
             address.ip(),

@@ -3,6 +3,7 @@
 
 use crate::h2_support::{HEADERS, SETTINGS};
 use crate::support::{Client, Origin, Proxy, field};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::ProxyVersion;
 use proxy_userspace::message::{Refusal, RefusedBy};
@@ -23,7 +24,7 @@ fn listening_to(nets: &[&str], origin: &Origin, edit: impl FnOnce(&mut Config)) 
 }
 
 fn local(origin: &Origin) -> Proxy {
-    listening_to(&["127.0.0.0/8"], origin, |_| {})
+    listening_to(&[family::network()], origin, |_| {})
 }
 
 fn refused(proxy: &Proxy) -> u64 {
@@ -53,7 +54,7 @@ fn between(client: &str, server: &str, additions: &[Addition<'_>]) -> Vec<u8> {
 
 /// Headers, and the client that each tells of.
 fn valid() -> Vec<(Vec<u8>, &'static str)> {
-    let own = "127.0.0.1";
+    let own = if family::is_v6() { "::1" } else { "127.0.0.1" };
     let mut to_self = Vec::new();
     write_local(&mut to_self);
     let values = [
@@ -183,7 +184,7 @@ fn a_connection_without_a_valid_header_is_closed_without_a_word_and_counted() {
 #[test]
 fn a_header_that_ends_early_or_never_is_not_waited_for() {
     let origin = Origin::mirror();
-    let proxy = listening_to(&["127.0.0.1/32"], &origin, |config| {
+    let proxy = listening_to(&["127.0.0.1/32", "::1/128"], &origin, |config| {
         config.http_listeners[0].timeouts.head = Duration::from_millis(100);
     });
     let whole = between("192.0.2.8:1", "198.51.100.1:80", &[]);
@@ -218,7 +219,10 @@ fn a_header_of_somebody_else_is_an_invalid_request() {
         }
         let answer = proxy.ask(GET);
         let seen = answer.text();
-        assert_eq!(field(&seen, "x-forwarded-for"), Some("127.0.0.1"));
+        assert_eq!(
+            field(&seen, "x-forwarded-for"),
+            Some(&*family::loopback().to_string())
+        );
         assert_eq!(refused(&proxy), 0);
     }
     assert_eq!(origin.connections(), 2);

@@ -4,6 +4,7 @@ use crate::h2_clients::to_protocol;
 use crate::h2_support::{H2Origin, begin, connect, content, post, send_all, whole};
 use crate::support::{Client, Origin, Proxy, eventually, field};
 use http::{Request, Response};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{
     BackendProtocol, Budget, Hedge, HedgeAfter, Retries, RetryOn,
@@ -96,7 +97,7 @@ fn retried(proxy: &Proxy, reason: RetryReason) -> u64 {
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     listener.local_addr().expect("bound")
 }
 

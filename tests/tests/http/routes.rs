@@ -1,6 +1,7 @@
 //! What routes do: rewrites, edits, redirects, copies, faults, shares, and clients that are kept.
 
 use crate::support::{Answer, Origin, Proxy, config, eventually, field};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ fn parsed(text: &str, origins: &[(&str, SocketAddr)]) -> Config {
     config.workers.count = Some(1);
     for listener in &mut config.http_listeners {
         // A file cannot ask for a port that the system chooses.
-        listener.address = "127.0.0.1:0".parse().expect("an address");
+        listener.address = family::any();
     }
     config
 }
@@ -74,7 +75,10 @@ services: [{name: app, backends: ['{origin}']}]",
     );
     assert_eq!(field(&rewritten, "host"), Some("inner.example"));
     assert_eq!(field(&rewritten, "x-forwarded-host"), Some("shop.example"));
-    assert_eq!(field(&rewritten, "x-real-ip"), Some("127.0.0.1"));
+    assert_eq!(
+        field(&rewritten, "x-real-ip"),
+        Some(&*family::loopback().to_string())
+    );
     assert_eq!(field(&rewritten, "via"), Some("1.1 edge"));
     assert!(seen("/user/42/x", "").starts_with("GET /id/42/x "));
     let edited = proxy.ask(&get(

@@ -4,6 +4,7 @@ use crate::peers::curl;
 use crate::support::pattern;
 use proxy_tests::alone::{Process, start as listening};
 use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -15,7 +16,8 @@ use std::time::{Duration, SystemTime};
 fn serve(folder: &Path, more: &[&str]) -> (Process, SocketAddr) {
     let mut command = Command::new(sluice().expect("built"));
     command.arg("serve").arg(folder);
-    command.args(["--from", "127.0.0.1:0", "--workers", "1"]);
+    let from = family::any().to_string();
+    command.args(["--from", &from, "--workers", "1"]);
     listening(command.args(more))
 }
 

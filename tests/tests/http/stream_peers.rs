@@ -2,6 +2,7 @@
 
 use crate::support::{Client, Origin, PATIENCE};
 use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use proxy_userspace::config;
 use proxy_userspace::config::model::http::BackendTraits;
 use proxy_userspace::config::model::{Config, Service};
@@ -26,7 +27,8 @@ impl Drop for Process {
 /// `sluice tcp` in front of an address.
 fn proxy(to: SocketAddr) -> (Process, SocketAddr) {
     let mut child = Command::new(sluice().expect("built"))
-        .args(["tcp", "--from", "127.0.0.1:0", "--to", &to.to_string()])
+        .args(["tcp", "--from", &family::any().to_string()])
+        .args(["--to", &to.to_string()])
         .stderr(Stdio::piped())
         .spawn()
         .expect("starts");
@@ -50,11 +52,12 @@ fn redis() -> Option<(Process, SocketAddr)> {
 
 /// Redis without a file, and with options that have it listen at a port.
 pub(crate) fn redis_with(listening: &dyn Fn(&str) -> Vec<String>) -> Option<(Process, SocketAddr)> {
-    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let reserved = TcpListener::bind(family::any()).expect("binds");
     let address = reserved.local_addr().expect("bound");
     drop(reserved);
     let port = address.port().to_string();
-    let options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    let ip = address.ip().to_string();
+    let options = ["--bind", &ip, "--save", "", "--appendonly", "no"];
     let child = Command::new("redis-server")
         .args(listening(&port))
         .args(options)
@@ -72,7 +75,8 @@ pub(crate) fn redis_with(listening: &dyn Fn(&str) -> Vec<String>) -> Option<(Pro
 
 pub(crate) fn redis_cli(address: SocketAddr, args: &[&str], input: &[u8]) -> String {
     let mut child = Command::new("redis-cli")
-        .args(["-h", "127.0.0.1", "-p", &address.port().to_string()])
+        .args(["-h", &address.ip().to_string()])
+        .args(["-p", &address.port().to_string()])
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -150,7 +154,7 @@ fn the_example_for_tcp_is_served() {
 
 #[test]
 fn the_example_for_udp_is_served() {
-    let resolver = UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let resolver = UdpSocket::bind(family::any()).expect("binds");
     let address = resolver.local_addr().expect("bound");
     let config = example("udp.yaml", |service| {
         service.backends.clear();
@@ -158,6 +162,7 @@ fn the_example_for_udp_is_served() {
         service.push_backend(address, 1, BackendTraits::default());
     });
     let (workers, address) = start(&config);
+    // Where the example listens.
     let client = UdpSocket::bind("127.0.0.1:0").expect("binds");
     for socket in [&client, &resolver] {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");

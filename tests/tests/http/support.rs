@@ -1,5 +1,6 @@
 //! Proxies, origins and clients for the tests.
 
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{
     Accelerate, Action, BackendTraits, HttpListener, Route,
 };
@@ -49,7 +50,7 @@ impl Proxy {
 
 /// One listener, one route, one service with these backends.
 pub(crate) fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Config {
-    let address = "127.0.0.1:0".parse().expect("an address");
+    let address = family::any();
     let mut service = Service::new("origins");
     for backend in backends {
         service.push_backend(*backend, 1, BackendTraits::default());
@@ -89,7 +90,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// Each connection gets a thread that runs `serve`, which is told the connection's number.
     pub(crate) fn new(serve: impl Fn(Client, usize) + Send + Sync + 'static) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").expect("binds"), serve)
+        Self::on(TcpListener::bind(family::any()).expect("binds"), serve)
     }
 
     /// As [`Origin::new`], at a socket of the caller's.

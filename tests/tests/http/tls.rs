@@ -3,6 +3,7 @@
 use crate::peers::curl;
 use crate::support::{Client, Origin, PATIENCE, Proxy, config, eventually, pattern};
 use proxy_tests::certificates::{Authority, Issued, Key, Request, write_secret};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{Action, Files, Http2, PathMatch, Route};
 use proxy_userspace::config::model::tls::{CertificateSource, ClientAuth, ServerTls};
@@ -50,7 +51,9 @@ impl Place {
 
     /// TLS with one certificate for `a.test` and this host's address.
     fn tls(&self) -> ServerTls {
-        let issued = self.authority.issue(&["a.test", "127.0.0.1"]);
+        let issued = self
+            .authority
+            .issue(&["a.test", &family::loopback().to_string()]);
         ServerTls::new(vec![self.source("a", &issued)])
     }
 
@@ -135,7 +138,7 @@ fn try_curl(place: &Place, address: SocketAddr, args: &[&str]) -> Output {
     let port = address.port();
     Command::new("curl")
         .args(["-sS", "--max-time", "20", "--cacert", place.ca()])
-        .args(["--resolve", &format!("a.test:{port}:127.0.0.1")])
+        .args(["--resolve", &format!("a.test:{port}:{}", family::host())])
         .args(args)
         .arg(format!("https://a.test:{port}/"))
         .output()
@@ -191,7 +194,7 @@ fn curl_gets_content_over_each_version_of_http_and_tls() {
         for tls in ["--tls-max=1.2", "--tlsv1.3"] {
             let tls: Vec<&str> = tls.split('=').collect();
             for path in ["", "file"] {
-                let url = format!("https://127.0.0.1:{}/{path}", proxy.address.port());
+                let url = format!("https://{}/{path}", proxy.address);
                 let mut args = vec![http, "--cacert", place.ca()];
                 args.extend(&tls);
                 args.push(&url);
@@ -626,7 +629,7 @@ fn a_websocket_passes_and_a_proxy_header_comes_before_the_handshake() {
     let proxy = Proxy::with(&[origin.address], |config| {
         let listener = &mut config.http_listeners[0];
         listener.tls = Some(tls);
-        listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a prefix")];
+        listener.proxy_protocol_from = vec![family::network().parse().expect("a prefix")];
     });
     let mut socket = TcpStream::connect(proxy.address).expect("connects");
     socket
@@ -739,7 +742,8 @@ fn one_line_speaks_https_with_a_certificate_of_its_own() {
     eventually("it listens", || TcpStream::connect(address).is_ok());
     let ca = folder.path().join("ca.pem");
     let url = format!("https://localhost:{}/", address.port());
-    let got = curl(&["--cacert", ca.to_str().expect("text"), "--ipv4", &url]);
+    let ip = if family::is_v6() { "--ipv6" } else { "--ipv4" };
+    let got = curl(&["--cacert", ca.to_str().expect("text"), ip, &url]);
     assert_eq!(got, b"ok");
     assert!(Path::new(&folder.path().join("ca.key")).exists());
 }
@@ -763,7 +767,7 @@ fn example(file: &str, folder: &Path, backend: SocketAddr) -> Config {
     let mut config = loaded.config;
     config.workers.count = Some(1);
     for listener in &mut config.http_listeners {
-        listener.address = "127.0.0.1:0".parse().expect("an address");
+        listener.address = family::any();
     }
     for to in &mut config.services[0].backends {
         (to.address, to.port) = (backend.ip(), Some(backend.port()));
@@ -792,7 +796,7 @@ fn the_examples_serve_as_they_are() {
         let config = example(file, folder, origin.address);
         let proxy = Proxy::with(&[], |empty| *empty = config);
         let port = proxy.workers.listeners().last().expect("listens").port();
-        let resolve = format!("{host}:{port}:127.0.0.1");
+        let resolve = format!("{host}:{port}:{}", family::host());
         let url = format!("https://{host}:{port}/");
         let args = [
             &["--cacert", place.ca(), "--resolve", &resolve],

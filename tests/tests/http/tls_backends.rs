@@ -3,6 +3,7 @@
 use crate::peers::{curl, nginx_with};
 use crate::support::{Client, Origin, Proxy, config, eventually};
 use proxy_tests::certificates::{Authority, Issued, Request};
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{
     AccessLog, BackendProtocol, BackendTls, LogFormat, LogTarget, ProxyVersion, StreamListener,
@@ -51,7 +52,7 @@ fn settings(issued: &Issued, clients: Option<&Authority>, alpn: &[&str]) -> Serv
 /// A server that speaks TLS and does what a test says with each connection. What failed tells
 /// nobody: the proxy's side is what is looked at.
 fn origin(config: ServerConfig, serve: impl Fn(Tls) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     let address = listener.local_addr().expect("bound");
     let (config, serve) = (Arc::new(config), Arc::new(serve));
     thread::spawn(move || {
@@ -234,7 +235,7 @@ fn failures_are_told_apart() {
 #[test]
 fn addresses_are_verified_and_nothing_is_where_that_was_said() {
     let (trust, other) = (Trust::new(), Trust::new());
-    let issued = trust.authority.issue(&["127.0.0.1"]);
+    let issued = trust.authority.issue(&[&*family::loopback().to_string()]);
     let address = origin(settings(&issued, None, &[]), mirror);
     let by_address = BackendTls {
         server_name: None,
@@ -316,7 +317,7 @@ fn the_proxy_header_comes_before_tls() {
     let trust = Trust::new();
     let issued = trust.authority.issue(&["origin.test"]);
     let config = Arc::new(settings(&issued, None, &[]));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     let address = listener.local_addr().expect("bound");
     let serving = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accepts");
@@ -336,17 +337,14 @@ fn the_proxy_header_comes_before_tls() {
     assert_eq!(get(&proxy).0, 200);
     drop(proxy);
     let header = serving.join().expect("serves");
-    assert!(
-        header.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "),
-        "{header}"
-    );
+    assert!(header.starts_with(&family::proxy_header()), "{header}");
 }
 
 /// nginx with TLS, whose page says in which version it was asked for.
 fn nginx_tls(trust: &Trust, http2: &str, more: &str) -> (impl Drop, SocketAddr) {
     let issued = trust.authority.issue(&["origin.test", "app.internal"]);
     let (certificate, key) = issued.write(trust.folder.path(), "origin");
-    let reserved = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let reserved = TcpListener::bind(family::any()).expect("binds");
     let address = reserved.local_addr().expect("bound");
     drop(reserved);
     let directives = format!(
@@ -400,7 +398,7 @@ fn tcp(backend: SocketAddr, tls: BackendTls) -> (Workers, SocketAddr) {
     let config = config(&[backend], |config| {
         config.http_listeners.clear();
         config.routes.clear();
-        let address = "127.0.0.1:0".parse().expect("an address");
+        let address = family::any();
         let listener = StreamListener::new("tcp", Protocol::Tcp, address, "origins");
         config.stream_listeners.push(listener);
         config.services[0].upstream.tls = Some(tls);
@@ -498,7 +496,7 @@ fn example(
     let issued = trust.authority.issue(&["www.example.com"]);
     let (certificate, key) = issued.write(trust.folder.path(), "www");
     let listener = &mut config.http_listeners[0];
-    listener.address = "127.0.0.1:0".parse().expect("an address");
+    listener.address = family::any();
     let tls = listener.tls.as_mut().expect("TLS");
     tls.certificates = vec![CertificateSource::Files {
         certificate,
@@ -523,7 +521,10 @@ fn curl_page(proxy: &Proxy, trust: &Trust, more: &[&str]) -> Result<String, Stri
     let output = std::process::Command::new("curl")
         .args(["-sS", "--max-time", "20", "--cacert"])
         .arg(trust.folder.path().join("ca.pem"))
-        .args(["--resolve", &format!("www.example.com:{port}:127.0.0.1")])
+        .args([
+            "--resolve",
+            &format!("www.example.com:{port}:{}", family::host()),
+        ])
         .args(more)
         .arg(format!("https://www.example.com:{port}/page"))
         .output()

@@ -33,12 +33,14 @@ fn place() -> (Authority, TempDir) {
 }
 
 impl Daemon {
-    /// Starts one in `folder` with a file in which `{FOLDER}`, and `{WEB}` for a port, are filled in.
+    /// Starts one in `folder` with a file in which `{FOLDER}`, and `{IP}` and `{WEB}` for an
+    /// address and a port, are filled in.
     fn start((authority, folder): (Authority, TempDir), text: &str) -> Self {
         let web = unused_address();
         let path = folder.path().display().to_string();
         let text = text
             .replace("{FOLDER}", &path)
+            .replace("{IP}", &web.ip().to_string())
             .replace("{WEB}", &web.port().to_string());
         let file = folder.path().join("sluice.yaml");
         let text = format!("admin: {{socket: {path}/admin.sock}}\n{text}");
@@ -126,7 +128,7 @@ const SITE: &str = "
 listeners:
   - name: web
     kind: http
-    address: 127.0.0.1
+    address: '{IP}'
     port: {WEB}
     tls: {certificates: [{certificate: {FOLDER}/a.pem, key: {FOLDER}/a.key}]}
 routes: [{name: all, listeners: [web], respond: 200}]
@@ -322,7 +324,7 @@ fn checks_speak_tls_and_say_why_a_backend_is_down() {
         backends.push(format!("{{name: {name}, address: '{address}'}}"));
     }
     let text = "
-listeners: [{name: web, kind: http, address: 127.0.0.1, port: {WEB}, service: app}]
+listeners: [{name: web, kind: http, address: '{IP}', port: {WEB}, service: app}]
 services:
   - name: app
     backends: [BACKENDS]
@@ -356,7 +358,7 @@ fn certificates_of_the_local_authority_are_shown_and_explained() {
 listeners:
   - name: web
     kind: http
-    address: 127.0.0.1
+    address: '{IP}'
     port: {WEB}
     service: app
     tls: {certificates: [{local: [localhost, app.test]}]}
@@ -397,7 +399,7 @@ fn backends_files_are_noticed_when_they_change() {
     let issued = other.issue(&["app.internal"]);
     let (_server, address) = server(&place.1, "app", &issued);
     let text = "
-listeners: [{name: web, kind: http, address: 127.0.0.1, port: {WEB}, service: app}]
+listeners: [{name: web, kind: http, address: '{IP}', port: {WEB}, service: app}]
 services:
   - name: app
     backends: ['BACKEND']

@@ -3,6 +3,7 @@
 
 use crate::support::{Client, Proxy, config, eventually};
 use proxy_tests::certificates::Authority;
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{BackendProtocol, BackendTls, StreamListener};
 use proxy_userspace::config::model::tls::{CertificateSource, ServerTls};
@@ -64,7 +65,9 @@ impl std::fmt::Debug for AuthorityBox {
 
 impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let asked = hello.server_name().unwrap_or("127.0.0.1").to_owned();
+        let asked = hello
+            .server_name()
+            .map_or_else(|| family::loopback().to_string(), str::to_owned);
         let mut all = self.certificates.lock().expect("unpoisoned");
         if let Some((_, key)) = all.iter().find(|(name, _)| *name == asked) {
             return Some(Arc::clone(key));
@@ -100,7 +103,7 @@ fn origin(trust: Authority) -> (SocketAddr, Receiver<Seen>) {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(names));
     let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     let address = listener.local_addr().expect("bound");
     let (tell, told) = channel();
     thread::spawn(move || {
@@ -181,7 +184,7 @@ fn each_name_has_connections_of_its_own() {
     eventually("it is counted", || failed() >= 1);
     assert_eq!(ask(&mut client, "b.test"), (200, "b.test".to_owned()));
     // An address is verified as one, and SNI does not tell of it.
-    assert_eq!(ask(&mut client, "127.0.0.1"), (200, String::new()));
+    assert_eq!(ask(&mut client, family::host()), (200, String::new()));
 }
 
 #[test]
@@ -216,16 +219,14 @@ fn http2_connections_are_not_mixed_either() {
     // nginx, which answers by the name of the connection.
     let issued = trust.authority.issue(&["a.test", "b.test"]);
     issued.write(folder.path(), "server");
+    let address = proxy_tests::alone::unused_address();
     let directives = format!(
-        "listen 127.0.0.1:{{PORT}} ssl http2; ssl_certificate {0}/server.pem; \
+        "listen {address} ssl http2; ssl_certificate {0}/server.pem; \
          ssl_certificate_key {0}/server.key; \
          location / {{ return 200 '$ssl_server_name $server_protocol $connection'; }}",
         folder.path().display()
     );
-    let port = proxy_tests::alone::unused_address().port();
-    let directives = directives.replace("{PORT}", &port.to_string());
     let (_nginx, _) = crate::peers::nginx_with(folder.path(), &directives);
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let proxy = Proxy::with(&[address], |config| {
         with_tls(&tls)(config);
         config.services[0].upstream.protocol = BackendProtocol::H2;
@@ -257,7 +258,7 @@ fn tcp_asks_for_the_name_that_the_client_asked_for() {
     let config = config(&[backend], |config| {
         config.http_listeners.clear();
         config.routes.clear();
-        let address = "127.0.0.1:0".parse().expect("an address");
+        let address = family::any();
         let mut listener = StreamListener::new("tcp", Protocol::Tcp, address, "origins");
         listener.tls = Some(ServerTls::new(vec![CertificateSource::Files {
             certificate,

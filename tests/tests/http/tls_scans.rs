@@ -55,7 +55,7 @@ fn site(edit: impl FnOnce(&mut ServerTls)) -> (Proxy, TempDir, Origin) {
     };
     let issue = |key| {
         authority.issue_as(&Request {
-            names: &["localhost", "127.0.0.1"],
+            names: &["localhost", "127.0.0.1", "::1"],
             common_name: "localhost",
             key,
             ..Request::default()
@@ -106,6 +106,9 @@ fn testssl(
 ) -> Option<Vec<(String, String, String)>> {
     let findings = folder.path().join(format!("findings{}", checks.len()));
     let mut command = Command::new("testssl");
+    if address.is_ipv6() {
+        command.arg("-6");
+    }
     command
         .args(["--quiet", "--color", "0", "--warnings", "off"])
         .args([

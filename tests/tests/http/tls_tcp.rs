@@ -4,6 +4,7 @@
 use crate::stream_peers::{Process, redis_cli, redis_with};
 use crate::support::{Client, Origin, PATIENCE, eventually, pattern};
 use proxy_tests::certificates::{Authority, Request};
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{
     AccessLog, BackendTls, BackendTraits, LogFormat, LogTarget, ProxyVersion, StreamListener,
     TlsIdentity,
@@ -44,7 +45,7 @@ impl Place {
         let authority = Authority::new("test CA");
         let ca = folder.path().join("ca.pem");
         std::fs::write(&ca, authority.pem()).expect("writes");
-        let issued = authority.issue(&["db.test", "127.0.0.1"]);
+        let issued = authority.issue(&["db.test", &family::loopback().to_string()]);
         let server = issued.write(folder.path(), "server");
         Self {
             folder,
@@ -122,7 +123,7 @@ fn config(
 ) -> Config {
     let mut service = Service::new("origins");
     service.push_backend(backend, 1, BackendTraits::default());
-    let address = "127.0.0.1:0".parse().expect("an address");
+    let address = family::any();
     let mut listener = StreamListener::new("tcp", Protocol::Tcp, address, "origins");
     listener.tls = Some(tls);
     edit(&mut listener, &mut service);
@@ -413,7 +414,7 @@ fn a_backend_is_told_what_was_agreed_on_and_whose_certificate_it_is() {
     tls.alpn = vec!["x".to_owned()];
     tls.client = Some(place.client_auth(false));
     let (_workers, address) = start(&config(origin.address, tls, |listener, service| {
-        listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+        listener.proxy_protocol_from = vec![family::network().parse().expect("a network")];
         service.upstream.send_proxy = Some(ProxyVersion::V2);
     }));
     let speak = |settings: &Arc<ClientConfig>| {
@@ -614,7 +615,7 @@ fn the_example_asks_for_a_certificate_and_tells_whose_it_is() {
             &place.ca.display().to_string(),
         )
         .replace("10.1.0.1:6379", &origin.address.to_string())
-        .replace("0.0.0.0", "127.0.0.1");
+        .replace("0.0.0.0", &family::loopback().to_string());
     let loaded = proxy_userspace::config::parse("tls-tcp.yaml", &text);
     let mut config = loaded
         .unwrap_or_else(|errors| panic!("{}", errors.pretty(false)))

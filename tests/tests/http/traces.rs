@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
+use proxy_tests::family;
 use proxy_userspace::config::model::Config;
 use proxy_userspace::config::model::http::{
     Action, BackendProtocol, FixedResponse, PathMatch, Route,
@@ -162,7 +163,7 @@ fn traced(backends: &[SocketAddr], collector: &Collector) -> Proxy {
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind(family::any()).expect("binds");
     listener.local_addr().expect("bound")
 }
 
@@ -198,6 +199,7 @@ fn a_request_is_a_span_between_the_clients_and_the_backends() {
     assert_eq!(field(&answer.text(), "tracestate"), Some("a=b"));
     assert_eq!((&*server.name, &*attempt.name), ("GET /items", "GET"));
     let port = origin.address.port().to_string();
+    let own = origin.address.ip().to_string();
     expect(
         &server,
         &[
@@ -207,7 +209,7 @@ fn a_request_is_a_span_between_the_clients_and_the_backends() {
             ("http.route", "/items"),
             ("http.response.status_code", "200"),
             ("server.address", "shop.test"),
-            ("client.address", "127.0.0.1"),
+            ("client.address", &own),
             ("network.protocol.version", "1.1"),
             ("user_agent.original", "test/1"),
             ("sluice.listener", "web"),
@@ -218,7 +220,7 @@ fn a_request_is_a_span_between_the_clients_and_the_backends() {
     expect(
         attempt,
         &[
-            ("server.address", "127.0.0.1"),
+            ("server.address", &own),
             ("server.port", &port),
             ("http.response.status_code", "200"),
             ("network.protocol.version", "1.1"),
@@ -642,7 +644,7 @@ fn a_reload_begins_and_ends_the_export() {
     };
     let mut load = |collector: Option<&Collector>| {
         let config = crate::support::config(&[origin.address], |config| {
-            config.http_listeners[0].address = "127.0.0.1:0".parse().expect("an address");
+            config.http_listeners[0].address = family::any();
             if let Some(collector) = collector {
                 export(config, collector.origin.address);
             }

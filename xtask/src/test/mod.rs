@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 use anyhow::{Result, bail};
 use clap::Args;
 use report::Report;
-use stages::Stage;
+use stages::{LeftOut, Stage};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -34,8 +34,8 @@ pub(crate) struct Options {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Let the stages abuse, upgrade and soak take minutes or longer: more slow clients, reloads and
-    /// upgrades for a minute, a hundred thousand connections.
+    /// Let the stages abuse, upgrade and soak take minutes or longer: more slow clients, reloads for five
+    /// minutes, upgrades for a minute, a hundred thousand connections.
     #[arg(long)]
     long: bool,
     /// List the stages and end.
@@ -45,15 +45,20 @@ pub(crate) struct Options {
 
 /// Runs the task.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let stages = stages::all(workspace)?;
+    let (stages, mut left_out) = stages::all(workspace)?;
     if options.list {
         for stage in &stages {
             println!("{:<16} {}", stage.name, stage.about());
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = choose(&stages, &options.only)?;
-    let (chosen, left_out) = drop_privileged(chosen, options.unprivileged)?;
+    let chosen = choose(&stages, &left_out, &options.only)?;
+    let (chosen, unprivileged) = drop_privileged(chosen, options.unprivileged)?;
+    if !options.only.is_empty() {
+        left_out.clear();
+    }
+    left_out.extend(unprivileged);
+    left_out.extend(chosen.iter().flat_map(|stage| stage.left_out()));
     let how = stages::How {
         filter: options.filter.as_deref(),
         long: options.long,
@@ -68,11 +73,18 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
 }
 
 /// The stages named by `--only`, with the builds that they need.
-fn choose<'a>(stages: &'a [Stage], only: &[String]) -> Result<Vec<&'a Stage>> {
+fn choose<'a>(
+    stages: &'a [Stage],
+    left_out: &[LeftOut],
+    only: &[String],
+) -> Result<Vec<&'a Stage>> {
     if let Some(unknown) = only
         .iter()
         .find(|name| stages.iter().all(|s| s.name != **name))
     {
+        if let Some(out) = left_out.iter().find(|out| out.what == *unknown) {
+            bail!("stage `{unknown}` cannot run: {}", out.why);
+        }
         let names: Vec<_> = stages.iter().map(|stage| stage.name.as_str()).collect();
         bail!("no stage `{unknown}`; there are {}", names.join(", "));
     }
@@ -85,7 +97,7 @@ fn choose<'a>(stages: &'a [Stage], only: &[String]) -> Result<Vec<&'a Stage>> {
 }
 
 /// Takes out the privileged stages if the user said so, and fails if the host cannot run them.
-fn drop_privileged(stages: Vec<&Stage>, unprivileged: bool) -> Result<(Vec<&Stage>, Vec<String>)> {
+fn drop_privileged(stages: Vec<&Stage>, unprivileged: bool) -> Result<(Vec<&Stage>, Vec<LeftOut>)> {
     if !unprivileged {
         if stages.iter().any(|stage| stage.is_privileged()) {
             refuse_without_privileges()?;
@@ -93,7 +105,11 @@ fn drop_privileged(stages: Vec<&Stage>, unprivileged: bool) -> Result<(Vec<&Stag
         return Ok((stages, Vec::new()));
     }
     let (out, kept): (Vec<_>, Vec<_>) = stages.into_iter().partition(|s| s.is_privileged());
-    Ok((kept, out.iter().map(|stage| stage.name.clone()).collect()))
+    let left_out = |stage: &&Stage| LeftOut {
+        what: stage.name.clone(),
+        why: "--unprivileged".to_owned(),
+    };
+    Ok((kept, out.iter().map(left_out).collect()))
 }
 
 fn refuse_without_privileges() -> Result<()> {
@@ -144,28 +160,28 @@ mod tests {
     }
 
     fn some() -> Vec<Stage> {
-        stages::plan(&["packets".to_owned(), "netns".to_owned()], &[], false)
+        stages::plan(&["packets".to_owned(), "netns".to_owned()], &[], |_| false).0
     }
 
     #[test]
     fn one_stage_brings_the_builds_that_it_needs() {
         let stages = some();
-        let chosen = choose(&stages, &["netns".to_owned()]).unwrap();
+        let chosen = choose(&stages, &[], &["netns".to_owned()]).unwrap();
         assert_eq!(names(&chosen), ["build-ebpf", "build", "netns"]);
-        let chosen = choose(&stages, &["tidy".to_owned()]).unwrap();
+        let chosen = choose(&stages, &[], &["tidy".to_owned()]).unwrap();
         assert_eq!(names(&chosen), ["tidy"]);
     }
 
     #[test]
     fn without_a_choice_every_stage_runs() {
         let stages = some();
-        let chosen = choose(&stages, &[]).unwrap();
+        let chosen = choose(&stages, &[], &[]).unwrap();
         assert_eq!(names(&chosen), names(&stages.iter().collect::<Vec<_>>()));
     }
 
     #[test]
     fn an_unknown_stage_is_answered_with_the_known_ones() {
-        let error = choose(&some(), &["netnss".to_owned()])
+        let error = choose(&some(), &[], &["netnss".to_owned()])
             .unwrap_err()
             .to_string();
         assert!(error.contains("no stage `netnss`"), "{error}");
@@ -173,9 +189,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_cannot_run_says_why() {
+        let (stages, left_out) = stages::plan(&["desync".to_owned()], &[], |_| false);
+        let error = choose(&stages, &left_out, &["desync".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("is not in"), "{error}");
+    }
+
+    #[test]
     fn unprivileged_leaves_out_and_names_what_needs_root() {
         let stages = some();
         let (kept, out) = drop_privileged(stages.iter().collect(), true).unwrap();
+        let out: Vec<_> = out.iter().map(|out| out.what.as_str()).collect();
         assert_eq!(out, ["packets", "netns"]);
         assert!(names(&kept).contains(&"unit".to_owned()));
     }

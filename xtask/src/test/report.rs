@@ -1,6 +1,6 @@
 //! What is said at the end.
 
-use super::stages::Outcome;
+use super::stages::{LeftOut, Outcome};
 use super::tally::Tally;
 use crate::progress::human;
 use anyhow::Result;
@@ -74,11 +74,11 @@ impl Report {
     }
 
     /// Prints times, failures and, as the last line, the counts.
-    pub(crate) fn print(&self, left_out: &[String]) {
+    pub(crate) fn print(&self, left_out: &[LeftOut]) {
         println!("\n{}", self.text(left_out));
     }
 
-    fn text(&self, left_out: &[String]) -> String {
+    fn text(&self, left_out: &[LeftOut]) -> String {
         let mut lines = vec![format!(
             "{:<16} {:<7} {:>6}  time",
             "stage", "result", "tests"
@@ -100,11 +100,8 @@ impl Report {
                 lines.push(format!("failed: {}: {error}", line.stage));
             }
         }
-        if !left_out.is_empty() {
-            lines.push(format!(
-                "left out by --unprivileged: {}",
-                left_out.join(", ")
-            ));
+        for out in left_out {
+            lines.push(format!("left out: {}: {}", out.what, out.why));
         }
         let ignored: u32 = self.lines.iter().map(|line| line.tally.ignored).sum();
         if ignored > 0 {
@@ -140,14 +137,14 @@ mod tests {
             failures: vec!["drain".to_owned()],
         };
         report.add("netns", Duration::from_secs(3), Ok(Outcome::Tests(tally)));
-        let text = report.text(&["packets".to_owned()]);
+        let text = report.text(&[LeftOut {
+            what: "packets".to_owned(),
+            why: "--unprivileged".to_owned(),
+        }]);
         assert_eq!(text.lines().last(), Some("6 passed, 2 failed"));
         assert!(text.contains("failed in netns: drain"), "{text}");
         assert!(text.contains("failed: build: does not compile"), "{text}");
-        assert!(
-            text.contains("left out by --unprivileged: packets"),
-            "{text}"
-        );
+        assert!(text.contains("left out: packets: --unprivileged"), "{text}");
         assert_eq!(report.failed(), 2);
     }
 }

@@ -30,6 +30,8 @@ enum Kind {
     Fuzz,
     /// A target of the tests' package.
     Suite,
+    /// The same target once more, over IPv6.
+    OverV6(&'static str),
     /// The Debian package, made and looked at.
     Package,
 }
@@ -41,6 +43,15 @@ pub(crate) struct How<'h> {
     pub(crate) filter: Option<&'h str>,
     /// What may take longer does.
     pub(crate) long: bool,
+}
+
+/// What is not run, so that nobody takes it for what has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    /// A stage, or a test of one.
+    pub(crate) what: String,
+    /// Why, and what would bring it back.
+    pub(crate) why: String,
 }
 
 /// What a stage found, if it did not fail.
@@ -95,8 +106,30 @@ const WAITING: &str = "netns";
 /// (`gc_thresh2`).
 const WAITING_AT_ONCE: usize = 16;
 
-/// The targets that replay test vectors of other projects, where these are at hand.
-const PEER_VECTORS: [&str; 3] = [PACKET_VECTORS, H1_VECTORS, DESYNC];
+/// The targets that run over IPv6 as well: what they test listens and connects.
+const OVER_V6: [(&str, &str); 2] = [("http", "http_v6"), (H2_CONFORMANCE, "h2_conformance_v6")];
+
+/// The variable that says so, and its value.
+const FAMILY: (&str, &str) = ("SLUICE_TEST_FAMILY", "6");
+
+/// Tests of these targets that are about IPv4 by nature, and why.
+const ABOUT_V4: [(&str, &str); 2] = [
+    (
+        "condemned::",
+        "sources that differ: this host has one loopback address of IPv6",
+    ),
+    (
+        "proxy_protocol::backends_are_told_of_the_client_and_of_whom_an_earlier_proxy_told",
+        "a proxy beside the client: this host has one loopback address of IPv6",
+    ),
+];
+
+/// The targets that replay test vectors of other projects, and what they need of them.
+const PEER_VECTORS: [(&str, &str); 3] = [
+    (PACKET_VECTORS, "katran.json"),
+    (H1_VECTORS, "h1-requests-lists.json"),
+    (DESYNC, "../suites/desync.py"),
+];
 const PACKET_VECTORS: &str = "peer_vectors";
 const H1_VECTORS: &str = "h1_vectors";
 const DESYNC: &str = "desync";
@@ -105,16 +138,29 @@ const DESYNC: &str = "desync";
 const PEER_VECTORS_VARIABLE: &str = "SLUICE_PEER_VECTORS";
 const PEER_VECTORS_FOLDER: &str = "../shared/peer-vectors";
 
-/// The stages of this workspace.
-pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Stage>> {
+/// The variable that makes a missing file of theirs a failure.
+const PEER_VECTORS_REQUIRED: &str = "SLUICE_REQUIRE_PEER_VECTORS";
+
+/// The stages of this workspace, and those that it cannot have.
+pub(crate) fn all(workspace: &Workspace) -> Result<(Vec<Stage>, Vec<LeftOut>)> {
     let (suites, others) = test_targets(workspace)?;
-    Ok(plan(&suites, &others, peer_vectors(workspace).is_some()))
+    let vectors = peer_vectors(workspace);
+    Ok(plan(&suites, &others, |file| {
+        vectors
+            .as_ref()
+            .is_some_and(|folder| folder.join(file).is_file())
+    }))
 }
 
-/// The stages for these targets: `suites` need privileges, `others` do not.
+/// The stages for these targets: `suites` need privileges, `others` do not. `has` tells whether a
+/// file of the peers' vectors is there.
 ///
 /// Without the data, its replay is no stage at all, rather than one that passes without a test.
-pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<Stage> {
+pub(crate) fn plan(
+    suites: &[String],
+    others: &[String],
+    has: impl Fn(&str) -> bool,
+) -> (Vec<Stage>, Vec<LeftOut>) {
     let stage = |name: &str, kind| Stage {
         name: name.to_owned(),
         kind,
@@ -136,10 +182,24 @@ pub(crate) fn plan(suites: &[String], others: &[String], vectors: bool) -> Vec<S
             .position(|known| known == name)
             .unwrap_or(ORDER.len())
     });
-    suites.retain(|name| vectors || !PEER_VECTORS.contains(&name.as_str()));
-    stages.extend(suites.iter().map(|name| stage(name, Kind::Suite)));
+    let mut left_out = Vec::new();
+    for name in suites {
+        let needed = PEER_VECTORS.iter().find(|(target, _)| *target == name);
+        if let Some((_, file)) = needed.filter(|(_, file)| !has(file)) {
+            left_out.push(LeftOut {
+                what: name,
+                why: format!("{file} is not in {PEER_VECTORS_FOLDER}; set {PEER_VECTORS_VARIABLE}"),
+            });
+            continue;
+        }
+        stages.push(stage(&name, Kind::Suite));
+        let over_v6 = OVER_V6.iter().find(|(target, _)| *target == name);
+        if let Some((target, name)) = over_v6 {
+            stages.push(stage(name, Kind::OverV6(target)));
+        }
+    }
     stages.push(stage("package", Kind::Package));
-    stages
+    (stages, left_out)
 }
 
 impl Stage {
@@ -154,6 +214,7 @@ impl Stage {
             Kind::Unit(_) => "tests that need no privileges, in every crate",
             Kind::Fuzz => "a few seconds of random octets for everything that reads a network",
             Kind::Package => "the Debian package has what it should, and can be installed",
+            Kind::OverV6(_) => "the same between addresses of IPv6",
             Kind::Suite => match self.name.as_str() {
                 "http" => "the HTTP engine between real clients and origins",
                 H2_CONFORMANCE => "HTTP/2 frame by frame, from clients and from origins",
@@ -188,7 +249,23 @@ impl Stage {
 
     /// True if it runs what [`Self::is_build`] makes.
     pub(crate) fn needs_build(&self) -> bool {
-        matches!(self.kind, Kind::Unit(_) | Kind::Suite | Kind::Package)
+        matches!(
+            self.kind,
+            Kind::Unit(_) | Kind::Suite | Kind::OverV6(_) | Kind::Package
+        )
+    }
+
+    /// Its tests that it does not run.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        let tests = match self.kind {
+            Kind::OverV6(_) => &ABOUT_V4[..],
+            _ => &[],
+        };
+        let left_out = |(test, why): &(&str, &str)| LeftOut {
+            what: format!("{test} in {}", self.name),
+            why: (*why).to_owned(),
+        };
+        tests.iter().map(left_out).collect()
     }
 
     /// Runs it.
@@ -206,7 +283,8 @@ impl Stage {
             Kind::Fuzz => fuzz::run(workspace, &[], FUZZ_SECONDS, &[]),
             Kind::Package => package::made(workspace, Profile::Dev).map(drop),
             Kind::Unit(targets) => return unit(workspace, targets, how.filter),
-            Kind::Suite => return suite(workspace, &self.name, how),
+            Kind::Suite => return suite(workspace, &self.name, false, how),
+            Kind::OverV6(target) => return suite(workspace, target, true, how),
         }?;
         Ok(Outcome::Check)
     }
@@ -253,14 +331,14 @@ fn unit(workspace: &Workspace, targets: &[String], filter: Option<&str>) -> Resu
     for target in targets {
         cargo.args(["--test", target]);
     }
-    let mut tally = tests(&mut cargo, filter)?;
+    let mut tally = tests(&mut cargo, filter, &[])?;
     let mut documentation = test_command(workspace);
     documentation.arg("--doc");
-    tally.add(tally::run(with_filter(&mut documentation, filter))?);
+    tally.add(tally::run(with_filter(&mut documentation, filter, &[]))?);
     Ok(Outcome::Tests(tally))
 }
 
-fn suite(workspace: &Workspace, target: &str, how: How<'_>) -> Result<Outcome> {
+fn suite(workspace: &Workspace, target: &str, over_v6: bool, how: How<'_>) -> Result<Outcome> {
     let mut cargo = test_command(workspace);
     cargo.args(["--test", target]);
     cargo.env("SLUICE_REQUIRE_PRIVILEGED", "1");
@@ -278,11 +356,17 @@ fn suite(workspace: &Workspace, target: &str, how: How<'_>) -> Result<Outcome> {
     }
     if let Some(folder) = peer_vectors(workspace) {
         cargo.env(PEER_VECTORS_VARIABLE, folder);
+        cargo.env(PEER_VECTORS_REQUIRED, "1");
     }
     if how.long {
         cargo.env("SLUICE_LONG", "1");
     }
-    Ok(Outcome::Tests(tests(&mut cargo, how.filter)?))
+    let mut skip = Vec::new();
+    if over_v6 {
+        cargo.env(FAMILY.0, FAMILY.1);
+        skip.extend(ABOUT_V4.iter().flat_map(|(test, _)| ["--skip", *test]));
+    }
+    Ok(Outcome::Tests(tests(&mut cargo, how.filter, &skip)?))
 }
 
 /// `cargo test` of the whole workspace: a smaller selection would resolve other features and
@@ -294,19 +378,16 @@ fn test_command(workspace: &Workspace) -> Command {
 }
 
 /// Runs tests; fails if there were none, because a suite that does nothing proves nothing.
-fn tests(cargo: &mut Command, filter: Option<&str>) -> Result<Tally> {
-    let tally = tally::run(with_filter(cargo, filter))?;
+fn tests(cargo: &mut Command, filter: Option<&str>, more: &[&str]) -> Result<Tally> {
+    let tally = tally::run(with_filter(cargo, filter, more))?;
     if tally.passed + tally.failed == 0 && filter.is_none() {
         bail!("no test ran in this stage");
     }
     Ok(tally)
 }
 
-fn with_filter<'a>(cargo: &'a mut Command, filter: Option<&str>) -> &'a mut Command {
-    match filter {
-        Some(filter) => cargo.args(["--", filter]),
-        None => cargo,
-    }
+fn with_filter<'a>(cargo: &'a mut Command, filter: Option<&str>, more: &[&str]) -> &'a mut Command {
+    cargo.arg("--").args(filter).args(more)
 }
 
 /// The folder of other projects' test vectors, if it is there.
@@ -377,7 +458,7 @@ mod tests {
     #[test]
     fn every_suite_has_a_stage_in_a_sensible_order() {
         let suites = ["bad_input", "netns", "packets", "loader"].map(str::to_owned);
-        let stages = plan(&suites, &[], false);
+        let (stages, _) = plan(&suites, &[], |_| false);
         assert_eq!(
             names(&stages)[7..],
             ["packets", "loader", "netns", "bad_input", "package"]
@@ -388,15 +469,32 @@ mod tests {
 
     #[test]
     fn what_runs_in_user_space_needs_no_privileges() {
-        let stages = plan(&["http".to_owned()], &[], false);
-        assert!(!stages[6].is_privileged());
+        let (stages, _) = plan(&["http".to_owned()], &[], |_| false);
+        assert_eq!(names(&stages)[7..9], ["http", "http_v6"]);
+        assert!(!stages[7..9].iter().any(Stage::is_privileged));
     }
 
     #[test]
     fn peer_vectors_run_only_where_the_data_is() {
-        let suites = PEER_VECTORS.map(str::to_owned);
-        assert_eq!(plan(&suites, &[], false).len(), 8);
-        assert_eq!(plan(&suites, &[], true).len(), 11);
+        let suites = PEER_VECTORS.map(|(target, _)| target.to_owned());
+        let (stages, left_out) = plan(&suites, &[], |_| true);
+        assert_eq!((stages.len(), left_out.len()), (11, 0));
+        // The rest of them stay, and what does not is named.
+        let (stages, left_out) = plan(&suites, &[], |file| file != "../suites/desync.py");
+        assert_eq!(stages.len(), 10);
+        assert_eq!(left_out[0].what, "desync");
+        assert!(left_out[0].why.contains("desync.py is not in"));
+    }
+
+    /// A test that has another name is not left out, and one that is left out in vain is nobody's.
+    #[test]
+    fn what_is_left_out_over_ipv6_exists() {
+        let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/tests/http");
+        for (test, _) in ABOUT_V4 {
+            let (module, name) = test.split_once("::").unwrap();
+            let source = fs::read_to_string(format!("{tests}/{module}.rs")).unwrap();
+            assert!(source.contains(&format!("fn {name}")), "{test}");
+        }
     }
 
     #[test]
