@@ -6,13 +6,10 @@
 //! (`proxy_tests::http2::Lawful`).
 //!
 //! With `SLUICE_H2_TARGET=ADDRESS` the cases for clients run against whatever speaks HTTP/2 in clear
-//! text there, which tells whether a case is right. With `SLUICE_H2_EXACT=1` nothing that is known is
-//! let pass.
+//! text there, which tells whether a case is right.
 
 #[path = "h2_conformance/case.rs"]
 mod case;
-#[path = "h2_conformance/known.rs"]
-mod known;
 #[path = "h2_conformance/support.rs"]
 mod support;
 

@@ -390,7 +390,7 @@ const CONTENT: &[Case] = &[
             head(c, s, &[(":status", "204")]);
             c.send(Frame::data(s, *b"evil").ending());
         },
-        &[Answered(204), Answered(502), Closed],
+        &[Answered(204), Answered(502)],
     ),
     case(
         "content behind 304",
@@ -398,7 +398,7 @@ const CONTENT: &[Case] = &[
             head(c, s, &[(":status", "304"), ("content-length", "4")]);
             c.send(Frame::data(s, *b"evil").ending());
         },
-        &[Answered(304), Answered(502), Closed],
+        &[Answered(304), Answered(502)],
     ),
     case(
         "content with padding",
@@ -1108,22 +1108,29 @@ fn serves_again(ask: impl Fn() -> Outcome) -> bool {
 /// Runs cases, each for a client of each protocol, and fails with all that is wrong.
 fn check(chapter: &str, cases: &'static [Case]) {
     let origin = Origin::new(cases);
-    let mut sluice = Sluice::start(
-        origin.address,
-        "",
-        ", protocol: h2, timeouts: {connect: 3s, response: 3s, idle: 3s}",
-    );
+    let begin = || {
+        Sluice::start(
+            origin.address,
+            "",
+            ", protocol: h2, timeouts: {connect: 3s, response: 3s, idle: 3s}",
+        )
+    };
+    let mut sluice = begin();
     let mut wrong = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         for (client, ask) in [
             ("HTTP/1", by_http_1 as fn(SocketAddr, usize) -> Outcome),
             ("HTTP/2", by_http_2),
         ] {
+            if case.raw {
+                // No connection is kept on which a request would come that has begun well.
+                sluice = begin();
+            }
             origin.at_hand.store(number, Ordering::SeqCst);
             origin.is_well.store(false, Ordering::SeqCst);
             let outcome = ask(sluice.address, case.content);
             println!("{client}, {}: {outcome:?}", case.about);
-            if !case.allowed.contains(&outcome) && !crate::known::origin_deviates(case.about) {
+            if !case.allowed.contains(&outcome) {
                 let allowed = case.allowed;
                 wrong.push(format!(
                     "{client}, {}: {outcome:?}, not {allowed:?}",

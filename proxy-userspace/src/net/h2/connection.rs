@@ -176,7 +176,9 @@ impl Place {
         head: &mut ResponseHead,
     ) -> Poll<Result<(), Over>> {
         let state = &mut *self.connection.state.borrow_mut();
-        if state.fetch_head(self.key, head) {
+        // A malformed message is not passed on (RFC 9113 §8.1.1): what is known to be wrong with its
+        // content counts before its head does.
+        if !state.is_malformed(self.key) && state.fetch_head(self.key, head) {
             return Poll::Ready(Ok(()));
         }
         if let Some(over) = state.over(self.key) {

@@ -197,6 +197,13 @@ impl State {
         self.streams[key].last_frame = None;
     }
 
+    /// True if the message that is coming in a stream is known to be wrong. What comes behind a whole one
+    /// says nothing of it.
+    pub(in crate::net::h2) fn is_malformed(&self, key: usize) -> bool {
+        let stream = &self.streams[key];
+        matches!(stream.over, Some(Over::Fault(_))) && stream.coming != Coming::Ended
+    }
+
     /// Why a stream takes nothing more.
     pub(in crate::net::h2) fn over(&self, key: usize) -> Option<Over> {
         self.streams[key].over

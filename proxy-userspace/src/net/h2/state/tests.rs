@@ -763,6 +763,11 @@ fn answers_of_no_valid_form_fail_their_request_only() {
             Refusal::LengthMismatch,
         ),
         (
+            "content behind 204",
+            [frame(1, 4, 1, b"\x89"), frame(0, 1, 1, b"x")].concat(),
+            Refusal::LengthMismatch,
+        ),
+        (
             "informed for ever",
             frame(1, 4, 1, b"\x08\x03103").repeat(100),
             Refusal::Informational,
@@ -773,11 +778,27 @@ fn answers_of_no_valid_form_fail_their_request_only() {
         sent(&mut state);
         feed(&mut state, &octets, 50).expect(what);
         assert_eq!(state.over(key), Some(Over::Fault(refusal)), "{what}");
+        assert!(state.is_malformed(key), "{what}");
         assert_eq!(state.over(other), None);
         assert_eq!(kinds(&mut state), [kind::RST_STREAM], "{what}");
     }
     let idle = feed(&mut client(), &frame(1, 5, 1, b"\x88"), 50);
     assert_eq!(idle, Err(ErrorCode::PROTOCOL_ERROR), "nobody has asked");
+}
+
+#[test]
+fn what_comes_behind_a_whole_answer_says_nothing_of_it() {
+    let mut state = client();
+    let mut head = RequestHead::default();
+    head.set_authority(b"a");
+    head.set_target(b"/");
+    // Its content is still to come, so that the stream stays open.
+    let key = state.request(&head, false).expect("room");
+    let octets = [frame(1, 5, 1, b"\x88"), frame(0, 0, 1, b"x")].concat();
+    feed(&mut state, &octets, 50).expect("an error of the stream");
+    assert!(matches!(state.over(key), Some(Over::Fault(_))));
+    assert!(!state.is_malformed(key));
+    assert!(state.fetch_head(key, &mut ResponseHead::default()));
 }
 
 #[test]
