@@ -25,7 +25,9 @@ Examples:
 
 Signals:
   HUP         reload the configuration; a file with faults leaves the old one in force
-  TERM, INT   report not ready, detach, end; a second one skips the delay, a third ends at once
+  TERM, INT   report not ready, let connections end, detach, end; a second one waits for nothing,
+              a third does not even detach
+  QUIT        as the first TERM, however often it is sent
   USR1        reopen access logs
   USR2        hand over to a new process of the binary, as `sluice upgrade` does
 A SIGKILL ends the daemon only: the kernel forwards on, and the next run adopts.")]

@@ -23,6 +23,7 @@ Examples:
 
 Signals:
   TERM, INT   accept no more, let requests end; a second one ends at once
+  QUIT        as the first TERM, however often it is sent
   USR1        reopen the access log")]
 pub(super) struct Args {
     /// The folder

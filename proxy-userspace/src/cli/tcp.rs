@@ -25,6 +25,7 @@ Examples:
 
 Signals:
   TERM, INT   accept no more, let connections end for 30 seconds; a second one ends at once
+  QUIT        as the first TERM, however often it is sent
   USR1        reopen the access log")]
 pub(super) struct Args {
     /// Where clients connect: ADDRESS:PORT, or :PORT or PORT for all addresses of this host

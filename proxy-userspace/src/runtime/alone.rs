@@ -31,7 +31,7 @@ pub async fn run(config: &Config) -> Result<(), AloneError> {
     signals::ready();
     loop {
         match signals.next().await {
-            Asked::Stop => break,
+            Asked::Stop | Asked::Quit => break,
             Asked::Reopen => workers.reopen_logs(),
             Asked::Reload => info!("there is no configuration file to be read again"),
             Asked::Upgrade => info!("only `sluice run` hands over to a new process"),

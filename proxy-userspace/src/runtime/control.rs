@@ -342,7 +342,11 @@ impl<P: Plane> Control<P> {
             // In this order: what people and checks say comes before housekeeping.
             tokio::select! {
                 biased;
-                () = hurry.notified(), if stop_at.is_some() => return Ended::Told(ending),
+                () = hurry.notified(), if stop_at.is_some() => {
+                    // Nobody waits for connections either.
+                    hurry.notify_one();
+                    return Ended::Told(ending);
+                }
                 () = until(stop_at) => return Ended::Told(ending),
                 outcome = Upgrade::outcome(&mut upgrade) => {
                     if let Some(successor) = self.upgraded(outcome) {

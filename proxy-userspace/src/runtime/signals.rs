@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 pub(super) struct Signals {
     hangup: Signal,
     interrupt: Signal,
+    quit: Signal,
     terminate: Signal,
     user1: Signal,
     user2: Signal,
@@ -24,8 +25,10 @@ pub(super) struct Signals {
 pub(super) enum Asked {
     /// Read the configuration again.
     Reload,
-    /// End.
+    /// End; asked again, at once.
     Stop,
+    /// End once connections have, however often it is asked.
+    Quit,
     /// Open log files again.
     Reopen,
     /// Hand over to a new process.
@@ -38,6 +41,7 @@ impl Signals {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             terminate: signal(SignalKind::terminate())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
@@ -54,6 +58,7 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.terminate.recv() => Asked::Stop,
+            _ = self.quit.recv() => Asked::Quit,
             _ = self.user1.recv() => Asked::Reopen,
             _ = self.user2.recv() => Asked::Upgrade,
         }
@@ -64,7 +69,8 @@ impl Signals {
     /// The first signal that asks to stop is a command like any other and waits its turn. The
     /// second sets `hurry`: nobody waits for anything any more. The third does not even wait for
     /// a control task that hangs: the process ends, and the kernel goes on forwarding, as after
-    /// SIGKILL.
+    /// SIGKILL. SIGQUIT is never more than the first, so that it can be sent by whoever does not
+    /// know whether somebody else has sent it.
     pub(super) async fn forward(mut self, handle: Handle, hurry: Arc<Notify>) {
         let mut stops = 0;
         loop {
@@ -78,11 +84,12 @@ impl Signals {
                     // The control task logs and counts how it ends.
                     send(&handle, Command::Reload);
                 }
-                Asked::Stop => {
+                Asked::Quit if stops > 0 => info!("told again: stopping already"),
+                asked @ (Asked::Stop | Asked::Quit) => {
                     stops += 1;
                     match stops {
                         1 => {
-                            info!("told to stop");
+                            info!(?asked, "told to stop");
                             send(&handle, |reply| {
                                 Command::Stop(StopRequest::default(), reply)
                             });

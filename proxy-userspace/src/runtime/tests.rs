@@ -840,6 +840,8 @@ async fn a_stop_delay_is_served_not_ready_and_can_be_cut_short() {
     daemon.hurry.notify_one();
     sleep(Duration::from_millis(1)).await;
     assert!(daemon.world.lock().attached.is_none());
+    let again = tokio::time::timeout(Duration::from_millis(1), daemon.hurry.notified());
+    assert!(again.await.is_ok(), "who waits next does not wait either");
 }
 
 /// [`BASE`] with tunnels, and checks of the backends at `target`.

@@ -33,10 +33,19 @@ impl Daemon {
 
     /// As [`Self::start`]; its own log goes somewhere else.
     fn start_logging(to: SocketAddr, listener: &str, more: &str, log: Stdio) -> Self {
+        Self::launch(&service(to), listener, more, log)
+    }
+
+    /// Starts it with one listener in front of `app`, which has these keys.
+    pub(crate) fn before(service: &str) -> Self {
+        Self::launch(service, "", "workers: {count: 2}", Stdio::inherit())
+    }
+
+    fn launch(service: &str, listener: &str, more: &str, log: Stdio) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let address = unused_address();
         let file = folder.path().join("sluice.yaml");
-        fs::write(&file, text(&folder, address, to, listener, more)).expect("writes");
+        fs::write(&file, text(&folder, address, service, listener, more)).expect("writes");
         let child = Command::new(sluice().expect("built"))
             .args(["run", "-c"])
             .arg(&file)
@@ -56,7 +65,7 @@ impl Daemon {
     }
 
     pub(crate) fn write(&self, to: SocketAddr, listener: &str, more: &str) {
-        let text = text(&self.folder, self.address, to, listener, more);
+        let text = text(&self.folder, self.address, &service(to), listener, more);
         fs::write(self.path("sluice.yaml"), text).expect("writes");
     }
 
@@ -86,18 +95,23 @@ impl Daemon {
     }
 }
 
+/// The keys of a service with one backend.
+fn service(to: SocketAddr) -> String {
+    format!("backends: ['{to}']")
+}
+
 fn text(
     folder: &TempDir,
     address: SocketAddr,
-    to: SocketAddr,
+    service: &str,
     listener: &str,
     more: &str,
 ) -> String {
     let (ip, port) = (address.ip(), address.port());
     format!(
         "admin: {{socket: {}/admin.sock}}\n\
-         listeners: [{{name: web, kind: http, address: {ip}, port: {port}, service: app{listener}}}]\n\
-         services: [{{name: app, backends: ['{to}']}}]\n{more}\n",
+         listeners: [{{name: web, kind: http, address: '{ip}', port: {port}, service: app{listener}}}]\n\
+         services: [{{name: app, {service}}}]\n{more}\n",
         folder.path().display(),
     )
 }
@@ -336,4 +350,76 @@ fn a_stop_waits_until_its_deadline_and_no_longer() {
         "it has waited"
     );
     assert!(client.is_ended(), "and cut it off");
+}
+
+/// A daemon with a request that its origin does not answer yet, and whose own log is read.
+fn asked(origin: &Origin) -> (Daemon, Client, impl Fn(&str) + use<>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let log = fs::File::create(&path).expect("a log").into();
+    let daemon = Daemon::start_logging(origin.address, "", "workers: {drain_timeout: 1m}", log);
+    let mut client = Client::to(daemon.address);
+    client.send(GET);
+    eventually("the request is there", || origin.connections() == 1);
+    let says = move |what: &str| {
+        let _kept = &folder;
+        eventually(what, || {
+            fs::read_to_string(&path).is_ok_and(|text| text.contains(what))
+        });
+    };
+    (daemon, client, says)
+}
+
+#[test]
+fn a_quit_lets_requests_end_however_often_it_is_sent() {
+    let (origin, go) = held();
+    let (mut daemon, mut client, says) = asked(&origin);
+    daemon.process.signal(Signal::SIGQUIT);
+    eventually("nobody new is served", || {
+        TcpStream::connect(daemon.address).is_err()
+    });
+    daemon.process.signal(Signal::SIGQUIT);
+    says("told again: stopping already");
+    go.store(true, Ordering::SeqCst);
+    assert_eq!(client.answer().text(), "done");
+    assert!(daemon.process.has_ended_well());
+}
+
+#[test]
+fn a_second_term_waits_for_nothing() {
+    for first in [Signal::SIGTERM, Signal::SIGQUIT] {
+        let (origin, _never) = held();
+        let (mut daemon, mut client, says) = asked(&origin);
+        daemon.process.signal(first);
+        says("waiting for connections to end");
+        daemon.process.signal(Signal::SIGTERM);
+        // Sooner than the drain's deadline, which is a minute.
+        assert!(daemon.process.has_ended_well(), "{first}");
+        assert!(client.is_ended(), "{first}");
+    }
+}
+
+#[test]
+fn a_proxy_of_one_line_knows_the_same_signals() {
+    let (origin, go) = held();
+    for last in [Signal::SIGQUIT, Signal::SIGTERM] {
+        go.store(false, Ordering::SeqCst);
+        let before = origin.connections();
+        let (mut proxy, address) = proxy_tests::alone::proxy(origin.address, &[]);
+        let mut client = Client::to(address);
+        client.send(GET);
+        eventually("the request is there", || origin.connections() > before);
+        proxy.signal(Signal::SIGQUIT);
+        eventually("nobody new is served", || {
+            TcpStream::connect(address).is_err()
+        });
+        proxy.signal(last);
+        if last == Signal::SIGTERM {
+            assert!(client.is_ended(), "cut off");
+        } else {
+            go.store(true, Ordering::SeqCst);
+            assert_eq!(client.answer().text(), "done");
+        }
+        assert!(proxy.has_ended_well());
+    }
 }
