@@ -25,6 +25,7 @@ Examples:
 
 Signals:
   TERM, INT   accept no more, let requests end; a second one ends at once
+  QUIT        as the first TERM, however often it is sent
   USR1        reopen the access log")]
 pub(super) struct Args {
     /// Where clients connect: ADDRESS:PORT, or :PORT or PORT for all addresses of this host
@@ -141,5 +142,34 @@ impl Args {
         service.upstream.accelerate = self.accelerate.into();
         endpoint::push_backends(&mut service, &self.to);
         service
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use crate::config;
+    use clap::Parser as _;
+
+    #[test]
+    fn the_file_that_is_printed_means_the_same() {
+        for more in [
+            "",
+            "--to 10.0.0.2:9000 --to app.internal:81 --workers 3 --access-log /tmp/web.log",
+            "--backend-protocol h2 --tls --access-log - --accelerate auto",
+            "--certificate /etc/web.pem --key /etc/web.key --backend-protocol h1 --accelerate on",
+        ] {
+            let line = format!("sluice proxy --from 127.0.0.1:8080 --to 9000 {more} --dump-config");
+            let cli = Cli::try_parse_from(line.split_whitespace()).expect("valid");
+            let Command::Proxy(args) = cli.command else {
+                panic!("another command");
+            };
+            assert!(args.dump_config);
+            let meant = args.config().expect("valid");
+            let text = config::effective_yaml(&meant);
+            let read = config::parse("printed", &text);
+            let read = read.unwrap_or_else(|errors| panic!("{}\n{text}", errors.pretty(false)));
+            assert_eq!(read.config, meant, "{line}");
+        }
     }
 }

@@ -1,6 +1,9 @@
-//! `sluice explain`, as users call it.
+//! `sluice explain`, and what the one-line commands print, as users call them.
 
+use crate::support::{Client, eventually};
+use proxy_tests::alone::{Process, unused_address};
 use proxy_tests::daemon::sluice;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -103,4 +106,50 @@ fn a_flow_is_explained_with_its_mode_and_backend() {
     let (code, text) = explain("l4.yaml", &["http://192.0.2.10/"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("layer       kernel"), "{text}");
+}
+
+/// What the one-line commands print to be gone on from.
+fn dumped(words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(sluice().expect("built"));
+    let output = command.args(words).arg("--dump-config").output();
+    let output = output.expect("runs");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.is_empty(), "{complaint}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    (output.status.code(), text)
+}
+
+#[test]
+fn a_line_that_was_outgrown_becomes_a_file_that_serves() {
+    let origin = crate::daemon::ok();
+    let at = unused_address();
+    let (from, to) = (at.to_string(), origin.address.to_string());
+    let (code, text) = dumped(&["proxy", "--from", &from, "--to", &to, "--workers", "1"]);
+    assert_eq!(code, Some(0));
+    // Nothing was served meanwhile.
+    assert_eq!(origin.connections(), 0);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("sluice.yaml");
+    let socket = folder.path().join("admin.sock").display().to_string();
+    let text = text.replace("/run/sluice/admin.sock", &socket);
+    std::fs::write(&file, &text).expect("writes");
+    let mut command = Command::new(sluice().expect("built"));
+    let validated = command.arg("validate").arg("-c").arg(&file).output();
+    let validated = validated.expect("runs");
+    assert!(validated.status.success(), "{validated:?}\n{text}");
+    let mut command = Command::new(sluice().expect("built"));
+    let daemon = command.args(["run", "-c"]).arg(&file).spawn();
+    let _daemon = Process(daemon.expect("starts"));
+    eventually("it listens", || TcpStream::connect(at).is_ok());
+    let mut client = Client::to(at);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().text(), "ok");
+    for words in [
+        ["tcp", "--from", &from, "--to", &to],
+        ["serve", ".", "--from", &from, "--listing"],
+    ] {
+        let (code, text) = dumped(&words);
+        assert_eq!(code, Some(0));
+        assert!(text.contains("listeners:"), "{text}");
+    }
 }
