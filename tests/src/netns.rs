@@ -215,6 +215,21 @@ pub fn raise_open_files() {
     }
 }
 
+/// Lets this process, and those that it starts, have this many descriptors.
+///
+/// # Panics
+///
+/// It may not, and says how it could.
+pub fn raise_open_files_to(wanted: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("asked");
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, wanted.max(hard), wanted.max(hard));
+    assert!(
+        raised.is_ok(),
+        "this test needs {wanted} descriptors and may have {hard}: run it after `ulimit -n {wanted}` \
+         by root, or raise `nofile` in /etc/security/limits.conf"
+    );
+}
+
 /// Moves the calling thread into a namespace.
 fn enter(namespace: BorrowedFd<'_>) -> nix::Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWNET)

@@ -1,12 +1,11 @@
 //! As many connections as there can be, and more.
 
-use crate::support::{Client, Origin, eventually};
+use crate::support::{Client, Daemon, Origin, eventually};
 use proxy_tests::alone;
-use proxy_tests::daemon::sluice;
-use proxy_tests::netns::raise_open_files;
+use proxy_tests::family;
+use proxy_tests::netns::raise_open_files_to;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::Command;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -21,11 +20,27 @@ const PATIENCE: Duration = proxy_tests::wait::PATIENCE;
 /// Connections that one address opens, well below the number of ports.
 const OF_ONE_ADDRESS: usize = 2000;
 
-async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind(SocketAddr::new(IpAddr::V4(from), 0))
-        .expect("binds");
+/// Connections at once.
+const MANY: usize = 15_000;
+
+/// Where the client with this number is. IPv6 has one loopback address, whose ports suffice.
+fn source(number: usize) -> IpAddr {
+    if family::is_v6() {
+        return family::loopback();
+    }
+    let host = 1 + u8::try_from(number / OF_ONE_ADDRESS).expect("few addresses");
+    Ipv4Addr::new(127, 0, 0, host).into()
+}
+
+async fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
+    let socket = match from {
+        IpAddr::V4(_) => TcpSocket::new_v4(),
+        IpAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.expect("a socket");
+    if from.is_ipv4() {
+        socket.bind(SocketAddr::new(from, 0)).expect("binds");
+    }
     let connected = timeout(PATIENCE, socket.connect(to))
         .await
         .expect("in time");
@@ -77,30 +92,26 @@ async fn ask_all(streams: Vec<TcpStream>) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn fifteen_thousand_connections_are_served() {
-    raise_open_files();
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-    let limit = usize::try_from(limit.expect("asked").0).unwrap_or(usize::MAX);
-    // An eighth of the proxy's descriptors are not for clients.
-    let many = 15_000.min(limit / 8 * 7 - 200);
+    // The proxy has the limit of this process, and an eighth of its descriptors are not for clients.
+    raise_open_files_to(MANY as u64 / 7 * 8 + 1000);
     let origin = Origin::saying("ok");
     let (proxy, address) = alone::proxy(origin.address, &[]);
-    let mut streams = Vec::with_capacity(many);
-    for number in 0..many {
-        let host = 1 + u8::try_from(number / OF_ONE_ADDRESS).expect("few addresses");
-        streams.push(connect(Ipv4Addr::new(127, 0, 0, host), address).await);
+    let mut streams = Vec::with_capacity(MANY);
+    for number in 0..MANY {
+        streams.push(connect(source(number), address).await);
     }
     let streams = ask_all(streams).await;
-    assert_eq!(streams.len(), many);
+    assert_eq!(streams.len(), MANY);
     let open = || {
         let files = std::fs::read_dir(format!("/proc/{}/fd", proxy.id()));
         files.expect("it runs").count()
     };
-    assert!(open() > many, "all are open at once");
+    assert!(open() > MANY, "all are open at once");
     // All are kept, and the first is served as the last.
     let streams = ask_all(streams).await;
     drop(streams);
     eventually("all are gone", || open() < 200);
-    ask(&mut connect(Ipv4Addr::LOCALHOST, address).await).await;
+    ask(&mut connect(family::loopback(), address).await).await;
 }
 
 /// True if an answer has come; what it is does not matter here.
@@ -119,14 +130,14 @@ fn is_answered(stream: &mut std::net::TcpStream) -> bool {
 fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
     const LIMIT: usize = 128;
     let origin = Origin::saying("ok");
-    let mut command = Command::new("sh");
-    let sluice = sluice().expect("built");
-    command.args(["-c", &format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\"")]);
-    command
-        .arg(sluice)
-        .args(["proxy", "--from", "127.0.0.1:0", "--workers", "2"]);
-    command.args(["--to", &origin.address.to_string()]);
-    let (mut proxy, address) = alone::start(&mut command);
+    let services = format!(
+        "services: [{{name: app, backends: ['{}']}}]\nworkers: {{count: 2}}",
+        origin.address
+    );
+    let mut daemon = Daemon::start_with_files(LIMIT, "service: app", &services);
+    let address = daemon.address;
+    let paused = || daemon.metric("sluice_accept_pauses_total");
+    assert_eq!(paused(), 0.0);
 
     // Twice as many as it can have, all of which ask at once.
     let mut waiting: Vec<_> = (0..2 * LIMIT)
@@ -166,10 +177,12 @@ fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
     }
     assert_eq!(served, 2 * LIMIT);
     assert!(rounds > 1, "all were served at once: nothing was exhausted");
+    let pauses = paused();
+    assert!(
+        pauses > 0.0,
+        "nothing was exhausted: accepting never paused"
+    );
     let mut client = Client::to(address).expect("connects");
     assert_eq!(client.ask(GET).expect("an answer"), (200, "ok".to_owned()));
-    assert!(
-        proxy.0.try_wait().expect("asked").is_none(),
-        "it still runs"
-    );
+    assert!(daemon.runs());
 }

@@ -3,11 +3,13 @@
 use proxy_tests::alone::{Process, unused_address};
 use proxy_tests::certificates::Authority;
 use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use proxy_tests::wait::PATIENCE;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn saying(content: impl Into<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let listener = TcpListener::bind(family::any()).expect("binds");
         let address = listener.local_addr().expect("bound");
         let content: Arc<str> = content.into().into();
         std::thread::spawn(move || {
@@ -182,7 +184,7 @@ impl Client {
 pub(crate) struct Daemon {
     pub(crate) address: SocketAddr,
     door: Door,
-    _process: Process,
+    process: Process,
     folder: TempDir,
 }
 
@@ -191,7 +193,16 @@ impl Daemon {
     /// listeners, as YAML.
     pub(crate) fn start(listener: &str, rest: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self::within(folder, None, listener, rest)
+        Self::within(folder, None, sluice_run(), listener, rest)
+    }
+
+    /// As [`Self::start`], with this many descriptors.
+    pub(crate) fn start_with_files(limit: usize, listener: &str, rest: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+        command.arg(sluice().expect("built")).arg("run");
+        Self::within(folder, None, command, listener, rest)
     }
 
     /// As [`Self::start`], with TLS at the listener.
@@ -212,22 +223,25 @@ impl Daemon {
             certificate.display(),
             key.display()
         );
-        Self::within(folder, Some(Arc::new(config)), &listener, rest)
+        let tls = Some(Arc::new(config));
+        Self::within(folder, tls, sluice_run(), &listener, rest)
     }
 
-    fn within(folder: TempDir, tls: Option<Arc<ClientConfig>>, listener: &str, rest: &str) -> Self {
+    fn within(
+        folder: TempDir,
+        tls: Option<Arc<ClientConfig>>,
+        mut command: Command,
+        listener: &str,
+        rest: &str,
+    ) -> Self {
         let address = unused_address();
-        let mut command = Command::new(sluice().expect("built"));
-        command
-            .arg("run")
-            .arg("-c")
-            .arg(folder.path().join("sluice.yaml"));
+        command.arg("-c").arg(folder.path().join("sluice.yaml"));
         write(&folder, address, listener, rest);
         let process = Process(command.spawn().expect("starts"));
         let daemon = Self {
             address,
             door: Door { address, tls },
-            _process: process,
+            process,
             folder,
         };
         eventually("it serves", || {
@@ -249,6 +263,29 @@ impl Daemon {
         self.folder.path().join("admin.sock")
     }
 
+    /// The sum over a metric's series, as `/metrics` says it.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let mut stream = UnixStream::connect(self.socket()).expect("connects");
+        let asked =
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        asked.expect("sends");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("metrics");
+        let of_name = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        let series: Vec<&str> = text.lines().filter(of_name).collect();
+        assert!(!series.is_empty(), "no {name} in {text}");
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        series.into_iter().filter_map(value).sum()
+    }
+
+    /// True unless it has ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.0.try_wait().expect("asked").is_none()
+    }
+
     /// Another configuration takes the place of the one in force.
     pub(crate) fn reload(&self, listener: &str, rest: &str) {
         write(&self.folder, self.address, listener, rest);
@@ -260,10 +297,16 @@ impl Daemon {
     }
 }
 
+fn sluice_run() -> Command {
+    let mut command = Command::new(sluice().expect("built"));
+    command.arg("run");
+    command
+}
+
 fn write(folder: &TempDir, address: SocketAddr, listener: &str, rest: &str) {
     let text = format!(
         "admin: {{socket: {}}}\n\
-         listeners: [{{name: web, kind: http, address: {}, port: {}, {listener}}}]\n{rest}\n",
+         listeners: [{{name: web, kind: http, address: '{}', port: {}, {listener}}}]\n{rest}\n",
         folder.path().join("admin.sock").display(),
         address.ip(),
         address.port(),
