@@ -21,7 +21,7 @@ const PROXIES: &[&str] = &[
 /// requests of an OpenAPI document, and the primitives of TLS.
 const CONFORMANCE: &[&str] = &[
     "kosoku==0.1.0",
-    "websockets==17.4",
+    "wsproto==1.3.2",
     "grpcio==1.85.1",
     "schemathesis==4.32.5",
     "tlslite-ng==0.8.2",
