@@ -8,7 +8,7 @@ use proxy_fuzz::message::{Length, Method, Name, RequestHead, h1};
 use proxy_fuzz::{LIMITS, WIDE, assert_one_head, block, pairs, sum};
 
 fuzz_target!(|input: &[u8]| {
-    let has_ended = sum(input) % 2 == 0;
+    let has_ended = sum(input).is_multiple_of(2);
     let mut head = RequestHead::default();
     let read = BlockReader::default().request(&block(input), has_ended, &LIMITS, &mut head);
     if read.is_err() {

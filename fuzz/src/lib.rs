@@ -34,6 +34,8 @@ pub mod routing;
 pub mod net {
     #[path = "../../proxy-userspace/src/net/client_hello/mod.rs"]
     pub mod client_hello;
+    #[path = "../../proxy-userspace/src/net/detect.rs"]
+    pub mod detect;
     #[path = "../../proxy-userspace/src/net/proxy_protocol/mod.rs"]
     pub mod proxy_protocol;
 
@@ -55,6 +57,9 @@ pub mod net {
 
     #[path = "net/h2.rs"]
     pub mod h2;
+
+    /// The clock's nanoseconds.
+    pub type Nanos = u64;
 }
 
 /// Whose a redirected connection is: the kernel says so, not octets of a network.
@@ -69,6 +74,35 @@ pub mod sockets {
             pub destination: SocketAddr,
             pub workload: Arc<str>,
         }
+    }
+}
+
+#[allow(missing_docs)]
+#[path = "."]
+pub mod observe {
+    #[path = "."]
+    pub mod trace {
+        /// A flow whose spans are exported: none is here.
+        #[derive(Debug)]
+        pub struct Traced {
+            pub connection: Option<Ids>,
+            pub flow: Flow,
+            pub number: u64,
+        }
+
+        #[derive(Clone, Copy, Debug)]
+        pub struct Ids {
+            pub trace: [u8; 16],
+            pub span: [u8; 8],
+        }
+
+        #[derive(Debug)]
+        pub struct Flow {
+            pub id: u64,
+        }
+
+        #[path = "../../proxy-userspace/src/observe/trace/context.rs"]
+        pub mod context;
     }
 }
 
@@ -101,6 +135,13 @@ pub mod http {
                 match *self {}
             }
         }
+    }
+
+    /// Of a request's way, what reads octets.
+    #[path = "."]
+    pub mod exchange {
+        #[path = "../../proxy-userspace/src/http/exchange/deadline.rs"]
+        pub mod deadline;
     }
 
     #[path = "../../proxy-userspace/src/http/forwarded.rs"]

@@ -9,7 +9,8 @@ mod watch;
 use super::buffer::Buffers;
 use crate::LIMITS;
 use crate::message::h1::RequestKind;
-use crate::message::h2::frame::{FrameHead, HEAD, PREFACE, kind, write_frame};
+pub use crate::message::h2::frame::PREFACE;
+use crate::message::h2::frame::{FrameHead, HEAD, kind, write_frame};
 use crate::message::{Fields, Length, ResponseHead};
 use state::{Event, Role, Settings, State};
 

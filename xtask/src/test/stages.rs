@@ -314,7 +314,12 @@ fn clippy(workspace: &Workspace) -> Result<()> {
     ]);
     let user = shell::run(&mut cargo, "mend what clippy names");
     let kernel = build_ebpf::clippy(workspace);
-    user.and(kernel.map(|_| ()))
+    let mut cargo = shell::cargo(&workspace.fuzz_crate());
+    cargo.args(["clippy", "--lib", "--bins", "--target-dir"]);
+    cargo.arg(workspace.fuzz_target());
+    cargo.args(["--", "-D", "warnings"]);
+    let fuzz = shell::run(&mut cargo, "mend what clippy names in fuzz/");
+    user.and(kernel.map(|_| ())).and(fuzz)
 }
 
 /// Builds the binaries that suites start and every test, in one go: on its own, a build of the

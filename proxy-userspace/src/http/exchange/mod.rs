@@ -37,6 +37,7 @@ mod blame;
 mod choose;
 mod converse;
 mod course;
+pub mod deadline;
 mod drive;
 mod failure;
 mod forward;
