@@ -16,6 +16,8 @@ mod admin_api;
 mod admin_page;
 #[path = "http/admin_support.rs"]
 mod admin_support;
+#[path = "http/balancing.rs"]
+mod balancing;
 #[path = "http/browser.rs"]
 mod browser;
 #[path = "http/circuits.rs"]
@@ -26,6 +28,8 @@ mod compression;
 mod condemned;
 #[path = "http/content.rs"]
 mod content;
+#[path = "http/cpus.rs"]
+mod cpus;
 #[path = "http/daemon.rs"]
 mod daemon;
 #[path = "http/datagrams.rs"]

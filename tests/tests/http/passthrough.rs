@@ -1,6 +1,9 @@
 //! TLS that is passed on by what the client says first, without being decrypted.
 
 use crate::support::{Client, Origin, eventually};
+use proxy_tests::alone::{Process, unused_address};
+use proxy_tests::daemon::sluice;
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{
     AccessLog, BackendTraits, HostMatch, LogFormat, LogTarget, NameRule, Passthrough, ProxyVersion,
     StreamListener,
@@ -52,7 +55,7 @@ fn proxy(
             service
         })
         .collect();
-    let address = "127.0.0.1:0".parse().expect("an address");
+    let address = family::any();
     let mut listener = StreamListener::new("tls", Protocol::Tcp, address, "");
     listener.service = None;
     listener.passthrough = Some(Passthrough {
@@ -103,7 +106,7 @@ impl TlsOrigin {
             .map(|name| name.as_bytes().to_vec())
             .collect();
         let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let listener = TcpListener::bind(family::any()).expect("binds");
         let address = listener.local_addr().expect("bound");
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -349,7 +352,7 @@ fn a_backend_is_told_the_client_the_name_and_the_protocol() {
     });
     let names = ["*.test / x h2 / a"];
     let (_workers, address) = proxy(&names, &[("a", origin.address)], |listener, services| {
-        listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+        listener.proxy_protocol_from = vec![family::network().parse().expect("a network")];
         services[0].upstream.send_proxy = Some(ProxyVersion::V2);
     });
     let seen = TlsOrigin::new("a.test", &[]);
@@ -450,7 +453,7 @@ fn the_example_serves_openssl_and_curl() {
     }
     config.workers.count = Some(1);
     let listener = &mut config.stream_listeners[0];
-    listener.address = "127.0.0.1:0".parse().expect("an address");
+    listener.address = family::any();
     listener.access_log = None;
     let workers = Workers::start(&config).expect("starts");
     let address = workers.listeners().next().expect("listens");
@@ -487,11 +490,85 @@ fn the_example_serves_openssl_and_curl() {
     let port = address.port();
     let output = Command::new("curl")
         .args(["-sk", "--http0.9", "--max-time", "2"])
-        .args(["--resolve", &format!("nobody.example:{port}:127.0.0.1")])
+        .args([
+            "--resolve",
+            &format!("nobody.example:{port}:{}", family::host()),
+        ])
         .arg(format!("https://nobody.example:{port}/"))
         .output()
         .expect("curl runs");
     // The listener's own service gets who is not named.
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.starts_with("shop.example.com"), "{said}");
+}
+
+/// Pipes that a process has.
+fn pipes(process: &Process) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).expect("it runs");
+    let targets = files.map_while(Result::ok);
+    targets
+        .filter_map(|file| std::fs::read_link(file.path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
+/// What stands in a pipe while the receiver takes nothing tells which way it went.
+#[test]
+fn much_behind_a_hello_goes_through_pipes_unless_that_is_off() {
+    let origin = TcpListener::bind(family::any()).expect("binds");
+    let backend = origin.local_addr().expect("bound");
+    for (splice, is_piped) in [("auto", true), ("pipe", true), ("off", false)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("sluice.yaml");
+        let address = unused_address();
+        let text = format!(
+            "admin: {{socket: {}}}\nworkers: {{count: 1}}\n\
+             listeners: [{{name: tls, kind: tls-passthrough, address: '{}', port: {}, splice: {splice}, \
+             names: [{{hosts: [a.test], service: a}}]}}]\n\
+             services: [{{name: a, backends: ['{backend}']}}]\n",
+            folder.path().join("admin.sock").display(),
+            address.ip(),
+            address.port(),
+        );
+        std::fs::write(&file, text).expect("writes");
+        let mut command = Command::new(sluice().expect("built"));
+        let daemon = command.args(["run", "-c"]).arg(&file).spawn();
+        let daemon = Process(daemon.expect("starts"));
+        eventually("it listens", || TcpStream::connect(address).is_ok());
+        // Until a name is said, nobody is asked.
+        origin.set_nonblocking(true).expect("set");
+        assert!(origin.accept().is_err());
+        origin.set_nonblocking(false).expect("set");
+
+        let mut client = TcpStream::connect(address).expect("connects");
+        let other = TlsOrigin::new("a.test", &[]);
+        let mut hello = Vec::new();
+        let mut session = self::client(&other, "a.test", &[]);
+        session.write_tls(&mut hello).expect("writes");
+        client.write_all(&hello).expect("sends");
+        let (mut taken, _) = origin.accept().expect("connects");
+        let mut first = vec![0; hello.len()];
+        taken.read_exact(&mut first).expect("the hello");
+        assert!(first == hello);
+        let before = pipes(&daemon);
+        // It takes nothing more, so that at some point nobody does.
+        let octets = crate::support::pattern(32 << 20);
+        let mut sending = client.try_clone().expect("a handle");
+        let sent = octets.clone();
+        let sender = thread::spawn(move || {
+            sending.write_all(&sent).expect("sends");
+            sending.shutdown(std::net::Shutdown::Write).expect("ends");
+        });
+        if is_piped {
+            eventually("they stand in a pipe", || pipes(&daemon) > before);
+        }
+        let mut received = Vec::new();
+        let mut piece = vec![0; 1 << 16];
+        while let read @ 1.. = taken.read(&mut piece).expect("octets") {
+            received.extend_from_slice(&piece[..read]);
+            assert!(is_piped || pipes(&daemon) == before, "{splice}");
+        }
+        sender.join().expect("sends");
+        assert!(received == octets, "{splice}: {} octets", received.len());
+    }
 }

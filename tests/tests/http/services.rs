@@ -1,6 +1,7 @@
 //! Who gets a request, how many at once, and what is answered without anybody.
 
 use crate::support::{Client, Origin, Proxy, config, eventually};
+use proxy_tests::family;
 use proxy_userspace::config::model::http::{
     AccessLog, Action, FixedResponse, LogFormat, LogTarget, PathMatch, Redirect, Route,
 };
@@ -84,6 +85,29 @@ fn requests_wait_for_a_place_and_not_for_ever() {
 }
 
 #[test]
+fn workers_give_up_idle_connections_before_there_are_more_than_may_be() {
+    let origin = saying("ok");
+    let proxy = Proxy::with(&[origin.address], |config| {
+        config.workers.count = Some(2);
+        config.services[0].upstream.max_connections = 1;
+    });
+    let snapshot = proxy.workers.snapshot();
+    let service = snapshot.registry().service("origins").expect("known");
+    // Which worker serves whom, the kernel says: of so many each gets some.
+    let mut clients: Vec<Client> = (0..32).map(|_| proxy.client()).collect();
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.send(GET);
+            assert_eq!(client.answer().status, 200);
+            assert_eq!(service.backends()[0].connections(), 1, "never more");
+        }
+    }
+    let opened = origin.connections();
+    assert!(opened > 1, "one worker has served all of them");
+    assert!(opened < 64, "what is kept is used again");
+}
+
+#[test]
 fn routes_answer_by_themselves() {
     let route = |name: &str, prefix: &str, action| {
         let mut route = Route::catch_all(name, "web", action);
@@ -152,7 +176,7 @@ fn a_reload_under_load_fails_no_request() {
     for n in 0..20 {
         // The listener's number is that of its name and address, which must not change.
         let next = config(&addresses[n % 2..=n % 2], |config| {
-            config.http_listeners[0].address = "127.0.0.1:0".parse().expect("an address");
+            config.http_listeners[0].address = family::any();
         });
         let prepared = proxy.workers.prepare(&next).expect("valid");
         proxy.workers.put_in_force(prepared);

@@ -1,9 +1,11 @@
 //! TCP passed on as it is.
 
-use crate::support::{Client, Origin, eventually, pattern};
+use crate::support::{Client, Origin, PATIENCE, eventually, pattern};
+use proxy_tests::family;
+use proxy_tests::privilege;
 use proxy_userspace::config::model::http::{
-    AccessLog, BackendTraits, BalancePolicy, HashOn, LogFormat, LogTarget, ProxyVersion,
-    StreamListener,
+    Accelerate, AccessLog, BackendTraits, BalancePolicy, HashOn, LogFormat, LogTarget,
+    ProxyVersion, StreamListener,
 };
 use proxy_userspace::config::model::{Config, Service};
 use proxy_userspace::observe::access_log::End;
@@ -14,6 +16,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A proxy in front of these backends.
 fn proxy(
@@ -32,7 +35,7 @@ fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut StreamListener, &mut S
         service.push_backend(*backend, 1, BackendTraits::default());
     }
     service.upstream.balance.policy = BalancePolicy::RoundRobin;
-    let address = "127.0.0.1:0".parse().expect("an address");
+    let address = family::any();
     let mut listener = StreamListener::new("tcp", Protocol::Tcp, address, "origins");
     edit(&mut listener, &mut service);
     let mut config = Config {
@@ -46,7 +49,7 @@ fn config(backends: &[SocketAddr], edit: impl FnOnce(&mut StreamListener, &mut S
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    let refusing = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let refusing = TcpListener::bind(family::any()).expect("binds");
     refusing.local_addr().expect("bound")
 }
 
@@ -153,6 +156,45 @@ fn a_connection_on_which_nothing_moves_ends() {
     eventually("it is told", || ended(&workers, End::ClientTimeout) == 1);
 }
 
+/// How long nothing may move in [`what_passes_by_the_daemon_keeps_a_tunnel_alive`].
+const IDLE: Duration = Duration::from_secs(1);
+
+/// One end speaks for longer than that, an octet at a time, and the other listens.
+async fn speak(from: &mut tokio::net::TcpStream, to: &mut tokio::net::TcpStream) {
+    for _ in 0..15 {
+        from.write_all(b"x").await.expect("sends");
+        let heard = tokio::time::timeout(PATIENCE, to.read_u8()).await;
+        assert_eq!(heard.expect("in time").expect("an octet"), b'x');
+        tokio::time::sleep(IDLE / 6).await;
+    }
+}
+
+#[tokio::test]
+async fn what_passes_by_the_daemon_keeps_a_tunnel_alive() -> anyhow::Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let origin = tokio::net::TcpListener::bind(family::any()).await?;
+    let (workers, address) = proxy(&[origin.local_addr()?], |listener, service| {
+        listener.idle_timeout = IDLE;
+        (listener.accelerate, service.upstream.accelerate) = (Accelerate::On, Accelerate::On);
+    });
+    // Ends whose descriptors do not block: others are left alone.
+    let mut client = tokio::net::TcpStream::connect(address).await?;
+    let (mut backend, _) = origin.accept().await?;
+    speak(&mut client, &mut backend).await;
+    speak(&mut backend, &mut client).await;
+    assert_eq!(ended(&workers, End::ClientTimeout), 0);
+    // And when nobody speaks any more it is over.
+    let over = tokio::time::timeout(PATIENCE, client.read_u8()).await?;
+    assert!(over.is_err());
+    eventually("it is told", || ended(&workers, End::ClientTimeout) == 1);
+    let view = workers.acceleration().expect("asked for");
+    assert_eq!(view.tunnels, 1, "{view:?}");
+    assert!(view.direct_bytes > 0, "{view:?}");
+    Ok(())
+}
+
 #[test]
 fn another_backend_is_tried_where_one_refuses() {
     let origin = echo();
@@ -174,7 +216,7 @@ fn introduced(version: ProxyVersion, sent: &'static [u8], length: usize) -> Vec<
         client.end();
     });
     let (_workers, address) = proxy(&[origin.address], |listener, service| {
-        listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+        listener.proxy_protocol_from = vec![family::network().parse().expect("a network")];
         service.upstream.send_proxy = Some(version);
     });
     let mut client = Client::to(address);
@@ -225,7 +267,7 @@ fn who_is_not_trusted_cannot_say_who_it_is() {
 fn a_trusted_sender_without_a_header_is_not_served() {
     let origin = echo();
     let (_workers, address) = proxy(&[origin.address], |listener, _| {
-        listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+        listener.proxy_protocol_from = vec![family::network().parse().expect("a network")];
     });
     let mut client = Client::to(address);
     client.send("hello");
