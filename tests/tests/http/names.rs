@@ -88,7 +88,7 @@ impl Record {
 }
 
 /// The answer to a question (RFC 1035 §4.1); `None` to what is none.
-fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
+fn answer(query: &[u8], zone: &[(&str, Record)]) -> Option<Vec<u8>> {
     let (id, question) = (query.get(..2)?, query.get(12..)?);
     let name_len = question.iter().position(|octet| *octet == 0)? + 1;
     let asked = question.get(name_len..name_len + 2)?;

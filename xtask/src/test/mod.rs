@@ -48,7 +48,7 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     let (stages, mut left_out) = stages::all(workspace)?;
     if options.list {
         for stage in &stages {
-            println!("{:<16} {}", stage.name, stage.about());
+            println!("{:<18} {}", stage.name, stage.about());
         }
         return Ok(ExitCode::SUCCESS);
     }

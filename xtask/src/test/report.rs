@@ -80,13 +80,13 @@ impl Report {
 
     fn text(&self, left_out: &[LeftOut]) -> String {
         let mut lines = vec![format!(
-            "{:<16} {:<7} {:>6}  time",
+            "{:<18} {:<7} {:>6}  time",
             "stage", "result", "tests"
         )];
         for line in &self.lines {
             let tests = line.tally.passed + line.tally.failed;
             lines.push(format!(
-                "{:<16} {:<7} {tests:>6}  {}",
+                "{:<18} {:<7} {tests:>6}  {}",
                 line.stage,
                 verdict(&line.tally),
                 human(line.time)
