@@ -1,7 +1,7 @@
 //! Every reason can be provoked: one frame and one world per reason, and a test that walks
 //! [`Reason::ALL`] and fails for a reason that nobody provokes.
 
-use crate::common::{V4, V6, run};
+use crate::common::{BOTH, Ends, V4, V6, run};
 use proxy_common::backend::BackendState;
 use proxy_common::guard::{GuardRule, action};
 use proxy_common::maps::{DECAP_SETTINGS, DEFAULT_GUE_PORT, DecapSettings, DecapSource, program};
@@ -13,84 +13,195 @@ use proxy_tests::packet::service::{ALLOW_LIST, Wanted};
 use proxy_tests::packet::wire::{Extension, ethertype, protocol};
 
 /// Prepares a rig and gives the frame that ends with the reason.
-type Provocation = fn(&mut Rig) -> Vec<u8>;
+type Provocation = fn(&mut Rig, &Ends) -> Vec<u8>;
 
-/// How each reason comes about.
+/// How each reason comes about, in either family.
 const PROVOCATIONS: &[(Reason, Provocation)] = &[
-    (Reason::PassNotIp, |_| {
+    (Reason::PassNotIp, |_, _| {
         from_client().frame_of(ethertype::ARP, &[0; 28])
     }),
-    (Reason::PassNotService, |rig| {
-        nat(rig);
-        Packet::tcp(V4.client, "192.0.2.1:22").frame(&from_client())
+    (Reason::PassNotService, |rig, ends| {
+        nat(rig, ends);
+        Packet::tcp(ends.client, ends.north).frame(&from_client())
     }),
-    (Reason::PassLocal, |rig| {
-        serve(rig, Mode::Local, None);
-        syn()
+    (Reason::PassLocal, |rig, ends| {
+        serve(rig, ends, Mode::Local, None);
+        syn(ends)
     }),
-    (Reason::PassProtocol, |rig| {
-        nat(rig);
-        Packet::other(&V4.client_address(), &V4.vip_address(), protocol::SCTP).frame(&from_client())
+    (Reason::PassProtocol, |rig, ends| {
+        nat(rig, ends);
+        Packet::other(&ends.client_address(), &ends.vip_address(), protocol::SCTP)
+            .frame(&from_client())
     }),
-    (Reason::PassNoFlow, |rig| {
-        nat(rig);
-        Packet::tcp(V4.backend, V4.client).frame(&from_backend(2))
+    (Reason::PassNoFlow, |rig, ends| {
+        nat(rig, ends);
+        Packet::tcp(ends.backend, ends.client).frame(&from_backend(2))
     }),
-    (Reason::PassResolve, |rig| {
-        serve(rig, Mode::Nat, Some(V4.silent));
-        syn()
+    (Reason::PassResolve, |rig, ends| {
+        serve(rig, ends, Mode::Nat, Some(ends.silent));
+        syn(ends)
     }),
-    (Reason::Encapsulated, |rig| {
-        serve(rig, Mode::DsrIpip, Some(V4.same_port));
-        syn()
+    (Reason::Encapsulated, |rig, ends| {
+        serve(rig, ends, Mode::DsrIpip, Some(ends.same_port));
+        syn(ends)
     }),
-    (Reason::Translated, |rig| {
-        nat(rig);
-        syn()
+    (Reason::Translated, |rig, ends| {
+        nat(rig, ends);
+        syn(ends)
     }),
-    (Reason::Returned, |rig| {
-        nat(rig);
-        run(rig, &syn());
-        Packet::tcp(V4.backend, V4.client).frame(&from_backend(2))
+    (Reason::Returned, |rig, ends| {
+        nat(rig, ends);
+        run(rig, &syn(ends));
+        Packet::tcp(ends.backend, ends.client).frame(&from_backend(2))
     }),
-    (Reason::Direct, |rig| {
-        serve(rig, Mode::DsrL2, Some(V4.same_port));
-        syn()
+    (Reason::Direct, |rig, ends| {
+        serve(rig, ends, Mode::DsrL2, Some(ends.same_port));
+        syn(ends)
     }),
-    (Reason::EchoReply, |rig| {
-        nat(rig);
-        Packet::echo(&V4.client_address(), &V4.vip_address()).frame(&from_client())
+    (Reason::EchoReply, |rig, ends| {
+        nat(rig, ends);
+        Packet::echo(&ends.client_address(), &ends.vip_address()).frame(&from_client())
     }),
-    (Reason::IcmpError, |rig| {
-        nat(rig);
-        run(rig, &syn());
-        error(&Packet::tcp(V4.vip, V4.client).bytes())
+    (Reason::IcmpError, |rig, ends| {
+        nat(rig, ends);
+        run(rig, &syn(ends));
+        error(ends, &Packet::tcp(ends.vip, ends.client).bytes())
     }),
-    (Reason::TooBigReply, |rig| {
-        serve(rig, Mode::DsrIpip, Some(V4.same_port));
-        V4.tcp().payload(&[0; 1460]).frame(&from_client())
+    (Reason::TooBigReply, |rig, ends| {
+        serve(rig, ends, Mode::DsrIpip, Some(ends.same_port));
+        ends.tcp()
+            .payload(&vec![0; 1480 - header(ends)])
+            .frame(&from_client())
     }),
-    (Reason::FragmentForwarded, |rig| {
-        serve_udp(rig);
-        let fragments = V4.udp().payload(&[0; 100]).fragments(64, 1);
+    (Reason::FragmentForwarded, |rig, ends| {
+        serve_udp(rig, ends);
+        let fragments = ends.udp().payload(&[0; 100]).fragments(64, 1);
         run(rig, &from_client().frame(&fragments[0]));
         from_client().frame(&fragments[1])
     }),
-    (Reason::DropTruncatedVlan, |_| {
+    (Reason::DropTruncatedVlan, |_, _| {
         from_client().frame_of(ethertype::VLAN, &[0])
     }),
-    (Reason::DropTruncatedIp, |_| {
-        from_client().frame(&V4.tcp().bytes()[..19])
+    (Reason::DropTruncatedIp, |_, ends| {
+        from_client().frame(&ends.tcp().bytes()[..header(ends) - 1])
     }),
-    (Reason::DropBadIpHeader, |_| {
-        let mut frame = V4.tcp().frame(&from_client());
+    (Reason::DropBadIpHeader, |_, ends| {
+        let mut frame = ends.tcp().frame(&from_client());
+        // A header of four words in IPv4, another version in IPv6.
         frame[14] = 0x44;
         frame
     }),
-    (Reason::DropBadIpLength, |_| {
-        from_client().frame(&V4.tcp().bytes()[..40])
+    (Reason::DropBadIpLength, |_, ends| {
+        from_client().frame(&ends.tcp().bytes()[..header(ends) + 20])
     }),
-    (Reason::DropTruncatedExtension, |_| {
+    (Reason::DropTruncatedTransport, |_, ends| {
+        let packet = Packet::other(&ends.client_address(), &ends.vip_address(), protocol::TCP);
+        packet.payload(&[0; 8]).frame(&from_client())
+    }),
+    (Reason::DropBadTransport, |_, ends| {
+        let mut frame = ends.tcp().frame(&from_client());
+        frame[14 + header(ends) + 12] = 0x40;
+        frame
+    }),
+    (Reason::DropTruncatedQuote, |rig, ends| {
+        nat(rig, ends);
+        error(
+            ends,
+            &Packet::tcp(ends.vip, ends.client).bytes()[..header(ends) + 7],
+        )
+    }),
+    (Reason::DropFragmentUnknown, |rig, ends| {
+        serve_udp(rig, ends);
+        from_client().frame(&ends.udp().payload(&[0; 100]).fragments(64, 1)[1])
+    }),
+    (Reason::DropDenied, |rig, ends| {
+        let wanted = direct(ends).with(|service| service.flags = service_flags::GUARDED);
+        let served = rig.serve(&wanted).unwrap();
+        let deny = GuardRule {
+            action: action::DENY,
+            ..GuardRule::default()
+        };
+        rig.set_guard(
+            served.id,
+            &format!(
+                "{}/{}",
+                ends.client_address(),
+                if is_v6(ends) { 128 } else { 32 }
+            ),
+            deny,
+        )
+        .unwrap();
+        syn(ends)
+    }),
+    (Reason::DropNotAllowed, |rig, ends| {
+        rig.serve(&direct(ends).with(|service| service.flags = ALLOW_LIST))
+            .unwrap();
+        syn(ends)
+    }),
+    (Reason::DropBudget, |rig, ends| {
+        let wanted = direct(ends).with(|service| {
+            service.flags = service_flags::BUDGET;
+            service.budget_interval_ns = 3_600_000_000_000;
+        });
+        rig.serve(&wanted).unwrap();
+        run(rig, &syn(ends));
+        let other = ends.client.replace("40000", "40001");
+        ends.tcp().from(&other).syn().frame(&from_client())
+    }),
+    (Reason::DropNoBackend, |rig, ends| {
+        let served = rig.serve(&direct(ends)).unwrap();
+        rig.set_state(served.backends[0], BackendState::Down)
+            .unwrap();
+        syn(ends)
+    }),
+    (Reason::DropPortsExhausted, |rig, ends| {
+        serve(rig, ends, Mode::FullNat, Some(ends.backend));
+        syn(ends)
+    }),
+    (Reason::DropNoRoute, |rig, ends| {
+        serve(rig, ends, Mode::Nat, Some(ends.lost));
+        syn(ends)
+    }),
+    (Reason::DropNoNeighbour, |rig, ends| {
+        serve(rig, ends, Mode::DsrL2, Some(ends.silent));
+        syn(ends)
+    }),
+    (Reason::DropTooBig, |rig, ends| {
+        serve(rig, ends, Mode::DsrIpip, Some(ends.same_port));
+        rig.settings(|settings| settings.icmp_per_second = 0)
+            .unwrap();
+        ends.tcp()
+            .payload(&vec![0; 1480 - header(ends)])
+            .frame(&from_client())
+    }),
+    (Reason::DropTtlExpired, |rig, ends| {
+        nat(rig, ends);
+        ends.tcp().ttl(1).frame(&from_client())
+    }),
+    (Reason::DecapPassed, |rig, ends| {
+        tunnel(rig, ends, &ends.tcp().bytes(), &[])
+    }),
+    (Reason::DropDecapBadInner, |rig, ends| {
+        tunnel(rig, ends, &[0; 20], &[])
+    }),
+    (Reason::DropDecapFragment, |rig, ends| {
+        tunnel(rig, ends, &[], &[]);
+        let packet = outer(ends).payload(&ends.tcp().bytes());
+        from_client().frame(&packet.fragments(24, 9)[1])
+    }),
+    (Reason::DropDecapNotAllowed, |rig, ends| {
+        let only = DecapSource {
+            // Neither family's outer source.
+            addr: proxy_common::addr::Addr::v4([10, 0, 0, 1]),
+            mask: proxy_common::addr::Addr::v6([0xff; 16]),
+        };
+        tunnel(rig, ends, &ends.tcp().bytes(), &[only])
+    }),
+];
+
+/// The same for what IPv4 has not: extension headers, and backends that cannot carry it.
+const ONLY_V6: &[(Reason, Provocation)] = &[
+    (Reason::DropTruncatedExtension, |_, _| {
         let packet = V6
             .tcp()
             .extension(Extension::generic(protocol::HOP_BY_HOP, 0));
@@ -98,103 +209,15 @@ const PROVOCATIONS: &[(Reason, Provocation)] = &[
         bytes[4..6].copy_from_slice(&[0, 2]);
         from_client().frame(&bytes)
     }),
-    (Reason::DropTooManyExtensions, |_| {
+    (Reason::DropTooManyExtensions, |_, ends| {
         let extension = Extension::generic(protocol::DESTINATION, 0);
-        let packet = (0..9).fold(V6.tcp(), |packet, _| packet.extension(extension.clone()));
+        let packet = (0..9).fold(ends.tcp(), |packet, _| packet.extension(extension.clone()));
         packet.frame(&from_client())
     }),
-    (Reason::DropTruncatedTransport, |_| {
-        let packet = Packet::other(&V4.client_address(), &V4.vip_address(), protocol::TCP);
-        packet.payload(&[0; 8]).frame(&from_client())
-    }),
-    (Reason::DropBadTransport, |_| {
-        let mut frame = V4.tcp().frame(&from_client());
-        frame[34 + 12] = 0x40;
-        frame
-    }),
-    (Reason::DropTruncatedQuote, |rig| {
-        nat(rig);
-        error(&Packet::tcp(V4.vip, V4.client).bytes()[..27])
-    }),
-    (Reason::DropFragmentUnknown, |rig| {
-        serve_udp(rig);
-        from_client().frame(&V4.udp().payload(&[0; 100]).fragments(64, 1)[1])
-    }),
-    (Reason::DropDenied, |rig| {
-        let wanted = direct().with(|service| service.flags = service_flags::GUARDED);
-        let served = rig.serve(&wanted).unwrap();
-        let deny = GuardRule {
-            action: action::DENY,
-            ..GuardRule::default()
-        };
-        rig.set_guard(served.id, "198.51.100.0/24", deny).unwrap();
-        syn()
-    }),
-    (Reason::DropNotAllowed, |rig| {
-        rig.serve(&direct().with(|service| service.flags = ALLOW_LIST))
-            .unwrap();
-        syn()
-    }),
-    (Reason::DropBudget, |rig| {
-        let wanted = direct().with(|service| {
-            service.flags = service_flags::BUDGET;
-            service.budget_interval_ns = 3_600_000_000_000;
-        });
+    (Reason::DropFamily, |rig, ends| {
+        let wanted = Wanted::tcp(ends.vip, Mode::DsrIpip).backend(V4.same_port);
         rig.serve(&wanted).unwrap();
-        run(rig, &syn());
-        let other = V4.client.replace("40000", "40001");
-        V4.tcp().from(&other).syn().frame(&from_client())
-    }),
-    (Reason::DropNoBackend, |rig| {
-        let served = rig.serve(&direct()).unwrap();
-        rig.set_state(served.backends[0], BackendState::Down)
-            .unwrap();
-        syn()
-    }),
-    (Reason::DropPortsExhausted, |rig| {
-        serve(rig, Mode::FullNat, Some(V4.backend));
-        syn()
-    }),
-    (Reason::DropNoRoute, |rig| {
-        serve(rig, Mode::Nat, Some(V4.lost));
-        syn()
-    }),
-    (Reason::DropNoNeighbour, |rig| {
-        serve(rig, Mode::DsrL2, Some(V4.silent));
-        syn()
-    }),
-    (Reason::DropTooBig, |rig| {
-        serve(rig, Mode::DsrIpip, Some(V4.same_port));
-        rig.settings(|settings| settings.icmp_per_second = 0)
-            .unwrap();
-        V4.tcp().payload(&[0; 1460]).frame(&from_client())
-    }),
-    (Reason::DropTtlExpired, |rig| {
-        nat(rig);
-        V4.tcp().ttl(1).frame(&from_client())
-    }),
-    (Reason::DropFamily, |rig| {
-        let wanted = Wanted::tcp(V6.vip, Mode::DsrIpip).backend(V4.same_port);
-        rig.serve(&wanted).unwrap();
-        V6.tcp().syn().frame(&from_client())
-    }),
-    (Reason::DecapPassed, |rig| {
-        tunnel(rig, protocol::IPIP, &V4.tcp().bytes(), &[])
-    }),
-    (Reason::DropDecapBadInner, |rig| {
-        tunnel(rig, protocol::IPIP, &[0; 20], &[])
-    }),
-    (Reason::DropDecapFragment, |rig| {
-        tunnel(rig, protocol::IPIP, &[], &[]);
-        let packet = Packet::other("172.16.0.1", "10.1.0.2", protocol::IPIP);
-        from_client().frame(&packet.payload(&V4.tcp().bytes()).fragments(24, 9)[1])
-    }),
-    (Reason::DropDecapNotAllowed, |rig| {
-        let only = DecapSource {
-            addr: proxy_common::addr::Addr::v4([10, 0, 0, 1]),
-            mask: proxy_common::addr::Addr::v6([0xff; 16]),
-        };
-        tunnel(rig, protocol::IPIP, &V4.tcp().bytes(), &[only])
+        ends.tcp().syn().frame(&from_client())
     }),
 ];
 
@@ -218,12 +241,21 @@ const UNREACHABLE: &[(Reason, &str)] = &[
     ),
 ];
 
-fn direct() -> Wanted {
-    Wanted::tcp(V4.vip, Mode::DsrL2).backend(V4.same_port)
+fn is_v6(ends: &Ends) -> bool {
+    ends.vip.starts_with('[')
 }
 
-fn serve(rig: &mut Rig, mode: Mode, backend: Option<&str>) {
-    let wanted = Wanted::tcp(V4.vip, mode);
+/// Octets of an IP header without options.
+fn header(ends: &Ends) -> usize {
+    if is_v6(ends) { 40 } else { 20 }
+}
+
+fn direct(ends: &Ends) -> Wanted {
+    Wanted::tcp(ends.vip, Mode::DsrL2).backend(ends.same_port)
+}
+
+fn serve(rig: &mut Rig, ends: &Ends, mode: Mode, backend: Option<&str>) {
+    let wanted = Wanted::tcp(ends.vip, mode);
     let wanted = match backend {
         Some(backend) => wanted.backend(backend),
         None => wanted,
@@ -231,24 +263,38 @@ fn serve(rig: &mut Rig, mode: Mode, backend: Option<&str>) {
     rig.serve(&wanted).unwrap();
 }
 
-fn serve_udp(rig: &mut Rig) {
-    rig.serve(&Wanted::udp(V4.vip, Mode::Nat).backend(V4.backend))
+fn serve_udp(rig: &mut Rig, ends: &Ends) {
+    rig.serve(&Wanted::udp(ends.vip, Mode::Nat).backend(ends.backend))
         .unwrap();
 }
 
-fn nat(rig: &mut Rig) {
-    serve(rig, Mode::Nat, Some(V4.backend));
+fn nat(rig: &mut Rig, ends: &Ends) {
+    serve(rig, ends, Mode::Nat, Some(ends.backend));
 }
 
-fn syn() -> Vec<u8> {
-    V4.tcp().syn().frame(&from_client())
+fn syn(ends: &Ends) -> Vec<u8> {
+    ends.tcp().syn().frame(&from_client())
 }
 
-fn error(quoted: &[u8]) -> Vec<u8> {
-    Packet::too_big("198.18.0.1", &V4.vip_address(), 1280, quoted).frame(&from_client())
+fn error(ends: &Ends, quoted: &[u8]) -> Vec<u8> {
+    let router = if is_v6(ends) {
+        "2001:db8:99::1"
+    } else {
+        "198.18.0.1"
+    };
+    Packet::too_big(router, &ends.vip_address(), 1280, quoted).frame(&from_client())
 }
 
-fn tunnel(rig: &mut Rig, next: u8, inner: &[u8], sources: &[DecapSource]) -> Vec<u8> {
+/// A tunnel's packet, still empty.
+fn outer(ends: &Ends) -> Packet {
+    if is_v6(ends) {
+        Packet::other("fd00:f::1", "fd00:1::2", protocol::IPV6)
+    } else {
+        Packet::other("172.16.0.1", "10.1.0.2", protocol::IPIP)
+    }
+}
+
+fn tunnel(rig: &mut Rig, ends: &Ends, inner: &[u8], sources: &[DecapSource]) -> Vec<u8> {
     rig.program = program::DECAP;
     let mut settings = DecapSettings {
         gue_port: DEFAULT_GUE_PORT,
@@ -257,17 +303,25 @@ fn tunnel(rig: &mut Rig, next: u8, inner: &[u8], sources: &[DecapSource]) -> Vec
     };
     settings.source[..sources.len()].copy_from_slice(sources);
     rig.set(DECAP_SETTINGS, 0, settings).unwrap();
-    Packet::other("172.16.0.1", "10.1.0.2", next)
-        .payload(inner)
-        .frame(&from_client())
+    outer(ends).payload(inner).frame(&from_client())
+}
+
+/// Every family in which each provocation is to be seen.
+fn provocations() -> impl Iterator<Item = (Reason, Ends, Provocation)> {
+    let both = BOTH.into_iter().flat_map(|ends| {
+        let all = PROVOCATIONS.iter();
+        all.map(move |(reason, provoke)| (*reason, ends, *provoke))
+    });
+    let only_v6 = ONLY_V6.iter();
+    both.chain(only_v6.map(|(reason, provoke)| (*reason, V6, *provoke)))
 }
 
 #[test]
 fn each_reason_can_be_provoked_and_has_the_outcome_it_claims() {
     let mut failures = Vec::new();
-    for (reason, provoke) in PROVOCATIONS {
+    for (reason, ends, provoke) in provocations() {
         let mut rig = Rig::with(Sizes::default()).unwrap_or_else(|error| panic!("{error:#}"));
-        let frame = provoke(&mut rig);
+        let frame = provoke(&mut rig, &ends);
         let outcome = run(&mut rig, &frame);
         let found = outcome.reason();
         let fits = match reason.outcome() {
@@ -275,10 +329,10 @@ fn each_reason_can_be_provoked_and_has_the_outcome_it_claims() {
             Outcome::Drop => outcome.action == Action::Drop,
             Outcome::Forward => matches!(outcome.action, Action::Tx | Action::Redirect),
         };
-        if found != *reason || !fits {
+        if found != reason || !fits {
             failures.push(format!(
-                "{reason:?}: found {found:?} with {:?}",
-                outcome.action
+                "{reason:?} to {}: found {found:?} with {:?}",
+                ends.vip, outcome.action
             ));
         }
     }
@@ -287,7 +341,7 @@ fn each_reason_can_be_provoked_and_has_the_outcome_it_claims() {
 
 #[test]
 fn every_reason_is_provoked_or_its_absence_is_justified() {
-    let provoked = |reason: &Reason| PROVOCATIONS.iter().any(|(other, _)| other == reason);
+    let provoked = |reason: &Reason| provocations().any(|(other, ..)| other == *reason);
     let justified = |reason: &Reason| UNREACHABLE.iter().any(|(other, _)| other == reason);
     for reason in Reason::ALL {
         assert!(
