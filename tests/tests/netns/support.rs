@@ -29,9 +29,9 @@ macro_rules! on_paths {
     };
 }
 
-/// As [`on_paths`], for every path on which backends serve (all but `local`).
+/// As [`on_paths`], for every path on which backends serve (all but `local`), and for those named.
 macro_rules! on_every_path {
-    ($check:ident) => {
+    ($check:ident $(: $($more:ident = $path:ident),+ $(,)?)?) => {
         on_paths!($check:
             nat_v4 = NAT_V4,
             nat_v6 = NAT_V6,
@@ -44,6 +44,7 @@ macro_rules! on_every_path {
             dsr_ipip_v4_in_v6 = DSR_IPIP_V4_IN_V6,
             dsr_gue_v4 = DSR_GUE_V4,
             dsr_gue_v6 = DSR_GUE_V6,
+            $($($more = $path,)+)?
         );
     };
 }
