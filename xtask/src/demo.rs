@@ -21,9 +21,27 @@ pub(crate) struct Options {
     /// modes.
     #[arg(value_parser = ["mesh"])]
     what: Option<String>,
-    /// Show only this forwarding mode: nat, full-nat, dsr-l2, dsr-ipip or dsr-gue.
+    /// Show only this forwarding mode: nat, full-nat, dsr-l2, dsr-ipip, dsr-gue or local. May be
+    /// given several times.
     #[arg(long, conflicts_with = "what")]
-    mode: Option<String>,
+    mode: Vec<String>,
+    /// Let clients and backends speak IPv6.
+    #[arg(long, conflicts_with = "what")]
+    ipv6: bool,
+}
+
+impl Options {
+    /// What the demonstration itself is told.
+    fn arguments(&self) -> Vec<&str> {
+        let mut arguments: Vec<&str> = self.what.as_deref().into_iter().collect();
+        for mode in &self.mode {
+            arguments.extend(["--mode", mode]);
+        }
+        if self.ipv6 {
+            arguments.push("--ipv6");
+        }
+        arguments
+    }
 }
 
 /// Runs the task. The demo takes this process's place, so that Ctrl-C reaches it and it can clean
@@ -39,11 +57,8 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     };
     let mut demo = Command::new(&binary);
     demo.current_dir(workspace.root());
-    demo.args(&options.what);
+    demo.args(options.arguments());
     demo.env("SLUICE_BIN", sluice);
-    if let Some(mode) = &options.mode {
-        demo.args(["--mode", mode]);
-    }
     eprintln!("    $ {}", shell::display(&demo));
     Err(demo.exec()).with_context(|| format!("starting {}", binary.display()))
 }
@@ -63,4 +78,30 @@ pub(crate) fn refuse_without_privileges(task: &str) -> Result<()> {
         lines.join("\n")
     ))
     .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Task {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn what_the_task_is_told_the_demonstration_is_told() {
+        for arguments in [
+            &[][..],
+            &["mesh"],
+            &["--mode", "nat", "--mode", "local"],
+            &["--mode", "dsr-gue", "--ipv6"],
+        ] {
+            let task = Task::parse_from([&["demo"], arguments].concat());
+            assert_eq!(task.options.arguments(), arguments);
+        }
+        assert!(Task::try_parse_from(["demo", "mesh", "--ipv6"]).is_err());
+    }
 }

@@ -77,6 +77,7 @@ const ORDER: &[&str] = &[
     "packets",
     "loader",
     "netns",
+    "demo",
 ];
 
 /// Targets of that package that need no privileges: what they test runs in user space alone.
@@ -221,6 +222,7 @@ impl Stage {
                 "packets" => "single packets through the kernel programs (BPF_PROG_TEST_RUN)",
                 "loader" => "loading, attaching, pinning and adopting",
                 "netns" => "real traffic in network namespaces",
+                "demo" => "`cargo xtask demo` keeps its promises and leaves nothing",
                 PACKET_VECTORS => "another balancer's packet cases, replayed",
                 H1_VECTORS => "shapes of HTTP/1 desync and smuggling, replayed",
                 DESYNC => "the same through a running proxy, judged at the origin",
@@ -462,13 +464,13 @@ mod tests {
 
     #[test]
     fn every_suite_has_a_stage_in_a_sensible_order() {
-        let suites = ["bad_input", "netns", "packets", "loader"].map(str::to_owned);
+        let suites = ["bad_input", "demo", "netns", "packets", "loader"].map(str::to_owned);
         let (stages, _) = plan(&suites, &[], |_| false);
         assert_eq!(
             names(&stages)[7..],
-            ["packets", "loader", "netns", "bad_input", "package"]
+            ["packets", "loader", "netns", "demo", "bad_input", "package"]
         );
-        assert!(stages[7..11].iter().all(Stage::is_privileged));
+        assert!(stages[7..12].iter().all(Stage::is_privileged));
         assert!(!stages[..7].iter().any(Stage::is_privileged));
     }
 

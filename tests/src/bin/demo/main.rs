@@ -27,13 +27,13 @@ struct Options {
     #[arg(value_enum)]
     what: Option<What>,
     /// Show only this forwarding mode; may be given several times
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "what")]
     mode: Vec<ModeName>,
     /// Let clients and backends speak IPv6
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     ipv6: bool,
     /// New connections with one request each, per mode
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..))]
+    #[arg(long, conflicts_with = "what", default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..))]
     requests: u64,
 }
 

@@ -54,6 +54,8 @@ pub(crate) fn play(plan: &Plan, show: &Show) -> Result<Outcome> {
     let family = if plan.v6 { Family::V6 } else { Family::V4 };
     show.scene(plan.mode);
     let mut stage = Stage::new(Path::new(plan.mode, family)).build()?;
+    // Also where the audience leaves early.
+    stage.set_quiet();
     stage.config = script::config(plan.mode, plan.v6)?;
     interrupt::check()?;
     let starting = Instant::now();
