@@ -8,7 +8,7 @@ use super::join::Table;
 use super::object::Programs;
 use proxy_common::sock::Count;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -45,6 +45,9 @@ pub enum TrialError {
     /// A tunnel's octets did not take the way that they were to take.
     #[error("a tunnel's octets go {0}")]
     Astray(&'static str),
+    /// Over IPv6 alone.
+    #[error("over IPv6: {0}")]
+    V6(#[source] Box<Self>),
 }
 
 type Step<T> = Result<T, TrialError>;
@@ -53,10 +56,28 @@ fn at(step: &'static str) -> impl Fn(io::Error) -> TrialError {
     move |source| TrialError::Step { step, source }
 }
 
-/// Runs all of it.
+/// Runs all of it, over IPv4 and, where the host has it, over IPv6.
 pub(super) fn run(programs: &Programs, tunnels: &Arc<Table>) -> Step<()> {
-    let failed = at("listening on 127.0.0.1");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(&failed)?;
+    let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    over(programs, tunnels, v4.map_err(at("listening on 127.0.0.1"))?)?;
+    match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(v6) => over(programs, tunnels, v6).map_err(|error| TrialError::V6(Box::new(error))),
+        // Then nobody has a connection over it either.
+        Err(error) if is_unknown(&error) => Ok(()),
+        Err(error) => Err(at("listening on ::1")(error)),
+    }
+}
+
+/// True if an address family is not there: left out of the kernel, or turned off.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
+fn over(programs: &Programs, tunnels: &Arc<Table>, listener: TcpListener) -> Step<()> {
+    let failed = at("listening");
     let address = listener.local_addr().map_err(&failed)?;
     programs
         .listen(listener.as_fd(), address)
@@ -93,11 +114,12 @@ fn connection(
     prepare: impl FnOnce(&socket2::Socket) -> io::Result<()>,
 ) -> io::Result<(TcpStream, TcpStream)> {
     use socket2::{Domain, Socket, Type};
-    let opening = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let to = listener.local_addr()?;
+    let opening = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     prepare(&opening)?;
     // Descriptors that block are left alone.
     opening.set_nonblocking(true)?;
-    match opening.connect(&listener.local_addr()?.into()) {
+    match opening.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }

@@ -5,7 +5,7 @@ use crate::sockets::acceleration::make_room;
 use crate::sockets::join::{Joined, NotJoined, Side, Table, Way};
 use crate::sockets::object::Programs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread;
@@ -53,7 +53,7 @@ pub(super) fn run(programs: &Programs, tunnels: &Arc<Table>, listener: &TcpListe
 impl Tunnel {
     fn open(programs: &Programs, listener: &TcpListener) -> io::Result<Self> {
         let (client, near) = connection(listener, |_| Ok(()))?;
-        let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let behind = TcpListener::bind((listener.local_addr()?.ip(), 0))?;
         let (far, server) = connection(&behind, |socket| programs.mark(socket.as_fd()))?;
         for ours in [&near, &far] {
             make_room(ours.as_fd());
