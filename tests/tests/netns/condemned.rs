@@ -183,7 +183,10 @@ fn a_condemnation_ends_by_itself_and_the_next_one_takes_longer(path: Path) -> Re
     wait::until("its time is over", || Ok(condemned(&stage)?.is_empty()))?;
     reaches(&stage, ABUSER)
 }
-on_paths!(a_condemnation_ends_by_itself_and_the_next_one_takes_longer: local_v4 = LOCAL_V4);
+on_paths!(a_condemnation_ends_by_itself_and_the_next_one_takes_longer:
+    local_v4 = LOCAL_V4,
+    local_v6 = LOCAL_V6,
+);
 
 fn a_trusted_proxys_clients_are_never_condemned(path: Path) -> Result<()> {
     let (sender, forwarder) = (source(path, ABUSER), source(path, OTHER));
@@ -229,12 +232,15 @@ fn a_dry_run_writes_nothing(path: Path) -> Result<()> {
     ensure!(stage.daemon().maps()?.reason(Reason::DropDenied)? == 0);
     Ok(())
 }
-on_paths!(a_dry_run_writes_nothing: local_v6 = LOCAL_V6);
+on_paths!(a_dry_run_writes_nothing:
+    local_v4 = LOCAL_V4,
+    local_v6 = LOCAL_V6,
+);
 
 fn a_listeners_own_allow_list_does_not_let_a_condemned_source_in(path: Path) -> Result<()> {
     let stage = stage(path, json!({}))
         .config(|config| {
-            config["listeners"][2]["guard"] = json!({ "allow": ["10.1.0.0/24"] });
+            config["listeners"][2]["guard"] = json!({ "allow": ["10.1.0.0/24", "fd01::/64"] });
         })
         .start()?;
     reaches(&stage, ABUSER)?;
@@ -245,7 +251,10 @@ fn a_listeners_own_allow_list_does_not_let_a_condemned_source_in(path: Path) -> 
     ensure!(metric(&stage, "sluice_condemned_connections_total")? == 0);
     reaches(&stage, OTHER)
 }
-on_paths!(a_listeners_own_allow_list_does_not_let_a_condemned_source_in: local_v4 = LOCAL_V4);
+on_paths!(a_listeners_own_allow_list_does_not_let_a_condemned_source_in:
+    local_v4 = LOCAL_V4,
+    local_v6 = LOCAL_V6,
+);
 
 fn condemnations_survive_upgrade_and_reload(path: Path) -> Result<()> {
     let mut stage = stage(path, json!({})).start()?;
@@ -269,4 +278,7 @@ fn condemnations_survive_upgrade_and_reload(path: Path) -> Result<()> {
     ensure!(condemned(&stage)?.is_empty());
     reaches(&stage, ABUSER)
 }
-on_paths!(condemnations_survive_upgrade_and_reload: local_v4 = LOCAL_V4);
+on_paths!(condemnations_survive_upgrade_and_reload:
+    local_v4 = LOCAL_V4,
+    local_v6 = LOCAL_V6,
+);

@@ -1,6 +1,6 @@
 //! Redirection where something goes wrong, or comes in another order.
 
-use crate::mesh::{Program, Scene, V4, at, config, curl};
+use crate::mesh::{Family, Program, Scene, V4, V6, at, config, curl};
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::cgroup::Cgroup;
 use proxy_tests::daemon::Daemon;
@@ -20,7 +20,7 @@ fn answer() -> Value {
     }]})
 }
 
-fn killed(on_failure: &str, family: crate::mesh::Family, wanted: Option<&str>) -> Result<()> {
+fn killed(on_failure: &str, family: Family, wanted: Option<&str>) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -66,7 +66,7 @@ fn a_killed_daemon_closes_v4() -> Result<()> {
 
 #[test]
 fn a_killed_daemon_closes_v6() -> Result<()> {
-    killed("closed", crate::mesh::V6, None)
+    killed("closed", V6, None)
 }
 
 #[test]
@@ -76,11 +76,10 @@ fn a_killed_daemon_opens_v4() -> Result<()> {
 
 #[test]
 fn a_killed_daemon_opens_v6() -> Result<()> {
-    killed("open", crate::mesh::V6, Some("stable"))
+    killed("open", V6, Some("stable"))
 }
 
-#[test]
-fn the_daemon_is_never_redirected_to_itself() -> Result<()> {
+fn never_to_itself(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -89,13 +88,13 @@ fn the_daemon_is_never_redirected_to_itself() -> Result<()> {
     let inner = shop.child("inner")?;
     // Chosen twice, once by a cgroup above.
     let mesh = json!({"cgroups": [shop.path(), inner.path()]});
-    let mut daemon = Daemon::prepare(&scene.host, &config("127.0.0.1", mesh, answer()), &[])?;
+    let mut daemon = Daemon::prepare(&scene.host, &config(family.loopback, mesh, answer()), &[])?;
     let root = proxy_userspace::sockets::cgroup_root()?;
     daemon.set_cgroup(&root.join(shop.path().trim_start_matches('/')));
     daemon.run()?;
     for cgroup in [&shop, &inner] {
-        ensure!(curl(cgroup, &scene.host, &[&V4.url(8080, "/daemon")])? == "daemon");
-        ensure!(curl(cgroup, &scene.host, &[&V4.url(8080, "/name")])? == "stable");
+        ensure!(curl(cgroup, &scene.host, &[&family.url(8080, "/daemon")])? == "daemon");
+        ensure!(curl(cgroup, &scene.host, &[&family.url(8080, "/name")])? == "stable");
     }
     let mesh = daemon.status()?.mesh.context("something is redirected")?;
     // Each of the four connections once, and none of the daemon's.
@@ -106,7 +105,16 @@ fn the_daemon_is_never_redirected_to_itself() -> Result<()> {
 }
 
 #[test]
-fn connections_from_before_are_left_alone() -> Result<()> {
+fn the_daemon_is_never_redirected_to_itself_v4() -> Result<()> {
+    never_to_itself(V4)
+}
+
+#[test]
+fn the_daemon_is_never_redirected_to_itself_v6() -> Result<()> {
+    never_to_itself(V6)
+}
+
+fn from_before(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -123,7 +131,7 @@ fn connections_from_before_are_left_alone() -> Result<()> {
          for line in sys.stdin:\n\
         \x20   ask(old, '/name')\n\
         \x20   ask(http.client.HTTPConnection('{0}', 8080, timeout=20), '/daemon')\n",
-        V4.server
+        family.server
     );
     command.args(["-c", &script]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -131,15 +139,15 @@ fn connections_from_before_are_left_alone() -> Result<()> {
     let mut stdin = workload.0.stdin.take().context("piped")?;
     let mut lines = BufReader::new(workload.0.stdout.take().context("piped")?).lines();
     let mut line = || lines.next().context("a line")?.context("read");
-    let direct = format!("200 stable ('{}', 8080)", V4.server);
+    let direct = format!("200 stable ('{}', 8080)", family.server);
     ensure!(line()? == direct);
 
     let mesh = json!({"cgroups": [scene.shop.path()]});
-    let daemon = Daemon::start(&scene.host, &config("127.0.0.1", mesh, answer()))?;
+    let daemon = Daemon::start(&scene.host, &config(family.loopback, mesh, answer()))?;
     writeln!(stdin)?;
     ensure!(line()? == direct);
     // A new one of the same process is redirected.
-    let redirected = format!("200 daemon ('{}', 8080)", V4.server);
+    let redirected = format!("200 daemon ('{}', 8080)", family.server);
     let said = line()?;
     ensure!(said == redirected, "{said}");
     let mesh = daemon.status()?.mesh.context("something is redirected")?;
@@ -148,14 +156,23 @@ fn connections_from_before_are_left_alone() -> Result<()> {
 }
 
 #[test]
-fn a_cgroup_that_comes_later_is_redirected_then() -> Result<()> {
+fn connections_from_before_are_left_alone_v4() -> Result<()> {
+    from_before(V4)
+}
+
+#[test]
+fn connections_from_before_are_left_alone_v6() -> Result<()> {
+    from_before(V6)
+}
+
+fn comes_later(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
     let _stable = Origin::start(&scene.net, "stable", &[8080], &[])?;
     let later = format!("{}/later", scene.shop.path());
     let mesh = json!({"cgroups": [later]});
-    let daemon = Daemon::start(&scene.host, &config("127.0.0.1", mesh, answer()))?;
+    let daemon = Daemon::start(&scene.host, &config(family.loopback, mesh, answer()))?;
     let state = |wanted: &'static str| {
         daemon.wait_until(wanted, |view| {
             let mesh = view.mesh.as_ref();
@@ -166,14 +183,23 @@ fn a_cgroup_that_comes_later_is_redirected_then() -> Result<()> {
         state("waiting")?;
         let later = scene.shop.child("later")?;
         state("redirected")?;
-        ensure!(curl(&later, &scene.host, &[&V4.url(8080, "/daemon")])? == "daemon");
+        ensure!(curl(&later, &scene.host, &[&family.url(8080, "/daemon")])? == "daemon");
         drop(later);
     }
     state("waiting")
 }
 
 #[test]
-fn a_failing_first_backend_is_made_up_for() -> Result<()> {
+fn a_cgroup_that_comes_later_is_redirected_then_v4() -> Result<()> {
+    comes_later(V4)
+}
+
+#[test]
+fn a_cgroup_that_comes_later_is_redirected_then_v6() -> Result<()> {
+    comes_later(V6)
+}
+
+fn failing_first(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -185,16 +211,16 @@ fn a_failing_first_backend_is_made_up_for() -> Result<()> {
         "services": [{
             "name": "both",
             "backends": [
-                at(V4.server, 8082).to_string(),
-                at(V4.server, 8081).to_string(),
+                at(family.server, 8082).to_string(),
+                at(family.server, 8081).to_string(),
             ],
             "retries": {"on": ["5xx"]},
         }],
     });
     let mesh = json!({"cgroups": [scene.shop.path()]});
-    let _daemon = Daemon::start(&scene.host, &config("127.0.0.1", mesh, more))?;
+    let _daemon = Daemon::start(&scene.host, &config(family.loopback, mesh, more))?;
     // Nobody is at the address that is dialled.
-    let url = V4.url(8099, "/name");
+    let url = family.url(8099, "/name");
     for _ in 0..6 {
         ensure!(scene.curl(&[&url])? == "good");
     }
@@ -203,14 +229,23 @@ fn a_failing_first_backend_is_made_up_for() -> Result<()> {
 }
 
 #[test]
-fn an_upgrade_keeps_it() -> Result<()> {
+fn a_failing_first_backend_is_made_up_for_v4() -> Result<()> {
+    failing_first(V4)
+}
+
+#[test]
+fn a_failing_first_backend_is_made_up_for_v6() -> Result<()> {
+    failing_first(V6)
+}
+
+fn upgraded(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
     let _stable = Origin::start(&scene.net, "stable", &[8080], &[])?;
     let mesh = json!({"cgroups": [scene.shop.path()]});
-    let daemon = Daemon::start(&scene.host, &config("127.0.0.1", mesh, answer()))?;
-    let (own, name) = (V4.url(8080, "/daemon"), V4.url(8080, "/name"));
+    let daemon = Daemon::start(&scene.host, &config(family.loopback, mesh, answer()))?;
+    let (own, name) = (family.url(8080, "/daemon"), family.url(8080, "/name"));
     ensure!(scene.curl(&[&own])? == "daemon");
     daemon.sluice(&["upgrade"])?;
     for _ in 0..10 {
@@ -227,4 +262,14 @@ fn an_upgrade_keeps_it() -> Result<()> {
             .mesh
             .is_some_and(|mesh| mesh.listeners[0].refused == 0))
     })
+}
+
+#[test]
+fn an_upgrade_keeps_it_v4() -> Result<()> {
+    upgraded(V4)
+}
+
+#[test]
+fn an_upgrade_keeps_it_v6() -> Result<()> {
+    upgraded(V6)
 }

@@ -290,7 +290,10 @@ fn tracing_ends_with_the_observer(path: Path) -> Result<()> {
     observer.wait()?;
     wait::until("none is traced any more", || Ok(below()? == 0))
 }
-on_paths!(tracing_ends_with_the_observer: local_v4 = LOCAL_V4);
+on_paths!(tracing_ends_with_the_observer:
+    local_v4 = LOCAL_V4,
+    local_v6 = LOCAL_V6,
+);
 
 /// A collector of spans.
 struct Collector {
@@ -434,4 +437,7 @@ fn a_flows_spans_are_one_tree_from_packet_to_attempts(path: Path) -> Result<()> 
     ensure!(trace.starts_with(&id), "{trace} {id}");
     Ok(())
 }
-on_paths!(a_flows_spans_are_one_tree_from_packet_to_attempts: local_v4 = LOCAL_V4);
+on_paths!(a_flows_spans_are_one_tree_from_packet_to_attempts:
+    local_v4 = LOCAL_V4,
+    local_v6 = LOCAL_V6,
+);

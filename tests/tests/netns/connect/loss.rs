@@ -6,16 +6,31 @@ use proxy_tests::daemon::Daemon;
 use proxy_tests::netns::{Namespace, Netns};
 use serde_json::{Value, json};
 
-const BACKENDS: [&str; 2] = ["10.1.0.1:8080", "10.1.0.2:8080"];
+/// The VIP, and the backends behind it.
+#[derive(Clone, Copy)]
+struct Family {
+    vip: &'static str,
+    backends: [&'static str; 2],
+}
+
+const V4: Family = Family {
+    vip: "192.0.2.10",
+    backends: ["10.1.0.1:8080", "10.1.0.2:8080"],
+};
+
+const V6: Family = Family {
+    vip: "2001:db8::10",
+    backends: ["[fd01::1]:8080", "[fd01::2]:8080"],
+};
 
 /// Two backends, whose health is asked at another port than what they serve: so they can be down and
 /// serve on.
-fn config(scene: &Scene, on_loss: &str) -> Value {
+fn config(scene: &Scene, family: Family, on_loss: &str) -> Value {
     let listeners = vec![
-        listener("web", "192.0.2.10", 80, "web"),
-        udp(listener("dns", "192.0.2.10", 53, "web")),
+        listener("web", family.vip, 80, "web"),
+        udp(listener("dns", family.vip, 53, "web")),
     ];
-    let mut web = service("web", &BACKENDS);
+    let mut web = service("web", &family.backends);
     web["at_connect"] = json!({"on_backend_loss": on_loss});
     web["health"] = json!({
         "tcp": {}, "port": HEALTH, "interval": "1s", "timeout": "900ms", "fall": 1, "rise": 1,
@@ -28,18 +43,18 @@ fn config(scene: &Scene, on_loss: &str) -> Value {
 const HOLDER: &str = "
 def have(kind):
     while True:
-        sock = dial('192.0.2.10', 80 if kind == TCP else 53, kind)
+        sock = dial(VIP, 80 if kind == TCP else 53, kind)
         if ask(sock) == 'b1': return sock
         sock.close()
 def talk(sock):
-    sock.sendto(b'x', ('192.0.2.10', 53))
+    sock.sendto(b'x', (VIP, 53))
     return sock.recvfrom(100)[0].decode().split()[0]
 def state(sock):
     try: return ask(sock)
     except OSError as error: return errno.errorcode.get(error.errno, str(error))
 tcp, udp = have(TCP), have(UDP)
 while True:
-    free = opened('192.0.2.10', UDP)
+    free = opened(VIP, UDP)
     if talk(free) == 'b1': break
 print('has', flush=True)
 while True:
@@ -47,7 +62,7 @@ while True:
     print(state(tcp), state(udp), talk(free), flush=True)
 ";
 
-fn lost(on_loss: &str, in_pod: bool) -> Result<()> {
+fn lost(family: Family, on_loss: &str, in_pod: bool) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -56,20 +71,21 @@ fn lost(on_loss: &str, in_pod: bool) -> Result<()> {
     let _other = scene.server(2, HEALTH)?;
     let pod = pod(&scene)?;
     let place: &Namespace = if in_pod { &pod } else { &scene.host };
-    let daemon = Daemon::start(&scene.host, &config(&scene, on_loss))?;
-    for name in BACKENDS {
+    let daemon = Daemon::start(&scene.host, &config(&scene, family, on_loss))?;
+    for name in family.backends {
         daemon.wait_for_state(name, "up")?;
     }
-    let mut holder = scene.talk(place, HOLDER)?;
+    let mut holder = scene.talk(place, &format!("VIP = '{}'\n{HOLDER}", family.vip))?;
     ensure!(holder.line()? == "has");
     ensure!(holder.go_on()? == "b1 b1 b1");
 
     drop(checked);
-    daemon.wait_for_state(BACKENDS[0], "down")?;
-    let many = "
-for _ in range(30): print(ask(dial('192.0.2.10', 80)), ask(dial('192.0.2.10', 53, UDP)))
-";
-    let new = shares(&scene.workload_in(place, &scene.workloads, many)?);
+    daemon.wait_for_state(family.backends[0], "down")?;
+    let many = format!(
+        "for _ in range(30): print(ask(dial('{0}', 80)), ask(dial('{0}', 53, UDP)))",
+        family.vip
+    );
+    let new = shares(&scene.workload_in(place, &scene.workloads, &many)?);
     ensure!(new.keys().eq(["b2 b2"]), "{new:?}");
     if on_loss == "keep" {
         ensure!(holder.go_on()? == "b1 b1 b2");
@@ -98,28 +114,47 @@ fn pod(scene: &Scene) -> Result<Netns> {
     scene.host.ip(&format!(
         "link add pod0 type veth peer name eth0 netns {}\n\
          addr add 10.3.0.1/24 dev pod0\n\
+         addr add fd03::1/64 dev pod0 nodad\n\
          link set pod0 up\n",
         pod.name()
     ))?;
+    scene.host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
     pod.ip("addr add 10.3.0.2/24 dev eth0\n\
+         addr add fd03::2/64 dev eth0 nodad\n\
          link set eth0 up\n\
-         route add 10.1.0.0/24 via 10.3.0.1\n")?;
+         route add 10.1.0.0/24 via 10.3.0.1\n\
+         route add fd01::/64 via fd03::1\n")?;
     Ok(pod)
 }
 
 #[test]
-fn sockets_of_a_lost_backend_are_told() -> Result<()> {
-    lost("reset", false)
+fn sockets_of_a_lost_backend_are_told_v4() -> Result<()> {
+    lost(V4, "reset", false)
 }
 
 #[test]
-fn sockets_of_a_lost_backend_are_told_in_another_namespace() -> Result<()> {
-    lost("reset", true)
+fn sockets_of_a_lost_backend_are_told_v6() -> Result<()> {
+    lost(V6, "reset", false)
 }
 
 #[test]
-fn sockets_of_a_lost_backend_are_kept() -> Result<()> {
-    lost("keep", false)
+fn sockets_of_a_lost_backend_are_told_in_another_namespace_v4() -> Result<()> {
+    lost(V4, "reset", true)
+}
+
+#[test]
+fn sockets_of_a_lost_backend_are_told_in_another_namespace_v6() -> Result<()> {
+    lost(V6, "reset", true)
+}
+
+#[test]
+fn sockets_of_a_lost_backend_are_kept_v4() -> Result<()> {
+    lost(V4, "keep", false)
+}
+
+#[test]
+fn sockets_of_a_lost_backend_are_kept_v6() -> Result<()> {
+    lost(V6, "keep", false)
 }
 
 #[test]
@@ -135,7 +170,7 @@ fn a_backend_that_leaves_tells_its_sockets_when_its_drain_is_over() -> Result<()
         web["drain_timeout"] = json!(drain);
         scene.config(listeners.clone(), vec![web])
     };
-    let daemon = Daemon::start(&scene.host, &web(&BACKENDS, "1h"))?;
+    let daemon = Daemon::start(&scene.host, &web(&V4.backends, "1h"))?;
     let mut holder = scene.talk(
         &scene.host,
         "
@@ -151,15 +186,15 @@ while True:
 ",
     )?;
     ensure!(holder.line()? == "has");
-    daemon.reload(&web(&BACKENDS[1..], "1h"))?;
+    daemon.reload(&web(&V4.backends[1..], "1h"))?;
     ensure!(scene.workload("print(ask(dial('192.0.2.10', 80)))")? == "b2");
     ensure!(holder.go_on()? == "b1", "it drains");
     let counts = counted(&daemon, "web")?;
     ensure!(counts.backends.len() == 2, "{counts:?}");
     // It comes back, and leaves without a drain.
-    daemon.reload(&web(&BACKENDS, "0s"))?;
+    daemon.reload(&web(&V4.backends, "0s"))?;
     ensure!(holder.go_on()? == "b1");
-    daemon.reload(&web(&BACKENDS[1..], "0s"))?;
+    daemon.reload(&web(&V4.backends[1..], "0s"))?;
     daemon.wait_until("the socket was told", |view| {
         view.socket_balancing
             .as_ref()
@@ -171,17 +206,16 @@ while True:
     Ok(())
 }
 
-#[test]
-fn thousands_of_short_connections_leave_nothing() -> Result<()> {
+fn thousands_come_and_go(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
     let _servers = scene.servers(2)?;
     let listeners = vec![
-        listener("web", "192.0.2.10", 80, "web"),
-        udp(listener("dns", "192.0.2.10", 53, "web")),
+        listener("web", family.vip, 80, "web"),
+        udp(listener("dns", family.vip, 53, "web")),
     ];
-    let mut web = service("web", &BACKENDS);
+    let mut web = service("web", &family.backends);
     web["at_connect"] = json!({"on_backend_loss": "reset"});
     let daemon = Daemon::start(&scene.host, &scene.config(listeners, vec![web]))?;
     let pins = daemon.pin_dir().join("connect/maps");
@@ -190,23 +224,27 @@ fn thousands_of_short_connections_leave_nothing() -> Result<()> {
         let map = MapHandle::from_pinned_path(pins.join("connect_sockets"))?;
         Ok(map.keys().count())
     };
-    let script = "
+    let script = format!(
+        "
 import threading
+VIP = '{}'
 def run():
     for _ in range(500):
-        sock = dial('192.0.2.10', 80); ask(sock); sock.close()
-        sock = dial('192.0.2.10', 53, UDP); ask(sock); sock.close()
-        sock = opened('192.0.2.10', UDP)
-        sock.sendto(b'x', ('192.0.2.10', 53)); sock.recvfrom(100); sock.close()
-kept = dial('192.0.2.10', 80)
+        sock = dial(VIP, 80); ask(sock); sock.close()
+        sock = dial(VIP, 53, UDP); ask(sock); sock.close()
+        sock = opened(VIP, UDP)
+        sock.sendto(b'x', (VIP, 53)); sock.recvfrom(100); sock.close()
+kept = dial(VIP, 80)
 threads = [threading.Thread(target=run) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print('done', flush=True)
 input()
 print('end', flush=True)
-";
-    let mut talk = scene.talk(&scene.host, script)?;
+",
+        family.vip
+    );
+    let mut talk = scene.talk(&scene.host, &script)?;
     ensure!(talk.line()? == "done");
     ensure!(recorded()? == 1, "{} sockets are recorded", recorded()?);
     let counts = counted(&daemon, "web")?;
@@ -221,4 +259,14 @@ print('end', flush=True)
     let counts = counted(&daemon, "web")?;
     ensure!(counts.unrecorded == 0, "{counts:?}");
     Ok(())
+}
+
+#[test]
+fn thousands_of_short_connections_leave_nothing_v4() -> Result<()> {
+    thousands_come_and_go(V4)
+}
+
+#[test]
+fn thousands_of_short_connections_leave_nothing_v6() -> Result<()> {
+    thousands_come_and_go(V6)
 }
