@@ -1,14 +1,15 @@
 //! Bad input and large input: a clear message or a working balancer, never something in between.
 
+use crate::support::{EVEN, expect_shares};
 use anyhow::{Context, Result, ensure};
-use proxy_tests::config::WEB;
+use proxy_tests::config::{BACKEND_WEB_PORT, WEB, service};
 use proxy_tests::daemon::{Daemon, sluice};
 use proxy_tests::path::Path;
 use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
 use proxy_tests::topology::vip_v4;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Starts a daemon that must give up, and returns its exit code and what it said.
@@ -102,19 +103,44 @@ fn a_service_without_backends_drops_until_a_reload_brings_one() -> Result<()> {
     stage.client().get(stage.web(), "/name").map(drop)
 }
 
-/// A service whose backends are the stage's three and many more with weight 0 that do not exist.
+/// Networks of which every address is that of one of the stage's three hosts.
+const NETWORKS: [[u8; 2]; 3] = [[10, 11], [10, 12], [10, 13]];
+
+/// Leads each of the networks to its host, which takes all of its addresses.
+fn lead_networks(stage: &Stage) -> Result<()> {
+    for (node, [a, b]) in stage.topology.backends.iter().zip(NETWORKS) {
+        let network = format!("{a}.{b}.0.0/16");
+        let balancer = &stage.topology.balancer;
+        balancer.ip(&format!("route add {network} via {}", node.v4))?;
+        node.netns
+            .ip(&format!("route add local {network} dev lo"))?;
+    }
+    Ok(())
+}
+
+/// A service with so many backends, by turns in each of the networks, without health checks.
 fn many_backends(stage: &Stage, count: u16) -> Value {
     let mut config = stage.config.clone();
     let service = &mut config["services"][WEB];
-    service["health"] = Value::Null;
     service.as_object_mut().expect("a map").remove("health");
-    let backends = service["backends"].as_array_mut().expect("a list");
-    for index in backends.len() as u16..count {
-        let [high, low] = index.to_be_bytes();
-        let address = SocketAddr::from((Ipv4Addr::new(10, 3, high, low), 8080));
-        backends.push(json!({ "address": address, "weight": 0 }));
-    }
+    let backend = |index: u16| {
+        let [a, b] = NETWORKS[usize::from(index) % NETWORKS.len()];
+        let [high, low] = (1 + index / 3).to_be_bytes();
+        json!(SocketAddr::from(([a, b, high, low], 8080)))
+    };
+    service["backends"] = (0..count).map(backend).collect();
     config
+}
+
+/// How many backends of the service have got flows since, and how many flows.
+fn spread(stage: &Stage) -> Result<(usize, u64)> {
+    let view = stage.daemon().status()?;
+    let mut services = view.services.into_iter();
+    let service = services.find(|service| service.name == "web");
+    let backends = service.context("the service")?.backends;
+    let flows = backends.iter().map(|backend| backend.traffic.new_flows);
+    let reached = flows.clone().filter(|&count| count > 0).count();
+    Ok((reached, flows.sum()))
 }
 
 #[test]
@@ -122,26 +148,47 @@ fn four_thousand_and_ninety_six_backends_are_served() -> Result<()> {
     if !privilege::granted()? {
         return Ok(());
     }
+    const BACKENDS: u16 = 4096;
+    const CONNECTIONS: u64 = 800;
     let mut stage = Stage::new(Path::NAT_V4).build()?;
-    stage.config = many_backends(&stage, 4096);
+    lead_networks(&stage)?;
+    stage.config = many_backends(&stage, BACKENDS);
     let start = Instant::now();
     stage.start_daemon()?;
     println!("4096 backends: ready after {:.0?}", start.elapsed());
-    stage.client().shares(stage.web(), 10)?;
     let in_kernel = stage.daemon().maps()?.backends()?.len();
-    ensure!(in_kernel >= 4096, "{in_kernel} backends in the kernel");
+    ensure!(in_kernel >= usize::from(BACKENDS), "{in_kernel} backends");
+    let client = stage.client();
+    expect_shares(&client.shares(stage.web(), CONNECTIONS)?, EVEN)?;
+    let (reached, flows) = spread(&stage)?;
+    assert_eq!(flows, CONNECTIONS);
+    // Of so many backends, so many random choices miss all but 727, give or take 8.
+    ensure!(reached > 670, "only {reached} backends of 4096 were chosen");
 
+    // Every third gets no new flows any more, and the others more or less.
     let mut changed = stage.config.clone();
-    for backend in changed["services"][WEB]["backends"]
-        .as_array_mut()
-        .context("a list")?
-    {
-        backend["weight"] = json!(1);
+    let backends = changed["services"][WEB]["backends"].as_array_mut();
+    for (index, backend) in backends.context("a list")?.iter_mut().enumerate() {
+        let weight = index % 3;
+        *backend = json!({ "address": backend, "weight": weight });
     }
     let start = Instant::now();
     stage.daemon().reload(&changed)?;
     println!("4096 weights changed after {:.0?}", start.elapsed());
-    Ok(())
+    let shares = client.shares(stage.web(), 300)?;
+    expect_shares(&shares, &[("web-1", 0), ("web-2", 1), ("web-3", 2)])
+}
+
+/// A thousand VIPs of both families, each with a port of its own, behind which a service is.
+fn thousand() -> impl Iterator<Item = (u16, SocketAddr)> {
+    (0..1000).map(|index: u16| {
+        let [high, low] = index.to_be_bytes();
+        let vip: IpAddr = match index % 2 {
+            0 => Ipv4Addr::new(198, 18, high, low).into(),
+            _ => Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0, 0, 0, 0, index).into(),
+        };
+        (index, SocketAddr::new(vip, 2000 + index))
+    })
 }
 
 #[test]
@@ -151,33 +198,53 @@ fn a_thousand_services_are_served() -> Result<()> {
     }
     let mut stage = Stage::new(Path::NAT_V4).build()?;
     let mut config = stage.config.clone();
-    for list in ["listeners", "services"] {
-        let template = config[list][WEB].clone();
-        let entries = config[list].as_array_mut().context("a list")?;
-        for index in 0..1000u16 {
-            let mut entry = template.clone();
-            entry["name"] = json!(format!("service-{index}"));
-            if list == "listeners" {
-                entry["service"] = entry["name"].clone();
-                entry["port"] = json!(2000 + index);
-            } else {
-                entry.as_object_mut().context("a map")?.remove("health");
-                entry["ring_size"] = json!(307);
-            }
-            entries.push(entry);
+    for (index, at) in thousand() {
+        let name = format!("service-{index}");
+        let mut listener = config["listeners"][WEB].clone();
+        listener["name"] = json!(name);
+        listener["service"] = json!(name);
+        listener["address"] = json!(at.ip());
+        listener["port"] = json!(at.port());
+        let path = if at.is_ipv6() {
+            Path::NAT_V6
+        } else {
+            Path::NAT_V4
+        };
+        let mut service = service(&name, path, &stage.topology, BACKEND_WEB_PORT);
+        service.as_object_mut().context("a map")?.remove("health");
+        service["ring_size"] = json!(307);
+        for (list, entry) in [("listeners", listener), ("services", service)] {
+            config[list].as_array_mut().context("a list")?.push(entry);
         }
     }
     stage.config = config;
     let start = Instant::now();
     stage.start_daemon()?;
     println!("1000 services: ready after {:.0?}", start.elapsed());
-    for port in [2000, 2499, 2999] {
-        let to = SocketAddr::from((vip_v4(10), port));
-        stage.client().shares(to, 10).context(port)?;
+    let client = stage.client();
+    for (_, at) in thousand() {
+        let answer = client.get(at, "/name").with_context(|| at.to_string())?;
+        ensure!(answer.status == 200, "{at}: {answer:?}");
     }
     let start = Instant::now();
-    stage.daemon().status()?;
+    let view = stage.daemon().status()?;
     println!("1000 services: status after {:.0?}", start.elapsed());
+    // Each was asked once, and counts that as its own.
+    let services = view.services.iter();
+    let services: Vec<_> = services
+        .filter(|service| service.name.starts_with("service-"))
+        .collect();
+    assert_eq!(services.len(), 1000);
+    for service in services {
+        let flows = service.backends.iter().map(|one| one.traffic.new_flows);
+        let flows: u64 = flows.sum();
+        ensure!(flows == 1, "{} counts {flows} flows", service.name);
+    }
+    // One's address with another's port is nobody's.
+    let impatient = client.timeout(Duration::from_millis(250));
+    for other in [(vip_v4(10), 2000), (Ipv4Addr::new(198, 18, 0, 2), 2004)] {
+        ensure!(impatient.connect(other.into()).is_err(), "{other:?}");
+    }
     let start = Instant::now();
     stage.daemon().reload(&stage.config)?;
     println!(
