@@ -1,15 +1,22 @@
 //! The configurations in `examples/` balance as they are, on the hosts that they were written for.
 
 use crate::support::expect_shares;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use proxy_common::reason::Reason;
 use proxy_common::service::Mode;
+use proxy_tests::client::Client;
 use proxy_tests::path::{Family, Path};
 use proxy_tests::privilege;
 use proxy_tests::stage::{Stage, StageSpec};
-use proxy_tests::topology::{vip_v4, vip_v6};
+use proxy_tests::topology::{client_v4, vip_v4, vip_v6};
+use proxy_tests::wait;
 use serde_json::Value;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long a client waits for an answer that must not come.
+const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// Sets the stage with an example in place of the configuration.
 fn stage(spec: StageSpec, example: &str) -> Result<Option<Stage>> {
@@ -106,4 +113,50 @@ fn l4_udp_serves_names_and_games() -> Result<()> {
     let game = SocketAddr::from((vip_v4(11), 27015));
     assert_ne!(client.udp_echo(game, b"join")?.0, "web-1");
     Ok(())
+}
+
+#[test]
+fn l4_local_judges_sources_before_this_hosts_own_servers() -> Result<()> {
+    // The servers of the host: at the ports of the example instead of a real SSH.
+    let spec = Stage::new(Path::LOCAL_V4).tcp_ports(&[22, 443]);
+    let Some(stage) = stage(spec, "l4-local.yaml")? else {
+        return Ok(());
+    };
+    // Denied everywhere, allowed again, one who may use SSH.
+    let [denied, again, admin] = ["198.51.100.8", "198.51.100.7", "203.0.113.5"];
+    for source in [denied, again, admin] {
+        let host = &stage.topology.client;
+        host.ip(&format!("addr add {source}/32 dev lo"))?;
+        let back = format!("route add {source}/32 via {}", client_v4(0));
+        stage.topology.balancer.ip(&back)?;
+    }
+    let from =
+        |source: &str| -> Result<Client> { Ok(stage.client().from(source.parse::<IpAddr>()?)) };
+    let (ssh, web) = (
+        SocketAddr::new(stage.vip(), 22),
+        SocketAddr::new(stage.vip(), 443),
+    );
+    let count = |reason: Reason| stage.daemon().maps()?.reason(reason);
+    for source in [again, admin] {
+        assert_eq!(from(source)?.get(web, "/name")?.backend, "balancer");
+    }
+    stage.client().get(web, "/name")?;
+    from(admin)?.get(ssh, "/name")?;
+
+    let refused = |client: Client, to: SocketAddr, why: Reason| -> Result<()> {
+        let before = count(why)?;
+        ensure!(client.timeout(IMPATIENCE).connect(to).is_err(), "{why:?}");
+        ensure!(count(why)? > before, "not because of {why:?}");
+        Ok(())
+    };
+    refused(from(denied)?, web, Reason::DropDenied)?;
+    refused(stage.client(), ssh, Reason::DropNotAllowed)?;
+    // Ten connections at once, and then one every half second: this is a matter of time, and the
+    // machine may be slow.
+    wait::until("a connection too many is refused", || {
+        for _ in 0..20 {
+            let _ = from(admin)?.timeout(IMPATIENCE).connect(ssh);
+        }
+        Ok(count(Reason::DropBudget)? > 0)
+    })
 }

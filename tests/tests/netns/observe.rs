@@ -6,9 +6,16 @@ use proxy_tests::command::run;
 use proxy_tests::path::Path;
 use proxy_tests::privilege;
 use proxy_tests::stage::Stage;
+use proxy_tests::topology::{client_v4, client_v6};
 use proxy_tests::wait;
-use std::net::IpAddr;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a client waits for an answer that must not come.
+const IMPATIENCE: Duration = Duration::from_millis(250);
 
 fn a_capture_shows_packets_before_and_after(path: Path) -> Result<()> {
     let Some(tcpdump) = privilege::program("tcpdump", "tcpdump")? else {
@@ -101,6 +108,66 @@ fn metrics_count_what_clients_did() -> Result<()> {
     assert_eq!(total, 30.0, "{metrics}");
     Ok(())
 }
+
+fn dropped_packets_are_told_from_others_by_their_verdict(path: Path) -> Result<()> {
+    let source: IpAddr = if path.client_is_v6() {
+        client_v6(3).into()
+    } else {
+        client_v4(3).into()
+    };
+    let stage = Stage::new(path)
+        .config(move |config| {
+            config["l4"]["sample_every"] = json!(1);
+            config["guard"] = json!({ "deny": [source] });
+        })
+        .start()?;
+    stage.client().get(stage.web(), "/name")?;
+    let denied = stage.client().from(source).timeout(IMPATIENCE);
+    ensure!(denied.connect(stage.web()).is_err());
+    let seen = |verdict: &str, reason: &str| -> Result<BTreeSet<(String, String)>> {
+        let text = stage.daemon().sluice(&[
+            "observe",
+            "--json",
+            "--last",
+            "1000",
+            "--sample",
+            "1",
+            "--verdict",
+            verdict,
+            "--reason",
+            reason,
+        ])?;
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        lines
+            .filter(|line| line.as_ref().map_or(true, |line| line["reason"] == reason))
+            .map(|line| {
+                let line = line?;
+                let of = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+                let source: SocketAddr = of("source").parse()?;
+                Ok((of("verdict"), source.ip().to_string()))
+            })
+            .collect()
+    };
+    let only =
+        |verdict: &str, source: IpAddr| BTreeSet::from([(verdict.to_owned(), source.to_string())]);
+    let first: IpAddr = if path.client_is_v6() {
+        client_v6(0).into()
+    } else {
+        client_v4(0).into()
+    };
+    for (verdict, reason, source) in [("drop", "denied", source), ("forward", "translated", first)]
+    {
+        wait::until("it is observed", || Ok(!seen(verdict, reason)?.is_empty()))?;
+        let found = seen(verdict, reason)?;
+        ensure!(found == only(verdict, source), "{verdict}: {found:?}");
+    }
+    ensure!(seen("pass", "denied")?.is_empty());
+    Ok(())
+}
+on_paths!(dropped_packets_are_told_from_others_by_their_verdict:
+    nat_v4 = NAT_V4,
+    nat_v6 = NAT_V6,
+);
 
 #[test]
 fn the_command_line_fails_clearly_without_a_daemon() -> Result<()> {

@@ -1,4 +1,5 @@
-//! Other networks than one plain segment: two interfaces, VLAN tags, a small MTU.
+//! Other networks than one plain segment: two interfaces, VLAN tags, a small MTU, a device without
+//! XDP.
 
 use crate::support::{EVEN, expect_shares};
 use anyhow::{Context, Result, ensure};
@@ -6,7 +7,11 @@ use proxy_common::reason::Reason;
 use proxy_common::service::protocol;
 use proxy_tests::path::{Family, Path};
 use proxy_tests::stage::Stage;
-use proxy_tests::topology::Shape;
+use proxy_tests::topology::{
+    BALANCER_BACKEND_V4, BALANCER_BACKEND_V6, BALANCER_CLIENT_V4, BALANCER_CLIENT_V6, SNAT_V4,
+    SNAT_V6, Shape,
+};
+use serde_json::json;
 
 /// Octets of a transfer each way.
 const TRANSFER: u64 = 16 << 20;
@@ -18,14 +23,7 @@ fn tagged_frames_are_balanced_and_keep_their_tag(path: Path) -> Result<()> {
     let stage = Stage::new(path).vlan(VLAN).start()?;
     carries_requests_and_transfers(&stage)
 }
-on_paths!(tagged_frames_are_balanced_and_keep_their_tag:
-    nat_v4 = NAT_V4,
-    nat_v6 = NAT_V6,
-    full_nat_v4 = FULL_NAT_V4,
-    dsr_l2_v6 = DSR_L2_V6,
-    dsr_ipip_v4_in_v6 = DSR_IPIP_V4_IN_V6,
-    dsr_gue_v4 = DSR_GUE_V4,
-);
+on_every_path!(tagged_frames_are_balanced_and_keep_their_tag);
 
 fn carries_requests_and_transfers(stage: &Stage) -> Result<()> {
     let client = stage.client();
@@ -79,5 +77,49 @@ fn two_interfaces_of_one_mtu_carry_requests_and_transfers(path: Path) -> Result<
 }
 on_paths!(two_interfaces_of_one_mtu_carry_requests_and_transfers:
     nat_v4 = NAT_V4,
+    dsr_ipip_v6 = DSR_IPIP_V6,
+);
+
+/// Few drivers of virtual devices have XDP, and then the kernel runs the program itself, on buffers
+/// that its stack has made.
+fn a_device_without_xdp_carries_requests_and_transfers(path: Path) -> Result<()> {
+    let mut stage = Stage::new(path).build()?;
+    // A macvlan has none; it takes the place of the wire, with its addresses.
+    let addresses = [
+        format!("{BALANCER_CLIENT_V4}/24"),
+        format!("{BALANCER_CLIENT_V6}/64"),
+        format!("{BALANCER_BACKEND_V4}/24"),
+        format!("{BALANCER_BACKEND_V6}/64"),
+        format!("{SNAT_V4}/24"),
+        format!("{SNAT_V6}/64"),
+    ];
+    let mut lines = "link add link eth0 name lb0 type macvlan mode bridge\n\
+                     addr flush dev eth0\n\
+                     link set lb0 up\n"
+        .to_owned();
+    for address in addresses {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        lines += &format!("addr add {address} dev lb0{nodad}\n");
+    }
+    let balancer = &stage.topology.balancer;
+    // The wire under it must not answer for its addresses.
+    balancer.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+    balancer.ip(&lines)?;
+    stage.config["l4"]["interfaces"] = json!(["lb0"]);
+    stage.start_decapsulators()?;
+    stage.start_daemon()?;
+    let view = stage.daemon().status()?;
+    let mode = &view.interfaces.first().context("an interface")?.attached;
+    ensure!(mode == "generic", "{mode}");
+    ensure!(
+        stage.daemon().log().contains("generic mode is used"),
+        "nobody was told"
+    );
+    carries_requests_and_transfers(&stage)
+}
+on_paths!(a_device_without_xdp_carries_requests_and_transfers:
+    nat_v4 = NAT_V4,
+    full_nat_v6 = FULL_NAT_V6,
+    dsr_l2_v4 = DSR_L2_V4,
     dsr_ipip_v6 = DSR_IPIP_V6,
 );
