@@ -7,6 +7,9 @@
 #[macro_use]
 mod support;
 
+#[path = "netns/accelerated.rs"]
+mod accelerated;
+
 #[path = "netns/condemned.rs"]
 mod condemned;
 

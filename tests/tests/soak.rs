@@ -4,6 +4,8 @@
 //! WebSocket. The same with everything copied is the control: a fault of both is not one of what is
 //! tried here.
 //!
+//! IPv4 on the whole, and IPv6 with a share of it: the kernel's programs tell sockets by their addresses.
+//!
 //! The proxy's workers, the clients and the origin are threads of this process, unless they are to be
 //! killed; the kernel does not care. `SLUICE_SOAK_CONNECTIONS` says how many connections there are in
 //! all, `SLUICE_LONG` asks for a hundred thousand.
@@ -31,7 +33,7 @@ use proxy_userspace::config::model::{Config, Service};
 use proxy_userspace::observe::view::AccelerationView;
 use proxy_userspace::runtime::workers::Workers;
 use proxy_userspace::types::Protocol;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -73,6 +75,30 @@ impl How {
     };
 }
 
+/// Where all of it happens, and how much.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Where the origin and the proxy listen.
+    loopback: IpAddr,
+    /// One in so many connections.
+    share: usize,
+}
+
+impl Place {
+    const V4: Self = Self {
+        loopback: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        share: 1,
+    };
+    const V6: Self = Self {
+        loopback: IpAddr::V6(Ipv6Addr::LOCALHOST),
+        share: 5,
+    };
+
+    fn connections(self) -> usize {
+        connections() / self.share
+    }
+}
+
 fn is_long() -> bool {
     std::env::var_os("SLUICE_LONG").is_some()
 }
@@ -93,22 +119,51 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 #[test]
-fn tunnels_past_the_proxy_lose_and_change_nothing() -> Result<()> {
-    let Some((workers, view)) = accelerated(How::DIRECT)? else {
+fn tunnels_past_the_proxy_lose_and_change_nothing_v4() -> Result<()> {
+    tunnels_lose_and_change_nothing(Place::V4)
+}
+
+#[test]
+fn tunnels_past_the_proxy_lose_and_change_nothing_v6() -> Result<()> {
+    tunnels_lose_and_change_nothing(Place::V6)
+}
+
+fn tunnels_lose_and_change_nothing(place: Place) -> Result<()> {
+    let Some((workers, view)) = accelerated(How::DIRECT, place)? else {
         return Ok(());
     };
     // Nearly all: some clients block and are left alone.
-    let most = connections() as u64;
+    let most = place.connections() as u64;
     ensure!(view.tunnels >= most * 8 / 10, "{view:?}");
-    // Who writes without a pause goes through the proxy from the first full queue on.
-    ensure!(view.direct_bytes > 0 && view.detours > 0, "{view:?}");
-    ensure!(view.blocking > 0, "{view:?}");
+    ensure!(view.direct_bytes > 0 && view.blocking > 0, "{view:?}");
+    // Who writes without a pause goes through the proxy from the first full queue on; among few
+    // connections there may be none.
+    ensure!(view.detours > 0 || place.share > 1, "{view:?}");
     emptied(&workers)
 }
 
 #[test]
-fn accelerated_connections_lose_and_change_nothing() -> Result<()> {
-    let Some((workers, view)) = accelerated(How::ACCELERATED)? else {
+fn accelerated_connections_lose_and_change_nothing_v4() -> Result<()> {
+    connections_lose_and_change_nothing(How::ACCELERATED, Place::V4)
+}
+
+#[test]
+fn accelerated_connections_lose_and_change_nothing_v6() -> Result<()> {
+    connections_lose_and_change_nothing(How::ACCELERATED, Place::V6)
+}
+
+/// By itself, as most will have it: the self-test is to pass here.
+#[test]
+fn connections_that_are_accelerated_by_themselves_lose_and_change_nothing_v6() -> Result<()> {
+    let how = How {
+        accelerate: [Accelerate::Auto; 2],
+        ..How::ACCELERATED
+    };
+    connections_lose_and_change_nothing(how, Place::V6)
+}
+
+fn connections_lose_and_change_nothing(how: How, place: Place) -> Result<()> {
+    let Some((workers, view)) = accelerated(how, place)? else {
         return Ok(());
     };
     ensure!(view.tunnels == 0, "{view:?}");
@@ -125,48 +180,50 @@ fn one_accelerated_side_is_enough_to_go_wrong_and_does_not() -> Result<()> {
             accelerate,
             splice: Splice::Auto,
         };
-        let Some((workers, view)) = accelerated(how)? else {
-            return Ok(());
-        };
-        ensure!(view.tunnels == 0, "{view:?}");
-        emptied(&workers)?;
+        connections_lose_and_change_nothing(how, Place::V4)?;
     }
     Ok(())
 }
 
 #[test]
-fn the_same_holds_through_pipes() -> Result<()> {
-    let _turn = turn();
-    let (_, seen) = soak(How::PIPED)?;
-    ensure!(seen.is_none(), "{seen:?}");
-    Ok(())
+fn the_same_holds_through_pipes_v4() -> Result<()> {
+    plain(How::PIPED, Place::V4)
+}
+
+#[test]
+fn the_same_holds_through_pipes_v6() -> Result<()> {
+    plain(How::PIPED, Place::V6)
 }
 
 #[test]
 fn the_same_holds_of_octets_that_are_copied() -> Result<()> {
+    plain(How::COPIED, Place::V4)
+}
+
+fn plain(how: How, place: Place) -> Result<()> {
     let _turn = turn();
-    let (_, seen) = soak(How::COPIED)?;
+    let (_, seen) = soak(how, place)?;
     ensure!(seen.is_none(), "{seen:?}");
     Ok(())
 }
 
 /// `None` if it cannot be tried here.
-fn accelerated(how: How) -> Result<Option<(Workers, AccelerationView)>> {
+fn accelerated(how: How, place: Place) -> Result<Option<(Workers, AccelerationView)>> {
     if !privilege::granted()? {
         return Ok(None);
     }
     let _turn = turn();
-    let (workers, view) = soak(how)?;
+    let (workers, view) = soak(how, place)?;
     let view = view.context("asked for")?;
     let sides = how.accelerate.iter().filter(|&&it| it != Accelerate::Off);
-    let most = connections() * sides.count();
+    let most = place.connections() * sides.count();
     // All but the clients that block.
     ensure!(
         view.state == "on" && view.connections as usize >= most * 8 / 10,
         "{view:?}"
     );
     ensure!(view.full == 0 && view.stalled == 0, "{view:?}");
-    eprintln!("{how:?}: {view:?}");
+    eprintln!("{how:?} at {}: {view:?}", place.loopback);
     Ok(Some((workers, view)))
 }
 
@@ -176,8 +233,8 @@ fn emptied(workers: &Workers) -> Result<()> {
     })
 }
 
-fn soak(how: How) -> Result<(Workers, Option<AccelerationView>)> {
-    let origin = TcpListener::bind("127.0.0.1:0")?;
+fn soak(how: How, place: Place) -> Result<(Workers, Option<AccelerationView>)> {
+    let origin = TcpListener::bind((place.loopback, 0))?;
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log");
     let mut config = config(origin.local_addr()?, how);
@@ -188,7 +245,7 @@ fn soak(how: How) -> Result<(Workers, Option<AccelerationView>)> {
     });
     let workers = Workers::start(&config)?;
     let proxy = workers.listeners().next().context("listens")?;
-    let total = connections();
+    let total = place.connections();
     let (begun, accepted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         let serving: Vec<_> = (0..CLIENTS)
@@ -265,11 +322,12 @@ fn counted(log: &std::path::Path, total: usize) -> Result<()> {
     Ok(())
 }
 
+/// A proxy beside the origin.
 fn config(origin: SocketAddr, how: How) -> Config {
     let mut service = Service::new("origins");
     service.push_backend(origin, 1, BackendTraits::default());
     service.upstream.accelerate = how.accelerate[1];
-    let address = "127.0.0.1:0".parse().expect("an address");
+    let address = SocketAddr::new(origin.ip(), 0);
     let mut listener = StreamListener::new("tcp", Protocol::Tcp, address, "origins");
     (listener.accelerate, listener.splice) = (how.accelerate[0], how.splice);
     let mut config = Config {

@@ -54,8 +54,7 @@ pub(crate) fn play(plan: &Plan, show: &Show) -> Result<Outcome> {
     let family = if plan.v6 { Family::V6 } else { Family::V4 };
     show.scene(plan.mode);
     let mut stage = Stage::new(Path::new(plan.mode, family)).build()?;
-    // Also where the audience leaves early.
-    stage.set_quiet();
+    stage.set_quiet(); // Also where the audience leaves early.
     stage.config = script::config(plan.mode, plan.v6)?;
     interrupt::check()?;
     let starting = Instant::now();
@@ -63,8 +62,8 @@ pub(crate) fn play(plan: &Plan, show: &Show) -> Result<Outcome> {
     stage.start_daemon()?;
     stage.set_quiet();
     let ready_after = starting.elapsed();
-    let file = stage.daemon().config_file();
-    show.command(&format!("sluice run -c {}", file.display()));
+    let daemon = stage.daemon();
+    show.command(&format!("sluice run -c {}", daemon.config_file().display()));
     show.note(&format!(
         "on {}, ready after {}",
         stage.topology.balancer_devices.join(" and "),
