@@ -13,12 +13,16 @@
 //! What a socket was given is kept **in the socket** (socket storage), and goes with it: there is no
 //! table that could fill up or be left behind. Only the cookies of sockets that are to be told when
 //! their backend goes away are in a table of their own, which they leave when they are released.
+//!
+//! TCP sockets of services that ask for it ([`flag::WATCH`]) are **watched**: what the kernel counts of
+//! each is added up per backend ([`Facts`]), when it opens, when it ends, and whenever user space has
+//! those that are open gone through.
 
 use crate::addr::Addr;
 use core::mem::size_of;
 
 /// Version of what is in these maps; others are not adopted.
-pub const CONNECT_ABI: u32 = 1;
+pub const CONNECT_ABI: u32 = 2;
 
 /// Services that may have a table.
 pub const SERVICES: u32 = 1024;
@@ -57,6 +61,10 @@ pub mod program {
     pub const PEER6: &str = "sluice_peer6";
     /// A socket is released.
     pub const RELEASE: &str = "sluice_release";
+    /// A TCP socket dials, opens, ends.
+    pub const WATCH: &str = "sluice_watch";
+    /// Goes through the sockets that are watched.
+    pub const LOOK: &str = "sluice_look";
 }
 
 /// Names of the maps.
@@ -92,6 +100,14 @@ pub mod map {
     /// Per-CPU array of `u64` by number of the backend: sockets and destinations of sockets that it was
     /// given to. Kernel writes.
     pub const BACKEND_STATS: &str = "connect_given";
+    /// One element: [`super::Layout`]. User space writes.
+    pub const LAYOUT: &str = "connect_layout";
+    /// Storage of [`super::Seen`] in TCP sockets that are watched. Kernel only. Where there is no room
+    /// for it, the socket is not watched, and counted.
+    pub const SEEN: &str = "connect_seen";
+    /// Array of [`super::Facts`] by number of the backend. The kernel adds, atomically; user space
+    /// clears those of a number that is given to another backend.
+    pub const FACTS: &str = "connect_facts";
 }
 
 /// The element of `connect_state`.
@@ -242,6 +258,8 @@ pub mod flag {
     pub const AFFINITY: u32 = 4;
     /// Of two backends that are drawn, the one with fewer sockets for its weight.
     pub const TWO_CHOICES: u32 = 8;
+    /// What the kernel knows of TCP sockets is added up per backend.
+    pub const WATCH: u32 = 16;
 }
 
 /// A slot of an alias table.
@@ -475,12 +493,96 @@ pub struct ServiceStats {
     pub refused: u64,
     /// Left to go to the VIP, for there was no backend.
     pub passed: u64,
-    /// Balanced, but the socket has no room to remember it: its peer's name is the backend's, or it
-    /// is not told of a loss.
+    /// Balanced, but the socket has no room to remember it: its peer's name is the backend's, it is
+    /// not told of a loss, or it is not watched.
     pub unrecorded: u64,
 }
 
 const _: () = assert!(size_of::<ServiceStats>() == 6 * 8);
+
+/// Where the running kernel keeps what TCP counts: octets from the start of a `struct tcp_sock`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// 1 if the others are known.
+    pub is_known: u32,
+    /// `data_segs_out`.
+    pub segments: u32,
+    /// `total_retrans`.
+    pub retransmits: u32,
+    /// `delivered`.
+    pub delivered: u32,
+    /// `rcv_ooopack`.
+    pub disordered: u32,
+    /// `srtt_us`, in eighths of a microsecond.
+    pub round_trip: u32,
+    /// `write_seq`: behind the last octet that was written.
+    pub written: u32,
+    /// `snd_una`: the first octet that was not acknowledged.
+    pub acknowledged: u32,
+    /// `snd_wnd`.
+    pub window: u32,
+    /// `sk_err`.
+    pub error: u32,
+}
+
+const _: () = assert!(size_of::<Layout>() == 10 * 4);
+
+/// What was seen of a TCP socket when it was last looked at.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its address in the kernel.
+    pub sock: u64,
+    /// When it dialled, in nanoseconds of the kernel's clock.
+    pub dialled: u64,
+    /// Number of its backend; 0 if it is not watched.
+    pub id: u32,
+    /// Its epoch.
+    pub epoch: u32,
+    /// 1 once the connection is open.
+    pub is_open: u32,
+    /// The counts of [`Layout`], each as it was.
+    pub segments: u32,
+    /// See there.
+    pub retransmits: u32,
+    /// See there.
+    pub delivered: u32,
+    /// See there.
+    pub disordered: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<Seen>() == 2 * 8 + 8 * 4);
+
+/// What was seen of all watched sockets of a backend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Segments sent that carry octets or open the connection, those sent again among them.
+    pub segments: u64,
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Segments of the other end that came out of order.
+    pub disordered: u64,
+    /// Looks at a connection on which something moved or waited.
+    pub looks: u64,
+    /// Of those, where the other end's window was zero while octets waited.
+    pub zero_windows: u64,
+    /// Of those, where there was a new round trip.
+    pub timed: u64,
+    /// Those round trips together, in microseconds.
+    pub round_trips_us: u64,
+    /// Connections that were opened.
+    pub opened: u64,
+    /// What opening them took, together, in nanoseconds.
+    pub opening_ns: u64,
+    /// Connections that could not be opened, and that was not for want of patience.
+    pub failed: u64,
+}
+
+const _: () = assert!(size_of::<Facts>() == 10 * 8);
 
 crate::map_value!(
     State,
@@ -498,7 +600,10 @@ crate::map_value!(
     Told,
     AffinityKey,
     Affinity,
-    ServiceStats
+    ServiceStats,
+    Layout,
+    Seen,
+    Facts
 );
 
 #[cfg(test)]

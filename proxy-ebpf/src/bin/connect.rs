@@ -14,9 +14,10 @@ mod atomic;
 #[path = "../connect/mod.rs"]
 mod connect;
 
-use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
-use aya_ebpf::programs::{SockAddrContext, SockContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};
+use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use connect::call::{Call, V4, V6};
+use connect::watch::Element;
 
 /// A socket dials.
 #[cgroup_sock_addr(connect4)]
@@ -70,6 +71,19 @@ pub fn sluice_peer6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_release)]
 pub fn sluice_release(ctx: SockContext) -> i32 {
     connect::release::run(&ctx)
+}
+
+/// A TCP socket dials, opens, ends.
+#[sock_ops]
+pub fn sluice_watch(ctx: SockOpsContext) -> u32 {
+    connect::watch::run(ctx.ops)
+}
+
+/// One of the sockets that are watched. aya has no attribute for such programs.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+pub extern "C" fn sluice_look(element: *const Element) -> i32 {
+    connect::watch::look_at(element)
 }
 
 #[panic_handler]

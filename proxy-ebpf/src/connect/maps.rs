@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
 use proxy_common::connect::{
-    self, Affinity, AffinityKey, Backend, Element, Name, Open, Owners, Peer, PrefixKey,
-    ServiceStats, State, Talks, Told, VipKey,
+    self, Affinity, AffinityKey, Backend, Element, Facts, Layout, Name, Open, Owners, Peer,
+    PrefixKey, Seen, ServiceStats, State, Talks, Told, VipKey,
 };
 
 /// `BPF_F_INNER_MAP`: tables of different sizes fit one outer map.
@@ -51,6 +51,12 @@ pub static SERVICE_STATS: PerCpuArray<ServiceStats, { connect::SERVICES as usize
     PerCpuArray::new();
 #[btf_map(name = "connect_given")]
 pub static GIVEN: PerCpuArray<u64, { connect::BACKENDS as usize }> = PerCpuArray::new();
+#[btf_map(name = "connect_layout")]
+pub static LAYOUT: Array<Layout, 1> = Array::new();
+#[btf_map(name = "connect_seen")]
+pub static SEEN: SkStorage<Seen> = SkStorage::new();
+#[btf_map(name = "connect_facts")]
+pub static FACTS: Array<Facts, { connect::BACKENDS as usize }> = Array::new();
 
 /// What a socket stores. aya's own methods take the context of a socket's address only.
 ///

@@ -4,6 +4,7 @@
 //! [`dial`] is asked by connect(), [`talk`] by each datagram of a socket that is not connected; both
 //! [`find`] the service and [`choose`] a backend, and write down in the socket what they gave, so that
 //! [`name`] can tell the workload the VIP where it would see the backend. [`release`] forgets it.
+//! [`watch`] adds up what TCP counts of such sockets.
 //!
 //! A program is asked once for a call, and what it writes is not looked at again: a backend whose
 //! address is a VIP is dialled as it is. So there are no loops.
@@ -16,6 +17,7 @@ mod maps;
 pub mod name;
 pub mod release;
 pub mod talk;
+pub mod watch;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use maps::{OWNERS, SERVICE_STATS, STATE};

@@ -207,7 +207,7 @@ fn store_error(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> L
 pub(crate) fn pin_program(
     pins: &Pins,
     name: &'static str,
-    program: &OwnedFd,
+    program: impl AsFd,
 ) -> Result<(), LoadError> {
     let (path, fresh) = (pins.program(name), pins.program(&format!("{name}_next")));
     pins::remove_pin(&fresh)?;

@@ -5,7 +5,8 @@
 //! Everything here is a thin, typed wrapper around one command.
 
 use std::ffi::CString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +30,7 @@ pub(super) mod cmd {
     pub(crate) const UPDATE_BATCH: libc::c_int = 26;
     pub(crate) const LINK_CREATE: libc::c_int = 28;
     pub(crate) const LINK_UPDATE: libc::c_int = 29;
+    pub(crate) const ITER_CREATE: libc::c_int = 33;
     pub(crate) const LINK_DETACH: libc::c_int = 34;
 }
 
@@ -297,6 +299,47 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = link.as_raw_fd() as u32;
     bpf(cmd::LINK_DETACH, &mut attr).map(drop)
+}
+
+/// Links an iterator to a map, through whose elements it is to go.
+pub(crate) fn link_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `BPF_TRACE_ITER`.
+    const ATTACH_ITERATOR: u32 = 28;
+    #[repr(C)]
+    struct LinkCreateAttr {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        info: u64,
+        info_length: u32,
+        _pad: u32,
+    }
+    let map = map.as_raw_fd() as u32;
+    let mut attr = LinkCreateAttr {
+        program: program.as_raw_fd() as u32,
+        target: 0,
+        attach_type: ATTACH_ITERATOR,
+        flags: 0,
+        info: address(&map),
+        info_length: size_of_val(&map) as u32,
+        _pad: 0,
+    };
+    bpf_fd(cmd::LINK_CREATE, &mut attr)
+}
+
+/// Has an iterator that prints nothing go through everything once.
+pub(crate) fn iterate(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = [link.as_raw_fd() as u32, 0];
+    let mut all = File::from(bpf_fd(cmd::ITER_CREATE, &mut attr)?);
+    loop {
+        match all.read(&mut [0; 64]) {
+            Ok(0) => return Ok(()),
+            // After a million elements the kernel asks for another call.
+            Err(error) if error.raw_os_error() != Some(libc::EAGAIN) => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 /// Makes a map only to see whether the kernel can. `inner` is the template of a map of maps.

@@ -267,11 +267,18 @@ impl Page {
             (names::BACKEND_TCP_ZERO_WINDOWS, |it| it.zero_windows),
         ];
         for (metric, count) in counts {
-            let rows = backends().filter_map(|(names, backend)| {
-                Some((names, count(backend.network.as_ref()?).into()))
+            let rows = backends().flat_map(|([service, name], backend)| {
+                let sides = backend.networks().into_iter();
+                sides.map(move |(from, seen)| ([service, name, from], count(&seen).into()))
             });
             out.many(metric, rows)?;
         }
+        let dialled = backends().flat_map(|([service, name], backend)| {
+            let results = backend.workloads.iter();
+            let results = results.flat_map(|it| [("opened", it.opened), ("failed", it.failed)]);
+            results.map(move |(result, count)| ([service, name, result], count.into()))
+        });
+        out.many(names::BACKEND_WORKLOADS, dialled)?;
         let steered = backends().map(|(names, backend)| {
             let percent = backend.steered_percent.unwrap_or(100);
             (names, (f64::from(percent) / 100.0).into())
@@ -466,7 +473,8 @@ mod tests {
     use crate::observe::view::{
         AccelerationView, BackendView, BalancedBackendView, BalancedServiceView, FlowTable,
         HealthView, ListenerView, MeshListenerView, MeshView, ReasonCount, ServiceView,
-        SocketBalancingView, SteeredView, SteeringView, Traffic, WorkloadView,
+        SocketBalancingView, SteeredView, SteeringView, Traffic, WorkloadConnectionsView,
+        WorkloadView,
     };
     use std::time::Duration;
 
@@ -501,6 +509,14 @@ mod tests {
                         rtt_seconds: Some(0.002),
                         segments: 9,
                         ..Default::default()
+                    }),
+                    workloads: Some(WorkloadConnectionsView {
+                        network: NetworkView {
+                            segments: 4,
+                            ..Default::default()
+                        },
+                        opened: 2,
+                        failed: 1,
                     }),
                     steered_percent: Some(70),
                     proxy: Some(ProxyBackendView {

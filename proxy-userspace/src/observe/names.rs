@@ -142,17 +142,19 @@ metrics! {
     BACKEND_LATENCY = "sluice_backend_latency_seconds", Gauge, ["service", "backend"],
         "Latency of the backend as the proxies see it: the smoothed mean of intervals.";
     BACKEND_TCP_RTT = "sluice_backend_tcp_rtt_seconds", Gauge, ["service", "backend"],
-        "Mean round trip of the proxies' connections to the backend when they were last looked at, by TCP_INFO.";
-    BACKEND_TCP_SEGMENTS = "sluice_backend_tcp_segments_total", Counter, ["service", "backend"],
-        "Segments that the proxies sent to the backend with octets or to open a connection, those sent again among them.";
-    BACKEND_TCP_RETRANSMITS = "sluice_backend_tcp_retransmits_total", Counter, ["service", "backend"],
+        "Mean round trip of connections to the backend when they were last looked at, whosesoever they are.";
+    BACKEND_TCP_SEGMENTS = "sluice_backend_tcp_segments_total", Counter, ["service", "backend", "from"],
+        "Segments sent to the backend with octets or to open a connection, those sent again among them, from proxies or from workloads that were balanced at connect().";
+    BACKEND_TCP_RETRANSMITS = "sluice_backend_tcp_retransmits_total", Counter, ["service", "backend", "from"],
         "Segments of those that were sent again.";
-    BACKEND_TCP_DISORDERED = "sluice_backend_tcp_out_of_order_total", Counter, ["service", "backend"],
+    BACKEND_TCP_DISORDERED = "sluice_backend_tcp_out_of_order_total", Counter, ["service", "backend", "from"],
         "Segments of the backend that came out of order, as they do after a loss.";
-    BACKEND_TCP_LOOKS = "sluice_backend_tcp_looks_total", Counter, ["service", "backend"],
+    BACKEND_TCP_LOOKS = "sluice_backend_tcp_looks_total", Counter, ["service", "backend", "from"],
         "Looks at connections to the backend on which something moved or waited: about one a second for each.";
-    BACKEND_TCP_ZERO_WINDOWS = "sluice_backend_tcp_zero_windows_total", Counter, ["service", "backend"],
+    BACKEND_TCP_ZERO_WINDOWS = "sluice_backend_tcp_zero_windows_total", Counter, ["service", "backend", "from"],
         "Of those looks the ones where the backend took nothing although octets waited for it.";
+    BACKEND_WORKLOADS = "sluice_backend_workload_connections_total", Counter, ["service", "backend", "result"],
+        "Connections of workloads to the backend, balanced at connect() and watched: opened or failed.";
     BACKEND_STEERED = "sluice_backend_steered_weight_ratio", Gauge, ["service", "backend"],
         "What l4 listeners use of the backend's weight; below 1 where latency has reduced it.";
 

@@ -12,7 +12,7 @@ mod passive;
 pub use connect::{
     BalancedBackendView, BalancedCgroupView, BalancedServiceView, SocketBalancingView,
 };
-pub use passive::{ChangeView, EjectionView, NetworkView};
+pub use passive::{ChangeView, EjectionView, NetworkView, WorkloadConnectionsView};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -527,9 +527,12 @@ pub struct BackendView {
     /// Its latency as the proxies see it: the smoothed mean of intervals, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_seconds: Option<f64>,
-    /// What the kernel tells of the proxies' connections to it.
+    /// What the kernel tells of the connections to it, of proxies and of workloads together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkView>,
+    /// Of that, what it tells of connections that workloads have to it, balanced at connect().
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<WorkloadConnectionsView>,
     /// What l4 listeners use of its weight, in percent, where latency has reduced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steered_percent: Option<u8>,

@@ -1,5 +1,6 @@
 //! The task that owns the data plane: what it keeps, and the order in which it does things.
 
+use super::bystanders::Bystanders;
 use super::capture::CaptureHub;
 use super::certificates::Watched;
 use super::condemn::Hearings;
@@ -127,6 +128,8 @@ pub(crate) struct Control<P> {
     pub(super) parts: Parts,
     /// The proxy paths, if there are any.
     pub(super) workers: Option<Workers>,
+    /// Services that only workloads' sockets use.
+    pub(super) bystanders: Bystanders,
     /// Why the data plane does not follow, if it does not.
     pub(super) behind: Option<String>,
     /// How a new process is started, and what it is handed beside what is kept here; `None` where
@@ -226,6 +229,7 @@ impl<P: Plane> Control<P> {
             condemned: Register::default(),
             parts,
             workers: None,
+            bystanders: Bystanders::default(),
             behind: None,
             estate: None,
             kept: None,
@@ -270,6 +274,9 @@ impl<P: Plane> Control<P> {
         self.resolve_neighbours();
         self.plane.settle();
         self.balance_sockets();
+        if let Some(state) = state {
+            self.inherit_bystanders(&state.bystanders);
+        }
         self.parts.counters.loaded(true, epoch_seconds() as u64);
         self.publish_names();
         self.tag();
@@ -418,6 +425,7 @@ impl<P: Plane> Control<P> {
     /// Takes the proxy paths over, which serve this configuration already.
     pub(crate) fn adopt_workers(&mut self, workers: Option<Workers>) {
         self.workers = workers;
+        self.bystanders_follow();
         self.sample();
         self.members_changed();
         self.ejections_follow();

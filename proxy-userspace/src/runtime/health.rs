@@ -170,7 +170,7 @@ impl<P: Plane> Control<P> {
         }
     }
 
-    fn registry(&self) -> Option<&Registry> {
+    pub(super) fn registry(&self) -> Option<&Registry> {
         Some(self.workers.as_ref()?.snapshot().registry())
     }
 
@@ -208,7 +208,7 @@ impl<P: Plane> Control<P> {
     }
 
     fn is_ejected(&self, service: &str, backend: &str) -> bool {
-        let state = self.registry().and_then(|known| known.service(service));
+        let state = self.judge_of(service);
         let out = state.map(|state| state.ejected()).unwrap_or_default();
         out.iter().any(|known| known.name() == backend)
     }
@@ -345,9 +345,7 @@ impl<P: Plane> Control<P> {
     pub(super) fn ejections_follow(&mut self) {
         let mut wanted = Vec::new();
         for service in &self.config.services {
-            let state = self
-                .registry()
-                .and_then(|known| known.service(&service.name));
+            let state = self.judge_of(&service.name);
             let is_panic = state.is_some_and(|state| state.selection().is_panic());
             // Nearly always nobody.
             let out = match state {
@@ -414,7 +412,7 @@ impl<P: Plane> Control<P> {
         let steered = self.config.services.iter();
         let steered = steered.filter(|service| service.upstream.steer_by_latency.is_some());
         let rounds = steered.filter_map(|service| {
-            let state = self.registry()?.service(&service.name)?;
+            let state = self.judge_of(&service.name)?;
             Some((service.name.clone(), state.latencies().0))
         });
         self.ledger.rounds = rounds.collect();
@@ -423,7 +421,7 @@ impl<P: Plane> Control<P> {
     /// Latencies of a steered service, if an interval has ended since they were last asked for.
     fn new_latencies(&self, service: &Service) -> Option<Latencies> {
         service.upstream.steer_by_latency?;
-        let state = self.registry()?.service(&service.name)?;
+        let state = self.judge_of(&service.name)?;
         let (round, answers) = state.latencies();
         let is_new = self.ledger.rounds.get(&service.name) != Some(&round);
         is_new.then(|| Latencies {
@@ -437,5 +435,6 @@ impl<P: Plane> Control<P> {
         if let Some(workers) = &self.workers {
             proxies::follow(workers, &self.overlay);
         }
+        self.bystanders.obey(&self.overlay);
     }
 }

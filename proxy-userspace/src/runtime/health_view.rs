@@ -1,16 +1,17 @@
 //! What is known of backends' health, added to the view: of those with addresses, and of those that
 //! DNS has named.
 
+use super::bystanders::Bystanders;
 use super::health::Ledger;
 use super::view::{health_reason, health_view};
 use super::workers::Workers;
-use crate::balance::l7::{BackendState, ServiceState};
+use crate::balance::l7::{BackendState, ServiceState, Workloads};
 use crate::config::model::outlier::Detector;
 use crate::health::outlier::Network;
 use crate::health::{BackendName, Snapshot};
 use crate::kernel::plan::Overlay;
 use crate::net::clock::Clock;
-use crate::observe::view::{BackendView, EjectionView, NetworkView, View};
+use crate::observe::view::{BackendView, EjectionView, NetworkView, View, WorkloadConnectionsView};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) transitions: &'a HashMap<BackendName, u64>,
     pub(super) workers: Option<&'a Workers>,
+    pub(super) bystanders: &'a Bystanders,
 }
 
 /// Adds it.
@@ -30,12 +32,19 @@ pub(super) fn add(view: &mut View, from: &Sources<'_>) {
     for service in &mut view.services {
         let registry = from.workers.map(|workers| workers.snapshot().registry());
         let state = registry.and_then(|registry| registry.service(&service.name));
+        let state = state.or_else(|| from.bystanders.service(&service.name));
         let latencies = state.map(|state| state.latencies().1).unwrap_or_default();
         for backend in &mut service.backends {
             let known = latencies.iter().find(|(it, _)| it.name() == backend.name);
             if let Some((known, latency)) = known {
                 backend.latency_seconds = latency.map(|nanos| nanos / 1e9);
-                backend.network = network(state, known);
+                backend.network = network(&known.network()).map(|seen| NetworkView {
+                    rtt_seconds: state
+                        .and_then(|state| state.round_trip(known))
+                        .map(|it| it / 1e9),
+                    ..seen
+                });
+                backend.workloads = workloads(&known.workloads());
                 eject(backend, state, known, now);
             }
             from.remember(&service.name, backend);
@@ -43,18 +52,24 @@ pub(super) fn add(view: &mut View, from: &Sources<'_>) {
     }
 }
 
-/// What the kernel tells of the connections to it, if there were any.
-fn network(state: Option<&Arc<ServiceState>>, backend: &BackendState) -> Option<NetworkView> {
-    let seen = backend.network();
-    (seen != Network::default()).then(|| NetworkView {
-        rtt_seconds: state
-            .and_then(|state| state.round_trip(backend))
-            .map(|it| it / 1e9),
+/// What the kernel tells of connections, if there were any.
+fn network(seen: &Network) -> Option<NetworkView> {
+    (*seen != Network::default()).then(|| NetworkView {
+        rtt_seconds: None,
         segments: seen.segments,
         retransmits: seen.retransmits,
         disordered: seen.disordered,
         looks: seen.looks,
         zero_windows: seen.zero_windows,
+    })
+}
+
+/// The same of workloads' connections.
+fn workloads(seen: &Workloads) -> Option<WorkloadConnectionsView> {
+    (*seen != Workloads::default()).then(|| WorkloadConnectionsView {
+        network: network(&seen.network).unwrap_or_default(),
+        opened: seen.opened,
+        failed: seen.failed,
     })
 }
 

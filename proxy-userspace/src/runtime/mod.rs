@@ -25,6 +25,7 @@
 //! so meanwhile.
 
 pub mod alone;
+mod bystanders;
 mod capture;
 mod certificates;
 mod change;

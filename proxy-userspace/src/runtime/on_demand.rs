@@ -19,7 +19,7 @@ use crate::kernel::stats::{MapUsage, StatsSnapshot};
 use crate::kernel::store::{KernelState, MapEdit, MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
 use crate::observe::view::{MeshView, SocketBalancingView, SteeringView};
-use crate::sockets::connect::{self, Adopted};
+use crate::sockets::connect::{self, Adopted, Seen};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use tracing::{info, warn};
@@ -208,6 +208,10 @@ impl Plane for OnDemand {
 
     fn look_after_sockets(&mut self, config: &Config, overlay: &Overlay) {
         self.sockets.look_after(config, overlay);
+    }
+
+    fn seen_of_sockets(&mut self) -> Vec<Seen> {
+        self.sockets.seen()
     }
 
     fn forget_socket_balancing(&mut self) {

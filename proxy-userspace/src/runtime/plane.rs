@@ -79,6 +79,11 @@ pub(crate) trait Plane {
     /// Takes up cgroups that have come, and tries again what has failed.
     fn look_after_sockets(&mut self, _config: &Config, _overlay: &Overlay) {}
 
+    /// What the kernel has seen of the connections of workloads since the last call.
+    fn seen_of_sockets(&mut self) -> Vec<connect::Seen> {
+        Vec::new()
+    }
+
     /// Knows nothing any more of what balances sockets, which is another process's now.
     fn forget_socket_balancing(&mut self) {}
 

@@ -31,6 +31,8 @@ pub(super) struct SocketBalancer {
     lock: Option<OwnedFd>,
     /// Why it is not as it should be, and when it is tried again.
     failure: Option<(String, Instant)>,
+    /// Why sockets are not watched, although it is wanted.
+    watch_failure: Option<String>,
     /// A configuration asks for it.
     is_wanted: bool,
     /// It was ended once: what may be pinned at the usual place is another daemon's.
@@ -44,6 +46,7 @@ impl SocketBalancer {
             open: None,
             lock,
             failure: None,
+            watch_failure: None,
             is_wanted: false,
             is_clean: false,
         }
@@ -104,6 +107,24 @@ impl SocketBalancer {
         }
     }
 
+    /// What the kernel has seen of the connections of workloads since the last call.
+    pub(super) fn seen(&mut self) -> Vec<connect::Seen> {
+        let Some(open) = &mut self.open else {
+            return Vec::new();
+        };
+        let failure = open.watch_failure().map(|error| chain(error));
+        if failure != self.watch_failure {
+            if let Some(reason) = &failure {
+                warn!(%reason, "backends are not judged by the connections of workloads");
+            }
+            self.watch_failure = failure;
+        }
+        open.seen().unwrap_or_else(|error| {
+            debug!(error = %chain(&error), "what was seen of sockets cannot be read");
+            Vec::new()
+        })
+    }
+
     /// Remembers what has failed, and says it once.
     fn note(&mut self, outcome: Result<(), ConnectError>, now: Instant) {
         match outcome {
@@ -162,6 +183,10 @@ impl SocketBalancer {
 
     pub(super) fn view(&self) -> Option<SocketBalancingView> {
         let reason = self.failure.as_ref().map(|(why, _)| why.clone());
+        let reason = reason.or_else(|| {
+            let why = self.watch_failure.as_ref()?;
+            Some(format!("backends are not judged by its sockets: {why}"))
+        });
         let Some(open) = &self.open else {
             return self.is_wanted.then(|| SocketBalancingView {
                 state: "off".to_owned(),
@@ -217,6 +242,7 @@ impl<P: Plane> Control<P> {
     /// Has sockets that dial follow what is in force.
     pub(super) fn balance_sockets(&mut self) {
         self.plane.balance_sockets(&self.config, &self.overlay);
+        self.bystanders_follow();
     }
 
     /// Takes over what an earlier process knew of backends, where there is no packet path that knows it
@@ -246,6 +272,7 @@ impl<P: Plane> Control<P> {
     pub(super) fn look_after_sockets(&mut self) {
         if !self.is_frozen {
             self.plane.look_after_sockets(&self.config, &self.overlay);
+            self.judge_by_sockets();
         }
     }
 }

@@ -91,6 +91,7 @@ pub(super) fn view<P: Plane>(control: &mut Control<P>) -> Result<View, StoreErro
         snapshot: &snapshot,
         transitions: &control.transitions,
         workers: control.workers.as_ref(),
+        bystanders: &control.bystanders,
     };
     super::health_view::add(&mut view, &sources);
     Ok(view)

@@ -3,6 +3,7 @@
 //! Only structures and their members are looked at. What does not fit the format is an error and
 //! never a guess: the programs read kernel memory at these places.
 
+use proxy_common::connect::Layout;
 use proxy_common::sock::Offsets;
 use std::collections::HashMap;
 use std::io;
@@ -27,8 +28,20 @@ pub enum OffsetError {
 ///
 /// [`OffsetError`].
 pub fn offsets() -> Result<Offsets, OffsetError> {
-    let types = std::fs::read("/sys/kernel/btf/vmlinux").map_err(OffsetError::NoTypes)?;
-    find(&types)
+    find(&kernel_types()?)
+}
+
+/// Where the running kernel keeps what TCP counts.
+///
+/// # Errors
+///
+/// [`OffsetError`].
+pub(super) fn layout() -> Result<Layout, OffsetError> {
+    find_layout(&kernel_types()?)
+}
+
+fn kernel_types() -> Result<Vec<u8>, OffsetError> {
+    std::fs::read("/sys/kernel/btf/vmlinux").map_err(OffsetError::NoTypes)
 }
 
 fn find(types: &[u8]) -> Result<Offsets, OffsetError> {
@@ -56,6 +69,26 @@ fn find(types: &[u8]) -> Result<Offsets, OffsetError> {
         file_flags: of("file", &["f_flags"])?,
         is_on: 0,
         joins: 0,
+    })
+}
+
+fn find_layout(types: &[u8]) -> Result<Layout, OffsetError> {
+    let types = Types::parse(types).ok_or(OffsetError::Malformed)?;
+    let at = |path: &'static [&'static str]| {
+        let member = types.offset("tcp_sock", path);
+        member.ok_or(OffsetError::Missing(path[path.len() - 1]))
+    };
+    Ok(Layout {
+        is_known: 1,
+        segments: at(&["data_segs_out"])?,
+        retransmits: at(&["total_retrans"])?,
+        delivered: at(&["delivered"])?,
+        disordered: at(&["rcv_ooopack"])?,
+        round_trip: at(&["srtt_us"])?,
+        written: at(&["write_seq"])?,
+        acknowledged: at(&["snd_una"])?,
+        window: at(&["snd_wnd"])?,
+        error: at(&["inet_conn", "icsk_inet", "sk", "sk_err"])?,
     })
 }
 
@@ -212,6 +245,8 @@ mod tests {
         assert_eq!(types.offset("tcp_sock", &["write_seq"]), None);
         assert_eq!(types.offset("sock", &["copied_seq"]), None);
         assert!(matches!(find(&blob), Err(OffsetError::Missing(_))));
+        let layout = find_layout(&blob);
+        assert!(matches!(layout, Err(OffsetError::Missing("data_segs_out"))));
     }
 
     #[test]
@@ -219,6 +254,7 @@ mod tests {
         let blob = blob();
         for end in 0..blob.len() {
             assert!(find(&blob[..end]).is_err(), "cut at {end}");
+            assert!(find_layout(&blob[..end]).is_err(), "cut at {end}");
         }
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "connect/datagrams.rs"]
 mod datagrams;
+#[path = "connect/gray.rs"]
+mod gray;
 #[path = "connect/life.rs"]
 mod life;
 #[path = "connect/loss.rs"]

@@ -2,7 +2,7 @@
 
 use super::Nanos;
 use super::latency::Latency;
-use super::network::NetworkCounts;
+use super::network::{NetworkCounts, WorkloadCounts, Workloads};
 use super::outcomes::Outcomes;
 use crate::health::outlier::{Network, Outcome, Window};
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ pub struct BackendState {
     load: Load,
     rare: Rare,
     network: NetworkCounts,
+    /// Of that, what was seen of connections that are not the daemon's.
+    workloads: WorkloadCounts,
     /// What the network adds to its answers: not less is expected of it.
     delay: Latency,
     name: Box<str>,
@@ -80,6 +82,7 @@ impl BackendState {
                 up_since: AtomicU64::new(up_since),
             },
             network: NetworkCounts::default(),
+            workloads: WorkloadCounts::default(),
             delay: Latency::default(),
             name: name.into(),
             address,
@@ -205,6 +208,17 @@ impl BackendState {
     /// Adds what the kernel has told of a connection since it was last asked.
     pub fn saw_network(&self, seen: &Network) {
         self.network.add(seen);
+    }
+
+    /// As [`Self::saw_network`], of connections that workloads have to it.
+    pub fn saw_workloads(&self, seen: &Workloads) {
+        self.workloads.add(seen);
+        self.network.add(&seen.network);
+    }
+
+    /// What the kernel has told of workloads' connections so far.
+    pub fn workloads(&self) -> Workloads {
+        self.workloads.read()
     }
 
     /// What the kernel has told of all connections so far.

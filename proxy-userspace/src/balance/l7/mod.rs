@@ -68,6 +68,7 @@ mod waiting;
 
 pub use backend::{BackendState, Slot, Slots};
 pub use carried::CarriedBackend;
+pub use network::Workloads;
 pub use news::{News, Note, What};
 pub use outliers::{KnownDelay, KnownLatency};
 pub use pick::{Ask, Tried, Unavailable};

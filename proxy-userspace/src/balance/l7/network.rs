@@ -19,6 +19,42 @@ pub(super) struct NetworkCounts {
     rtt_ns: AtomicU64,
 }
 
+/// What the kernel has told of connections that are workloads' own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workloads {
+    /// What TCP counts.
+    pub network: Network,
+    /// Connections that were opened.
+    pub opened: u64,
+    /// Connections that could not be opened.
+    pub failed: u64,
+}
+
+/// Counts of those since the backend's state was made.
+#[derive(Debug, Default)]
+pub(super) struct WorkloadCounts {
+    network: NetworkCounts,
+    opened: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl WorkloadCounts {
+    /// Adds what was seen since the last look.
+    pub(super) fn add(&self, seen: &Workloads) {
+        self.network.add(&seen.network);
+        self.opened.fetch_add(seen.opened, Ordering::Relaxed);
+        self.failed.fetch_add(seen.failed, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Workloads {
+        Workloads {
+            network: self.network.read(),
+            opened: self.opened.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+}
+
 impl NetworkCounts {
     /// Adds what was seen of a connection since it was last looked at.
     pub(super) fn add(&self, seen: &Network) {

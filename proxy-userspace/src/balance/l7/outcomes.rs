@@ -42,9 +42,12 @@ impl Outcomes {
             }
             Outcome::Connected(latency) => {
                 self.time(latency);
-                if self.rows.load(Ordering::Relaxed) & CONNECTS != 0 {
-                    self.rows.fetch_and(!CONNECTS, Ordering::Relaxed);
-                }
+                self.forget_connects();
+                None
+            }
+            Outcome::Reached => {
+                self.untimed.fetch_add(1, Ordering::Relaxed);
+                self.forget_connects();
                 None
             }
             Outcome::Served => {
@@ -83,6 +86,14 @@ impl Outcomes {
             .rows
             .try_update(Ordering::Relaxed, Ordering::Relaxed, longer);
         before.ok().and_then(longer).map_or([0; 3], unpack)
+    }
+
+    /// Breaks the row of connections that could not be opened.
+    #[inline]
+    fn forget_connects(&self) {
+        if self.rows.load(Ordering::Relaxed) & CONNECTS != 0 {
+            self.rows.fetch_and(!CONNECTS, Ordering::Relaxed);
+        }
     }
 
     /// Breaks all rows.
@@ -134,6 +145,9 @@ mod tests {
         assert_eq!(outcomes.report(Outcome::ConnectFailure), Some([1, 1, 1]));
         assert_eq!(outcomes.report(Outcome::Connected(1)), None);
         assert_eq!(outcomes.report(Outcome::GatewayError), Some([0, 2, 2]));
+        assert_eq!(outcomes.report(Outcome::ConnectFailure), Some([1, 2, 2]));
+        assert_eq!(outcomes.report(Outcome::Reached), None);
+        assert_eq!(outcomes.report(Outcome::ConnectFailure), Some([1, 2, 2]));
         assert_eq!(outcomes.report(Outcome::Served), None);
         assert_eq!(outcomes.report(Outcome::GatewayError), Some([0, 1, 1]));
     }

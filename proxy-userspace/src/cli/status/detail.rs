@@ -67,6 +67,14 @@ fn text(service: &ServiceView, backend: &BackendView, now: f64) -> String {
     if let Some(network) = &backend.network {
         line("network", &network_line(network));
     }
+    if let Some(workloads) = &backend.workloads {
+        let (opened, failed) = (workloads.opened, workloads.failed);
+        let network = network_line(&workloads.network);
+        line(
+            "workloads",
+            &format!("{opened} connections opened, {failed} failed; {network}"),
+        );
+    }
     let weight = match backend.steered_percent {
         Some(left) => format!("{}, of which l4 listeners use {left} %", backend.weight),
         None => backend.weight.to_string(),

@@ -52,7 +52,7 @@ pub(crate) struct OutlierKeys {
     #[serde(default)]
     pub(crate) latency: Field<Slowness>,
     /// Ejects a backend whose connections fare worse than those to the others, as the kernel sees
-    /// them: before a request fails.
+    /// them: before a request fails. With `at_connect` also connections of workloads.
     #[serde(default)]
     pub(crate) network: Field<NetworkQuality>,
     /// Chance that a finding of each detector ejects; `0%` only logs it.

@@ -368,6 +368,13 @@ impl Service {
         }
     }
 
+    /// True if what the kernel knows of workloads' sockets says how its backends are.
+    pub fn watches_sockets(&self) -> bool {
+        let outlier = self.upstream.outlier.as_ref();
+        let judges = outlier.is_some_and(|it| it.network.is_some() || it.latency.is_some());
+        self.at_connect.is_some() && (judges || self.upstream.steer_by_latency.is_some())
+    }
+
     /// Adds a backend with this weight and traits, named after its address.
     pub fn push_backend(&mut self, address: SocketAddr, weight: u16, traits: http::BackendTraits) {
         self.backends.push(Backend {

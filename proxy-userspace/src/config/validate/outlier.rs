@@ -6,6 +6,7 @@ use crate::config::defaults::{self, outlier as outlier_defaults};
 use crate::config::fault::Code;
 use crate::config::file::outlier as file;
 use crate::config::file::scalar::Percent;
+use crate::config::file::service::Service;
 use crate::config::model::outlier::{
     Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, Steering, SuccessRate,
 };
@@ -182,7 +183,19 @@ fn enforce(field: &Field<file::Enforce>) -> [f64; Detector::ALL.len()] {
     })
 }
 
-/// The key `steer_by_latency`. `shared`: an l4 listener and a proxy use the service.
+/// True if the connections of workloads that are balanced at connect() say who is an outlier.
+pub(super) fn looks_at_workloads(service: &Service) -> bool {
+    match service.outlier.value() {
+        Some(file::Outlier::Keys(keys)) => {
+            let judges = keys.network.given().is_some() || keys.latency.given().is_some();
+            judges && service.at_connect.given().is_some()
+        }
+        _ => false,
+    }
+}
+
+/// The key `steer_by_latency`. `shared`: an l4 listener uses the service, and a proxy does, or sockets are
+/// balanced by it.
 pub(super) fn steering(
     report: &Report<'_>,
     field: &Field<file::Steering>,
@@ -217,9 +230,10 @@ pub(super) fn steering(
     if !shared {
         report.warn(
             Place::Key(at.node),
-            "`steer_by_latency` has no effect: proxies measure, and l4 listeners are steered, \
-             where both use the service",
-            "remove it, or use the service in a route or a `tcp` listener and in an `l4` listener",
+            "`steer_by_latency` has no effect: proxies and sockets that are balanced at connect() \
+             measure, and l4 listeners are steered",
+            "remove it, or use the service in an `l4` listener, and in a route or a `tcp` listener or \
+             with `at_connect`",
         );
     }
     Some(steering)

@@ -3,7 +3,7 @@
 use super::backends::{Used, backends};
 use super::upstream::upstream;
 use super::uses::Uses;
-use super::{Judged, Names, Services, elements, health, host_address, need, or, time};
+use super::{Judged, Names, Services, elements, health, host_address, need, or, outlier, time};
 use crate::config::decode::{At, Field};
 use crate::config::defaults;
 use crate::config::fault::Code;
@@ -147,10 +147,12 @@ fn idle_keys(report: &Report<'_>, keys: &file::Service, used: Used) {
                 ("circuit", node(&keys.circuit)),
                 ("concurrency", node(&keys.concurrency)),
                 ("fallback", node(&keys.fallback)),
-                ("outlier", node(&keys.outlier)),
             ],
             who,
         );
+        if !outlier::looks_at_workloads(keys) {
+            warn(&[("outlier", node(&keys.outlier))], who);
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn upstream(
         steer_by_latency: steering(
             report,
             &keys.steer_by_latency,
-            used.in_kernel && used.in_proxies,
+            used.in_kernel && (used.in_proxies || keys.at_connect.given().is_some()),
         ),
         ..default
     };

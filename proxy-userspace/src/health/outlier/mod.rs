@@ -51,6 +51,8 @@ pub enum Outcome {
     Answered(Option<u64>),
     /// It took a connection whose content is not understood here, in so many nanoseconds.
     Connected(u64),
+    /// It took a connection of somebody whose time is not comparable with those that are taken here.
+    Reached,
     /// Such a connection has had octets from it. The connection was counted when it was opened.
     Served,
     /// It answered that it failed: 5xx, but not what a gateway would say.

@@ -1,5 +1,6 @@
 //! What is known of a backend's past, and of its ejection.
 
+use super::BackendView;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,46 @@ pub struct NetworkView {
     pub looks: u64,
     /// Of those, where the backend took nothing although octets waited.
     pub zero_windows: u64,
+}
+
+impl NetworkView {
+    /// What is left without those counts; `None` if nothing is.
+    fn without(&self, other: &Self) -> Option<Self> {
+        let left = Self {
+            rtt_seconds: None,
+            segments: self.segments.saturating_sub(other.segments),
+            retransmits: self.retransmits.saturating_sub(other.retransmits),
+            disordered: self.disordered.saturating_sub(other.disordered),
+            looks: self.looks.saturating_sub(other.looks),
+            zero_windows: self.zero_windows.saturating_sub(other.zero_windows),
+        };
+        (left != Self::default()).then_some(left)
+    }
+}
+
+impl BackendView {
+    /// What the kernel tells of connections to it, by whose they are, as labels call them.
+    pub(crate) fn networks(&self) -> Vec<(&'static str, NetworkView)> {
+        let workloads = self.workloads.as_ref().map(|it| it.network.clone());
+        let proxies = self.network.as_ref().and_then(|all| {
+            let others = workloads.clone().unwrap_or_default();
+            all.without(&others)
+        });
+        let proxies = proxies.map(|seen| ("proxies", seen));
+        let workloads = workloads.map(|seen| ("workloads", seen));
+        proxies.into_iter().chain(workloads).collect()
+    }
+}
+
+/// What the kernel tells of the connections that workloads have to a backend, balanced at connect().
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkloadConnectionsView {
+    /// What TCP counts.
+    pub network: NetworkView,
+    /// Connections that were opened.
+    pub opened: u64,
+    /// Connections that could not be opened.
+    pub failed: u64,
 }
 
 /// An ejection: the backend is out for a while because of what it did with real traffic.

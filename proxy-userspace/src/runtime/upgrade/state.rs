@@ -4,6 +4,7 @@
 use crate::condemn::register::Carried;
 use crate::health::{Check, Verdict};
 use crate::kernel::plan::{BackendOverlay, Drain, Health};
+use crate::runtime::bystanders::CarriedBystander;
 use crate::runtime::condemn::CarriedRule;
 use crate::runtime::control::Control;
 use crate::runtime::health::LedgerPage;
@@ -28,6 +29,9 @@ pub(crate) struct State {
     /// What has happened to backends.
     #[serde(default)]
     pub(crate) pages: Vec<LedgerPage>,
+    /// What was found out about services that only workloads' sockets use.
+    #[serde(default)]
+    pub(crate) bystanders: Vec<CarriedBystander>,
     /// Who is condemned, or was.
     #[serde(default)]
     pub(crate) condemned: Vec<Carried>,
@@ -127,6 +131,7 @@ impl<P: Plane> Control<P> {
                 .map(|it| it.known())
                 .unwrap_or_default(),
             pages: self.ledger_pages(),
+            bystanders: self.bystanders.carried(),
             condemned: self.condemned.carried(self.plane.now_ns()),
             rules: self.carried_rules(),
             configured: Some(self.configured()),

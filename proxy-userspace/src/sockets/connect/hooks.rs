@@ -1,9 +1,9 @@
 //! The programs and where they are attached.
 
 use crate::kernel::load::LoadError;
-use crate::kernel::object::{duplicate, named, object_error, offer};
-use aya::EbpfLoader;
-use aya::programs::{CgroupSock, CgroupSockAddr};
+use crate::kernel::object::{duplicate, named, object_error, offer, program_error};
+use aya::programs::{CgroupSock, CgroupSockAddr, Iter, ProgramError, SockOps};
+use aya::{Btf, Ebpf, EbpfLoader};
 use proxy_common::connect::program;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -44,16 +44,46 @@ pub(super) const HOOKS: [Hook; 9] = [
     hook(program::CONNECT6, "connect6", 11),
 ];
 
-/// Loads the programs with the maps that are pinned in a folder, or new ones; in the order of
-/// [`HOOKS`].
-pub(super) fn load(folder: &Path, maps: &[&'static str]) -> Result<Vec<OwnedFd>, LoadError> {
+/// Where sockets are watched that ask for it.
+pub(super) static WATCH: Hook = hook(program::WATCH, "watch", 3);
+
+/// The programs that watch sockets.
+pub(super) struct Watchers {
+    /// For [`WATCH`].
+    pub(super) watch: OwnedFd,
+    /// An iterator over the storage of sockets.
+    pub(super) look: OwnedFd,
+}
+
+fn open(folder: &Path, maps: &[&'static str]) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // The programs ask for no relocation against the kernel's types.
     loader.btf(None);
     for name in maps {
         loader.map_pin_path(name, folder.join(name));
     }
-    let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+    loader.load(OBJECT).map_err(object_error)
+}
+
+/// Loads the programs that watch sockets, with maps that are pinned in a folder.
+pub(super) fn load_watchers(folder: &Path, maps: &[&'static str]) -> Result<Watchers, LoadError> {
+    let mut ebpf = open(folder, maps)?;
+    let watch: &mut SockOps = named(&mut ebpf, program::WATCH)?;
+    offer(program::WATCH, || watch.load())?;
+    let watch = duplicate(program::WATCH, watch.fd())?;
+    // The kernel knows an iterator by its number among its types.
+    let types = Btf::from_sys_fs();
+    let types = types.map_err(|error| program_error(program::LOOK)(ProgramError::Btf(error)))?;
+    let look: &mut Iter = named(&mut ebpf, program::LOOK)?;
+    offer(program::LOOK, || look.load("bpf_sk_storage_map", &types))?;
+    let look = duplicate(program::LOOK, look.fd())?;
+    Ok(Watchers { watch, look })
+}
+
+/// Loads the programs with the maps that are pinned in a folder, or new ones; in the order of
+/// [`HOOKS`].
+pub(super) fn load(folder: &Path, maps: &[&'static str]) -> Result<Vec<OwnedFd>, LoadError> {
+    let mut ebpf = open(folder, maps)?;
     let load = |hook: &Hook| {
         if hook.program == program::RELEASE {
             let program: &mut CgroupSock = named(&mut ebpf, hook.program)?;

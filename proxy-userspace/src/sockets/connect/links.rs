@@ -4,7 +4,7 @@
 //! restarted, a container. So it is looked after the paths again and again, and a cgroup is told from
 //! its successor by its id, which is never given twice.
 
-use super::hooks::{HOOKS, Hook};
+use super::hooks::Hook;
 use crate::kernel::load::LoadError;
 use crate::kernel::pins::{self, Pins};
 use crate::kernel::sys;
@@ -12,7 +12,7 @@ use crate::sockets::cgroup::CgroupError;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,10 @@ pub(super) fn folder(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Attaches the programs, in the order of [`HOOKS`], to these cgroups and to no others.
+/// A program, and where it is attached.
+pub(super) type Placed<'a> = (&'a Hook, BorrowedFd<'a>);
+
+/// Attaches these programs and no others, in this order, to these cgroups and to no others.
 ///
 /// # Errors
 ///
@@ -63,24 +66,27 @@ pub(super) fn follow(
     pins: &Pins,
     root: &Path,
     cgroups: &[PathBuf],
-    programs: &[OwnedFd],
+    programs: &[Placed<'_>],
 ) -> Result<Vec<Attached>, LinkError> {
     let mut found = Vec::new();
     let mut wanted = BTreeSet::new();
     for path in cgroups {
         let folder = folder(root, path);
         let id = match File::open(&folder) {
-            Ok(cgroup) => Some(attach(pins, &folder, &cgroup, programs)?),
+            Ok(cgroup) => {
+                let id = attach(pins, &folder, &cgroup, programs)?;
+                wanted.extend(programs.iter().map(|(hook, _)| link_path(pins, id, hook)));
+                Some(id)
+            }
             Err(error) if is_absent(&error) => None,
             Err(source) => {
                 return Err(LinkError::Attach {
-                    program: HOOKS[0].program,
+                    program: programs[0].0.program,
                     path: folder,
                     source,
                 });
             }
         };
-        wanted.extend(id);
         found.push(Attached {
             path: path.clone(),
             id,
@@ -102,7 +108,7 @@ fn attach(
     pins: &Pins,
     folder: &Path,
     cgroup: &File,
-    programs: &[OwnedFd],
+    programs: &[Placed<'_>],
 ) -> Result<u64, LinkError> {
     let failed = |hook: &Hook| {
         let (program, path) = (hook.program, folder.to_owned());
@@ -112,8 +118,8 @@ fn attach(
             source,
         }
     };
-    let id = cgroup.metadata().map_err(failed(&HOOKS[0]))?.ino();
-    for (hook, program) in HOOKS.iter().zip(programs) {
+    let id = cgroup.metadata().map_err(failed(programs[0].0))?.ino();
+    for (hook, program) in programs {
         let path = link_path(pins, id, hook);
         let current = sys::program_id(program.as_fd()).map_err(failed(hook))?;
         if let Ok(link) = sys::open_pinned(&path)
@@ -136,16 +142,13 @@ fn attach(
     Ok(id)
 }
 
-/// Removes the links to all other cgroups.
-fn detach_others(pins: &Pins, wanted: &BTreeSet<u64>) -> Result<(), LinkError> {
+/// Removes all other links.
+fn detach_others(pins: &Pins, wanted: &BTreeSet<PathBuf>) -> Result<(), LinkError> {
     let Ok(entries) = std::fs::read_dir(pins.links()) else {
         return Ok(());
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.split('_').next());
-        let id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
-        if !id.is_some_and(|id| wanted.contains(&id)) {
+        if !wanted.contains(&entry.path()) {
             detach(&entry.path())?;
         }
     }

@@ -6,8 +6,8 @@ use crate::kernel::host;
 use crate::kernel::store::StoreError;
 use crate::kernel::sys::{self, INNER_MAP_FLAG};
 use proxy_common::connect::{
-    BACKENDS, Backend, CONNECT_ABI, Element, Name, Open, SERVICES, ServiceStats, State, Told,
-    VipKey, VipPrefix, map, state,
+    BACKENDS, Backend, CONNECT_ABI, Element, Facts, Layout, Name, Open, SERVICES, ServiceStats,
+    State, Told, VipKey, VipPrefix, map, state,
 };
 use std::io;
 use std::mem::size_of;
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 /// Every map of the object.
-pub(super) const ALL: [&str; 14] = [
+pub(super) const ALL: [&str; 17] = [
     map::STATE,
     map::OWNERS,
     map::VIPS,
@@ -30,6 +30,9 @@ pub(super) const ALL: [&str; 14] = [
     map::AFFINITY,
     map::SERVICE_STATS,
     map::BACKEND_STATS,
+    map::LAYOUT,
+    map::SEEN,
+    map::FACTS,
 ];
 
 /// The maps that user space works with.
@@ -44,6 +47,9 @@ pub(super) struct Maps {
     pub(super) sockets: MapHandle,
     service_stats: MapHandle,
     backend_stats: MapHandle,
+    layout: MapHandle,
+    pub(super) seen: MapHandle,
+    facts: MapHandle,
 }
 
 impl Maps {
@@ -62,6 +68,9 @@ impl Maps {
             sockets: open(map::SOCKETS)?,
             service_stats: open(map::SERVICE_STATS)?,
             backend_stats: open(map::BACKEND_STATS)?,
+            layout: open(map::LAYOUT)?,
+            seen: open(map::SEEN)?,
+            facts: open(map::FACTS)?,
         })
     }
 
@@ -185,7 +194,23 @@ impl Maps {
         set.map_err(write(map::OPEN))?;
         let zeros = vec![0u64; host::possible_cpus()];
         let set = self.backend_stats.set_per_cpu(number, &zeros);
-        set.map_err(write(map::BACKEND_STATS))
+        set.map_err(write(map::BACKEND_STATS))?;
+        let set = self.facts.set(&number, &Facts::default());
+        set.map_err(write(map::FACTS))
+    }
+
+    /// Tells where the kernel keeps what TCP counts.
+    pub(super) fn set_layout(&self, layout: &Layout) -> Result<(), StoreError> {
+        let set = self.layout.set(&0u32, layout);
+        set.map_err(store_error("write", map::LAYOUT))
+    }
+
+    /// What was seen of a backend's sockets so far.
+    pub(super) fn facts(&self, number: u32) -> Result<Facts, StoreError> {
+        let facts = self.facts.get(&number);
+        Ok(facts
+            .map_err(store_error("read", map::FACTS))?
+            .unwrap_or_default())
     }
 
     /// What became of those who dialled a service.

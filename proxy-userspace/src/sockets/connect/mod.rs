@@ -22,9 +22,11 @@ mod loss;
 mod maps;
 mod owners;
 mod plan;
+mod watch;
 
 pub use links::{Attached, LinkError};
 pub use plan::PlanError;
+pub use watch::Seen;
 
 use super::cgroup;
 use crate::config::model::Config;
@@ -36,6 +38,7 @@ use crate::kernel::pins::{self, PinLock, Pins};
 use crate::kernel::plan::{Drain, Overlay};
 use crate::kernel::store::StoreError;
 use hooks::{HOOKS, OBJECT};
+use links::Placed;
 use maps::Maps;
 use plan::{Plan, Tables, Wanted, plan};
 use proxy_common::addr::Addr;
@@ -47,6 +50,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use watch::Watch;
 
 /// Sockets cannot be balanced, or not as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +116,7 @@ pub struct Balancing {
     /// Backends that have left the configuration, and when their sockets are told.
     deadlines: BTreeMap<u32, Instant>,
     attached: Vec<Attached>,
+    watch: Watch,
     outcome: Arc<loss::Outcome>,
     /// A predecessor runs on and is left alone, too.
     is_heir: bool,
@@ -154,6 +159,7 @@ impl Balancing {
             wanted: Wanted::default(),
             deadlines: BTreeMap::new(),
             attached: Vec::new(),
+            watch: Watch::default(),
             outcome: Arc::default(),
             is_heir,
             staged,
@@ -199,6 +205,7 @@ impl Balancing {
         self.maps.apply(&plan.edits)?;
         let edits = plan.edits.len();
         self.take(plan, wanted, now);
+        self.watch_as_wanted();
         self.attach(config)?;
         Ok(edits)
     }
@@ -240,12 +247,15 @@ impl Balancing {
         let root = cgroup::root().map_err(LinkError::from)?;
         let none = Vec::new();
         let cgroups = config.connect.as_ref().map_or(&none, |one| &one.cgroups);
-        let attached = links::follow(&self.pins, &root, cgroups, &self.programs)?;
+        let programs = self.programs.iter().map(|program| program.as_fd());
+        let placed = HOOKS.iter().zip(programs).chain(self.watch.placed());
+        let placed: Vec<Placed<'_>> = placed.collect();
+        let attached = links::follow(&self.pins, &root, cgroups, &placed)?;
         if attached != self.attached {
             tell_of_change(&self.attached, &attached);
             let owners = owners::open(&self.folder())?;
             owners::introduce(&owners, self.is_heir)?;
-            for (hook, program) in HOOKS.iter().zip(&self.programs) {
+            for (hook, program) in placed {
                 pin_program(&self.pins, hook.program, program)?;
             }
             self.attached = attached;

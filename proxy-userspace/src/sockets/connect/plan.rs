@@ -151,6 +151,7 @@ impl WantedService {
                 flag::TWO_CHOICES,
                 service.selection == Selection::TwoChoices,
             ),
+            (flag::WATCH, service.watches_sockets()),
         ];
         let flags = flags.into_iter().filter(|(_, is_set)| *is_set);
         let backends = service.backends.iter().map(|backend| WantedBackend {

@@ -109,7 +109,7 @@ fn lost(family: Family, on_loss: &str, in_pod: bool) -> Result<()> {
 }
 
 /// A namespace of its own, as a container has, from which the backends can be reached.
-fn pod(scene: &Scene) -> Result<Netns> {
+pub(crate) fn pod(scene: &Scene) -> Result<Netns> {
     let pod = Netns::create("pod")?;
     scene.host.ip(&format!(
         "link add pod0 type veth peer name eth0 netns {}\n\

@@ -133,6 +133,12 @@ fn a_configuration_becomes_vips_tables_and_backends() {
     assert_eq!(header(tables, "plain").flags, flag::PASS);
     assert_eq!(header(tables, "dns").flags, flag::AFFINITY);
     assert!(!tables.backends.contains_key(&0), "number 0 is nobody");
+    let watched = WEB.replace(
+        "    at_connect: {on_backend_loss: reset}",
+        "    at_connect: {}\n    outlier: {network: {}}",
+    );
+    let (_, plan) = begin(&watched);
+    assert_eq!(header(&plan.tables, "web").flags, flag::WATCH);
     let again = follow(tables, &Wanted::of(&config, &Overlay::default()), &[]);
     assert_eq!(again.edits, []);
 }
