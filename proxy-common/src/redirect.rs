@@ -64,7 +64,7 @@ pub mod map {
     /// The kernel writes, user space reads; it goes with the socket.
     pub const ORIGINS: &str = "mesh_origins";
     /// LRU hash of [`super::Meeting`] → [`super::Origin`]. Kernel only; where one is pushed out,
-    /// the daemon refuses the connection and counts it.
+    /// the connection is taken for one that was made to the listener itself, and counted as such.
     pub const WAITING: &str = "mesh_waiting";
     /// Per-CPU array of [`super::MeshStats`], by set. Kernel writes.
     pub const STATS: &str = "mesh_stats";

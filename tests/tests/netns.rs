@@ -28,6 +28,9 @@ mod failover;
 #[path = "netns/forwarding.rs"]
 mod forwarding;
 
+#[path = "netns/full.rs"]
+mod full;
+
 #[path = "netns/gray.rs"]
 mod gray;
 

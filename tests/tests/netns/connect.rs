@@ -15,3 +15,5 @@ mod loss;
 mod scene;
 #[path = "connect/streams.rs"]
 mod streams;
+
+pub(crate) use scene::{Scene, counted, listener, service};
