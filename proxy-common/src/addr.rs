@@ -49,6 +49,23 @@ impl Addr {
         first == 0 && second & join([0xff; 4], [0; 4]) == join([0, 0, 0xff, 0xff], [0; 4])
     }
 
+    /// True for loopback and link-local addresses, which are another host's or link's elsewhere.
+    #[inline(always)]
+    pub const fn is_of_one_host(&self) -> bool {
+        if self.is_v4() {
+            let [first, second, ..] = self.low32();
+            return first == 127 || first == 169 && second == 254;
+        }
+        let [first, second] = self.words();
+        let loopback = join([0; 4], [0, 0, 0, 1]);
+        // fe80::/10.
+        let (mask, link) = (
+            join([0xff, 0xc0, 0, 0], [0; 4]),
+            join([0xfe, 0x80, 0, 0], [0; 4]),
+        );
+        first == 0 && second == loopback || first & mask == link
+    }
+
     /// The last four octets: the whole of an IPv4 address.
     #[inline(always)]
     pub const fn low32(&self) -> [u8; 4] {
@@ -104,6 +121,29 @@ mod tests {
         for text in ["192.0.2.7", "2001:db8::7", "::", "0.0.0.0"] {
             let ip: IpAddr = text.parse().unwrap();
             assert_eq!(IpAddr::from(Addr::from(ip)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_host_or_link_are_told() {
+        for (text, is) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("169.254.1.1", true),
+            ("169.253.1.1", false),
+            ("128.0.0.1", false),
+            ("0.0.0.0", false),
+            ("::1", true),
+            ("::", false),
+            ("::2", false),
+            ("1::1", false),
+            ("fe80::1", true),
+            ("febf::1", true),
+            ("fec0::1", false),
+            ("fd09::1", false),
+        ] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(Addr::from(ip).is_of_one_host(), is, "{text}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! What the programs of sidecar-less redirection (`target/ebpf/redirect`) and their user space
-//! agree on.
+//! agree on. What workloads open:
 //!
 //! ```text
 //!  connect()                 chosen cgroup? excluded? listener there?   ─▶ goes to the listener
@@ -15,6 +15,16 @@
 //! from the moment at which the opening end has the server's answer until the server has the
 //! client's.
 //!
+//! What others open to workloads:
+//!
+//! ```text
+//!  listen()    whose cgroup?                          LISTENING[address, port] = chosen cgroup
+//!  a SYN       is that port a workload's? excluded?   ─▶ gets the listener's socket (sk_lookup)
+//! ```
+//!
+//! The daemon's own connections to workloads are told from others by their two addresses, which are
+//! entered before the SYN is sent ([`map::DIALS`]).
+//!
 //! These maps are pinned, for redirection outlives a daemon that is killed: [`REDIRECT_ABI`] says
 //! which version they are of.
 
@@ -22,7 +32,7 @@ use crate::addr::Addr;
 use core::mem::size_of;
 
 /// Version of every layout and meaning in this module.
-pub const REDIRECT_ABI: u32 = 1;
+pub const REDIRECT_ABI: u32 = 2;
 
 /// Programs of the object; their names are cut to 15 octets in the kernel.
 pub mod program {
@@ -36,10 +46,16 @@ pub mod program {
     pub const PEER6: &str = "mesh_peer6";
     /// Carries what is known of a connection from one end to the other (sock_ops).
     pub const MEET: &str = "mesh_meet";
-    /// Those that are attached to each chosen cgroup; [`MEET`] is at the root.
+    /// Notes who listens where, and what the daemon dials (sock_ops).
+    pub const HEAR: &str = "mesh_hear";
+    /// What arrives at a workload's port (sk_lookup).
+    pub const ARRIVE: &str = "mesh_arrive";
+    /// Those that are attached to each chosen cgroup whose connections are redirected as they are
+    /// opened; [`MEET`] is at the root then.
     pub const WORKLOADS: [&str; 4] = [CONNECT4, CONNECT6, PEER4, PEER6];
-    /// All of them.
-    pub const ALL: [&str; 5] = [CONNECT4, CONNECT6, PEER4, PEER6, MEET];
+    /// All of them. [`HEAR`], at the root, and [`ARRIVE`], at the daemon's network namespace, are for
+    /// connections that arrive.
+    pub const ALL: [&str; 7] = [CONNECT4, CONNECT6, PEER4, PEER6, MEET, HEAR, ARRIVE];
 }
 
 /// Names of the maps.
@@ -68,9 +84,18 @@ pub mod map {
     pub const WAITING: &str = "mesh_waiting";
     /// Per-CPU array of [`super::MeshStats`], by set. Kernel writes.
     pub const STATS: &str = "mesh_stats";
+    /// Hash of [`super::ListeningKey`] → [`super::Listening`]: ports of workloads. The kernel adds
+    /// at listen(); user space compares with the sockets that there are, adds what listened before,
+    /// and removes what has gone. One that finds no room is counted, and is not redirected.
+    pub const LISTENING: &str = "mesh_listening";
+    /// LRU hash of [`super::Dial`] → 1: connections of the daemon to workloads, from their first
+    /// SYN until the workload's end is established. Kernel only. One that was refused stays until its addresses
+    /// are used again, or it is pushed out.
+    pub const DIALS: &str = "mesh_dials";
     /// All of them.
-    pub const ALL: [&str; 10] = [
-        STATE, CHOSEN, SETS, PREFIXES, USERS, SOCKETS, DAEMONS, ORIGINS, WAITING, STATS,
+    pub const ALL: [&str; 12] = [
+        STATE, CHOSEN, SETS, PREFIXES, USERS, SOCKETS, DAEMONS, ORIGINS, WAITING, STATS, LISTENING,
+        DIALS,
     ];
 }
 
@@ -88,6 +113,10 @@ pub const USERS: u32 = 4096;
 pub const DAEMONS: u32 = 8;
 /// Connections between the establishment of one end and the other.
 pub const WAITING: u32 = 16_384;
+/// Ports of workloads.
+pub const LISTENING: u32 = 16_384;
+/// Connections of the daemon to workloads that are not established yet.
+pub const DIALS: u32 = 16_384;
 /// Ranges of ports of a set.
 pub const RANGES: usize = 32;
 /// How many cgroups above the workload's own are looked at.
@@ -105,8 +134,8 @@ pub struct MeshState {
     pub netns: u64,
     /// [`REDIRECT_ABI`].
     pub abi: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// 1 if what arrives is redirected, at any listener.
+    pub hears: u32,
 }
 
 const _: () = assert!(size_of::<MeshState>() == 3 * 8 + 2 * 4);
@@ -119,9 +148,14 @@ pub struct ChosenKey {
     pub cgroup: u64,
     /// 4 or 6: the family of what is connected to.
     pub family: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// [`OUTBOUND`] or [`INBOUND`].
+    pub direction: u32,
 }
+
+/// Of what workloads open.
+pub const OUTBOUND: u32 = 0;
+/// Of what others open to workloads.
+pub const INBOUND: u32 = 1;
 
 const _: () = assert!(size_of::<ChosenKey>() == 8 + 2 * 4);
 
@@ -275,6 +309,51 @@ pub struct Meeting {
 
 const _: () = assert!(size_of::<Meeting>() == 16 + 4 * 4);
 
+/// Where a socket listens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListeningKey {
+    /// Its address: that of IPv6 that is unspecified stands for all of both families.
+    pub addr: Addr,
+    /// Its port, host order.
+    pub port: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<ListeningKey>() == 16 + 2 * 4);
+
+/// Whose socket it is. All zero where it is nobody's who is chosen, at an address of its own beside
+/// a workload's socket for all addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// Id of the workload's cgroup.
+    pub cgroup: u64,
+    /// Id of the nearest cgroup that is chosen for IPv4; 0 if none is.
+    pub chosen4: u64,
+    /// The same for IPv6.
+    pub chosen6: u64,
+}
+
+const _: () = assert!(size_of::<Listening>() == 3 * 8);
+
+/// Both ends of a connection that the daemon opens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    /// The daemon's address.
+    pub client: Addr,
+    /// The workload's.
+    pub server: Addr,
+    /// The daemon's port, host order.
+    pub client_port: u32,
+    /// The workload's.
+    pub server_port: u32,
+}
+
+const _: () = assert!(size_of::<Dial>() == 2 * 16 + 2 * 4);
+
 /// What became of the connections of a set's cgroups.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -296,5 +375,16 @@ pub struct MeshStats {
 const _: () = assert!(size_of::<MeshStats>() == 6 * 8);
 
 crate::map_value!(
-    MeshState, ChosenKey, MeshSet, UserKey, PrefixKey, MeshPrefix, Origin, Meeting, MeshStats,
+    MeshState,
+    ChosenKey,
+    MeshSet,
+    UserKey,
+    PrefixKey,
+    MeshPrefix,
+    Origin,
+    Meeting,
+    ListeningKey,
+    Listening,
+    Dial,
+    MeshStats,
 );

@@ -6,8 +6,8 @@
 #[path = "../redirect/mod.rs"]
 mod redirect;
 
-use aya_ebpf::macros::{cgroup_sock_addr, sock_ops};
-use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_sock_addr, sk_lookup, sock_ops};
+use aya_ebpf::programs::{SkLookupContext, SockAddrContext, SockOpsContext};
 
 /// Sends what a workload opens over IPv4 to the daemon.
 #[cgroup_sock_addr(connect4)]
@@ -37,6 +37,18 @@ pub fn mesh_peer6(ctx: SockAddrContext) -> i32 {
 #[sock_ops]
 pub fn mesh_meet(ctx: SockOpsContext) -> u32 {
     redirect::meet::run(ctx.ops)
+}
+
+/// Notes who listens where, and what the daemon dials.
+#[sock_ops]
+pub fn mesh_hear(ctx: SockOpsContext) -> u32 {
+    redirect::hear::run(ctx.ops)
+}
+
+/// Sends what arrives at a workload's port to the daemon.
+#[sk_lookup]
+pub fn mesh_arrive(ctx: SkLookupContext) -> u32 {
+    redirect::arrive::run(&ctx)
 }
 
 #[panic_handler]

@@ -3,21 +3,19 @@
 //! Whoever has been found to be excluded, by any rule, is let pass; only then does it matter
 //! whether the daemon listens. So an exclusion holds while the daemon is down, too.
 
-use super::maps::{CHOSEN, DAEMONS, ORIGINS, PREFIXES, SETS, STATE, STATS, USERS, has_listener};
+use super::maps::{ORIGINS, SETS, STATE, USERS, has_listener};
+use super::rules::{count, is_address_in, is_let_pass, is_port_in};
+use super::who::{chosen, is_daemon};
 use super::{address, port, set_address, word};
-use aya_ebpf::bindings::{bpf_pidns_info, bpf_sock_addr};
-use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_ns_current_pid_tgid, bpf_set_retval,
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    bpf_get_netns_cookie, bpf_set_retval,
 };
 use core::ffi::c_void;
 use core::mem::offset_of;
 use proxy_common::addr::Addr;
-use proxy_common::redirect::{
-    self, ChosenKey, MeshSet, MeshState, MeshStats, Origin, PREFIX_FIXED_BITS, PrefixKey, RANGES,
-    UserKey, set_flag,
-};
+use proxy_common::redirect::{MeshSet, OUTBOUND, Origin, UserKey, set_flag};
 
 /// What the kernel takes for "go on".
 const GO: i32 = 1;
@@ -92,7 +90,7 @@ fn judge<const V6: bool>(ctx: *mut bpf_sock_addr, sk: *mut c_void) -> Verdict {
         port: port(ctx),
     };
     let family = if destination.addr.is_v4() { 4 } else { 6 };
-    let (Some(set), false) = (chosen(family), is_daemon(state)) else {
+    let (Some((_, set)), false) = (chosen(family, OUTBOUND), is_daemon(state)) else {
         return Verdict::Passed;
     };
     let Some(settings) = SETS.get(set) else {
@@ -154,48 +152,10 @@ fn note(sk: *mut c_void, set: u32, destination: &Destination, netns: u64) -> Opt
 /// What becomes of a connection that should be redirected and cannot be.
 #[inline(always)]
 fn without_listener(set: u32, settings: &MeshSet) -> Verdict {
-    if settings.flags & set_flag::FAILS_OPEN != 0 {
-        count(set, |stats| stats.passed += 1);
-        return Verdict::Passed;
+    match is_let_pass(set, settings) {
+        true => Verdict::Passed,
+        false => Verdict::Refused,
     }
-    count(set, |stats| stats.refused += 1);
-    Verdict::Refused
-}
-
-/// The set of the workload's cgroup, or of the nearest one above that is chosen.
-#[inline(always)]
-fn chosen(family: u32) -> Option<u32> {
-    let mut found = None;
-    for level in 0..redirect::DEPTH {
-        // SAFETY: a plain call.
-        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
-        if cgroup == 0 {
-            break;
-        }
-        let key = ChosenKey {
-            cgroup,
-            family,
-            _pad: 0,
-        };
-        // SAFETY: the value is a word, which is copied.
-        if let Some(set) = unsafe { CHOSEN.get(key) } {
-            found = Some(*set);
-        }
-    }
-    found
-}
-
-/// True in the daemon's own process, by the id that the daemon knows itself.
-#[inline(always)]
-fn is_daemon(state: &MeshState) -> bool {
-    let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
-    let (device, inode) = (state.pidns_device, state.pidns_inode);
-    let size = core::mem::size_of::<bpf_pidns_info>() as u32;
-    // SAFETY: there is room for the answer.
-    let failed = unsafe { bpf_get_ns_current_pid_tgid(device, inode, &raw mut ids, size) };
-    // A process of another PID namespace has no id in the daemon's, and is not the daemon.
-    // SAFETY: only whether there is an entry is asked.
-    failed == 0 && unsafe { DAEMONS.get(ids.tgid) }.is_some()
 }
 
 /// Where a connection is to go.
@@ -220,36 +180,7 @@ fn is_in(set: u32, settings: &MeshSet, destination: &Destination) -> bool {
     // SAFETY: the value is a word, which is copied.
     let of_user = unsafe { USERS.get(UserKey { set, user }) }.copied();
     let by_user = of_user.unwrap_or(u32::from(settings.flags & set_flag::ONLY_USERS == 0));
-    let key = PrefixKey {
-        set,
-        addr: destination.addr.octets,
-    };
-    let of_prefix = PREFIXES
-        .get(&Key::new(PREFIX_FIXED_BITS + 128, key))
-        .copied();
-    let others = u32::from(settings.flags & set_flag::ONLY_PREFIXES == 0);
-    let by_prefix = of_prefix.unwrap_or(others);
-    by_user != 0 && by_prefix != 0 && is_port_in(settings, destination.port)
-}
-
-#[inline(always)]
-fn is_port_in(settings: &MeshSet, port: u32) -> bool {
-    for index in 0..RANGES {
-        if index as u32 >= settings.count {
-            break;
-        }
-        let range = &settings.ranges[index];
-        if u32::from(range.first) <= port && port <= u32::from(range.last) {
-            return range.is_in != 0;
-        }
-    }
-    settings.flags & set_flag::ONLY_PORTS == 0
-}
-
-#[inline(always)]
-fn count(set: u32, add: impl FnOnce(&mut MeshStats)) {
-    if let Some(stats) = STATS.get_ptr_mut(set) {
-        // SAFETY: the element belongs to this CPU, and no other reference to it is held.
-        add(unsafe { &mut *stats });
-    }
+    by_user != 0
+        && is_address_in(set, settings, &destination.addr)
+        && is_port_in(settings, destination.port)
 }

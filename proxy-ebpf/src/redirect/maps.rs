@@ -7,8 +7,10 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockM
 use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
+use proxy_common::addr::Addr;
 use proxy_common::redirect::{
-    self, ChosenKey, Meeting, MeshSet, MeshState, MeshStats, Origin, PrefixKey, UserKey,
+    self, ChosenKey, Dial, Listening, ListeningKey, Meeting, MeshSet, MeshState, MeshStats, Origin,
+    PrefixKey, UserKey,
 };
 
 #[btf_map(name = "mesh_state")]
@@ -31,6 +33,33 @@ pub static ORIGINS: Storage<Origin> = Storage::new();
 pub static WAITING: LruHashMap<Meeting, Origin, { redirect::WAITING as usize }> = LruHashMap::new();
 #[btf_map(name = "mesh_stats")]
 pub static STATS: PerCpuArray<MeshStats, { redirect::SETS as usize }> = PerCpuArray::new();
+#[btf_map(name = "mesh_listening")]
+pub static LISTENING: HashMap<ListeningKey, Listening, { redirect::LISTENING as usize }> =
+    HashMap::new();
+#[btf_map(name = "mesh_dials")]
+pub static DIALS: LruHashMap<Dial, u32, { redirect::DIALS as usize }> = LruHashMap::new();
+
+/// Whose socket listens there: at the address itself before all of its family, and before all of
+/// both.
+#[inline(always)]
+pub fn listening(addr: &Addr, port: u32, is_v4: bool) -> Option<Listening> {
+    let at = |addr: Addr| {
+        let key = ListeningKey {
+            addr,
+            port,
+            _pad: 0,
+        };
+        // SAFETY: the value is copied; one that is replaced meanwhile was true a moment ago.
+        unsafe { LISTENING.get(key) }.copied()
+    };
+    if let Some(found) = at(*addr) {
+        return Some(found);
+    }
+    if is_v4 && let Some(found) = at(Addr::v4([0; 4])) {
+        return Some(found);
+    }
+    at(Addr::UNSPECIFIED)
+}
 
 /// True if a set has a listening socket.
 #[inline(always)]

@@ -95,7 +95,7 @@ fn socket(ops: *mut bpf_sock_ops) -> Option<*mut c_void> {
 }
 
 #[inline(always)]
-fn whole(quarters: &[u32; 4]) -> Addr {
+pub fn whole(quarters: &[u32; 4]) -> Addr {
     // Volatile: the kernel gives out each quarter by itself, and refuses wider loads.
     // SAFETY: the array is part of a valid context.
     let quarter = |index: usize| u64::from(unsafe { (&raw const quarters[index]).read_volatile() });

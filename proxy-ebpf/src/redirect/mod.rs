@@ -1,13 +1,20 @@
-//! Sidecar-less redirection: what chosen cgroups connect to goes to the daemon first.
+//! Sidecar-less redirection: what chosen cgroups connect to goes to the daemon first, and so does
+//! what others open to them.
 //!
 //! [`connect`] decides at connect() and writes the listener's address in the place of the one that
 //! was dialled; [`meet`] carries that one to the daemon's end; [`peer`] shows it to the workload.
+//! [`hear`] learns at which ports workloads listen, and [`arrive`] gives what comes there the
+//! daemon's socket.
 //! See `proxy_common::redirect` for the whole, and for who writes which map.
 
+pub mod arrive;
 pub mod connect;
+pub mod hear;
 pub mod maps;
 pub mod meet;
 pub mod peer;
+mod rules;
+mod who;
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use core::mem::offset_of;

@@ -229,6 +229,9 @@ fn mesh_text(mesh: &MeshView) -> String {
         sum(|one| one.passed),
         sum(|one| one.unreachable),
     );
+    if mesh.ports > 0 {
+        let _ = writeln!(text, "            {} ports of programs", mesh.ports);
+    }
     for one in &mesh.cgroups {
         let _ = writeln!(text, "            {}  {}", one.path, one.state);
     }

@@ -69,7 +69,8 @@ impl Peer {
         }
     }
 
-    /// The cgroup of the program that opened it, by its path, if it was redirected.
+    /// The cgroup of the program that opened it, or that it was opened to, by its path, if it was
+    /// redirected.
     pub fn workload(&self) -> Option<&str> {
         self.mesh.as_ref().map(|mesh| &*mesh.workload)
     }

@@ -139,9 +139,9 @@ pub struct ListenerPlan {
     pub tls: Option<TlsPlan>,
     /// Where all requests are sent, if they are.
     pub redirect: Option<Redirect>,
-    /// Open connections, of all workers: at this listener, and at all.
     /// What becomes of connections that are redirected here, if any are.
     pub mesh: Option<MeshPlan>,
+    /// Open connections, of all workers: at this listener, and at all.
     open: kept::Opened,
     router: Router,
     /// Its routes, and what is counted of each at this listener.

@@ -417,6 +417,7 @@ impl Page {
             ([state], Value::from(count))
         });
         out.many(names::MESH_CGROUPS, states)?;
+        out.one(names::MESH_PORTS, mesh.ports)?;
         out.one(names::MESH_UNDER_WAY, mesh.under_way)
     }
 
@@ -567,6 +568,7 @@ mod tests {
                     workloads: [("/shop".to_owned(), 2)].into(),
                     ..Default::default()
                 }],
+                ports: 7,
                 cgroups: vec![WorkloadView {
                     state: "waiting".to_owned(),
                     ..Default::default()
@@ -614,6 +616,7 @@ mod tests {
             r#"sluice_mesh_accepted_total{listener="mesh",protocol="tls"} 3"#,
             r#"sluice_mesh_workload_connections_total{listener="mesh",workload="/shop"} 2"#,
             r#"sluice_mesh_cgroups{state="waiting"} 1"#,
+            "sluice_mesh_ports 7",
             r#"sluice_bpf_map_capacity{map="flows"} 100"#,
             r#"sluice_kernel_errors_total{call="update"} 1"#,
             r#"sluice_health_probe_duration_seconds_bucket{le="+Inf"} 1"#,

@@ -114,6 +114,8 @@ metrics! {
         "Redirected connections by the cgroup of the program; after the first 256 as (others).";
     MESH_CGROUPS = "sluice_mesh_cgroups", Gauge, ["state"],
         "Cgroups that are to be redirected: redirected, waiting for them to exist, failed.";
+    MESH_PORTS = "sluice_mesh_ports", Gauge, [],
+        "Ports of programs whose connections are redirected when they arrive.";
     MESH_UNDER_WAY = "sluice_mesh_handshakes", Gauge, [],
         "Redirected connections of which one end is established and the other is not.";
 

@@ -110,6 +110,9 @@ pub struct MeshView {
     pub cgroups: Vec<WorkloadView>,
     /// Connections of which one end is established and the other is not.
     pub under_way: u64,
+    /// Ports of programs whose connections are redirected when they arrive.
+    #[serde(default)]
+    pub ports: u64,
     /// What went wrong when cgroups were last looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -151,6 +151,7 @@ impl Mesher {
                 })
                 .collect(),
             under_way: open.redirection.waiting() as u64,
+            ports: open.redirection.ports() as u64,
             error: open.failed.clone(),
             pin_dir: open.pin_dir.join("redirect").display().to_string(),
         })

@@ -8,7 +8,9 @@
 mod acceleration;
 mod cgroup;
 pub mod connect;
+mod diag;
 mod join;
+mod namespace;
 mod object;
 mod offsets;
 pub mod redirect;

@@ -734,7 +734,27 @@ fn the_example_serves() -> Result<()> {
     }
     let mesh = daemon.status()?.mesh.context("something is redirected")?;
     for one in &mesh.listeners {
-        ensure!((one.redirected, one.excluded) == (5, 1), "{mesh:?}");
+        let wanted = match one.name.starts_with("arriving") {
+            true => (0, 0),
+            false => (5, 1),
+        };
+        ensure!((one.redirected, one.excluded) == wanted, "{mesh:?}");
+    }
+    // What others open to the shop.
+    let words = ["-m", "http.server", "--bind", "::", "8000"];
+    let mut command = scene.shop.command(&scene.host, "python3")?;
+    command
+        .args(words)
+        .current_dir(log.path().parent().context("a folder")?);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let _server = Program(command.stderr(Stdio::null()).spawn()?);
+    let outside = Cgroup::create("outside")?;
+    for address in ["10.9.0.1:8000", "[fd09::1]:8000"] {
+        let url = format!("http://{address}/internal");
+        wait::until("the shop serves", || {
+            let usual = ["-o", "/dev/null", "-w", "%{http_code}", &*url];
+            Ok(curl(&outside, &scene.net, &usual).is_ok_and(|code| code == "403"))
+        })?;
     }
     wait::until("the routes are in the log", || {
         let text = fs::read_to_string(log.path())?;

@@ -5,7 +5,7 @@
 
 mod maps;
 
-use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
+use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_REPLACE, bpf_sk_lookup, sk_action};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::SkLookupContext;
 use core::mem::offset_of;
@@ -87,7 +87,9 @@ fn assign(ctx: &SkLookupContext, group: u32) -> u32 {
     let group = group & (GROUPS - 1);
     let generation = STEER_STATE.get(0).map_or(0, |state| state.generation);
     let index = socket_index(generation, group);
-    let failed = match STEER_SOCKETS.redirect_sk_lookup(ctx, index, 0) {
+    // What is steered is steered by name: it comes before what another program has chosen.
+    let replace = u64::from(BPF_SK_LOOKUP_F_REPLACE);
+    let failed = match STEER_SOCKETS.redirect_sk_lookup(ctx, index, replace) {
         Ok(()) => {
             count(group, |stats| stats.steered += 1);
             return PASS;

@@ -7,7 +7,7 @@ use crate::config::model::http::{
     AccessLog, Action, Compression, Forwarded, Http2, HttpListener, HttpTimeouts, Limits,
     LogFormat, LogTarget, NameRule, Passthrough, Route, StreamListener, Workers, default_route,
 };
-use crate::config::model::mesh::Mesh;
+use crate::config::model::mesh::{Direction, Mesh, Selection};
 use crate::config::model::steer::{PortRange, Steer};
 use crate::types::Protocol;
 use ipnet::IpNet;
@@ -147,22 +147,27 @@ fn mesh(mesh: &Mesh) -> Value {
         };
         ports.iter().map(word).collect()
     };
+    let both = |selection: &Selection<IpNet>| {
+        Some(json!({
+            "only": prefixes(&selection.only),
+            "except": prefixes(&selection.except),
+        }))
+    };
+    let is_outbound = mesh.direction == Direction::Outbound;
+    let destinations = is_outbound.then(|| both(&mesh.destinations));
+    let sources = (!is_outbound).then(|| both(&mesh.sources));
     map([
         ("cgroups", Some(json!(mesh.cgroups))),
-        (
-            "destinations",
-            Some(json!({
-                "only": prefixes(&mesh.destinations.only),
-                "except": prefixes(&mesh.destinations.except),
-            })),
-        ),
+        ("direction", Some(json!(mesh.direction.name()))),
+        ("destinations", destinations.flatten()),
+        ("sources", sources.flatten()),
         (
             "ports",
             Some(json!({"only": words(&mesh.ports.only), "except": words(&mesh.ports.except)})),
         ),
         (
             "users",
-            Some(json!({"only": mesh.users.only, "except": mesh.users.except})),
+            is_outbound.then(|| json!({"only": mesh.users.only, "except": mesh.users.except})),
         ),
         ("reach", mesh.reach.map(|address| json!(address))),
         ("on_failure", Some(json!(mesh.on_failure.name()))),

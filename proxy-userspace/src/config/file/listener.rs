@@ -46,8 +46,8 @@ pub(crate) struct Listener {
     /// More addresses and ports for this listener, without a socket for each. Not with `kind: l4`.
     #[serde(default)]
     pub(crate) steer: Field<steer::Steer>,
-    /// Has the kernel send here what programs of some cgroups open to elsewhere. Only with
-    /// `kind: http`; connections by other protocols are passed on.
+    /// Has the kernel send here what programs of some cgroups open to elsewhere, or what others open
+    /// to them. Only with `kind: http`; connections by other protocols are passed on.
     #[serde(default)]
     pub(crate) mesh: Field<mesh::Mesh>,
     /// Limits of what clients may send. Not with `kind: l4`; with `tcp`, `tls-passthrough` and

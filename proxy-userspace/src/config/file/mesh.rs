@@ -8,10 +8,11 @@ use crate::config::defaults;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Has the kernel send here what programs of some cgroups open to elsewhere, without a change to
-/// them and without a packet filter. Where each connection was to go, and whose it is, is known
-/// here: requests are routed as at any listener, and what no route is for goes where it was to go.
-/// The listener's own address says which family it is for; for both there are two listeners.
+/// Has the kernel send here what programs of some cgroups open to elsewhere, or what others open to
+/// them, without a change to anybody and without a packet filter. Where each connection was to go,
+/// and whose it is, is known here: requests are routed as at any listener, and what no route is for
+/// goes where it was to go. The listener's own address says which family it is for; for both there
+/// are two listeners, and so for both directions.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mesh {
@@ -20,17 +21,25 @@ pub(crate) struct Mesh {
     /// waited for.
     #[schemars(length(min = 1))]
     pub(crate) cgroups: Field<Vec<Field<CgroupPath>>>,
-    /// Which destinations. The longest prefix that has one decides. Without `only`, all but
+    /// Which connections: `outbound` are those that the programs open, `inbound` those that others
+    /// open to ports at which the programs listen, in the daemon's network namespace.
+    #[serde(default)]
+    #[schemars(extend("default" = "outbound"))]
+    pub(crate) direction: Field<Direction>,
+    /// Which destinations, of what is outbound. The longest prefix that has one decides. Without `only`, all but
     /// loopback and link-local addresses.
     #[serde(default)]
     pub(crate) destinations: Field<Destinations>,
-    /// Which ports of destinations.
+    /// Who opens what is inbound. The longest prefix that has one decides. Without `only`, everybody.
+    #[serde(default)]
+    pub(crate) sources: Field<Sources>,
+    /// Which ports of destinations; of what is inbound, those of the programs.
     #[serde(default)]
     pub(crate) ports: Field<Ports>,
-    /// Which users run the programs, by number.
+    /// Which users run the programs, by number; for what is outbound.
     #[serde(default)]
     pub(crate) users: Field<Users>,
-    /// The address at which other network namespaces reach the listener. Without it, what is opened
+    /// For what is outbound: the address at which other network namespaces reach the listener. Without it, what is opened
     /// there cannot be sent here, and `on_failure` holds.
     #[serde(default)]
     pub(crate) reach: Field<Address>,
@@ -59,6 +68,30 @@ pub(crate) struct Mesh {
     #[serde(default)]
     #[schemars(extend("default" = []))]
     pub(crate) names: Field<Vec<Field<Names>>>,
+}
+
+/// Which way connections go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Direction {
+    /// The programs open them.
+    Outbound,
+    /// Others open them to the programs.
+    Inbound,
+}
+
+/// Who opens connections.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sources {
+    /// These, and nobody else.
+    #[serde(default)]
+    #[schemars(extend("default" = []))]
+    pub(crate) only: Field<Vec<Field<Network>>>,
+    /// Not these.
+    #[serde(default)]
+    #[schemars(extend("default" = []))]
+    pub(crate) except: Field<Vec<Field<Network>>>,
 }
 
 /// Which destinations.

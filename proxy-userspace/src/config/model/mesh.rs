@@ -12,8 +12,12 @@ use std::time::Duration;
 pub struct Mesh {
     /// Paths of the cgroups below their root, each beginning with a slash and not ending with one.
     pub cgroups: Vec<String>,
-    /// Which destinations, of the listener's family.
+    /// Which way connections go.
+    pub direction: Direction,
+    /// Which destinations of outbound ones, of the listener's family.
     pub destinations: Selection<IpNet>,
+    /// Who opens inbound ones, of the listener's family.
+    pub sources: Selection<IpNet>,
     /// Which ports.
     pub ports: Selection<PortRange>,
     /// Which users.
@@ -30,6 +34,25 @@ pub struct Mesh {
     pub opaque: Vec<PortRange>,
     /// Services for connections by TLS.
     pub names: Vec<NameRule>,
+}
+
+/// Which way connections go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The programs open them.
+    Outbound,
+    /// Others open them to the programs.
+    Inbound,
+}
+
+impl Direction {
+    /// The word in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
 }
 
 /// What is meant of something.

@@ -202,6 +202,15 @@ listeners:
       detect: 250ms
       opaque: [25, 3306-3307]
       names: [{hosts: [db.example], alpn: [h2], service: app}]
+  - name: arrives
+    kind: http
+    address: "::"
+    port: 15006
+    service: app
+    mesh:
+      cgroups: [/shop.slice]
+      direction: inbound
+      sources: {only: ["2001:db8::/32"], except: ["2001:db8:1::/48"]}
   - name: plain
     kind: tcp
     address: 0.0.0.0
@@ -557,6 +566,7 @@ listeners:
   - {name: site, kind: http, address: "::", port: 80, limits: {}, timeouts: {}, http2: {}, forwarded: {}, access_log: {to: stdout}, compression: {}, tls: {certificates: [{local: [a]}], sessions: {}, client: {ca: /a}}}
   - {name: tls, kind: tls-passthrough, address: "::", port: 443, names: [{hosts: [a.example], service: app}, {alpn: [h2], service: app}]}
   - {name: mesh, kind: http, address: "::", port: 15001, mesh: {cgroups: [/a], destinations: {}, ports: {}, users: {}}}
+  - {name: arrives, kind: http, address: "::", port: 15006, mesh: {cgroups: [/a], direction: inbound, sources: {}}}
 routes:
   - name: all
     service: app
@@ -609,6 +619,7 @@ services:
         ("/listeners/2/mesh/destinations", "Destinations"),
         ("/listeners/2/mesh/ports", "Ports"),
         ("/listeners/2/mesh/users", "Users"),
+        ("/listeners/3/mesh/sources", "Sources"),
         ("/routes/0/request_headers", "Edits"),
         ("/routes/0/mirror", "Mirror"),
         ("/routes/0/fault/delay", "Delay"),

@@ -11,7 +11,7 @@ use crate::config::file::listener::Listener;
 use crate::config::file::mesh as file;
 use crate::config::file::scalar::{Address, CgroupPath, Network, PortRange as FileRange};
 use crate::config::file::steer as steer_file;
-use crate::config::model::mesh::{Mesh, Selection, Unmatched};
+use crate::config::model::mesh::{Direction, Mesh, Selection, Unmatched};
 use crate::config::model::steer::{OnFailure, PortRange};
 use crate::config::report::{Draft, Place, Report};
 use crate::config::yaml::NodeId;
@@ -30,6 +30,18 @@ pub(super) fn mesh(
     let keys = &at.value;
     need(report, at.node, "cgroups", "[/shop.slice]", &keys.cgroups);
     let cgroups = cgroups(report, &keys.cgroups);
+    let direction = match or(&keys.direction, file::Direction::Outbound) {
+        file::Direction::Outbound => Direction::Outbound,
+        file::Direction::Inbound => Direction::Inbound,
+    };
+    if !matches!(keys.direction, Field::Bad) {
+        of_direction(report, keys, direction);
+    }
+    let sources = keys.sources.value();
+    let sources = sources.map(|keys| Selection {
+        only: of_family(report, &keys.only, bound),
+        except: of_family(report, &keys.except, bound),
+    });
     let destinations = keys.destinations.value();
     let destinations = destinations.map(|keys| Selection {
         only: of_family(report, &keys.only, bound),
@@ -57,7 +69,9 @@ pub(super) fn mesh(
     };
     Some(Mesh {
         cgroups,
+        direction,
         destinations: destinations.unwrap_or_default(),
+        sources: sources.unwrap_or_default(),
         ports: ports.unwrap_or_default(),
         users: users.unwrap_or_default(),
         reach: reach(report, &keys.reach, bound),
@@ -75,6 +89,33 @@ pub(super) fn mesh(
     })
 }
 
+/// Notes keys that do not go with the direction.
+fn of_direction(report: &Report<'_>, keys: &file::Mesh, direction: Direction) {
+    let nodes = match direction {
+        Direction::Inbound => [
+            ("destinations", keys.destinations.given().map(|at| at.node)),
+            ("users", keys.users.given().map(|at| at.node)),
+            ("reach", keys.reach.given().map(|at| at.node)),
+        ],
+        Direction::Outbound => [
+            ("sources", keys.sources.given().map(|at| at.node)),
+            ("", None),
+            ("", None),
+        ],
+    };
+    for (key, node) in nodes {
+        let Some(node) = node else { continue };
+        let fix = match key {
+            "sources" => "write `direction: inbound`, or say `destinations`",
+            "destinations" => "say `sources` and `ports`, or use two listeners",
+            _ => "remove it, or use two listeners",
+        };
+        let message = format!("`{key}` does not go with what is {}", direction.name());
+        let draft = Draft::new(Code::Conflict, message).fix(fix);
+        report.error(Place::Key(node), draft);
+    }
+}
+
 /// Notes keys of the listener that `mesh` does not go with.
 pub(super) fn stray(report: &Report<'_>, keys: &Listener) {
     let Some(mesh) = keys.mesh.given() else {
@@ -82,6 +123,8 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener) {
     };
     let (tls, redirect) = (keys.tls.given().is_some(), !keys.https_redirect.is_absent());
     let header = !keys.proxy_protocol_from.is_absent();
+    let direction = or(&mesh.value.direction, file::Direction::Outbound);
+    let steers = keys.steer.given().is_some() && direction == file::Direction::Inbound;
     for (is_given, key, why) in [
         (
             tls,
@@ -92,6 +135,11 @@ pub(super) fn stray(report: &Report<'_>, keys: &Listener) {
             redirect,
             "https_redirect",
             "programs have not dialled this listener",
+        ),
+        (
+            steers,
+            "steer",
+            "what is steered here would be taken for what was on its way to a program",
         ),
         (
             header,
@@ -200,7 +248,7 @@ fn reach(report: &Report<'_>, field: &Field<Address>, bound: Option<SocketAddr>)
 /// Rules about all listeners together: a cgroup is one listener's, and the kernel's tables have
 /// room.
 pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
-    let mut taken: HashMap<(&str, bool), &At<Listener>> = HashMap::new();
+    let mut taken: HashMap<(&str, bool, Direction), &At<Listener>> = HashMap::new();
     let (mut sets, mut chosen, mut prefixes, mut users) = (0, 0, 0, 0);
     let mut last = None;
     for listener in &all.listeners.http {
@@ -211,7 +259,8 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
         let written = listener.file.value.mesh.value();
         let written = written.into_iter().flat_map(|mesh| elements(&mesh.cgroups));
         for at in written {
-            let Some(other) = taken.insert((&at.value.0, is_v4), listener.file) else {
+            let Some(other) = taken.insert((&at.value.0, is_v4, mesh.direction), listener.file)
+            else {
                 continue;
             };
             if std::ptr::eq(other, listener.file) {
@@ -220,12 +269,13 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
             let draft = Draft::new(
                 Code::Conflict,
                 format!(
-                    "the listener in line {} has the cgroup `{}` already, for the same family",
+                    "the listener in line {} has the cgroup `{}` already, for the same family and \
+                     direction",
                     report.line(other.node),
                     at.value.0
                 ),
             )
-            .expected("each cgroup at one listener of IPv4 and one of IPv6")
+            .expected("each cgroup at one listener of IPv4 and one of IPv6 for each direction")
             .fix("remove it from one of the two");
             report.error(Place::Value(at.node), draft);
         }
@@ -233,6 +283,7 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
         chosen += mesh.cgroups.len();
         // With those that are left out unless they are named.
         prefixes += mesh.destinations.only.len() + mesh.destinations.except.len() + 2;
+        prefixes += mesh.sources.only.len() + mesh.sources.except.len();
         users += mesh.users.only.len() + mesh.users.except.len();
         last = listener.file.value.mesh.given();
     }
@@ -241,7 +292,11 @@ pub(super) fn check(report: &Report<'_>, all: &Sections<'_, '_>) {
         (sets, LISTENERS, "listeners with `mesh`"),
         (chosen, CHOSEN, "cgroups"),
         // Those before and those after a change are there at the same time.
-        (prefixes, PREFIXES / 2, "prefixes of destinations"),
+        (
+            prefixes,
+            PREFIXES / 2,
+            "prefixes of destinations and sources",
+        ),
         (users, USERS / 2, "users"),
     ] {
         if is > most as usize {

@@ -3,7 +3,7 @@
 use super::{CompileError, Kept, ListenerId, RoutePlan};
 use crate::config::model::Config;
 use crate::config::model::http::{Action, HttpListener, Passthrough, Route, StreamListener};
-use crate::config::model::mesh::{Mesh, Unmatched};
+use crate::config::model::mesh::{Direction, Mesh, Unmatched};
 use crate::http::origins;
 use crate::http::streams::StreamPlan;
 use crate::net::Nanos;
@@ -56,6 +56,11 @@ impl MeshPlan {
             )?),
             settings: settings.clone(),
         }))
+    }
+
+    /// True if what is redirected is what others open to programs.
+    pub fn is_inbound(&self) -> bool {
+        self.settings.direction == Direction::Inbound
     }
 
     /// True if nothing is looked at of what goes to this port.

@@ -27,7 +27,8 @@ pub struct Record<'a> {
     pub real_client: IpAddr,
     /// Our end of the client's connection; of a redirected one, where it was to go.
     pub server: SocketAddr,
-    /// The cgroup of the program that opened the connection, where that was redirected.
+    /// The cgroup of the program that opened the connection, or that it was opened to, where that was
+    /// redirected.
     pub workload: Option<&'a str>,
     /// Number of the connection, unique in the life of the process.
     pub connection: u64,

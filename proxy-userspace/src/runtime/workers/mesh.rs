@@ -11,7 +11,7 @@ use super::thread::{Ends, begin_http, socket};
 use crate::http::h1::{self, Accepted};
 use crate::http::listening::connection_number;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{ListenerId, MeshPlan};
+use crate::http::snapshot::ListenerId;
 use crate::http::worker::Worker;
 use crate::net::Nanos;
 use crate::net::detect::{Protocol, detect, settle};
@@ -35,9 +35,7 @@ const MORE: Duration = Duration::from_millis(5);
 
 /// Serves a connection as a task of its own.
 pub(super) fn begin(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
-    let origins = redirect::origins();
-    let redirected = origins.and_then(|origins| origins.of(&stream));
-    let Some(redirected) = redirected else {
+    let Some(redirected) = whose(worker, listener, &stream) else {
         tell(worker, listener, Seen::Direct, None);
         return begin_http(worker, listener, stream, ends);
     };
@@ -51,6 +49,20 @@ pub(super) fn begin(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream
     spawn_local(Box::pin(serving));
 }
 
+/// Whose a connection is, and where it was to go; `None` if it was made to the listener itself.
+fn whose(worker: &Worker, listener: ListenerId, stream: &TcpStream) -> Option<Redirected> {
+    let origins = redirect::origins()?;
+    let snapshot = worker.snapshot();
+    let plan = snapshot.listener(listener)?;
+    if !plan.mesh.as_ref()?.is_inbound() {
+        return origins.of(stream);
+    }
+    // It was accepted under the address that was dialled.
+    let dialled = stream.local_addr().ok()?;
+    let is_direct = dialled.port() == plan.settings.address.port();
+    (!is_direct).then(|| origins.arrived(dialled))
+}
+
 async fn serve(
     worker: Rc<Worker>,
     listener: ListenerId,
@@ -58,18 +70,11 @@ async fn serve(
     ends: Ends,
     redirected: Rc<Redirected>,
 ) {
-    let snapshot = worker.snapshot();
-    let Some(plan) = snapshot
-        .listener(listener)
-        .and_then(|plan| plan.mesh.as_ref())
-    else {
+    let Some(seen) = look(&worker, listener, &redirected, &stream).await else {
         // A reload has ended it; the connection was to go elsewhere, and we may not say where.
         return;
     };
-    let seen = look(&worker, plan, &redirected, &stream).await;
     tell(&worker, listener, seen, Some(&redirected.workload));
-    let raw = Arc::clone(&plan.raw);
-    drop(snapshot);
     let Some((stream, _)) = socket(stream, &ends) else {
         return;
     };
@@ -83,34 +88,47 @@ async fn serve(
         };
         return h1::serve(worker, accepted).await;
     }
+    // As it is now: while it was looked there may have been a reload, and services have numbers.
+    let snapshot = worker.snapshot();
+    let plan = snapshot.listener(listener);
+    let Some(plan) = plan.and_then(|plan| plan.mesh.as_ref()) else {
+        return stream.abort();
+    };
+    let mesh = stream::Mesh {
+        plan: Arc::clone(&plan.raw),
+        is_tls: seen == Seen::Tls,
+        redirected: Rc::clone(&redirected),
+    };
+    drop(snapshot);
     let accepted = stream::Accepted {
         stream,
         client: ends.client,
         server: redirected.destination,
         number,
         listener,
-        mesh: Some(stream::Mesh {
-            redirected,
-            plan: raw,
-            is_tls: seen == Seen::Tls,
-        }),
+        mesh: Some(mesh),
     };
     stream::serve(worker, accepted).await;
 }
 
-/// What a client speaks.
+/// What a client speaks; `None` if the listener is none of the mesh any more.
 async fn look(
     worker: &Worker,
-    plan: &MeshPlan,
+    listener: ListenerId,
     redirected: &Redirected,
     stream: &TcpStream,
-) -> Seen {
-    if plan.is_opaque(redirected.destination.port()) {
-        return Seen::Opaque;
-    }
+) -> Option<Seen> {
+    let patience = {
+        let snapshot = worker.snapshot();
+        let plan = snapshot.listener(listener)?.mesh.as_ref()?;
+        if plan.is_opaque(redirected.destination.port()) {
+            return Some(Seen::Opaque);
+        }
+        plan.detect
+    };
     let mut octets = [0; LOOKED_AT];
     let mut come = 0;
-    let by = worker.clock.read().saturating_add(plan.detect);
+    let by = worker.clock.read().saturating_add(patience);
     loop {
         let now = worker.clock.read();
         if now >= by {
@@ -122,13 +140,13 @@ async fn look(
             Ok(None) => {}
         }
         if let Some(protocol) = detect(&octets[..come]) {
-            return of(protocol);
+            return Some(of(protocol));
         }
     }
-    match come {
+    Some(match come {
         0 => Seen::Silent,
         come => of(settle(&octets[..come])),
-    }
+    })
 }
 
 /// Looks at what has come, once there is more than there was; `None` if there is not.

@@ -6,7 +6,7 @@ use crate::http::census::{Found, Wanted};
 use crate::http::h1::{self, Accepted};
 use crate::http::listening::connection_number;
 use crate::http::peer::Peer;
-use crate::http::snapshot::{Kept, ListenerId, Snapshot};
+use crate::http::snapshot::{Kept, ListenerId, MeshPlan, Snapshot};
 use crate::http::worker::Worker;
 use crate::net::Stream;
 use crate::net::descriptors::Share;
@@ -324,9 +324,11 @@ fn turn_away(stream: TcpStream) {
 /// True if connections come in at other addresses than the socket's.
 fn is_steered(worker: &Worker, id: ListenerId) -> bool {
     let snapshot = worker.snapshot();
-    let http = || snapshot.listener(id).map(|plan| &plan.settings.steer);
-    let stream = || snapshot.stream(id).map(|plan| &plan.settings.steer);
-    http().or_else(stream).is_some_and(Option::is_some)
+    if let Some(plan) = snapshot.listener(id) {
+        let mesh = plan.mesh.as_ref();
+        return plan.settings.steer.is_some() || mesh.is_some_and(MeshPlan::is_inbound);
+    }
+    (snapshot.stream(id)).is_some_and(|plan| plan.settings.steer.is_some())
 }
 
 fn count_pause(worker: &Worker, id: ListenerId) {

@@ -5,9 +5,9 @@
 //! namespaces, which are found by the processes and names that this one sees. That takes a while, so a
 //! thread of its own does it: nobody waits for it, and entering a namespace is a matter of a thread.
 
-use super::diag::Diag;
 use super::maps::Maps;
 use crate::kernel::handle::MapHandle;
+use crate::sockets::diag::Diag;
 use proxy_common::connect::{Backend, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -15,7 +15,6 @@
 //! **The daemon's own sockets** are left alone, whichever cgroup it is in, see [`owners`].
 
 mod alias;
-mod diag;
 mod hooks;
 mod links;
 mod loss;

@@ -1,6 +1,7 @@
 //! Cgroups by their paths and their ids.
 
 use super::plan::Wanted;
+use crate::config::model::mesh::Direction;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,20 +12,35 @@ pub struct Place {
     pub path: String,
     /// Its id, if it exists.
     pub id: Option<u64>,
-    /// The programs are there.
+    /// What its programs open is redirected.
+    pub outbound: bool,
+    /// What others open to them is.
+    pub inbound: bool,
+    /// The programs of ours are there.
     pub is_attached: bool,
 }
 
 /// The cgroups that are wanted, each once.
 pub(super) fn resolve(root: &Path, wanted: &[Wanted]) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
-    for path in wanted.iter().flat_map(|one| &one.cgroups) {
-        if places.iter().all(|place| place.path != *path) {
+    let all = wanted
+        .iter()
+        .flat_map(|one| one.cgroups.iter().map(|path| (path, one.direction)));
+    for (path, direction) in all {
+        let known = places.iter().position(|place| place.path == *path);
+        let index = known.unwrap_or_else(|| {
             places.push(Place {
                 path: path.clone(),
                 id: id(&folder(root, path)),
+                outbound: false,
+                inbound: false,
                 is_attached: false,
             });
+            places.len() - 1
+        });
+        match direction {
+            Direction::Outbound => places[index].outbound = true,
+            Direction::Inbound => places[index].inbound = true,
         }
     }
     places

@@ -4,6 +4,7 @@
 use crate::kernel::load::LoadError;
 use crate::kernel::pins::{self, Pins};
 use crate::kernel::sys;
+use crate::sockets::namespace;
 use proxy_common::redirect::program;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,10 +19,10 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Where it goes, by the kernel's number.
+    /// Where it goes in a cgroup, by the kernel's number.
     fn attach_type(&self) -> u32 {
         match self.name {
-            program::MEET => 3,
+            program::MEET | program::HEAR => 3,
             program::CONNECT4 => 10,
             program::CONNECT6 => 11,
             program::PEER4 => 29,
@@ -42,6 +43,9 @@ impl Links {
     pub(super) fn adopt(pins: &Pins, programs: Vec<Program>) -> Result<Self, LoadError> {
         let mut links = BTreeMap::new();
         for path in pinned(pins) {
+            if path == namespace_pin(pins) {
+                continue;
+            }
             let known = place(&path).and_then(|(id, name)| {
                 let program = programs.iter().find(|program| program.name == name)?;
                 let link = sys::open_pinned(&path).ok()?;
@@ -80,16 +84,16 @@ impl Links {
         Ok(())
     }
 
-    /// Ends the links to all cgroups but those for which `keep` holds.
+    /// Ends the links to cgroups but those for which `keep` holds, by a cgroup's id and the
+    /// program's name.
     pub(super) fn keep(
         &mut self,
         pins: &Pins,
-        keep: impl Fn(u64) -> bool,
+        keep: impl Fn(u64, &'static str) -> bool,
     ) -> Result<(), LoadError> {
-        let gone: Vec<_> = self
-            .links
-            .keys()
-            .filter(|(id, _)| !keep(*id))
+        let links = self.links.keys();
+        let gone: Vec<_> = links
+            .filter(|(id, name)| !keep(*id, name))
             .copied()
             .collect();
         for key in gone {
@@ -100,6 +104,20 @@ impl Links {
         }
         Ok(())
     }
+
+    /// Has what arrives in the daemon's network namespace looked at, or not.
+    pub(super) fn hear(&self, pins: &Pins, is_wanted: bool) -> io::Result<()> {
+        let (pin, mut programs) = (namespace_pin(pins), self.programs.iter());
+        match programs.find(|it| it.name == program::ARRIVE) {
+            Some(arrive) if is_wanted => namespace::attach(&pin, arrive.fd.as_fd()),
+            _ => namespace::detach(&pin).map_err(io::Error::other),
+        }
+    }
+}
+
+/// What keeps [`program::ARRIVE`] attached to the network namespace.
+fn namespace_pin(pins: &Pins) -> PathBuf {
+    pins.links().join("netns")
 }
 
 /// Ends all links that are pinned.

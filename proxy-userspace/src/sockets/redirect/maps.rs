@@ -7,8 +7,8 @@ use crate::kernel::store::StoreError;
 use ipnet::IpNet;
 use proxy_common::addr::Addr;
 use proxy_common::redirect::{
-    ChosenKey, Meeting, MeshPrefix, MeshSet, MeshState, MeshStats, PREFIX_FIXED_BITS, SETS,
-    UserKey, map, set_flag,
+    ChosenKey, Listening, ListeningKey, Meeting, MeshPrefix, MeshSet, MeshState, MeshStats,
+    PREFIX_FIXED_BITS, SETS, UserKey, map, set_flag,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +26,7 @@ pub(super) struct Maps {
     sockets: MapHandle,
     daemons: MapHandle,
     waiting: MapHandle,
+    listening: MapHandle,
     stats: MapHandle,
 }
 
@@ -41,8 +42,16 @@ impl Maps {
             sockets: open(map::SOCKETS)?,
             daemons: open(map::DAEMONS)?,
             waiting: open(map::WAITING)?,
+            listening: open(map::LISTENING)?,
             stats: open(map::STATS)?,
         })
+    }
+
+    pub(super) fn state(&self) -> Result<MeshState, StoreError> {
+        let state = self.state.get(&0u32);
+        Ok(state
+            .map_err(error("read", map::STATE))?
+            .unwrap_or_default())
     }
 
     pub(super) fn set_state(&self, state: MeshState) -> Result<(), StoreError> {
@@ -151,6 +160,32 @@ impl Maps {
         }
         for key in old.keys().filter(|key| !entries.contains_key(key)) {
             self.chosen.remove(key).map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    /// Ports of workloads, and what stands beside them.
+    pub(super) fn listening(&self) -> Result<BTreeMap<ListeningKey, Listening>, StoreError> {
+        let entries = self.listening.entries::<ListeningKey, Listening>();
+        let entries = entries.map_err(error("read", map::LISTENING))?;
+        Ok(entries.into_iter().collect())
+    }
+
+    /// Makes these the ports, instead of those that were there when it was looked: what the kernel
+    /// side has added since stays.
+    pub(super) fn listen(
+        &self,
+        before: &BTreeMap<ListeningKey, Listening>,
+        wanted: &BTreeMap<ListeningKey, Listening>,
+    ) -> Result<(), StoreError> {
+        let failed = error("write", map::LISTENING);
+        for key in before.keys().filter(|key| !wanted.contains_key(key)) {
+            self.listening.remove(key).map_err(&failed)?;
+        }
+        for (key, value) in wanted {
+            if before.get(key) != Some(value) {
+                self.listening.set(key, value).map_err(&failed)?;
+            }
         }
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! Sidecar-less redirection: opens or adopts the programs, follows configurations, counts.
 //!
+//! What workloads open is redirected at their cgroups, what arrives at them at the daemon's network
+//! namespace.
+//!
 //! ```text
 //! PIN_DIR/redirect/maps/NAME            the maps in force
 //! PIN_DIR/redirect/progs/NAME           the programs
 //! PIN_DIR/redirect/links/CGROUP-NAME    what keeps a program attached to a cgroup, by its id
+//! PIN_DIR/redirect/links/netns          what keeps one attached to the network namespace
 //! ```
 //!
 //! It shares nothing with what else the kernel does for the daemon. Pins outlive a daemon that is
@@ -15,7 +19,9 @@
 
 mod cgroups;
 mod links;
+mod listening;
 mod maps;
+mod object;
 mod origins;
 pub mod plan;
 mod tally;
@@ -26,25 +32,23 @@ pub use tally::{ListenerTally, Seen, tallies, tally};
 
 use super::cgroup::{self, CgroupError};
 use crate::config::model::Config;
+use crate::config::model::mesh::Direction;
 use crate::kernel::handle::MapHandle;
 use crate::kernel::load::{LoadError, check_privileges, prepare};
-use crate::kernel::object::{duplicate, named, object_error, offer, pin_program};
+use crate::kernel::object::pin_program;
 use crate::kernel::pins::{self, PinLock, Pins};
 use crate::kernel::store::StoreError;
 use crate::kernel::{host, sys};
-use aya::EbpfLoader;
-use aya::programs::{CgroupSockAddr, SockOps};
-use links::{Links, Program};
+use links::Links;
+use listening::Listeners;
 use maps::Maps;
+use object::{OBJECT, load};
 use plan::{Chosen, Set, Wanted, numbers};
 use proxy_common::redirect::{ChosenKey, MeshState, MeshStats, REDIRECT_ABI, map, program};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-/// The object built by `cargo xtask build-ebpf`; empty if it was not.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect.bpf.o"));
 
 /// Nothing can be redirected, or not as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,12 @@ pub enum RedirectError {
     /// A map refused.
     #[error("cannot redirect")]
     Store(#[from] StoreError),
+    /// The program for what arrives cannot be attached.
+    #[error("cannot attach the program that redirects what arrives to the network namespace")]
+    Namespace(#[source] io::Error),
+    /// Who listens cannot be found out.
+    #[error("cannot redirect: the sockets that listen are not known")]
+    Listening(#[source] io::Error),
     /// What the daemon is cannot be found out.
     #[error("cannot redirect: the daemon's own namespaces are not known")]
     Own(#[source] io::Error),
@@ -87,6 +97,11 @@ pub struct Redirection {
     lock: PinLock,
     maps: Maps,
     links: Links,
+    /// What tells the daemon from others.
+    state: MeshState,
+    listeners: Listeners,
+    /// Ports of workloads, as of the last look.
+    ports: usize,
     /// The root of cgroups.
     root: PathBuf,
     wanted: Vec<Wanted>,
@@ -132,6 +147,11 @@ impl Redirection {
             abi: REDIRECT_ABI,
             ..own_state().map_err(RedirectError::Own)?
         };
+        // What arrives is redirected as it was, until a configuration says otherwise.
+        let state = MeshState {
+            hears: maps.state()?.hears,
+            ..state
+        };
         maps.set_state(state)?;
         maps.enter_daemon()?;
         let links = Links::adopt(&pins, programs)?;
@@ -141,6 +161,9 @@ impl Redirection {
             before: BTreeMap::new(),
             wanted: Vec::new(),
             places: Vec::new(),
+            listeners: Listeners::default(),
+            ports: 0,
+            state,
             pins,
             lock,
             maps,
@@ -197,6 +220,9 @@ impl Redirection {
                 .flat_map(|one| one.cgroups.clone())
                 .collect(),
         );
+        self.state.hears = self.hears().into();
+        self.maps.set_state(self.state)?;
+        self.listeners.forget();
         let looked = self.look();
         sys::wait_for_running_programs();
         for (name, (number, set)) in &old {
@@ -216,26 +242,9 @@ impl Redirection {
     ///
     /// [`RedirectError`] of the first that fails; the others are done.
     pub fn look(&mut self) -> Result<(), RedirectError> {
-        let mut failed = None;
-        let chosen: Vec<Chosen> = plan::chosen(&self.wanted, &self.sets);
         self.places = cgroups::resolve(&self.root, &self.wanted);
-        let mut attached: BTreeSet<u64> = BTreeSet::new();
-        let folders = self.places.iter().filter_map(|place| {
-            let folder = cgroups::folder(&self.root, &place.path);
-            Some((place.id?, folder, &program::WORKLOADS[..]))
-        });
-        // Both ends of connections are seen at the root, whose cgroup a listening socket is of:
-        // systemd may have made it.
-        let root = cgroups::id(&self.root);
-        let root = root.map(|id| (id, self.root.clone(), &[program::MEET][..]));
-        for (id, path, programs) in folders.chain(root) {
-            match self.links.attach(&self.pins, id, &path, programs) {
-                Ok(()) => drop(attached.insert(id)),
-                Err(source) => {
-                    failed.get_or_insert(RedirectError::Attach { path, source });
-                }
-            }
-        }
+        let (attached, mut failed) = self.attach();
+        let chosen: Vec<Chosen> = plan::chosen(&self.wanted, &self.sets);
         let mut entries: BTreeMap<ChosenKey, u32> = BTreeMap::new();
         for one in &chosen {
             let place = self.places.iter().find(|place| place.path == one.path);
@@ -244,12 +253,75 @@ impl Redirection {
             }
         }
         self.maps.choose(&entries)?;
-        let keep = |id: u64| attached.contains(&id);
-        self.links.keep(&self.pins, keep)?;
+        let heard = self.hear().err();
+        self.links
+            .keep(&self.pins, |id, name| attached.contains(&(id, name)))?;
+        let is_heard = heard.is_none() && attached.iter().any(|(_, name)| *name == program::HEAR);
         for place in &mut self.places {
-            place.is_attached = place.id.is_some_and(keep);
+            let is_at = |id: u64| attached.contains(&(id, program::CONNECT4));
+            place.is_attached = place.id.is_some_and(|id| !place.outbound || is_at(id))
+                && (!place.inbound || is_heard);
+        }
+        if let Some(error) = heard {
+            failed.get_or_insert(error);
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Has the programs attached to the cgroups where they belong; which are, and what failed first.
+    fn attach(&mut self) -> (BTreeSet<(u64, &'static str)>, Option<RedirectError>) {
+        let outbound = self.places.iter().filter(|place| place.outbound);
+        let mut wanted: Vec<(u64, PathBuf, &[&'static str])> = outbound
+            .filter_map(|place| {
+                let folder = cgroups::folder(&self.root, &place.path);
+                Some((place.id?, folder, &program::WORKLOADS[..]))
+            })
+            .collect();
+        // Both ends of connections are seen at the root, whose cgroup a listening socket is of:
+        // systemd may have made it.
+        if let Some(id) = cgroups::id(&self.root) {
+            let root = |names| (id, self.root.clone(), names);
+            if self.places.iter().any(|place| place.outbound) {
+                wanted.push(root(&[program::MEET][..]));
+            }
+            if self.hears() {
+                wanted.push(root(&[program::HEAR][..]));
+            }
+        }
+        let (mut attached, mut failed) = (BTreeSet::new(), None);
+        for (id, path, names) in wanted {
+            match self.links.attach(&self.pins, id, &path, names) {
+                Ok(()) => attached.extend(names.iter().map(|name| (id, *name))),
+                Err(source) => {
+                    failed.get_or_insert(RedirectError::Attach { path, source });
+                }
+            }
+        }
+        (attached, failed)
+    }
+
+    /// Has what arrives redirected, if anything of it is to be.
+    fn hear(&mut self) -> Result<(), RedirectError> {
+        let is_wanted = self.hears();
+        let before = self.maps.listening()?;
+        let wanted = match is_wanted {
+            true => {
+                let looked = self.listeners.look(&self.root, &self.wanted, &self.places);
+                looked.map_err(RedirectError::Listening)?
+            }
+            false => BTreeMap::new(),
+        };
+        self.maps.listen(&before, &wanted)?;
+        let of_workloads = wanted.values().filter(|it| it.cgroup != 0);
+        self.ports = of_workloads.count();
+        let heard = self.links.hear(&self.pins, is_wanted);
+        heard.map_err(RedirectError::Namespace)
+    }
+
+    /// True if what arrives at some workload is redirected.
+    fn hears(&self) -> bool {
+        let mut wanted = self.wanted.iter();
+        wanted.any(|one| one.direction == Direction::Inbound)
     }
 
     /// Cgroups that are to be redirected.
@@ -277,6 +349,11 @@ impl Redirection {
     /// Connections between the establishment of their two ends.
     pub fn waiting(&self) -> usize {
         self.maps.waiting()
+    }
+
+    /// Ports of workloads whose connections are redirected when they arrive.
+    pub fn ports(&self) -> usize {
+        self.ports
     }
 
     /// Ends it: connections go where they were to go, and nothing is pinned.
@@ -389,29 +466,4 @@ pub fn missing(config: &Config) -> Result<Vec<String>, CgroupError> {
     let places = cgroups::resolve(&cgroup::root()?, &plan::wanted(config));
     let missing = places.into_iter().filter(|place| place.id.is_none());
     Ok(missing.map(|place| place.path).collect())
-}
-
-/// Loads the programs with the maps that are pinned in a folder, or are going to be; without one,
-/// with maps that nobody keeps.
-fn load(folder: Option<&Path>) -> Result<Vec<Program>, LoadError> {
-    let mut loader = EbpfLoader::new();
-    loader.btf(None);
-    for (name, folder) in map::ALL.into_iter().flat_map(|name| Some((name, folder?))) {
-        loader.map_pin_path(name, folder.join(name));
-    }
-    let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
-    let mut programs = Vec::new();
-    for name in program::ALL {
-        let fd = if name == program::MEET {
-            let meet: &mut SockOps = named(&mut ebpf, name)?;
-            offer(name, || meet.load())?;
-            duplicate(name, meet.fd())?
-        } else {
-            let address: &mut CgroupSockAddr = named(&mut ebpf, name)?;
-            offer(name, || address.load())?;
-            duplicate(name, address.fd())?
-        };
-        programs.push(Program { name, fd });
-    }
-    Ok(programs)
 }

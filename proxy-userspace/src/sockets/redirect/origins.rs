@@ -5,7 +5,8 @@ use crate::kernel::handle::MapHandle;
 use crate::kernel::store::StoreError;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use proxy_common::redirect::{Origin, map};
+use proxy_common::addr::Addr;
+use proxy_common::redirect::{Listening, ListeningKey, Origin, map};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -23,27 +24,24 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Where connections of this process are from. There is one redirection in a process.
 static ORIGINS: ArcSwapOption<Origins> = ArcSwapOption::const_empty();
 
+/// What stands for the cgroup of a program that stopped listening just now.
+const GONE: &str = "(gone)";
+
 /// A connection that was redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirected {
     /// Where it was to go.
     pub destination: SocketAddr,
-    /// The path of the cgroup of the program that opened it; `cgroup:ID` if that has gone already.
+    /// The path of the cgroup of the program that opened it, or that it was opened to; `cgroup:ID` if
+    /// that has gone already.
     pub workload: Arc<str>,
-    /// The cgroup's id.
-    pub cgroup: u64,
-    /// Cookie of the network namespace.
-    pub netns: u64,
-    /// The process, as in the initial PID namespace.
-    pub pid: u32,
-    /// The user, as in the initial user namespace.
-    pub user: u32,
 }
 
 /// Tells whose connections are.
 #[derive(Debug)]
 pub struct Origins {
     map: MapHandle,
+    listening: MapHandle,
     root: PathBuf,
     known: Mutex<Known>,
 }
@@ -62,13 +60,20 @@ pub fn origins() -> Option<Arc<Origins>> {
 }
 
 pub(super) fn open(folder: &Path, root: PathBuf) -> Result<(), StoreError> {
-    let map = MapHandle::open(&folder.join(map::ORIGINS)).map_err(|source| StoreError {
-        call: "open",
-        map: map::ORIGINS,
-        source,
-    })?;
-    let known = Mutex::default();
-    ORIGINS.store(Some(Arc::new(Origins { map, root, known })));
+    let open = |name| {
+        MapHandle::open(&folder.join(name)).map_err(|source| StoreError {
+            call: "open",
+            map: name,
+            source,
+        })
+    };
+    let origins = Origins {
+        map: open(map::ORIGINS)?,
+        listening: open(map::LISTENING)?,
+        root,
+        known: Mutex::default(),
+    };
+    ORIGINS.store(Some(Arc::new(origins)));
     Ok(())
 }
 
@@ -93,11 +98,28 @@ impl Origins {
         Some(Redirected {
             destination: SocketAddr::new(IpAddr::from(origin.addr), origin.port as u16),
             workload: self.path(origin.cgroup),
-            cgroup: origin.cgroup,
-            netns: origin.netns,
-            pid: origin.pid,
-            user: origin.user,
         })
+    }
+
+    /// Whose a connection is that was on its way to a program at this address.
+    pub fn arrived(&self, dialled: SocketAddr) -> Redirected {
+        let ip = dialled.ip().to_canonical();
+        let everywhere = ip.is_ipv4().then_some(Addr::v4([0; 4]));
+        // In the kernel side's order.
+        let places = [Some(Addr::from(ip)), everywhere, Some(Addr::UNSPECIFIED)];
+        let found = places.into_iter().flatten().find_map(|addr| {
+            let key = ListeningKey {
+                addr,
+                port: dialled.port().into(),
+                _pad: 0,
+            };
+            let found = self.listening.get::<_, Listening>(&key);
+            found.ok().flatten().filter(|it| it.cgroup != 0)
+        });
+        Redirected {
+            destination: SocketAddr::new(ip, dialled.port()),
+            workload: found.map_or_else(|| GONE.into(), |it| self.path(it.cgroup)),
+        }
     }
 
     /// The path of a cgroup.

@@ -2,12 +2,13 @@
 
 use crate::config::model::Config;
 use crate::config::model::http::HttpListener;
-use crate::config::model::mesh::Mesh;
+use crate::config::model::mesh::{Direction, Mesh, Selection};
 use crate::config::model::steer::{OnFailure, PortRange};
 use ipnet::IpNet;
 use proxy_common::addr::Addr;
 use proxy_common::redirect::{
-    ChosenKey, MeshPrefix, MeshRange, MeshSet, PREFIX_FIXED_BITS, PrefixKey, RANGES, SETS, set_flag,
+    ChosenKey, INBOUND, MeshPrefix, MeshRange, MeshSet, OUTBOUND, PREFIX_FIXED_BITS, PrefixKey,
+    RANGES, SETS, set_flag,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +20,8 @@ pub struct Wanted {
     pub listener: String,
     /// 4 or 6.
     pub family: u32,
+    /// Which way connections go.
+    pub direction: Direction,
     /// Paths of the cgroups.
     pub cgroups: Vec<String>,
     /// The rules.
@@ -42,6 +45,7 @@ pub struct Chosen {
     /// Its path.
     pub path: String,
     family: u32,
+    direction: Direction,
     /// Number of the set.
     pub set: u32,
 }
@@ -52,7 +56,10 @@ impl Chosen {
         ChosenKey {
             cgroup: id,
             family: self.family,
-            _pad: 0,
+            direction: match self.direction {
+                Direction::Outbound => OUTBOUND,
+                Direction::Inbound => INBOUND,
+            },
         }
     }
 }
@@ -67,8 +74,14 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
 fn one(listener: &HttpListener, mesh: &Mesh) -> Wanted {
     let address = listener.address;
     let is_v4 = address.is_ipv4();
+    let is_outbound = mesh.direction == Direction::Outbound;
+    // Of the other end: whom programs go to, or who comes to them.
+    let others = match is_outbound {
+        true => &mesh.destinations,
+        false => &mesh.sources,
+    };
     let mut prefixes = BTreeMap::new();
-    if mesh.destinations.only.is_empty() {
+    if is_outbound && others.only.is_empty() {
         // Whoever means them says so.
         let left_out: &[&str] = match is_v4 {
             true => &["127.0.0.0/8", "169.254.0.0/16"],
@@ -81,15 +94,15 @@ fn one(listener: &HttpListener, mesh: &Mesh) -> Wanted {
                 .map(|net| (net, false)),
         );
     }
-    prefixes.extend(mesh.destinations.only.iter().map(|net| (*net, true)));
-    prefixes.extend(mesh.destinations.except.iter().map(|net| (*net, false)));
+    prefixes.extend(others.only.iter().map(|net| (*net, true)));
+    prefixes.extend(others.except.iter().map(|net| (*net, false)));
     let mut users: BTreeMap<u32, bool> = mesh.users.only.iter().map(|id| (*id, true)).collect();
     users.extend(mesh.users.except.iter().map(|id| (*id, false)));
     let mut settings = MeshSet {
         local: Addr::from(local(address.ip())),
         reach: mesh.reach.map_or(Addr::UNSPECIFIED, Addr::from),
         port: address.port().into(),
-        flags: flags(mesh),
+        flags: flags(mesh, others),
         ..MeshSet::default()
     };
     // What is left out comes first.
@@ -105,6 +118,7 @@ fn one(listener: &HttpListener, mesh: &Mesh) -> Wanted {
     Wanted {
         listener: listener.name.clone(),
         family: if is_v4 { 4 } else { 6 },
+        direction: mesh.direction,
         cgroups: mesh.cgroups.clone(),
         set: Set {
             settings,
@@ -123,13 +137,13 @@ fn local(bound: IpAddr) -> IpAddr {
     }
 }
 
-fn flags(mesh: &Mesh) -> u32 {
+fn flags(mesh: &Mesh, others: &Selection<IpNet>) -> u32 {
     let mut flags = set_flag::USED;
     for (is_set, flag) in [
         (mesh.on_failure == OnFailure::Open, set_flag::FAILS_OPEN),
         (!mesh.ports.only.is_empty(), set_flag::ONLY_PORTS),
         (!mesh.users.only.is_empty(), set_flag::ONLY_USERS),
-        (!mesh.destinations.only.is_empty(), set_flag::ONLY_PREFIXES),
+        (!others.only.is_empty(), set_flag::ONLY_PREFIXES),
     ] {
         flags |= if is_set { flag } else { 0 };
     }
@@ -197,6 +211,7 @@ pub fn chosen(wanted: &[Wanted], sets: &BTreeMap<String, (u32, Set)>) -> Vec<Cho
             Some(Chosen {
                 path: path.clone(),
                 family: one.family,
+                direction: one.direction,
                 set: set?,
             })
         })

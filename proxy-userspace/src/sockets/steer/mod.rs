@@ -19,6 +19,7 @@ mod maps;
 pub mod plan;
 pub mod routes;
 
+use super::namespace;
 use super::object::OBJECT;
 use crate::config::model::steer::Bindings;
 use crate::kernel::handle::MapHandle;
@@ -37,10 +38,8 @@ use proxy_common::steer::{
     GROUPS, STEER_ABI, SteerGroup, SteerState, SteerStats, UNMATCHED, socket_index,
 };
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The maps of steering.
@@ -53,9 +52,6 @@ const MAPS: [&str; 7] = [
     names::STEER_SOCKETS,
     names::STEER_STATS,
 ];
-
-/// The network namespace of this process.
-const NAMESPACE: &str = "/proc/self/ns/net";
 
 /// Nothing can be steered, or not as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -217,24 +213,8 @@ impl Steering {
 
     /// Sees to it that this program is the one that lookups meet.
     fn attach(&mut self) -> Result<(), SteerError> {
-        let namespace = File::open(NAMESPACE).map_err(SteerError::Attach)?;
-        let inode = namespace.metadata().map_err(SteerError::Attach)?.ino();
-        let path = link_path(&self.pins);
-        let current = sys::program_id(self.program.as_fd()).map_err(SteerError::Attach)?;
-        let mut is_linked = false;
-        if let Ok(link) = sys::open_pinned(&path)
-            && let Ok(info) = sys::link_info(link.as_fd())
-            && u64::from(info.ifindex) == inode
-        {
-            is_linked = info.program_id == current
-                || sys::link_update(link.as_fd(), self.program.as_fd()).is_ok();
-        }
-        if !is_linked {
-            unlink(&self.pins)?;
-            let link = sys::link_namespace(self.program.as_fd(), namespace.as_fd());
-            let link = link.map_err(SteerError::Attach)?;
-            sys::pin(link.as_fd(), &path).map_err(path_error("pin", &path))?;
-        }
+        namespace::attach(&link_path(&self.pins), self.program.as_fd())
+            .map_err(SteerError::Attach)?;
         if self.staged {
             replace(&self.pins)?;
             self.staged = false;
@@ -330,7 +310,7 @@ fn link_path(pins: &Pins) -> PathBuf {
 }
 
 fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
-    unlink(pins)?;
+    namespace::detach(&link_path(pins))?;
     for folder in [
         pins.links(),
         pins.stages(),
@@ -346,17 +326,6 @@ fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
         let _ = std::fs::remove_dir(parent);
     }
     Ok(())
-}
-
-fn unlink(pins: &Pins) -> Result<(), LoadError> {
-    let path = link_path(pins);
-    if let Ok(link) = sys::open_pinned(&path)
-        && let Err(error) = sys::link_detach(link.as_fd())
-    {
-        // The namespace may have gone; without its pin the link dies anyway.
-        tracing::debug!(%error, "the link of steering could not be detached");
-    }
-    pins::remove_pin(&path)
 }
 
 /// Whether the pinned maps are of this version and all there.

@@ -72,6 +72,10 @@ fn scenes(show: &Show) -> Result<()> {
     routes(&stage, show)?;
     interrupt::check()?;
 
+    act(show, "what others open to a program of the shop");
+    arrives(&stage, show)?;
+    interrupt::check()?;
+
     act(show, "what the daemon knows");
     told(&stage, &daemon, log.path(), show)?;
     interrupt::check()?;
@@ -149,6 +153,40 @@ fn routes(stage: &Stage, show: &Show) -> Result<()> {
     show.command("python3 -c '… print(s.getpeername())'");
     ensure!(peer.trim() == "('10.9.0.2', 80)", "{peer}");
     show.good(&format!("{}  (the peer that it dialled)", peer.trim()));
+    Ok(())
+}
+
+/// A server that is a workload itself: what comes to it is routed first.
+fn arrives(stage: &Stage, show: &Show) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("index.html"), "the shop's own page\n")?;
+    let mut command = stage.shop.command(&stage.host, "python3")?;
+    command.args(["-m", "http.server", "8000"]);
+    command.current_dir(directory.path()).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let _server = Server(command.stderr(Stdio::null()).spawn()?);
+    show.command("python3 -m http.server 8000      # in the shop's cgroup");
+    let ask = |path: &str| {
+        let mut curl = stage.net.command("curl");
+        curl.args(["--silent", "--noproxy", "*", "--max-time", "10"]);
+        run(curl.arg(format!("http://10.9.0.1:8000{path}")))
+    };
+    wait::until("the server answers", || Ok(ask("/").is_ok()))?;
+    for (path, wanted, because) in [
+        (
+            "/",
+            "the shop's own page",
+            "no route: it goes to the program",
+        ),
+        ("/private", "not from outside", "a route of the daemon"),
+    ] {
+        show.command(&format!(
+            "curl http://10.9.0.1:8000{path}      # from another host"
+        ));
+        let said = ask(path)?;
+        ensure!(said.trim() == wanted, "{path}: {said}");
+        show.good(&format!("{wanted}  ({because})"));
+    }
     Ok(())
 }
 
@@ -241,6 +279,16 @@ struct Stage {
 }
 
 /// Killed with its value.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ended with its value.
 struct Nginx {
     child: Child,
     _directory: tempfile::TempDir,
@@ -342,14 +390,36 @@ impl Stage {
                 "port": 15001,
                 "access_log": {"to": log},
                 "mesh": {"cgroups": [self.shop.path()], "on_failure": "open"},
+            }, {
+                "name": "arriving",
+                "kind": "http",
+                "address": "127.0.0.1",
+                "port": 15006,
+                "mesh": {
+                    "cgroups": [self.shop.path()],
+                    "direction": "inbound",
+                    "on_failure": "open",
+                },
             }],
             "routes": [
                 {
                     "name": "canary",
+                    "listeners": ["mesh"],
                     "match": [{"path": "/", "headers": {"X-Canary": "yes"}}],
                     "service": "next",
                 },
-                {"name": "reviews", "match": ["/reviews"], "service": "reviews"},
+                {
+                    "name": "reviews",
+                    "listeners": ["mesh"],
+                    "match": ["/reviews"],
+                    "service": "reviews",
+                },
+                {
+                    "name": "private",
+                    "listeners": ["arriving"],
+                    "match": ["/private"],
+                    "respond": {"status": 403, "body": "not from outside"},
+                },
             ],
             "services": [
                 {"name": "next", "backends": [NEXT]},

@@ -1,11 +1,13 @@
 use super::*;
-use crate::config::model::mesh::{Selection, Unmatched};
+use crate::config::model::mesh::Unmatched;
 use std::time::Duration;
 
 fn mesh(cgroups: &[&str]) -> Mesh {
     Mesh {
         cgroups: cgroups.iter().map(|path| (*path).to_owned()).collect(),
+        direction: Direction::Outbound,
         destinations: Selection::default(),
+        sources: Selection::default(),
         ports: Selection::default(),
         users: Selection::default(),
         reach: None,
@@ -135,4 +137,34 @@ fn what_changes_gets_another_number_and_the_rest_keeps_its_own() {
         of,
         [(path("/a"), 4, 0), (path("/b"), 4, 0), (path("/c"), 4, 2)]
     );
+}
+
+#[test]
+fn what_arrives_is_judged_by_who_comes() {
+    let mut arriving = listener("in", "127.0.0.1:15006", mesh(&["/shop"]));
+    let of_arriving = arriving.mesh.as_mut().expect("set");
+    of_arriving.direction = Direction::Inbound;
+    of_arriving.sources.except = vec![net("10.9.0.0/16")];
+    let opening = listener("out", "127.0.0.1:15001", mesh(&["/shop"]));
+    let wanted = wanted(&config(vec![arriving, opening]));
+    let prefixes: Vec<_> = wanted[0].set.prefixes.iter().collect();
+    // Loopback is left out by the kernel side itself, and is no source either.
+    assert_eq!(prefixes, [(&net("10.9.0.0/16"), &false)]);
+    assert_eq!(wanted[0].set.settings.flags, set_flag::USED);
+    let sets = numbers(&wanted, &BTreeMap::new()).sets;
+    let keys: Vec<_> = chosen(&wanted, &sets)
+        .iter()
+        .map(|one| (one.key(7), one.set))
+        .collect();
+    // One cgroup, once for each direction.
+    assert_eq!(keys.len(), 2);
+    assert_ne!(keys[0].0, keys[1].0);
+    assert_ne!(keys[0].1, keys[1].1);
+    let mut only = listener("in", "127.0.0.1:15006", mesh(&["/shop"]));
+    let of_only = only.mesh.as_mut().expect("set");
+    of_only.direction = Direction::Inbound;
+    of_only.sources.only = vec![net("10.9.0.0/16")];
+    let wanted = super::wanted(&config(vec![only]));
+    let flags = set_flag::USED | set_flag::ONLY_PREFIXES;
+    assert_eq!(wanted[0].set.settings.flags, flags);
 }

@@ -1,9 +1,11 @@
-//! Ending other processes' sockets: netlink's `SOCK_DIAG` (sock_diag(7)), of one network namespace.
+//! Other processes' sockets, listed and ended: netlink's `SOCK_DIAG` (sock_diag(7)), of one network
+//! namespace.
 //!
 //! Sockets are named by their cookies, which the kernel compares: one that has taken another's place
 //! meanwhile is left alone.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -27,6 +29,18 @@ const REQUEST: usize = 8 + ID;
 /// Where a message of the answer has the socket's id.
 const ANSWER_ID: usize = 4;
 
+/// Octets of the fixed part of an answer, behind which there are attributes.
+const ANSWER: usize = 72;
+/// Where it has the socket's inode.
+const INODE: usize = 68;
+/// `INET_DIAG_SKV6ONLY`: an octet.
+const V6_ONLY: u16 = 11;
+/// `INET_DIAG_CGROUP_ID`: eight octets (Linux 5.8).
+const CGROUP: u16 = 21;
+
+/// `TCP_LISTEN` (`enum tcp_state`).
+const LISTENING: u32 = 1 << 10;
+
 /// States of sockets that have a peer: established, about to be, and those whose end is not closed by
 /// both sides yet (`enum tcp_state`). Connected UDP sockets are established.
 const WITH_PEER: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8;
@@ -41,9 +55,27 @@ pub(super) struct Found {
     pub(super) family: u8,
     /// `struct inet_diag_sockid`.
     id: [u8; ID],
+    /// The socket's inode.
+    pub(super) inode: u32,
+    /// Id of its cgroup; 0 if it has gone.
+    pub(super) cgroup: u64,
+    /// It is of IPv6 alone.
+    pub(super) v6_only: bool,
 }
 
 impl Found {
+    /// Its own address and port.
+    pub(super) fn local(&self) -> SocketAddr {
+        let port = u16::from_be_bytes([self.id[0], self.id[1]]);
+        let mut octets = [0; 16];
+        octets.copy_from_slice(&self.id[4..20]);
+        let ip = match i32::from(self.family) {
+            libc::AF_INET => IpAddr::from([octets[0], octets[1], octets[2], octets[3]]),
+            _ => IpAddr::from(octets).to_canonical(),
+        };
+        SocketAddr::new(ip, port)
+    }
+
     /// The socket's cookie.
     pub(super) fn cookie(&self) -> u64 {
         let word = |at: usize| {
@@ -101,8 +133,17 @@ impl Diag {
 
     /// The sockets of a family and protocol that have a peer.
     pub(super) fn list(&self, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
+        self.in_states(family, protocol, WITH_PEER)
+    }
+
+    /// The TCP sockets of a family that listen.
+    pub(super) fn listening(&self, family: u8) -> io::Result<Vec<Found>> {
+        self.in_states(family, libc::IPPROTO_TCP as u8, LISTENING)
+    }
+
+    fn in_states(&self, family: u8, protocol: u8, states: u32) -> io::Result<Vec<Found>> {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-        let request = request(BY_FAMILY, flags, family, protocol, WITH_PEER, &[0; ID]);
+        let request = request(BY_FAMILY, flags, family, protocol, states, &[0; ID]);
         self.send(&request)?;
         let mut found = Vec::new();
         let mut buffer = vec![0u8; 64 * 1024];
@@ -193,16 +234,53 @@ fn read(mut octets: &[u8], found: &mut Vec<Found>) -> io::Result<bool> {
                 };
             }
             BY_FAMILY if body.len() >= ANSWER_ID + ID => {
-                let mut id = [0; ID];
-                id.copy_from_slice(&body[ANSWER_ID..ANSWER_ID + ID]);
-                let family = body[0];
-                found.push(Found { family, id });
+                found.push(one(body));
             }
             _ => {}
         }
         octets = &octets[length.next_multiple_of(4).min(octets.len())..];
     }
     Ok(false)
+}
+
+/// A socket of an answer that has at least an id.
+fn one(body: &[u8]) -> Found {
+    let mut id = [0; ID];
+    id.copy_from_slice(&body[ANSWER_ID..ANSWER_ID + ID]);
+    let mut found = Found {
+        family: body[0],
+        id,
+        inode: number(body.get(INODE..ANSWER).unwrap_or_default()) as u32,
+        cgroup: 0,
+        v6_only: false,
+    };
+    let mut attributes = body.get(ANSWER..).unwrap_or_default();
+    while let [a, b, c, d, rest @ ..] = attributes {
+        let length = usize::from(u16::from_ne_bytes([*a, *b]));
+        let Some(value) = length.checked_sub(4).and_then(|length| rest.get(..length)) else {
+            break;
+        };
+        match u16::from_ne_bytes([*c, *d]) {
+            V6_ONLY => found.v6_only = number(value) != 0,
+            CGROUP => found.cgroup = number(value),
+            _ => {}
+        }
+        attributes = attributes
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    found
+}
+
+/// A number of one, four or eight octets, in this host's order; 0 where there is none.
+fn number(octets: &[u8]) -> u64 {
+    if let Ok(octets) = octets.try_into() {
+        return u64::from_ne_bytes(octets);
+    }
+    if let Ok(octets) = octets.try_into() {
+        return u32::from_ne_bytes(octets).into();
+    }
+    octets.first().copied().map_or(0, u64::from)
 }
 
 #[cfg(test)]
@@ -256,9 +334,44 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("it is bound");
         let client = std::net::TcpStream::connect(address).expect("a connection");
-        let cookie = super::super::loss::cookie(client.as_fd()).expect("a cookie");
+        let end = client.local_addr().expect("it is connected");
         let diag = Diag::open().expect("netlink");
         let found = diag.list(libc::AF_INET as u8, 6).expect("a list");
-        assert!(found.iter().any(|one| one.cookie() == cookie));
+        let own: Vec<_> = found.iter().filter(|one| one.local() == end).collect();
+        assert_eq!(own.len(), 1);
+        assert_ne!(own[0].cookie(), 0);
+    }
+
+    #[test]
+    fn the_kernel_lists_who_listens_and_in_which_cgroup() {
+        use std::os::unix::fs::MetadataExt as _;
+        let diag = Diag::open().expect("netlink");
+        for (address, family) in [("127.0.0.1:0", libc::AF_INET), ("[::1]:0", libc::AF_INET6)] {
+            let listener = std::net::TcpListener::bind(address).expect("a listener");
+            let address = listener.local_addr().expect("it is bound");
+            let path = format!("/proc/self/fd/{}", listener.as_fd().as_raw_fd());
+            let inode = std::fs::metadata(path).expect("it is open").ino();
+            let found = diag.listening(family as u8).expect("a list");
+            let own: Vec<_> = found.iter().filter(|it| it.local() == address).collect();
+            assert_eq!(own.len(), 1, "{address}");
+            assert_eq!(u64::from(own[0].inode), inode);
+            assert_ne!(own[0].cgroup, 0);
+        }
+    }
+
+    #[test]
+    fn attributes_are_read_however_they_end() {
+        let mut body = vec![0; ANSWER];
+        body.extend([5, 0, 11, 0, 1, 0, 0, 0]);
+        body.extend([12, 0, 21, 0, 7, 0, 0, 0, 1, 0, 0, 0]);
+        for length in ANSWER..body.len() {
+            one(&body[..length]);
+        }
+        let found = one(&body);
+        assert!(found.v6_only);
+        assert_eq!(found.cgroup, 7 | 1 << 32);
+        // A length of zero must not be read for ever.
+        body.extend([0; 8]);
+        assert_eq!(one(&body).cgroup, found.cgroup);
     }
 }
