@@ -9,6 +9,7 @@ mod certificates;
 mod kept;
 mod mesh;
 mod service;
+mod vips;
 
 pub(super) use kept::Opened;
 pub use kept::{Kept, OpenConnection};
@@ -386,6 +387,9 @@ fn used_services(config: &Config) -> Vec<String> {
     let meshes = config.http_listeners.iter().flat_map(|it| &it.mesh);
     let rules = meshes.flat_map(|mesh| &mesh.names);
     rules.for_each(|rule| add(&rule.service));
+    if config.redirects() {
+        vips::services(config).for_each(&mut add);
+    }
     // Theirs as well; one that was added here may have another.
     let mut at = 0;
     while let Some(service) = used.get(at).and_then(|name| config.service(name)) {

@@ -267,6 +267,24 @@ pub(crate) fn link_cgroup(
     link(program, cgroup.as_raw_fd() as u32, attach_type, 0)
 }
 
+/// As [`link_cgroup`], before programs that are attached otherwise, be it here or below (Linux 6.17).
+/// Where the kernel knows no such order it is behind those that are there.
+pub(crate) fn link_cgroup_first(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    /// `BPF_F_PREORDER`.
+    const PREORDER: u32 = 1 << 6;
+    let cgroup = cgroup.as_raw_fd() as u32;
+    match link(program, cgroup, attach_type, PREORDER) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            link(program, cgroup, attach_type, 0)
+        }
+        other => other,
+    }
+}
+
 fn link(
     program: BorrowedFd<'_>,
     ifindex: u32,

@@ -55,6 +55,8 @@ pub(super) struct Facts {
     pub(super) live: Rc<Live>,
     /// Whose it is, if it was redirected.
     pub(super) redirected: Option<Rc<Redirected>>,
+    /// The service whose VIP it has dialled, and its number in the snapshot it began with.
+    pub(super) vip: Option<(usize, Arc<ServiceState>)>,
     /// The client begins with a ClientHello, as far as it is known.
     pub(super) is_tls: bool,
 }
@@ -91,6 +93,7 @@ impl Facts {
             is_told: false,
             live,
             redirected: None,
+            vip: None,
             is_tls: true,
         }
     }
@@ -102,6 +105,15 @@ impl Facts {
         let secured = self.secured.as_ref();
         let name = asked.or_else(|| secured?.server_name());
         name.unwrap_or_default()
+    }
+
+    /// The name of the service that was chosen.
+    pub(super) fn service_name<'n>(&'n self, plan: &'n StreamPlan) -> Option<&'n str> {
+        let rule = self.rule();
+        match &self.vip {
+            Some((_, service)) if rule.is_none() => Some(service.name()),
+            _ => plan.service_name(rule),
+        }
     }
 
     /// The rule of names by which the service was chosen.
@@ -161,7 +173,7 @@ pub(super) fn account(
     record.traffic = traffic;
     record.service = match end {
         End::NoRoute => None,
-        _ => plan.service_name(facts.rule()),
+        _ => facts.service_name(plan),
     };
     let protocols = protocols(facts);
     record.preread = facts.asked.as_ref().map(|asked| Preread {

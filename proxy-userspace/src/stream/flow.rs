@@ -21,7 +21,7 @@ pub(super) fn note(
 ) {
     let service = match end {
         End::NoRoute => None,
-        _ => plan.service_name(facts.rule()).map(str::to_owned),
+        _ => facts.service_name(plan).map(str::to_owned),
     };
     let live = &facts.live;
     for attempted in &facts.attempts {

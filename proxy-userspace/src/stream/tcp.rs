@@ -56,6 +56,8 @@ pub struct Mesh {
     pub plan: Arc<StreamPlan>,
     /// The client begins with a ClientHello.
     pub is_tls: bool,
+    /// Number of the service whose VIP it has dialled, in the worker's snapshot.
+    pub vip: Option<usize>,
 }
 
 /// Serves a client's connection to its end.
@@ -90,6 +92,10 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     if let Some(mesh) = &accepted.mesh {
         facts.redirected = Some(Rc::clone(&mesh.redirected));
         facts.is_tls = mesh.is_tls;
+        facts.vip = mesh.vip.and_then(|index| {
+            let service = snapshot.service(index)?;
+            Some((index, Arc::clone(&service.state)))
+        });
         live.set_ends(accepted.client, accepted.server);
     }
     let begun = begin(
@@ -187,7 +193,11 @@ async fn begin(
         }
         asked?;
     }
-    let service = plan.service(facts.rule());
+    let vip = facts.vip.as_ref().filter(|_| facts.rule().is_none());
+    let service = match vip {
+        Some((index, _)) => Some(*index),
+        None => plan.service(facts.rule()),
+    };
     let service = service.and_then(|service| snapshot.service(service));
     let origin = match service {
         Some(_) => None,

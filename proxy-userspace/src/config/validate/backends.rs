@@ -19,6 +19,8 @@ use std::net::IpAddr;
 pub(super) struct Used {
     pub(super) in_kernel: bool,
     pub(super) in_proxies: bool,
+    /// Programs of the mesh may dial it by its VIP.
+    pub(super) by_mesh: bool,
 }
 
 /// The backends of a service.
@@ -224,7 +226,7 @@ fn kernel_only(report: &Report<'_>, keys: &file::BackendKeys, used: Used) {
             keys.max_connections.given().map(|at| at.node),
         ),
     ];
-    if used.in_proxies {
+    if used.in_proxies || used.by_mesh {
         return;
     }
     for (key, node) in ignored {

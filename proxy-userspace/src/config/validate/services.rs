@@ -45,6 +45,7 @@ fn service(report: &Report<'_>, at: &At<file::Service>, names: &mut Names, uses:
     let used = Used {
         in_kernel: uses.in_kernel(&name),
         in_proxies: uses.in_proxies(&name),
+        by_mesh: uses.by_mesh(&name),
     };
     let backends = backends(report, at, mode, used);
     idle_keys(report, keys, used);
@@ -121,7 +122,7 @@ fn idle_keys(report: &Report<'_>, keys: &file::Service, used: Used) {
             who,
         );
     }
-    if used.in_kernel && !used.in_proxies {
+    if used.in_kernel && !used.in_proxies && !used.by_mesh {
         let waits = timeouts.map(|timeouts| {
             [
                 ("connect", node(&timeouts.connect)),

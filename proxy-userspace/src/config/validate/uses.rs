@@ -4,6 +4,7 @@ use super::elements;
 use crate::config::decode::{Field, Pairs};
 use crate::config::file::File;
 use crate::config::file::listener::ListenerKind;
+use crate::config::file::mesh::Direction;
 use crate::config::file::scalar::Name;
 use crate::config::report::Place;
 use std::collections::HashSet;
@@ -16,6 +17,9 @@ pub(super) struct Uses {
     unknown: HashSet<String>,
     /// By other listeners, and by routes.
     proxies: HashSet<String>,
+    /// Connections of programs to elsewhere are redirected, so that VIPs of l4 listeners are dialled
+    /// through the proxy paths, too.
+    redirects: bool,
 }
 
 impl Uses {
@@ -35,6 +39,9 @@ impl Uses {
             }),
             unknown: services(|kind| matches!(kind, Field::Bad)),
             proxies: references(file).map(|(name, _)| name.to_owned()).collect(),
+            redirects: elements(&file.listeners)
+                .filter_map(|at| at.value.mesh.value())
+                .any(|mesh| !matches!(mesh.direction.value(), Some(Direction::Inbound))),
         }
     }
 
@@ -48,6 +55,11 @@ impl Uses {
     /// True if the proxy paths use the service.
     pub(super) fn in_proxies(&self, service: &str) -> bool {
         self.proxies.contains(service)
+    }
+
+    /// True if programs whose connections are redirected may dial the service by its VIP.
+    pub(super) fn by_mesh(&self, service: &str) -> bool {
+        self.redirects && self.l4.contains(service)
     }
 
     /// True if anything uses the service.

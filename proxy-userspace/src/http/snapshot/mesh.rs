@@ -1,5 +1,6 @@
 //! What becomes of connections that are redirected to a listener, compiled.
 
+use super::vips::Vips;
 use super::{CompileError, Kept, ListenerId, RoutePlan};
 use crate::config::model::Config;
 use crate::config::model::http::{Action, HttpListener, Passthrough, Route, StreamListener};
@@ -19,8 +20,10 @@ pub struct MeshPlan {
     pub settings: Mesh,
     /// How long a client may be silent.
     pub detect: Nanos,
-    /// How requests that no route is for go where they were to go, unless they are refused.
-    pub passthrough: Option<RoutePlan>,
+    /// How requests that no route is for go where they were to go.
+    pub passthrough: RoutePlan,
+    /// The services that are meant by what is dialled.
+    pub vips: Vips,
     /// How connections that are not HTTP are passed on.
     pub raw: Arc<StreamPlan>,
 }
@@ -36,17 +39,17 @@ impl MeshPlan {
         let Some(settings) = &listener.mesh else {
             return Ok(None);
         };
-        let passes = settings.unmatched == Unmatched::Passthrough;
-        let route = |_| {
-            // No route of a file has such a name.
-            let name = format!("{}:passthrough", listener.name);
-            let route = Route::catch_all(name, &*listener.name, Action::service(origins::NAME));
-            RoutePlan::new(&route, config, services)
-        };
+        // No route of a file has such a name.
+        let name = format!("{}:passthrough", listener.name);
+        let route = Route::catch_all(name, &*listener.name, Action::service(origins::NAME));
         let find = |name: &str| services.get(name).copied();
         Ok(Some(Self {
             detect: nanos(settings.detect),
-            passthrough: passes.then_some(()).map(route).transpose()?,
+            passthrough: RoutePlan::new(&route, config, services)?,
+            vips: match settings.direction {
+                Direction::Outbound => Vips::new(config, services),
+                Direction::Inbound => Vips::default(),
+            },
             raw: Arc::new(StreamPlan::new(
                 &raw(listener, settings),
                 id,
@@ -56,6 +59,11 @@ impl MeshPlan {
             )?),
             settings: settings.clone(),
         }))
+    }
+
+    /// True if what nobody is for goes where it was to go.
+    pub fn passes(&self) -> bool {
+        self.settings.unmatched == Unmatched::Passthrough
     }
 
     /// True if what is redirected is what others open to programs.

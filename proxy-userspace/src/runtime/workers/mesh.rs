@@ -97,6 +97,7 @@ async fn serve(
     let mesh = stream::Mesh {
         plan: Arc::clone(&plan.raw),
         is_tls: seen == Seen::Tls,
+        vip: plan.vips.service(redirected.destination),
         redirected: Rc::clone(&redirected),
     };
     drop(snapshot);

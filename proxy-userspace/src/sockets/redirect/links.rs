@@ -77,7 +77,8 @@ impl Links {
                 continue;
             }
             let folder = File::open(folder)?;
-            let link = sys::link_cgroup(program.fd.as_fd(), folder.as_fd(), program.attach_type())?;
+            let link =
+                sys::link_cgroup_first(program.fd.as_fd(), folder.as_fd(), program.attach_type())?;
             sys::pin(link.as_fd(), &path(pins, key))?;
             self.links.insert(key, link);
         }
