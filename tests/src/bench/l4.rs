@@ -11,7 +11,7 @@ use aya::programs::XdpMode;
 use proxy_common::bench::program;
 use proxy_common::flow::PLANNED_FLOWS_PER_SET;
 use proxy_common::maps::{self, capacity};
-use proxy_common::service::Mode;
+use proxy_common::service::{DEFAULT_RING_SIZE, Mode};
 
 /// Flows of the rows that end in `1m`.
 const MANY: u32 = 1 << 20;
@@ -275,7 +275,9 @@ fn serve_all(rig: &mut Rig) -> Result<()> {
             }
             let served = rig.serve(&service)?;
             // As it is a minute after the start.
-            rig.settle(served.id, &served.backends)?;
+            let slots = served.backends.iter().copied().cycle();
+            let slots: Vec<u16> = slots.take(DEFAULT_RING_SIZE as usize).collect();
+            rig.settle_ring(served.id, &slots)?;
         }
     }
     Ok(())

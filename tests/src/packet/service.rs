@@ -268,8 +268,16 @@ impl Rig {
     ///
     /// When a map cannot be written.
     pub fn settle(&mut self, service: u16, backends: &[u16]) -> Result<()> {
-        let slots = ring_of(backends);
-        self.set_ring_until(service, &slots, 0, None)?;
+        self.settle_ring(service, &ring_of(backends))
+    }
+
+    /// As [`Self::settle`], with these slots.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be written.
+    pub fn settle_ring(&mut self, service: u16, slots: &[u16]) -> Result<()> {
+        self.set_ring_until(service, slots, 0, None)?;
         self.change_service(service, |service| service.ring_size = slots.len() as u32)
     }
 
