@@ -143,6 +143,9 @@ impl Origin {
     }
 }
 
+/// No test reads so much at once: whoever sends it does not end, and would fill the memory.
+const MOST_READ: usize = 512 << 20;
+
 /// One end of a connection, with what was read and not yet asked for.
 pub(crate) struct Client {
     stream: TcpStream,
@@ -276,6 +279,7 @@ impl Client {
             Ok(0) => false,
             Ok(read) => {
                 self.read.extend_from_slice(&octets[..read]);
+                assert!(self.read.len() < MOST_READ, "the peer does not end");
                 true
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("nothing came in time"),

@@ -3,14 +3,16 @@
 //!
 //! Who is killed is a process of its own: this test's binary, which is told by a variable what to be.
 
-use crate::peers::{PATIENCE, PERIOD, Pattern, connect, patient, read_some};
+use crate::memory::kernel_memory;
+use crate::peers::{PATIENCE, PERIOD, Pattern, connect, patient, read_some, read_whole};
 use crate::{How, config, emptied, is_long, turn};
 use anyhow::{Context as _, Result, bail, ensure};
 use proxy_tests::{privilege, wait};
 use proxy_userspace::runtime::workers::Workers;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,23 @@ fn a_killed_proxy_cuts_both_sides_off() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tunnels come and go when the proxy is killed: some are just being joined, past it, and some have just
+/// been parted.
+#[test]
+fn a_proxy_that_is_killed_while_it_joins_leaves_nobody_waiting() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let _turn = turn();
+    let before = kernel_memory()?;
+    for number in 0..kills() / 4 {
+        kill_joining(number).with_context(|| format!("{number}"))?;
+    }
+    wait::until("the kernel has its memory back", || {
+        Ok(kernel_memory()? <= before + (16 << 20))
+    })
 }
 
 /// Does nothing, unless this process is to be somebody.
@@ -153,6 +172,96 @@ fn kill_proxy(way: &str, number: u64) -> Result<()> {
     })
 }
 
+fn kill_joining(number: u64) -> Result<()> {
+    const CLIENTS: usize = 16;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let origin = listener.local_addr()?;
+    let (mut process, proxy) = Process::that_listens("direct", origin)?;
+    let maps = process.maps()?;
+    ensure!(!maps.is_empty(), "it accelerates nothing");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            let mut served = Vec::new();
+            while let Ok((socket, _)) = listener.accept() {
+                if is_over.load(Ordering::SeqCst) {
+                    break;
+                }
+                served.push(scope.spawn(move || echo(&socket)));
+            }
+            served
+        });
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| come_and_go(proxy, &is_over)))
+            .collect();
+        thread::sleep(Duration::from_millis(50) + moment(number));
+        is_over.store(true, Ordering::SeqCst);
+        let killed = process.kill();
+        let mut ends: Vec<_> = clients.into_iter().map(|it| it.join()).collect();
+        // Whoever accepts learns that it is over.
+        drop(TcpStream::connect(origin)?);
+        let served = serving.join().expect("no panic");
+        ends.extend(served.into_iter().map(|it| it.join()));
+        killed?;
+        for end in ends {
+            end.expect("no panic")?;
+        }
+        anyhow::Ok(())
+    })?;
+    wait::until("the kernel has forgotten its maps", || {
+        let left = |id: &u32| libbpf_rs::MapHandle::from_map_id(*id).is_ok();
+        Ok(!maps.iter().any(left))
+    })
+}
+
+/// Opens one tunnel after the other, until the proxy is no more.
+fn come_and_go(proxy: SocketAddr, is_over: &AtomicBool) -> Result<()> {
+    let (said, mut heard) = ([b'x'; 700], [0; 700]);
+    for rounds in (1..=4).cycle() {
+        let done = (|| {
+            let mut socket = connect(proxy, false)?;
+            patient(&socket)?;
+            for _ in 0..rounds {
+                socket.write_all(&said)?;
+                read_whole(&socket, &mut heard)?;
+            }
+            anyhow::Ok(())
+        })();
+        match done {
+            Ok(()) => {}
+            Err(error) if is_silence(&error) => return Err(error.context("nobody says the end")),
+            Err(_) if is_over.load(Ordering::SeqCst) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Says what it hears until the connection ends or breaks.
+fn echo(mut socket: &TcpStream) -> Result<()> {
+    patient(socket)?;
+    let mut buffer = [0; 4096];
+    loop {
+        let read = match read_some(socket, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                bail!("nobody has told the origin that it is over")
+            }
+            Err(_) => return Ok(()),
+        };
+        if socket.write_all(&buffer[..read]).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// True if nothing has come for longer than anybody waits.
+fn is_silence(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
 /// When somebody is killed: early, or in the middle of things.
 fn moment(number: u64) -> Duration {
     Duration::from_millis(number * 37 % 150)
@@ -215,6 +324,19 @@ impl Process {
             }
         }
         bail!("it has not told where it listens")
+    }
+
+    /// The kernel's ids of the maps that it holds.
+    fn maps(&self) -> Result<Vec<u32>> {
+        let folder = format!("/proc/{}/fdinfo", self.0.id());
+        let mut maps = Vec::new();
+        for entry in std::fs::read_dir(folder)?.flatten() {
+            // Descriptors come and go.
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let id = text.lines().find_map(|line| line.strip_prefix("map_id:"));
+            maps.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+        }
+        Ok(maps)
     }
 
     fn kill(&mut self) -> Result<()> {
