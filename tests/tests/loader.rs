@@ -85,6 +85,7 @@ impl Place {
             route_ttl: Duration::from_secs(1),
             icmp_per_second: 100,
             sample_every: 0,
+            kernel_log: proxy_userspace::config::model::KernelLog::Off,
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) fn add(view: &mut View, from: &Sources<'_>) {
 
 /// What the kernel tells of connections, if there were any.
 fn network(seen: &Network) -> Option<NetworkView> {
-    (*seen != Network::default()).then(|| NetworkView {
+    (*seen != Network::default()).then_some(NetworkView {
         rtt_seconds: None,
         segments: seen.segments,
         retransmits: seen.retransmits,

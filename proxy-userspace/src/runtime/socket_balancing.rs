@@ -112,7 +112,7 @@ impl SocketBalancer {
         let Some(open) = &mut self.open else {
             return Vec::new();
         };
-        let failure = open.watch_failure().map(|error| chain(error));
+        let failure = open.watch_failure().map(chain);
         if failure != self.watch_failure {
             if let Some(reason) = &failure {
                 warn!(%reason, "backends are not judged by the connections of workloads");
