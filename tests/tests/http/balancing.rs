@@ -72,6 +72,9 @@ impl Server {
     }
 }
 
+/// Path and fields of a request with a key.
+type Request = fn(u32) -> (String, String);
+
 /// A daemon in front of these backends, with more keys of the service.
 fn before(backends: &[String], keys: &str) -> Daemon {
     Daemon::before(&format!("backends: [{}], {keys}", backends.join(", ")))
@@ -141,7 +144,7 @@ fn who_is_slow_gets_less_by_peak_ewma() {
 #[test]
 fn what_is_hashed_leads_to_the_same_server_again() {
     let servers = ["a", "b", "c"].map(Server::new);
-    let cases: [(&str, fn(u32) -> (String, String)); 4] = [
+    let cases: [(&str, Request); 4] = [
         ("{field: X-User}", |key| {
             ("/".to_owned(), format!("X-User: {key}\r\n"))
         }),
