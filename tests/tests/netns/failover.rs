@@ -127,7 +127,7 @@ fn a_backend_that_flaps_is_held_down_until_it_is_calm(
     health["interval"] = json!("1s");
     health["fall"] = json!(2);
     health["timeout"] = json!("900ms");
-    health["damping"] = json!({ "half_life": "5s", "suppress": 1.3, "reuse": 1.0 });
+    health["damping"] = json!({ "half_life": "5s", "suppress": 1.3, "reuse": 1.2 });
     stage.daemon().reload(&config)?;
     let client = stage.client();
     let shares = loop {
