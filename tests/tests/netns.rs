@@ -55,6 +55,9 @@ mod mesh_failure;
 #[path = "netns/mesh_inbound.rs"]
 mod mesh_inbound;
 
+#[path = "netns/mesh_tls.rs"]
+mod mesh_tls;
+
 #[path = "netns/mesh_vips.rs"]
 mod mesh_vips;
 
