@@ -89,8 +89,19 @@ impl Place {
         }
     }
 
+    /// Opens it. A program that another test starts holds a copy of the last one's lock for a moment,
+    /// between fork and exec.
     fn open(&self) -> Result<(DataPlane, Adoption)> {
-        Ok(DataPlane::open(&self.l4(), 0)?)
+        let mut opened = None;
+        wait::until("the lock is free", || {
+            match DataPlane::open(&self.l4(), 0) {
+                Ok(plane) => opened = Some(plane),
+                Err(LoadError::Locked { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            Ok(true)
+        })?;
+        opened.context("it was opened")
     }
 }
 

@@ -24,7 +24,7 @@ mod verdict;
 mod web;
 
 use anyhow::{Context as _, Result, ensure};
-use peers::{Ending, Plan, ask, connect, serve};
+use peers::{Ending, Pattern, Plan, ask, connect, patient, serve};
 use proxy_tests::{privilege, wait};
 use proxy_userspace::config::model::http::{
     Accelerate, AccessLog, BackendTraits, LogFormat, LogTarget, Splice, StreamListener,
@@ -136,9 +136,39 @@ fn tunnels_lose_and_change_nothing(place: Place) -> Result<()> {
     let most = place.connections() as u64;
     ensure!(view.tunnels >= most * 8 / 10, "{view:?}");
     ensure!(view.direct_bytes > 0 && view.blocking > 0, "{view:?}");
-    // Who writes without a pause goes through the proxy from the first full queue on; among few
-    // connections there may be none.
-    ensure!(view.detours > 0 || place.share > 1, "{view:?}");
+    emptied(&workers)
+}
+
+/// Who writes without a pause goes through the proxy from the first full queue on.
+#[test]
+fn a_writer_that_is_faster_than_its_reader_is_held_back_by_the_proxy() -> Result<()> {
+    const OCTETS: u32 = 64 << 20;
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let _turn = turn();
+    let origin = TcpListener::bind("127.0.0.1:0")?;
+    let workers = Workers::start(&config(origin.local_addr()?, How::DIRECT))?;
+    let proxy = workers.listeners().next().context("listens")?;
+    let client = connect(proxy, false)?;
+    let (server, _) = origin.accept()?;
+    patient(&server)?;
+    // The backend's first octets tell the proxy who is there.
+    Pattern::new(3, 1000).send(&server)?;
+    Pattern::new(3, 1000).receive(&client, false)?;
+    let view = || workers.acceleration().context("asked for");
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| Pattern::new(5, OCTETS).send(&client));
+        wait::until("the reader's queue is full", || Ok(view()?.crowded > 0))?;
+        Pattern::new(5, OCTETS).receive(&server, false)?;
+        writing.join().expect("no panic")
+    })?;
+    let seen = view()?;
+    ensure!(
+        seen.direct_bytes > 0 && seen.detours > 0 && seen.stalled == 0,
+        "{seen:?}"
+    );
+    drop((client, server));
     emptied(&workers)
 }
 

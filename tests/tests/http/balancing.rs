@@ -111,8 +111,9 @@ fn eventually_only(daemon: &Daemon, names: &[&str]) {
 
 #[test]
 fn who_is_busy_gets_no_more_while_another_is_not() {
-    // Of two that are drawn with replacement, both may be the one that is busy.
-    for (policy, least) in [("least-requests", 60), ("two-choices", 45)] {
+    // A request counts until its connection to the server is put away, which may be after the client
+    // has asked again: then both are equally busy.
+    for policy in ["least-requests", "two-choices"] {
         let (a, b) = (Server::new("a"), Server::new("b"));
         let daemon = before(&plain(&[&a, &b]), &format!("balance: {policy}"));
         let mut held = Vec::new();
@@ -124,7 +125,7 @@ fn who_is_busy_gets_no_more_while_another_is_not() {
         }
         let free = if a.held() < b.held() { "a" } else { "b" };
         let heard = heard(&daemon, 60);
-        assert!(count(&heard, free) >= least, "{policy}: {heard:?}");
+        assert!(count(&heard, free) >= 50, "{policy}: {heard:?}");
     }
 }
 

@@ -113,7 +113,7 @@ fn a_backend_that_loses_is_ejected_before_a_request_fails(path: Path) -> Result<
     let metrics = stage.daemon().admin_get("/metrics")?;
     for line in [
         r#"sluice_backend_ejections_total{service="web",backend="web-2",detector="network"} 1"#,
-        r#"sluice_backend_tcp_retransmits_total{service="web",backend="web-1"}"#,
+        r#"sluice_backend_tcp_retransmits_total{service="web",backend="web-1",from="proxies"}"#,
         r#"sluice_backend_tcp_rtt_seconds{service="web",backend="web-1"}"#,
     ] {
         ensure!(metrics.contains(line), "{line}:\n{metrics}");
