@@ -134,7 +134,10 @@ fn a_line_that_was_outgrown_becomes_a_file_that_serves() {
     let text = text.replace("/run/sluice/admin.sock", &socket);
     std::fs::write(&file, &text).expect("writes");
     let mut command = Command::new(sluice().expect("built"));
-    let validated = command.arg("validate").arg("-c").arg(&file).output();
+    let validated = command
+        .args(["validate", "--strict", "-c"])
+        .arg(&file)
+        .output();
     let validated = validated.expect("runs");
     assert!(validated.status.success(), "{validated:?}\n{text}");
     let mut command = Command::new(sluice().expect("built"));

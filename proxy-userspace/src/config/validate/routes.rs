@@ -478,7 +478,9 @@ fn idle_listeners(
         let redirects = listener.model.https_redirect.is_some();
         let mesh = listener.model.mesh.as_ref();
         let passes = mesh.is_some_and(|mesh| mesh.unmatched == Unmatched::Passthrough);
-        let is_alone = listener.file.value.service.is_absent() && !redirects && !passes;
+        // Who is refused unless a name in the handshake is known has asked for just that.
+        let by_name = mesh.is_some_and(|mesh| !mesh.names.is_empty());
+        let is_alone = listener.file.value.service.is_absent() && !redirects && !passes && !by_name;
         if readable && is_alone && !has_route() {
             let draft = Draft::new(
                 Code::MissingKey,

@@ -69,16 +69,13 @@ fn connections(report: &Report<'_>, field: &Field<file::Connections>, upstream: 
     upstream.max_idle = number(report, &keys.max_idle, 0..=most, upstream.max_idle);
     upstream.keepalive = time_or_zero(report, &keys.keepalive, upstream.keepalive);
     upstream.max_streams = number(report, &keys.max_streams, 1..=10_000, upstream.max_streams);
-    let fixed = upstream.traits.iter();
-    let named = upstream.names.iter().map(|named| &named.traits);
-    let is_capped = upstream.max_connections > 0
-        || fixed
-            .chain(named)
-            .any(|traits| traits.max_connections.is_some_and(|most| most > 0));
+    let default = Upstream::default();
     let queue = keys.queue.given().map(|at| at.node);
     let queue_timeout = keys.queue_timeout.given().map(|at| at.node);
     if let Some(node) = queue.or(queue_timeout)
-        && !is_capped
+        && !upstream.is_capped()
+        // What is printed with all defaults has these, too.
+        && (upstream.queue, upstream.queue_timeout) != (default.queue, default.queue_timeout)
     {
         report.warn(
             Place::Key(node),

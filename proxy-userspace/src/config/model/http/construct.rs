@@ -238,6 +238,18 @@ impl Mirror {
     }
 }
 
+impl Upstream {
+    /// True if the connections to some backend have a limit.
+    pub fn is_capped(&self) -> bool {
+        let fixed = self.traits.iter();
+        let named = self.names.iter().map(|named| &named.traits);
+        let mut limits = fixed
+            .chain(named)
+            .filter_map(|traits| traits.max_connections);
+        self.max_connections > 0 || limits.any(|most| most > 0)
+    }
+}
+
 impl Default for Upstream {
     fn default() -> Self {
         Self {
