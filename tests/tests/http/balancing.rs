@@ -248,22 +248,3 @@ fn below_the_panic_threshold_health_is_not_believed() {
         eventually_only(&daemon, names);
     }
 }
-
-#[test]
-fn who_comes_back_begins_slowly() {
-    let (a, b) = (Server::new("a"), Server::new("b"));
-    let keys = format!("balance: {{slow_start: 10m}}, {CHECKED}");
-    let daemon = before(&plain(&[&a, &b]), &keys);
-    eventually_only(&daemon, &["a", "b"]);
-    b.is_well(false);
-    eventually_only(&daemon, &["a"]);
-    b.is_well(true);
-    let mut heard_since = Vec::new();
-    eventually("it is back", || {
-        heard_since = heard(&daemon, 50);
-        count(&heard_since, "b") > 0
-    });
-    let since = heard(&daemon, 50);
-    let share = count(&since, "b");
-    assert!((1..=15).contains(&share), "{share} of 50: {since:?}");
-}

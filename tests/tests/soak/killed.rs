@@ -208,6 +208,8 @@ fn kill_joining(number: u64) -> Result<()> {
         }
         anyhow::Ok(())
     })?;
+    // With it go connections that nobody has accepted: their sockets hold the program, and it the maps.
+    drop(listener);
     wait::until("the kernel has forgotten its maps", || {
         let left = |id: &u32| libbpf_rs::MapHandle::from_map_id(*id).is_ok();
         Ok(!maps.iter().any(left))
