@@ -53,15 +53,15 @@ pub(crate) fn sluice(workspace: &Workspace, profile: Profile) -> Result<PathBuf>
 
 /// Builds kernel programs, `sluice` and a binary of the tests' package; returns the latter's path.
 ///
-/// The whole workspace is built, so that every task resolves the same features and shares what
-/// the others have compiled.
+/// Features are resolved for the whole workspace, so that every task shares what the others have
+/// compiled; of its binaries only those two are made.
 pub(crate) fn tool(workspace: &Workspace, profile: Profile, name: &str) -> Result<PathBuf> {
     let mut progress = Progress::new(2);
     progress.step("the kernel programs", || build_ebpf::build(workspace))?;
     progress.step("user space and the harness", || {
         let mut cargo = shell::cargo(workspace.root());
         cargo
-            .args(["build", "--workspace", "--bins"])
+            .args(["build", "--workspace", "--bin", "sluice", "--bin", name])
             .args(profile.arguments());
         shell::run(&mut cargo, "mend what the compiler names")
     })?;

@@ -39,26 +39,31 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
 /// space, which embeds it, is not built again.
 pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let toolchain = toolchain()?;
-    let mut cargo = toolchain.cargo("build", &workspace.ebpf_crate());
-    cargo
-        .arg("--target-dir")
-        .arg(workspace.root().join("target/ebpf-build"));
-    cargo.arg("--message-format=json-render-diagnostics");
-    let built = executables(&mut cargo)?;
+    let folder = workspace.root().join("target/ebpf-build");
+    let mut plain = toolchain.cargo("build", &workspace.ebpf_crate());
+    plain.arg("--target-dir").arg(&folder);
+    // The packet path once more, with its log. A folder of its own keeps both warm, and lets both be
+    // built at once: most of the time goes into linking, which uses one CPU.
+    let mut log = toolchain.cargo("build", &workspace.ebpf_crate());
+    log.arg("--target-dir").arg(folder.join("log"));
+    log.args(["--bin", "sluice", "--features", "log"]);
+    for cargo in [&mut plain, &mut log] {
+        cargo.arg("--message-format=json-render-diagnostics");
+        eprintln!("    $ {}", shell::display(cargo));
+    }
+    let (built, logging) = std::thread::scope(|scope| {
+        let logging = scope.spawn(|| executables(&mut log));
+        let built = executables(&mut plain);
+        let logging = logging.join().expect("building does not panic");
+        (built, logging)
+    });
+    let (built, logging) = (built?, logging?);
     if built.is_empty() {
         bail!(
             "the kernel crate has no binary: {}",
             workspace.ebpf_crate().display()
         );
     }
-    // The packet path once more, with its log. A folder of its own keeps both warm.
-    let mut cargo = toolchain.cargo("build", &workspace.ebpf_crate());
-    cargo
-        .arg("--target-dir")
-        .arg(workspace.root().join("target/ebpf-build/log"));
-    cargo.args(["--bin", "sluice", "--features", "log"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    let logging = executables(&mut cargo)?;
     let named = built.into_iter().map(|executable| (executable, ""));
     let named = named.chain(logging.into_iter().map(|executable| (executable, "-log")));
     named
@@ -104,7 +109,6 @@ fn toolchain() -> Result<Toolchain> {
 
 /// Runs cargo and returns the executables that it has built or found fresh.
 fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
-    eprintln!("    $ {}", shell::display(cargo));
     let remedy = "`cargo xtask setup` installs the toolchain";
     let mut child = cargo
         .stdout(Stdio::piped())

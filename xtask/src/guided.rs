@@ -66,14 +66,8 @@ pub(crate) fn sluice(workspace: &Workspace) -> Result<PathBuf> {
 /// Runs the scenarios through the program that counts; it writes when it ends.
 fn load(workspace: &Workspace, counting: &Path) -> Result<()> {
     let mut cargo = shell::cargo(workspace.root());
-    cargo.args([
-        "build",
-        "--release",
-        "--package",
-        "proxy-tests",
-        "--bin",
-        "bench",
-    ]);
+    // As `cargo xtask bench` builds it, so that this is not done twice.
+    cargo.args(["build", "--release", "--workspace", "--bin", "bench"]);
     shell::run(&mut cargo, "mend what the compiler names")?;
     let mut bench = Command::new(workspace.binary(Profile::Release, "bench"));
     bench

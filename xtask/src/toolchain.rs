@@ -223,8 +223,9 @@ pub(crate) fn linker_install(root: &Path) -> Command {
             command.env("PATH", path);
         }
     }
-    // Its work is done in LLVM: spare the time that debug information costs.
+    // Its work is done in LLVM: spare the time that debug information and optimising cost.
     command.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     command
 }
 
