@@ -17,7 +17,7 @@ enum What {
     /// The kernel's packet path against baselines, and end to end against other balancers.
     L4(L4),
     /// Proxies of HTTP, TCP and files: CPU time, latency and memory, against other proxies.
-    L7(L7),
+    L7(Measured),
     /// Connections on one host: what sockets in the kernel save, against other proxies.
     Sockets(L7),
     /// What it costs to refuse a source: by an answer, by a reset, by the driver.
@@ -78,6 +78,16 @@ struct L7 {
     write_docs: bool,
 }
 
+#[derive(Args)]
+struct Measured {
+    #[command(flatten)]
+    run: L7,
+    /// Measures nothing and shows rows that `--json` wrote; may be given several times, and of a
+    /// scenario that several files have, the last one's count.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "peer"])]
+    from: Vec<PathBuf>,
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().what {
         What::L4(arguments) => l4(&arguments),
@@ -132,8 +142,11 @@ fn l4(arguments: &L4) -> Result<()> {
     Ok(())
 }
 
-fn l7(arguments: L7) -> Result<()> {
-    let background = calm()?;
+fn l7(arguments: Measured) -> Result<()> {
+    let Measured {
+        run: arguments,
+        from,
+    } = arguments;
     let effort = if arguments.quick {
         l7::Effort::QUICK
     } else {
@@ -143,7 +156,13 @@ fn l7(arguments: L7) -> Result<()> {
         scenarios: arguments.scenario,
         peers: arguments.peer,
     };
-    let rows = l7::run(effort, &choice, |what| eprintln!("{what}"))?;
+    let (rows, background) = if from.is_empty() {
+        let background = calm()?;
+        let rows = l7::run(effort, &choice, |what| eprintln!("{what}"))?;
+        (rows, Some(background))
+    } else {
+        (l7::report::read_json(&from)?, None)
+    };
     print!("{}", l7::report::table(&rows));
     if let Some(path) = &arguments.json {
         l7::report::write_json(&rows, path)?;

@@ -4,13 +4,13 @@ use super::{Effort, scenarios};
 use crate::bench::chart::{self, Bar, Panel};
 use crate::bench::{docs, machine};
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What one peer did in one scenario. Numbers are missing where the peer cannot do it, and then
 /// the note says why.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The scenario's name.
     pub scenario: String,
@@ -98,6 +98,23 @@ pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
+/// Reads rows that [`write_json`] wrote. Of a scenario that several files have, the last one's count.
+///
+/// # Errors
+///
+/// When a file cannot be read or holds something else.
+pub fn read_json(paths: &[PathBuf]) -> Result<Vec<Row>> {
+    let mut all: Vec<Row> = Vec::new();
+    for path in paths {
+        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let rows: Vec<Row> =
+            serde_json::from_slice(&text).with_context(|| format!("in {}", path.display()))?;
+        all.retain(|old| rows.iter().all(|new| new.scenario != old.scenario));
+        all.extend(rows);
+    }
+    Ok(all)
+}
+
 /// Draws CPU time per request, one panel for each scenario.
 ///
 /// # Errors
@@ -138,19 +155,27 @@ fn rows_of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a R
     rows.iter().filter(move |row| row.scenario == scenario)
 }
 
-/// Writes tables and a picture of a run of all scenarios into `docs/benchmarks.md`. `background` is the
-/// share of the CPUs that other programs used before the run.
+/// Writes tables and a picture of all scenarios into `docs/benchmarks.md`. `background` is the share of
+/// the CPUs that other programs used before the run; `None` if the rows are of several runs.
 ///
 /// # Errors
 ///
 /// The page has not the blocks that are to be written, or is not writable.
-pub fn write_docs(rows: &[Row], effort: Effort, background: f64) -> Result<()> {
+pub fn write_docs(rows: &[Row], effort: Effort, background: Option<f64>) -> Result<()> {
     let page = docs::in_workspace("docs/benchmarks.md");
+    let run = background.map_or_else(
+        || {
+            "the scenarios are of several runs; the peers of each scenario took turns in one"
+                .to_owned()
+        },
+        |share| {
+            let percent = share * 100.0;
+            format!("other programs used {percent:.0} % of the CPUs before the run")
+        },
+    );
     let machine = format!(
-        "{}- other programs used {:.0} % of the CPUs before the run\n\
-         - {} rounds of {} s for each loop and peer\n",
+        "{}- {run}\n- {} rounds of {} s for each loop and peer\n",
         machine::description(),
-        background * 100.0,
         effort.rounds,
         effort.time.as_secs_f64(),
     );
@@ -273,6 +298,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.json");
         write_json(&[row("nginx", Some(1.0), None)], &path).unwrap();
+        let twice = [path.clone(), path.clone()];
+        assert_eq!(read_json(&twice).unwrap(), [row("nginx", Some(1.0), None)]);
         let text = std::fs::read_to_string(path).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let keys: Vec<&str> = parsed[0]
