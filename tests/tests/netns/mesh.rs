@@ -278,16 +278,10 @@ fn routed_and_passed_on(family: Family) -> Result<()> {
     );
     Ok(())
 }
-
-#[test]
-fn requests_are_routed_or_go_where_they_were_to_go_v4() -> Result<()> {
-    routed_and_passed_on(V4)
-}
-
-#[test]
-fn requests_are_routed_or_go_where_they_were_to_go_v6() -> Result<()> {
-    routed_and_passed_on(V6)
-}
+on_families!(routed_and_passed_on:
+    requests_are_routed_or_go_where_they_were_to_go_v4 = V4,
+    requests_are_routed_or_go_where_they_were_to_go_v6 = V6,
+);
 
 /// Says whom a socket sees at the other end, then asks for the name.
 const PEERS: &str = "
@@ -355,16 +349,10 @@ fn from_another_namespace(family: Family) -> Result<()> {
     );
     daemon.terminate().map(drop)
 }
-
-#[test]
-fn another_namespace_reaches_the_listener_by_its_address_v4() -> Result<()> {
-    from_another_namespace(V4)
-}
-
-#[test]
-fn another_namespace_reaches_the_listener_by_its_address_v6() -> Result<()> {
-    from_another_namespace(V6)
-}
+on_families!(from_another_namespace:
+    another_namespace_reaches_the_listener_by_its_address_v4 = V4,
+    another_namespace_reaches_the_listener_by_its_address_v6 = V6,
+);
 
 #[test]
 fn who_asks_is_said_by_the_kernel_and_by_nobody_else() -> Result<()> {
@@ -512,16 +500,10 @@ fn rules(family: Family) -> Result<()> {
     ensure!(!daemon.pin_dir().join("redirect").exists());
     Ok(())
 }
-
-#[test]
-fn what_is_excluded_goes_where_it_was_to_go_v4() -> Result<()> {
-    rules(V4)
-}
-
-#[test]
-fn what_is_excluded_goes_where_it_was_to_go_v6() -> Result<()> {
-    rules(V6)
-}
+on_families!(rules:
+    what_is_excluded_goes_where_it_was_to_go_v4 = V4,
+    what_is_excluded_goes_where_it_was_to_go_v6 = V6,
+);
 
 fn other_protocols(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -596,16 +578,10 @@ fn other_protocols(family: Family) -> Result<()> {
         Ok(lines.filter(of_redis).count() == 2)
     })
 }
-
-#[test]
-fn other_protocols_pass_v4() -> Result<()> {
-    other_protocols(V4)
-}
-
-#[test]
-fn other_protocols_pass_v6() -> Result<()> {
-    other_protocols(V6)
-}
+on_families!(other_protocols:
+    other_protocols_pass_v4 = V4,
+    other_protocols_pass_v6 = V6,
+);
 
 #[test]
 fn what_nobody_is_for_is_refused_where_that_is_wanted() -> Result<()> {

@@ -20,7 +20,7 @@ fn answer() -> Value {
     }]})
 }
 
-fn killed(on_failure: &str, family: Family, wanted: Option<&str>) -> Result<()> {
+fn killed(family: Family, on_failure: &str, wanted: Option<&str>) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -58,26 +58,15 @@ fn killed(on_failure: &str, family: Family, wanted: Option<&str>) -> Result<()> 
     ensure!(!daemon.pin_dir().join("redirect").exists());
     Ok(())
 }
+on_families!(killed("closed", None):
+    a_killed_daemon_closes_v4 = V4,
+    a_killed_daemon_closes_v6 = V6,
+);
 
-#[test]
-fn a_killed_daemon_closes_v4() -> Result<()> {
-    killed("closed", V4, None)
-}
-
-#[test]
-fn a_killed_daemon_closes_v6() -> Result<()> {
-    killed("closed", V6, None)
-}
-
-#[test]
-fn a_killed_daemon_opens_v4() -> Result<()> {
-    killed("open", V4, Some("stable"))
-}
-
-#[test]
-fn a_killed_daemon_opens_v6() -> Result<()> {
-    killed("open", V6, Some("stable"))
-}
+on_families!(killed("open", Some("stable")):
+    a_killed_daemon_opens_v4 = V4,
+    a_killed_daemon_opens_v6 = V6,
+);
 
 fn never_to_itself(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -103,16 +92,10 @@ fn never_to_itself(family: Family) -> Result<()> {
     ensure!(one.workloads.len() == 2, "{mesh:?}");
     daemon.terminate().map(drop)
 }
-
-#[test]
-fn the_daemon_is_never_redirected_to_itself_v4() -> Result<()> {
-    never_to_itself(V4)
-}
-
-#[test]
-fn the_daemon_is_never_redirected_to_itself_v6() -> Result<()> {
-    never_to_itself(V6)
-}
+on_families!(never_to_itself:
+    the_daemon_is_never_redirected_to_itself_v4 = V4,
+    the_daemon_is_never_redirected_to_itself_v6 = V6,
+);
 
 fn from_before(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -154,16 +137,10 @@ fn from_before(family: Family) -> Result<()> {
     ensure!(mesh.listeners[0].redirected == 1, "{mesh:?}");
     Ok(())
 }
-
-#[test]
-fn connections_from_before_are_left_alone_v4() -> Result<()> {
-    from_before(V4)
-}
-
-#[test]
-fn connections_from_before_are_left_alone_v6() -> Result<()> {
-    from_before(V6)
-}
+on_families!(from_before:
+    connections_from_before_are_left_alone_v4 = V4,
+    connections_from_before_are_left_alone_v6 = V6,
+);
 
 fn comes_later(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -188,16 +165,10 @@ fn comes_later(family: Family) -> Result<()> {
     }
     state("waiting")
 }
-
-#[test]
-fn a_cgroup_that_comes_later_is_redirected_then_v4() -> Result<()> {
-    comes_later(V4)
-}
-
-#[test]
-fn a_cgroup_that_comes_later_is_redirected_then_v6() -> Result<()> {
-    comes_later(V6)
-}
+on_families!(comes_later:
+    a_cgroup_that_comes_later_is_redirected_then_v4 = V4,
+    a_cgroup_that_comes_later_is_redirected_then_v6 = V6,
+);
 
 fn failing_first(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -227,16 +198,10 @@ fn failing_first(family: Family) -> Result<()> {
     ensure!(bad.requests() > 0);
     Ok(())
 }
-
-#[test]
-fn a_failing_first_backend_is_made_up_for_v4() -> Result<()> {
-    failing_first(V4)
-}
-
-#[test]
-fn a_failing_first_backend_is_made_up_for_v6() -> Result<()> {
-    failing_first(V6)
-}
+on_families!(failing_first:
+    a_failing_first_backend_is_made_up_for_v4 = V4,
+    a_failing_first_backend_is_made_up_for_v6 = V6,
+);
 
 fn upgraded(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -263,13 +228,7 @@ fn upgraded(family: Family) -> Result<()> {
             .is_some_and(|mesh| mesh.listeners[0].refused == 0))
     })
 }
-
-#[test]
-fn an_upgrade_keeps_it_v4() -> Result<()> {
-    upgraded(V4)
-}
-
-#[test]
-fn an_upgrade_keeps_it_v6() -> Result<()> {
-    upgraded(V6)
-}
+on_families!(upgraded:
+    an_upgrade_keeps_it_v4 = V4,
+    an_upgrade_keeps_it_v6 = V6,
+);

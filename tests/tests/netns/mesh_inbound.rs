@@ -211,18 +211,12 @@ fn routed(family: Family) -> Result<()> {
     );
     Ok(())
 }
+on_families!(routed:
+    what_arrives_is_routed_and_then_served_by_the_workload_v4 = V4,
+    what_arrives_is_routed_and_then_served_by_the_workload_v6 = V6,
+);
 
-#[test]
-fn what_arrives_is_routed_and_then_served_by_the_workload_v4() -> Result<()> {
-    routed(V4)
-}
-
-#[test]
-fn what_arrives_is_routed_and_then_served_by_the_workload_v6() -> Result<()> {
-    routed(V6)
-}
-
-fn killed(on_failure: &str, family: Family, wanted: Option<&str>) -> Result<()> {
+fn killed(family: Family, on_failure: &str, wanted: Option<&str>) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -256,26 +250,15 @@ fn killed(on_failure: &str, family: Family, wanted: Option<&str>) -> Result<()> 
     ensure!(!daemon.pin_dir().join("redirect").exists());
     Ok(())
 }
+on_families!(killed("closed", None):
+    a_killed_daemon_closes_what_arrives_v4 = V4,
+    a_killed_daemon_closes_what_arrives_v6 = V6,
+);
 
-#[test]
-fn a_killed_daemon_closes_what_arrives_v4() -> Result<()> {
-    killed("closed", V4, None)
-}
-
-#[test]
-fn a_killed_daemon_closes_what_arrives_v6() -> Result<()> {
-    killed("closed", V6, None)
-}
-
-#[test]
-fn a_killed_daemon_opens_what_arrives_v4() -> Result<()> {
-    killed("open", V4, Some("python -"))
-}
-
-#[test]
-fn a_killed_daemon_opens_what_arrives_v6() -> Result<()> {
-    killed("open", V6, Some("python -"))
-}
+on_families!(killed("open", Some("python -")):
+    a_killed_daemon_opens_what_arrives_v4 = V4,
+    a_killed_daemon_opens_what_arrives_v6 = V6,
+);
 
 fn rules(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -326,16 +309,10 @@ fn rules(family: Family) -> Result<()> {
     ensure!(!daemon.pin_dir().join("redirect/links/netns").exists());
     Ok(())
 }
-
-#[test]
-fn what_is_excluded_reaches_the_workload_v4() -> Result<()> {
-    rules(V4)
-}
-
-#[test]
-fn what_is_excluded_reaches_the_workload_v6() -> Result<()> {
-    rules(V6)
-}
+on_families!(rules:
+    what_is_excluded_reaches_the_workload_v4 = V4,
+    what_is_excluded_reaches_the_workload_v6 = V6,
+);
 
 fn no_loops(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
@@ -373,16 +350,10 @@ fn no_loops(family: Family) -> Result<()> {
     ensure!((one.redirected, one.excluded) == (20, 0), "{mesh:?}");
     daemon.terminate().map(drop)
 }
-
-#[test]
-fn the_daemon_s_own_connections_are_never_redirected_to_it_v4() -> Result<()> {
-    no_loops(V4)
-}
-
-#[test]
-fn the_daemon_s_own_connections_are_never_redirected_to_it_v6() -> Result<()> {
-    no_loops(V6)
-}
+on_families!(no_loops:
+    the_daemon_s_own_connections_are_never_redirected_to_it_v4 = V4,
+    the_daemon_s_own_connections_are_never_redirected_to_it_v6 = V6,
+);
 
 /// A server that speaks first, then echoes a line.
 const GREETER: &str = "
@@ -452,16 +423,10 @@ fn other_protocols(family: Family) -> Result<()> {
     );
     Ok(())
 }
-
-#[test]
-fn other_protocols_arrive_v4() -> Result<()> {
-    other_protocols(V4)
-}
-
-#[test]
-fn other_protocols_arrive_v6() -> Result<()> {
-    other_protocols(V6)
-}
+on_families!(other_protocols:
+    other_protocols_arrive_v4 = V4,
+    other_protocols_arrive_v6 = V6,
+);
 
 #[test]
 fn connections_that_arrived_before_are_left_alone() -> Result<()> {

@@ -130,13 +130,7 @@ fn bracketed(address: &str) -> String {
         false => address.to_owned(),
     }
 }
-
-#[test]
-fn connections_by_tls_go_by_name_undecrypted_v4() -> Result<()> {
-    by_name(V4)
-}
-
-#[test]
-fn connections_by_tls_go_by_name_undecrypted_v6() -> Result<()> {
-    by_name(V6)
-}
+on_families!(by_name:
+    connections_by_tls_go_by_name_undecrypted_v4 = V4,
+    connections_by_tls_go_by_name_undecrypted_v6 = V6,
+);

@@ -214,16 +214,10 @@ fn order(family: Family) -> Result<()> {
     ensure!(balanced.services[0].connected == 1, "{balanced:?}");
     Ok(())
 }
-
-#[test]
-fn the_mesh_comes_before_balancing_at_connect_v4() -> Result<()> {
-    order(V4)
-}
-
-#[test]
-fn the_mesh_comes_before_balancing_at_connect_v6() -> Result<()> {
-    order(V6)
-}
+on_families!(order:
+    the_mesh_comes_before_balancing_at_connect_v4 = V4,
+    the_mesh_comes_before_balancing_at_connect_v6 = V6,
+);
 
 #[test]
 fn who_is_outside_of_the_mesh_gets_no_service_of_it() -> Result<()> {

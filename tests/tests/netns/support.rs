@@ -49,6 +49,22 @@ macro_rules! on_every_path {
     };
 }
 
+/// Makes tests of one check for what it is named with, mostly the families; what else the check
+/// wants follows its name: `on_families!(killed("open"): it_opens_v4 = V4, it_opens_v6 = V6)` calls
+/// `killed(V4, "open")` and `killed(V6, "open")`.
+macro_rules! on_families {
+    (@call $check:ident $family:expr, ($($more:expr),*)) => { $check($family $(, $more)*) };
+    ($check:ident: $($tests:tt)+) => { on_families!($check(): $($tests)+); };
+    ($check:ident $more:tt: $($test:ident = $family:expr),+ $(,)?) => {
+        $(
+            #[test]
+            fn $test() -> anyhow::Result<()> {
+                on_families!(@call $check $family, $more)
+            }
+        )+
+    };
+}
+
 /// Checks that new connections were shared as `weights` say, within five standard deviations of
 /// a random choice: a right balancer fails that once in a million runs.
 pub(crate) fn expect_shares(shares: &Shares, weights: &[(&str, u32)]) -> Result<()> {

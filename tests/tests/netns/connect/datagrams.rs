@@ -25,7 +25,7 @@ fn config(scene: &Scene) -> Value {
 }
 
 /// Sockets that are connected, and such that are not: whom they get and whom they see.
-fn datagrams(dialled: &str, other: &str) -> Result<()> {
+fn datagrams([dialled, other]: [&str; 2]) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
     };
@@ -89,21 +89,11 @@ for _ in range(40):
     ensure!(outside == "ENETUNREACH", "{outside}");
     Ok(())
 }
-
-#[test]
-fn datagrams_get_a_backend_and_come_from_the_vip_v4() -> Result<()> {
-    datagrams("192.0.2.10", "192.0.2.11")
-}
-
-#[test]
-fn datagrams_get_a_backend_and_come_from_the_vip_v6() -> Result<()> {
-    datagrams("2001:db8::10", "2001:db8::11")
-}
-
-#[test]
-fn datagrams_get_a_backend_and_come_from_the_vip_mapped() -> Result<()> {
-    datagrams("::ffff:192.0.2.10", "::ffff:192.0.2.11")
-}
+on_families!(datagrams:
+    datagrams_get_a_backend_and_come_from_the_vip_v4 = ["192.0.2.10", "192.0.2.11"],
+    datagrams_get_a_backend_and_come_from_the_vip_v6 = ["2001:db8::10", "2001:db8::11"],
+    datagrams_get_a_backend_and_come_from_the_vip_mapped = ["::ffff:192.0.2.10", "::ffff:192.0.2.11"],
+);
 
 #[test]
 fn a_socket_changes_its_backend_when_that_is_gone_or_after_a_pause() -> Result<()> {

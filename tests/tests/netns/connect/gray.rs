@@ -162,16 +162,10 @@ fn a_lossy_backend_is_ejected(family: Family) -> Result<()> {
     ensure!(said.ends_with(" 0 []"), "{said}");
     Ok(())
 }
-
-#[test]
-fn a_lossy_backend_is_ejected_by_the_sockets_of_workloads_v4() -> Result<()> {
-    a_lossy_backend_is_ejected(V4)
-}
-
-#[test]
-fn a_lossy_backend_is_ejected_by_the_sockets_of_workloads_v6() -> Result<()> {
-    a_lossy_backend_is_ejected(V6)
-}
+on_families!(a_lossy_backend_is_ejected:
+    a_lossy_backend_is_ejected_by_the_sockets_of_workloads_v4 = V4,
+    a_lossy_backend_is_ejected_by_the_sockets_of_workloads_v6 = V6,
+);
 
 /// Nobody listens at one: it gets no more sockets after a few, without any check.
 fn a_backend_that_refuses_is_ejected(family: Family) -> Result<()> {
@@ -208,16 +202,10 @@ fn a_backend_that_refuses_is_ejected(family: Family) -> Result<()> {
     ensure!(now.keys().eq(["OK"]), "{now:?}");
     Ok(())
 }
-
-#[test]
-fn a_backend_that_refuses_workloads_is_ejected_v4() -> Result<()> {
-    a_backend_that_refuses_is_ejected(V4)
-}
-
-#[test]
-fn a_backend_that_refuses_workloads_is_ejected_v6() -> Result<()> {
-    a_backend_that_refuses_is_ejected(V6)
-}
+on_families!(a_backend_that_refuses_is_ejected:
+    a_backend_that_refuses_workloads_is_ejected_v4 = V4,
+    a_backend_that_refuses_workloads_is_ejected_v6 = V6,
+);
 
 /// Connections that stay: each of them hands over much, again and again.
 const STREAMS: &str = "

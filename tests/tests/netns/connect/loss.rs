@@ -107,6 +107,20 @@ fn lost(family: Family, on_loss: &str, in_pod: bool) -> Result<()> {
     ensure!(balancing(&daemon)?.unreached == 0);
     Ok(())
 }
+on_families!(lost("reset", false):
+    sockets_of_a_lost_backend_are_told_v4 = V4,
+    sockets_of_a_lost_backend_are_told_v6 = V6,
+);
+
+on_families!(lost("reset", true):
+    sockets_of_a_lost_backend_are_told_in_another_namespace_v4 = V4,
+    sockets_of_a_lost_backend_are_told_in_another_namespace_v6 = V6,
+);
+
+on_families!(lost("keep", false):
+    sockets_of_a_lost_backend_are_kept_v4 = V4,
+    sockets_of_a_lost_backend_are_kept_v6 = V6,
+);
 
 /// A namespace of its own, as a container has, from which the backends can be reached.
 pub(crate) fn pod(scene: &Scene) -> Result<Netns> {
@@ -125,36 +139,6 @@ pub(crate) fn pod(scene: &Scene) -> Result<Netns> {
          route add 10.1.0.0/24 via 10.3.0.1\n\
          route add fd01::/64 via fd03::1\n")?;
     Ok(pod)
-}
-
-#[test]
-fn sockets_of_a_lost_backend_are_told_v4() -> Result<()> {
-    lost(V4, "reset", false)
-}
-
-#[test]
-fn sockets_of_a_lost_backend_are_told_v6() -> Result<()> {
-    lost(V6, "reset", false)
-}
-
-#[test]
-fn sockets_of_a_lost_backend_are_told_in_another_namespace_v4() -> Result<()> {
-    lost(V4, "reset", true)
-}
-
-#[test]
-fn sockets_of_a_lost_backend_are_told_in_another_namespace_v6() -> Result<()> {
-    lost(V6, "reset", true)
-}
-
-#[test]
-fn sockets_of_a_lost_backend_are_kept_v4() -> Result<()> {
-    lost(V4, "keep", false)
-}
-
-#[test]
-fn sockets_of_a_lost_backend_are_kept_v6() -> Result<()> {
-    lost(V6, "keep", false)
 }
 
 #[test]
@@ -260,13 +244,7 @@ print('end', flush=True)
     ensure!(counts.unrecorded == 0, "{counts:?}");
     Ok(())
 }
-
-#[test]
-fn thousands_of_short_connections_leave_nothing_v4() -> Result<()> {
-    thousands_come_and_go(V4)
-}
-
-#[test]
-fn thousands_of_short_connections_leave_nothing_v6() -> Result<()> {
-    thousands_come_and_go(V6)
-}
+on_families!(thousands_come_and_go:
+    thousands_of_short_connections_leave_nothing_v4 = V4,
+    thousands_of_short_connections_leave_nothing_v6 = V6,
+);

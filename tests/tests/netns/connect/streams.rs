@@ -58,21 +58,11 @@ for _ in range(90):
     );
     Ok(())
 }
-
-#[test]
-fn a_workload_gets_backends_and_sees_the_vip_v4() -> Result<()> {
-    sees_the_vip("192.0.2.10")
-}
-
-#[test]
-fn a_workload_gets_backends_and_sees_the_vip_v6() -> Result<()> {
-    sees_the_vip("2001:db8::10")
-}
-
-#[test]
-fn a_workload_gets_backends_and_sees_the_vip_mapped() -> Result<()> {
-    sees_the_vip("::ffff:192.0.2.10")
-}
+on_families!(sees_the_vip:
+    a_workload_gets_backends_and_sees_the_vip_v4 = "192.0.2.10",
+    a_workload_gets_backends_and_sees_the_vip_v6 = "2001:db8::10",
+    a_workload_gets_backends_and_sees_the_vip_mapped = "::ffff:192.0.2.10",
+);
 
 #[test]
 fn curl_and_redis_are_served() -> Result<()> {
