@@ -8,7 +8,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Options of the task.
+/// How `sluice` is built.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Build without optimisation: quicker to build, slower to run.
@@ -21,19 +21,29 @@ pub(crate) struct Options {
     profile_guided: bool,
 }
 
+impl Options {
+    /// The profile that is built by.
+    pub(crate) const fn profile(&self) -> Profile {
+        if self.debug {
+            Profile::Dev
+        } else {
+            Profile::Release
+        }
+    }
+
+    /// Builds it so, and returns its path.
+    pub(crate) fn sluice(&self, workspace: &Workspace) -> Result<PathBuf> {
+        if self.profile_guided {
+            guided::sluice(workspace)
+        } else {
+            sluice(workspace, self.profile())
+        }
+    }
+}
+
 /// Runs the task.
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let profile = if options.debug {
-        Profile::Dev
-    } else {
-        Profile::Release
-    };
-    let binary = if options.profile_guided {
-        guided::sluice(workspace)?
-    } else {
-        sluice(workspace, profile)?
-    };
-    println!("{}", binary.display());
+    println!("{}", options.sluice(workspace)?.display());
     Ok(ExitCode::SUCCESS)
 }
 

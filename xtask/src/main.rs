@@ -51,7 +51,7 @@ enum Task {
     /// Builds kernel programs and user space; leaves `target/release/sluice`.
     Build(build::Options),
     /// Makes the Debian package and looks whether it is what it should be.
-    Package(package::Options),
+    Package(build::Options),
     /// Builds, then runs `sluice` with the arguments after `--`.
     Run(run::Options),
     /// Shows every forwarding mode with real traffic in network namespaces.

@@ -5,9 +5,8 @@
 
 use crate::host::{HostLacks, find_program};
 use crate::workspace::{Profile, Workspace};
-use crate::{build, guided, shell};
+use crate::{build, shell};
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -37,30 +36,10 @@ const WANTED: &[(&str, &str)] = &[
     ("usr/share/doc/sluice/examples/http.yaml", "-rw-r--r--"),
 ];
 
-/// Options of the task.
-#[derive(Debug, Args)]
-pub(crate) struct Options {
-    /// Package a build without optimisation: quicker to make, for looking at the package only.
-    #[arg(long)]
-    debug: bool,
-    /// Package a build that a profile guides, as of `cargo xtask build --profile-guided`.
-    #[arg(long, conflicts_with = "debug")]
-    profile_guided: bool,
-}
-
 /// Runs the task.
-pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let profile = if options.debug {
-        Profile::Dev
-    } else {
-        Profile::Release
-    };
-    if options.profile_guided {
-        guided::sluice(workspace)?;
-    } else {
-        build::sluice(workspace, profile)?;
-    }
-    println!("{}", made(workspace, profile)?.display());
+pub(crate) fn task(workspace: &Workspace, options: &build::Options) -> Result<ExitCode> {
+    options.sluice(workspace)?;
+    println!("{}", made(workspace, options.profile())?.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -175,11 +175,7 @@ fn history(socket: &SocketArgs, output: Output) -> Result<Exit, Failure> {
     let client = socket.client();
     let entries: Vec<HistoryEntry> =
         args::block_on(async { Ok(client.get("config/history").await?) })?;
-    match output {
-        Output::Json => output::json(&entries)?,
-        Output::Table => output::print(&table(&entries))?,
-    }
-    Ok(Exit::Done)
+    output::show(output, &entries[..], table)
 }
 
 fn table(entries: &[HistoryEntry]) -> String {

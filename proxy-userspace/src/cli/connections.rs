@@ -1,7 +1,7 @@
 //! `sluice connections`.
 
 use crate::admin::api::{ConnectionQuery, ConnectionsAnswer, DEFAULT_CONNECTIONS, MAX_CONNECTIONS};
-use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
+use crate::cli::args::{self, OutputArgs, SocketArgs};
 use crate::cli::daemon::query;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
@@ -44,11 +44,7 @@ impl Args {
         let path = query("connections", &wanted)?;
         let client = self.socket.client();
         let answer: ConnectionsAnswer = args::block_on(async { Ok(client.get(&path).await?) })?;
-        match self.output.output {
-            Output::Json => output::json(&answer)?,
-            Output::Table => output::print(&text(&answer))?,
-        }
-        Ok(Exit::Done)
+        output::show(self.output.output, &answer, text)
     }
 }
 

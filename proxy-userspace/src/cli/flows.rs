@@ -1,7 +1,7 @@
 //! `sluice flows`.
 
 use crate::admin::api::{DEFAULT_FLOWS, FlowQuery, FlowsAnswer, MAX_FLOWS};
-use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
+use crate::cli::args::{self, OutputArgs, SocketArgs};
 use crate::cli::daemon::query;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
@@ -48,11 +48,7 @@ impl Args {
         let answer: FlowsAnswer = args::block_on(async {
             Ok(self.socket.client().get(&query("flows", &flows)?).await?)
         })?;
-        match self.output.output {
-            Output::Json => output::json(&answer)?,
-            Output::Table => output::print(&text(&answer))?,
-        }
-        Ok(Exit::Done)
+        output::show(self.output.output, &answer, text)
     }
 }
 

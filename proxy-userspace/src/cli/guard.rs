@@ -1,7 +1,7 @@
 //! `sluice guard`.
 
 use crate::admin::api::{GuardAction, GuardRequest};
-use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
+use crate::cli::args::{self, OutputArgs, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
@@ -139,11 +139,7 @@ impl Args {
                 }
             })
         })?;
-        match output.output {
-            Output::Json => output::json(&rules)?,
-            Output::Table => output::print(&text(&rules))?,
-        }
-        Ok(Exit::Done)
+        output::show(output.output, &rules[..], text)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Writing results to standard output.
 
+use crate::cli::args::Output;
 use crate::cli::exit::{Exit, Failure};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -20,10 +21,23 @@ pub(super) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
 }
 
 /// Writes a value as indented JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Failure::new(Exit::Failed, error))?;
     line(text)
+}
+
+/// Writes a value as it is wanted: as JSON, or as this text.
+pub(super) fn show<T: Serialize + ?Sized>(
+    format: Output,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<Exit, Failure> {
+    match format {
+        Output::Json => json(value)?,
+        Output::Table => print(&text(value))?,
+    }
+    Ok(Exit::Done)
 }
 
 /// Whether a column holds words or numbers.

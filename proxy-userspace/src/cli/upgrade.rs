@@ -1,7 +1,7 @@
 //! `sluice upgrade`.
 
 use crate::admin::api::{UpgradeAnswer, UpgradeRequest};
-use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
+use crate::cli::args::{self, OutputArgs, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use std::path::PathBuf;
@@ -45,11 +45,7 @@ impl Args {
         };
         let answer: UpgradeAnswer =
             args::block_on(async { Ok(self.socket.client().post("upgrade", &request).await?) })?;
-        match self.output.output {
-            Output::Json => output::json(&answer)?,
-            Output::Table => output::print(&text(&answer))?,
-        }
-        Ok(Exit::Done)
+        output::show(self.output.output, &answer, text)
     }
 }
 

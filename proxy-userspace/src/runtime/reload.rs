@@ -206,10 +206,16 @@ impl<P: Plane> Control<P> {
         if renewed && let Err(error) = self.plane.fit(&self.config) {
             error!(error = %chain(&error), "cannot go back to the old maps");
         }
-        let before = self.overlay_before();
+        self.keep_to(&self.overlay_before());
+        self.steer_again();
+    }
+
+    /// Has maps, programs and probes be as the configuration in force and this overlay have them.
+    /// What fails is tried again with each tick.
+    pub(super) fn keep_to(&mut self, overlay: &Overlay) {
         let target = Target {
             config: &self.config,
-            overlay: &before,
+            overlay,
             host: &self.host,
         };
         match follow(self.plane.store(), &target) {
@@ -223,7 +229,6 @@ impl<P: Plane> Control<P> {
         if let Err(error) = self.plane.steer_probes(overlay::steered(&self.config)) {
             error!(error = %chain(&error), "cannot steer probes as before");
         }
-        self.steer_again();
     }
 
     /// Goes back to the health checks of the configuration in force.

@@ -2,7 +2,6 @@
 
 use super::control::Control;
 use super::history::History;
-use super::overlay;
 use super::plane::Plane;
 use super::source::Source;
 use super::upgrade::{HandOver, Launch, Lines, Offer, Ready, SocketName, Successor, UpgradeError};
@@ -11,7 +10,6 @@ use crate::admin::api::{Refusal, RefusalKind, UpgradeAnswer, UpgradeRequest, cha
 use crate::admin::control::{Command, Reply};
 use crate::admin::socket::note_owner;
 use crate::config::model::Config;
-use crate::kernel::apply::{Target, follow};
 use crate::observe::build::VERSION;
 use std::fs::File;
 use std::io;
@@ -221,22 +219,7 @@ impl<P: Plane> Control<P> {
         if !self.has_plane() {
             return;
         }
-        let target = Target {
-            config: &self.config,
-            overlay: &self.overlay,
-            host: &self.host,
-        };
-        match follow(self.plane.store(), &target) {
-            Ok(plan) => drop(self.take(plan)),
-            Err(error) => self.fall_behind(&error),
-        }
-        match self.plane.attach(&self.config.data_plane().interfaces) {
-            Ok(attached) => self.attached = attached,
-            Err(error) => error!(error = %chain(&error), "cannot attach as before"),
-        }
-        if let Err(error) = self.plane.steer_probes(overlay::steered(&self.config)) {
-            error!(error = %chain(&error), "cannot steer probes as before");
-        }
+        self.keep_to(&self.overlay.clone());
         self.publish_names();
         self.publish_readiness();
     }

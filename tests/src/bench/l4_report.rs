@@ -79,11 +79,9 @@ const KINDS: [(&str, &str); 2] = [
 
 fn machine_block(run: &Circumstances) -> String {
     format!(
-        "{}- other programs used {:.0} % of the CPUs before the run\n\
-         - {} rounds of {} packets for each packet row; {} rounds of {} s end to end, over {} \
+        "{}- {} rounds of {} packets for each packet row; {} rounds of {} s end to end, over {} \
          connections\n",
-        machine::description(),
-        run.background * 100.0,
+        machine::circumstances(Some(run.background)),
         run.packets.rounds,
         number(f64::from(run.packets.repeats)),
         run.end_to_end.rounds,

@@ -77,8 +77,21 @@ fn cpus(stat: &str) -> usize {
     lines.take_while(|line| line.starts_with("cpu")).count()
 }
 
+/// The machine and how busy it was, in a few lines of Markdown. `background`: the share of the CPUs
+/// that other programs used before the run; `None` if there was more than one.
+pub fn circumstances(background: Option<f64>) -> String {
+    let run = background.map_or_else(
+        || "the scenarios are of several runs; the peers of each took turns in one".to_owned(),
+        |share| {
+            let percent = share * 100.0;
+            format!("other programs used {percent:.0} % of the CPUs before the run")
+        },
+    );
+    format!("{}- {run}\n", description())
+}
+
 /// The machine in a few lines of Markdown.
-pub fn description() -> String {
+fn description() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let field = |name: &str| {

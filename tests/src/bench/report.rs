@@ -43,12 +43,12 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Writes the rows as JSON: an array of objects with id, value, unit, baseline and ratio.
+/// Writes the rows of any benchmark as JSON: an array of objects with the fields of a row.
 ///
 /// # Errors
 ///
 /// When the file cannot be written.
-pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
+pub fn write_json(rows: &[impl Serialize], path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(rows)? + "\n";
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

@@ -88,11 +88,28 @@ struct Measured {
     from: Vec<PathBuf>,
 }
 
+impl L7 {
+    const fn effort(&self) -> l7::Effort {
+        if self.quick {
+            l7::Effort::QUICK
+        } else {
+            l7::Effort::FULL
+        }
+    }
+
+    fn choice(&self) -> l7::Choice {
+        l7::Choice {
+            scenarios: self.scenario.clone(),
+            peers: self.peer.clone(),
+        }
+    }
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().what {
         What::L4(arguments) => l4(&arguments),
-        What::L7(arguments) => l7(arguments),
-        What::Sockets(arguments) => sockets(arguments),
+        What::L7(arguments) => l7(&arguments),
+        What::Sockets(arguments) => sockets(&arguments),
         What::Refusals(arguments) => refusals(&arguments),
     }
 }
@@ -142,30 +159,20 @@ fn l4(arguments: &L4) -> Result<()> {
     Ok(())
 }
 
-fn l7(arguments: Measured) -> Result<()> {
-    let Measured {
-        run: arguments,
-        from,
-    } = arguments;
-    let effort = if arguments.quick {
-        l7::Effort::QUICK
-    } else {
-        l7::Effort::FULL
-    };
-    let choice = l7::Choice {
-        scenarios: arguments.scenario,
-        peers: arguments.peer,
-    };
-    let (rows, background) = if from.is_empty() {
+fn l7(measured: &Measured) -> Result<()> {
+    let arguments = &measured.run;
+    let effort = arguments.effort();
+    let (rows, background) = if measured.from.is_empty() {
         let background = calm()?;
+        let choice = arguments.choice();
         let rows = l7::run(effort, &choice, |what| eprintln!("{what}"))?;
         (rows, Some(background))
     } else {
-        (l7::report::read_json(&from)?, None)
+        (l7::report::read_json(&measured.from)?, None)
     };
     print!("{}", l7::report::table(&rows));
     if let Some(path) = &arguments.json {
-        l7::report::write_json(&rows, path)?;
+        report::write_json(&rows, path)?;
     }
     if let Some(path) = &arguments.svg {
         l7::report::write_svg(&rows, path)?;
@@ -176,21 +183,14 @@ fn l7(arguments: Measured) -> Result<()> {
     Ok(())
 }
 
-fn sockets(arguments: L7) -> Result<()> {
+fn sockets(arguments: &L7) -> Result<()> {
     let background = calm()?;
-    let effort = if arguments.quick {
-        l7::Effort::QUICK
-    } else {
-        l7::Effort::FULL
-    };
-    let choice = l7::Choice {
-        scenarios: arguments.scenario,
-        peers: arguments.peer,
-    };
+    let effort = arguments.effort();
+    let choice = arguments.choice();
     let rows = sockets::run(effort, &choice, |what| eprintln!("{what}"))?;
     print!("{}", sockets::report::table(&rows));
     if let Some(path) = &arguments.json {
-        sockets::report::write_json(&rows, path)?;
+        report::write_json(&rows, path)?;
     }
     if let Some(path) = &arguments.svg {
         sockets::report::write_svg(&rows, path)?;

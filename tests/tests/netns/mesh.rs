@@ -168,7 +168,7 @@ pub(crate) fn serve(
 }
 
 /// A server that speaks first, then echoes a line.
-const GREETER: &str = "
+pub(crate) const GREETER: &str = "
 import socket, sys
 server = socket.create_server((sys.argv[1], int(sys.argv[2])), family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
 while True:
@@ -181,6 +181,19 @@ while True:
         pass
     peer.close()
 ";
+
+/// How many entries maps of redirection have, by their names.
+pub(crate) fn entries(
+    daemon: &Daemon,
+    maps: &[&'static str],
+) -> Result<Vec<(&'static str, usize)>> {
+    let folder = daemon.pin_dir().join("redirect/maps");
+    let count = |map: &&'static str| {
+        let pinned = libbpf_rs::MapHandle::from_pinned_path(folder.join(map))?;
+        Ok((*map, libbpf_rs::MapCore::keys(&pinned).count()))
+    };
+    maps.iter().map(count).collect()
+}
 
 /// A configuration with one redirected listener.
 pub(crate) fn config(address: &str, mesh: Value, more: Value) -> Value {
@@ -618,21 +631,15 @@ fn short_connections_leave_nothing_behind() -> Result<()> {
     let _stable = Origin::start(&scene.net, "stable", &[8080], &[])?;
     let mesh = json!({"cgroups": [scene.shop.path()]});
     let daemon = Daemon::start(&scene.host, &config("127.0.0.1", mesh, json!({})))?;
-    let folder = daemon.pin_dir().join("redirect/maps");
-    let entries = || -> Result<Vec<(String, usize)>> {
-        let mut all = Vec::new();
-        for map in [
+    let entries = || {
+        let maps = [
             "mesh_chosen",
             "mesh_prefixes",
             "mesh_users",
             "mesh_daemons",
             "mesh_waiting",
-        ] {
-            let pinned = libbpf_rs::MapHandle::from_pinned_path(folder.join(map))?;
-            let count = libbpf_rs::MapCore::keys(&pinned).count();
-            all.push((map.to_owned(), count));
-        }
-        Ok(all)
+        ];
+        entries(&daemon, &maps)
     };
     let before = entries()?;
     let said = scene.python(&format!(

@@ -1,7 +1,7 @@
 //! Inbound redirection: what others open to unmodified programs of chosen cgroups goes to the daemon
 //! first. The workloads are on the daemon's host, the clients on another.
 
-use crate::mesh::{Family, Program, Scene, V4, V6, at, config, curl};
+use crate::mesh::{Family, GREETER, Program, Scene, V4, V6, at, config, curl, entries};
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::cgroup::Cgroup;
 use proxy_tests::command::run;
@@ -355,17 +355,6 @@ on_families!(no_loops:
     the_daemon_s_own_connections_are_never_redirected_to_it_v6 = V6,
 );
 
-/// A server that speaks first, then echoes a line.
-const GREETER: &str = "
-import socket, sys
-server = socket.create_server((sys.argv[1], int(sys.argv[2])), family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
-while True:
-    peer, _ = server.accept()
-    peer.sendall(b'220 hello\\n')
-    peer.sendall(b'250 ' + peer.makefile('rb').readline())
-    peer.close()
-";
-
 fn other_protocols(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
@@ -499,20 +488,14 @@ fn what_arrives_leaves_nothing_behind() -> Result<()> {
     };
     let _web = web(&scene.shop, &scene.host, "0.0.0.0", SERVED, "python")?;
     let daemon = Daemon::start(&scene.host, &inbound(&scene, V4, json!({})))?;
-    let folder = daemon.pin_dir().join("redirect/maps");
-    let entries = || -> Result<Vec<(String, usize)>> {
-        let mut all = Vec::new();
-        for map in [
+    let entries = || {
+        let maps = [
             "mesh_chosen",
             "mesh_listening",
             "mesh_dials",
             "mesh_waiting",
-        ] {
-            let pinned = libbpf_rs::MapHandle::from_pinned_path(folder.join(map))?;
-            let count = libbpf_rs::MapCore::keys(&pinned).count();
-            all.push((map.to_owned(), count));
-        }
-        Ok(all)
+        ];
+        entries(&daemon, &maps)
     };
     let before = entries()?;
     let script = format!(

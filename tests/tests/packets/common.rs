@@ -5,6 +5,7 @@ use proxy_common::reason::Reason;
 use proxy_tests::packet::build::Packet;
 use proxy_tests::packet::netns;
 use proxy_tests::packet::rig::{Action, Outcome, Rig, cpus};
+use proxy_tests::packet::service::Served;
 use proxy_tests::packet::verify::verify;
 use proxy_tests::packet::wire::Link;
 
@@ -134,6 +135,12 @@ pub(crate) fn run(rig: &mut Rig, frame: &[u8]) -> Outcome {
         panic!("{fault} in\n{}\nfrom\n{}", hex(&outcome.frame), hex(frame));
     }
     outcome
+}
+
+/// The live flows of all backends of a service.
+pub(crate) fn live(rig: &Rig, served: &Served) -> i64 {
+    let backends = served.backends.iter();
+    backends.map(|id| rig.live(*id).unwrap()).sum()
 }
 
 /// Runs a frame and compares everything: action, reason, octets.

@@ -1,6 +1,6 @@
 //! One flow on several CPUs: each has its own part of the table, and finds what the others know.
 
-use crate::common::{BOTH, Ends, move_on, rig, run, to_client};
+use crate::common::{BOTH, Ends, live, move_on, rig, run, to_client};
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, Selection};
 use proxy_common::settings::CHEAP_LOOKS_PER_TICK;
@@ -43,21 +43,11 @@ fn a_flow_is_found_from_another_cpu() {
             let later = run(&mut rig, &ends.tcp().frame(&from_client()));
             assert_eq!(later.frame[..6], first.frame[..6]);
         }
-        let live: i64 = served
-            .backends
-            .iter()
-            .map(|id| rig.live(*id).unwrap())
-            .sum();
-        assert_eq!(live, 1, "the copy is not counted again");
+        assert_eq!(live(&rig, &served), 1, "the copy is not counted again");
         assert_eq!(rig.flows().unwrap().len(), 2, "each CPU has its entry");
         // The end is seen on this CPU: the flow is live nowhere.
         run(&mut rig, &ends.tcp().fin().frame(&from_client()));
-        let live: i64 = served
-            .backends
-            .iter()
-            .map(|id| rig.live(*id).unwrap())
-            .sum();
-        assert_eq!(live, 0);
+        assert_eq!(live(&rig, &served), 0);
     }
 }
 

@@ -33,6 +33,25 @@ fn serve(rig: &mut Rig) {
         .unwrap();
 }
 
+/// A table of this size with as many flows, each of a SYN and further packets; and the frames that
+/// they were made from.
+fn loaded(sets_per_cpu: u32, flows: u32, further: usize) -> (Rig, Vec<u8>, Vec<u8>) {
+    let mut rig = Rig::with(Sizes {
+        sets_per_cpu,
+        ..Sizes::default()
+    })
+    .unwrap();
+    serve(&mut rig);
+    let (syn, ack) = (
+        V4.tcp().syn().frame(&from_client()),
+        V4.tcp().frame(&from_client()),
+    );
+    for template in std::iter::once(&syn).chain(vec![&ack; further]) {
+        rig.flood((0..flows).map(|n| frame(template, n))).unwrap();
+    }
+    (rig, syn, ack)
+}
+
 fn opened(rig: &Rig) -> u64 {
     let stats = rig.backend_stats(1).unwrap();
     stats.new_flows + stats.entered
@@ -41,23 +60,10 @@ fn opened(rig: &Rig) -> u64 {
 #[test]
 fn a_syn_flood_does_not_wash_out_established_flows() {
     let sets_per_cpu = 512;
-    let mut rig = Rig::with(Sizes {
-        sets_per_cpu,
-        ..Sizes::default()
-    })
-    .unwrap();
-    serve(&mut rig);
     let capacity = sets_per_cpu * 16;
     // As many established flows as the table is planned for.
     let established = sets_per_cpu * 8;
-    let (syn, ack) = (
-        V4.tcp().syn().frame(&from_client()),
-        V4.tcp().frame(&from_client()),
-    );
-    for template in [&syn, &ack, &ack] {
-        rig.flood((0..established).map(|n| frame(template, n)))
-            .unwrap();
-    }
+    let (mut rig, syn, ack) = loaded(sets_per_cpu, established, 2);
     // At this load a few sets are over-full; what is measured is the fate of confirmed flows.
     let confirmed: Vec<Vec<u8>> = rig
         .flows()
@@ -98,21 +104,8 @@ fn a_syn_flood_does_not_wash_out_established_flows() {
 #[test]
 fn not_one_established_flow_with_room_is_lost_to_a_flood() {
     let sets_per_cpu = 512;
-    let mut rig = Rig::with(Sizes {
-        sets_per_cpu,
-        ..Sizes::default()
-    })
-    .unwrap();
-    serve(&mut rig);
     let established = sets_per_cpu * 3;
-    let (syn, ack) = (
-        V4.tcp().syn().frame(&from_client()),
-        V4.tcp().frame(&from_client()),
-    );
-    for template in [&syn, &ack] {
-        rig.flood((0..established).map(|n| frame(template, n)))
-            .unwrap();
-    }
+    let (mut rig, syn, ack) = loaded(sets_per_cpu, established, 1);
     let before = opened(&rig);
     let flood = sets_per_cpu * 16 * 10;
     rig.flood((0..flood).map(|n| frame(&syn, 1_000_000 + n)))
@@ -125,21 +118,8 @@ fn not_one_established_flow_with_room_is_lost_to_a_flood() {
 #[test]
 fn a_flood_of_doubled_syns_does_not_wash_out_established_flows() {
     let sets_per_cpu = 256;
-    let mut rig = Rig::with(Sizes {
-        sets_per_cpu,
-        ..Sizes::default()
-    })
-    .unwrap();
-    serve(&mut rig);
     let established = sets_per_cpu * 3;
-    let (syn, ack) = (
-        V4.tcp().syn().frame(&from_client()),
-        V4.tcp().frame(&from_client()),
-    );
-    for template in [&syn, &ack] {
-        rig.flood((0..established).map(|n| frame(template, n)))
-            .unwrap();
-    }
+    let (mut rig, syn, ack) = loaded(sets_per_cpu, established, 1);
     let before = opened(&rig);
     let flood = sets_per_cpu * 16 * 4;
     rig.flood((0..flood * 2).map(|n| frame(&syn, 1_000_000 + n / 2)))

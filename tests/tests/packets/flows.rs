@@ -1,6 +1,6 @@
 //! Flows keep their backend; phases and live counts follow what the packets say.
 
-use crate::common::{BOTH, Ends, refuse, rig, run};
+use crate::common::{BOTH, Ends, live, refuse, rig, run};
 use proxy_common::backend::BackendState;
 use proxy_common::flow::{Phase, ticks_from_ms};
 use proxy_common::reason::Reason;
@@ -216,12 +216,7 @@ fn a_reset_ends_a_flow_at_once() {
         backend_of(&mut rig, &ends.tcp().syn());
         backend_of(&mut rig, &ends.tcp().rst());
         assert_eq!(phase(&rig), Phase::Closing);
-        let live: i64 = served
-            .backends
-            .iter()
-            .map(|id| rig.live(*id).unwrap())
-            .sum();
-        assert_eq!(live, 0);
+        assert_eq!(live(&rig, &served), 0);
     }
 }
 
@@ -241,12 +236,7 @@ fn a_flow_that_starts_with_its_end_is_not_live() {
         let mut rig = rig();
         let served = serve(&mut rig, &ends);
         backend_of(&mut rig, &ends.tcp().rst());
-        let live: i64 = served
-            .backends
-            .iter()
-            .map(|id| rig.live(*id).unwrap())
-            .sum();
-        assert_eq!(live, 0);
+        assert_eq!(live(&rig, &served), 0);
     }
 }
 
@@ -337,11 +327,6 @@ fn a_full_set_gives_way_to_expired_flows_only() {
         rig.age_flows(ticks_from_ms(306_000)).unwrap();
         backend_of(&mut rig, &ends.tcp().from(&client(&ends, 21)).syn());
         assert_eq!(rig.service_stats(served.id).unwrap().replaced_flows, 1);
-        let live: i64 = served
-            .backends
-            .iter()
-            .map(|id| rig.live(*id).unwrap())
-            .sum();
-        assert_eq!(live, 15);
+        assert_eq!(live(&rig, &served), 15);
     }
 }

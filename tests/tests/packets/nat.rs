@@ -24,21 +24,21 @@ fn serve(rig: &mut Rig, ends: &Ends, backend: &str) -> Served {
     served
 }
 
+/// Has a client's packet translated, and sent to the backend's link.
+#[track_caller]
+fn expect_translated(rig: &mut Rig, packet: &Packet, backend: &str) {
+    let expected = routed(packet.clone().to(backend)).frame(&to_backend(2));
+    let frame = packet.frame(&from_client());
+    expect(rig, &frame, Action::Redirect, Reason::Translated, &expected);
+}
+
 #[test]
 fn destination_and_port_are_translated() {
     for ends in BOTH {
         let mut rig = rig();
         serve(&mut rig, &ends, ends.backend);
         for packet in [ends.tcp().syn(), ends.tcp(), ends.tcp().fin(), ends.udp()] {
-            let expected = routed(packet.clone().to(ends.backend)).frame(&to_backend(2));
-            let frame = packet.frame(&from_client());
-            expect(
-                &mut rig,
-                &frame,
-                Action::Redirect,
-                Reason::Translated,
-                &expected,
-            );
+            expect_translated(&mut rig, &packet, ends.backend);
         }
     }
 }
@@ -50,14 +50,7 @@ fn a_backend_without_port_keeps_the_clients_port() {
         let backend = ends.backend.replace(":8080", ":0");
         serve(&mut rig, &ends, &backend);
         let packet = ends.tcp().syn();
-        let expected = routed(packet.clone().to(ends.same_port)).frame(&to_backend(2));
-        expect(
-            &mut rig,
-            &packet.frame(&from_client()),
-            Action::Redirect,
-            Reason::Translated,
-            &expected,
-        );
+        expect_translated(&mut rig, &packet, ends.same_port);
     }
 }
 
@@ -157,15 +150,7 @@ fn a_udp_checksum_of_zero_stays_zero() {
     let mut rig = rig();
     serve(&mut rig, &ends, ends.backend);
     let packet = ends.udp().without_checksum();
-    let expected = routed(packet.clone().to(ends.backend)).frame(&to_backend(2));
-    let frame = packet.frame(&from_client());
-    expect(
-        &mut rig,
-        &frame,
-        Action::Redirect,
-        Reason::Translated,
-        &expected,
-    );
+    expect_translated(&mut rig, &packet, ends.backend);
 }
 
 /// A checksum that comes out as 0 must be sent as 0xffff (RFC 768), and 0 never for TCP's sake.
@@ -185,15 +170,7 @@ fn no_udp_checksum_becomes_zero() {
             [0xff, 0xff],
             "the case is built wrongly"
         );
-        let frame = ends.udp().payload(&payload).frame(&from_client());
-        let expected = expected.frame(&to_backend(2));
-        expect(
-            &mut rig,
-            &frame,
-            Action::Redirect,
-            Reason::Translated,
-            &expected,
-        );
+        expect_translated(&mut rig, &ends.udp().payload(&payload), ends.backend);
     }
 }
 
@@ -207,15 +184,7 @@ fn checksums_are_right_for_every_carry() {
             if let proxy_tests::packet::build::Ip::V4(ip) = &mut packet.ip {
                 ip.id = word;
             }
-            let expected = routed(packet.clone().to(ends.backend)).frame(&to_backend(2));
-            let frame = packet.frame(&from_client());
-            expect(
-                &mut rig,
-                &frame,
-                Action::Redirect,
-                Reason::Translated,
-                &expected,
-            );
+            expect_translated(&mut rig, &packet, ends.backend);
         }
     }
 }
@@ -227,15 +196,7 @@ fn type_of_service_and_options_survive() {
         serve(&mut rig, &ends, ends.backend);
         // No-operation padding, as long as options may be.
         for packet in [ends.tcp().tos(0xb9), ends.tcp().options(&[1; 40])] {
-            let expected = routed(packet.clone().to(ends.backend)).frame(&to_backend(2));
-            let frame = packet.frame(&from_client());
-            expect(
-                &mut rig,
-                &frame,
-                Action::Redirect,
-                Reason::Translated,
-                &expected,
-            );
+            expect_translated(&mut rig, &packet, ends.backend);
         }
     }
 }

@@ -88,17 +88,7 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Writes the rows as JSON, an array of objects.
-///
-/// # Errors
-///
-/// When the file cannot be written.
-pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(rows)? + "\n";
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Reads rows that [`write_json`] wrote. Of a scenario that several files have, the last one's count.
+/// Reads rows that [`crate::bench::report::write_json`] wrote. Of a scenario that several files have, the last one's count.
 ///
 /// # Errors
 ///
@@ -163,19 +153,9 @@ fn rows_of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a R
 /// The page has not the blocks that are to be written, or is not writable.
 pub fn write_docs(rows: &[Row], effort: Effort, background: Option<f64>) -> Result<()> {
     let page = docs::in_workspace("docs/benchmarks.md");
-    let run = background.map_or_else(
-        || {
-            "the scenarios are of several runs; the peers of each scenario took turns in one"
-                .to_owned()
-        },
-        |share| {
-            let percent = share * 100.0;
-            format!("other programs used {percent:.0} % of the CPUs before the run")
-        },
-    );
     let machine = format!(
-        "{}- {run}\n- {} rounds of {} s for each loop and peer\n",
-        machine::description(),
+        "{}- {} rounds of {} s for each loop and peer\n",
+        machine::circumstances(background),
         effort.rounds,
         effort.time.as_secs_f64(),
     );
@@ -249,6 +229,7 @@ fn markdown(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::report::write_json;
 
     #[test]
     fn the_key_figures_compare_those_who_were_measured() {

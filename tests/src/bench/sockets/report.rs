@@ -4,7 +4,7 @@ use super::scenarios;
 use crate::bench::chart::{self, Bar, Panel};
 use crate::bench::l7::Effort;
 use crate::bench::{docs, machine};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -193,16 +193,6 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Writes the rows as JSON, an array of objects.
-///
-/// # Errors
-///
-/// When the file cannot be written.
-pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(rows)? + "\n";
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-}
-
 /// Draws CPU time, one panel for each scenario.
 ///
 /// # Errors
@@ -248,10 +238,8 @@ fn rows_of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a R
 pub fn write_docs(rows: &[Row], effort: Effort, background: f64) -> Result<()> {
     let page = docs::in_workspace("docs/benchmarks.md");
     let machine = format!(
-        "{}- other programs used {:.0} % of the CPUs before the run\n\
-         - {} rounds of {} s for each loop and peer\n\n",
-        machine::description(),
-        background * 100.0,
+        "{}- {} rounds of {} s for each loop and peer\n\n",
+        machine::circumstances(Some(background)),
         effort.rounds,
         effort.time.as_secs_f64(),
     );
@@ -301,6 +289,7 @@ fn markdown(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::report::write_json;
 
     fn row(peer: &str, cpu_us: Option<f64>) -> Row {
         Row {
