@@ -75,7 +75,7 @@ reasons! {
     IcmpError = 21, "icmp_error", Forward, "An ICMP error that quotes a balanced flow, sent to that flow's end.";
     TooBigReply = 22, "too_big_reply", Forward, "Too long for the way to the backend: the sender was told the MTU.";
     FragmentForwarded = 23, "fragment", Forward, "A later fragment that followed its first one.";
-    ProbeSteered = 24, "probe", Forward, "A health probe to a VIP, sent to the backend that it is for.";
+    ProbeAimed = 24, "probe", Forward, "A health probe to a VIP, sent to the backend that it is for.";
 
     DropTruncatedEthernet = 32, "truncated_ethernet", Drop, "Ends inside the Ethernet header.";
     DropTruncatedVlan = 33, "truncated_vlan", Drop, "Ends inside a VLAN tag.";

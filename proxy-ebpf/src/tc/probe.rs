@@ -35,7 +35,7 @@ use proxy_common::hash::flow_hash;
 use proxy_common::reason::Reason;
 use proxy_common::service::{Mode, protocol};
 
-/// Steers probes and lets everything else go on.
+/// Aims probes at their backends and lets everything else go on.
 #[inline(always)]
 pub fn run(ctx: *mut __sk_buff) -> i32 {
     let buffer = Buffer::new(ctx);
@@ -52,9 +52,9 @@ pub fn run(ctx: *mut __sk_buff) -> i32 {
     if backend.state == BackendState::Absent.code() || !is_dsr {
         return TC_ACT_UNSPEC;
     }
-    match steer(buffer, backend) {
+    match aim(buffer, backend) {
         Ok(action) => {
-            stats::count_reason(Reason::ProbeSteered);
+            stats::count_reason(Reason::ProbeAimed);
             action
         }
         Err(reason) => {
@@ -65,7 +65,7 @@ pub fn run(ctx: *mut __sk_buff) -> i32 {
 }
 
 #[inline(always)]
-fn steer(buffer: Buffer, backend: &Backend) -> Result<i32, Reason> {
+fn aim(buffer: Buffer, backend: &Backend) -> Result<i32, Reason> {
     let packet = parse(buffer)?;
     let mut params = MaybeUninit::<FibLookup>::zeroed();
     let p = params.as_mut_ptr();

@@ -55,10 +55,10 @@ pub mod probe;
 pub mod schedule;
 mod sealed;
 pub mod state;
-pub mod steer;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod weights;
 
 pub use checks::{BackendName, Check, CheckError, Known, Named, checks};
 pub use monitor::{Driver, HealthChange, Monitor, Options, Snapshot, monitor};

@@ -10,7 +10,7 @@ use super::migrate;
 use super::netlink::{AttachedXdp, InterfaceInfo, Netlink, NetlinkError, XdpMode};
 use super::object::pin_program;
 use super::pins::{self, PinLock, Pins};
-use super::{steer, sys};
+use super::{aim, sys};
 use crate::config::model::{AttachMode, Interface};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use proxy_common::maps::program;
@@ -212,7 +212,7 @@ pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
 
 /// Detaches and removes everything under a pin directory, links first.
 pub(crate) fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
-    steer::remove(pins)?;
+    aim::remove(pins)?;
     detach_others(pins, &[])?;
     for directory in [
         pins.links(),

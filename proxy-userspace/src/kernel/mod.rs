@@ -6,6 +6,7 @@
 //! maps ──stats.rs, sweep.rs, events.rs──▶ counters, live flows, sampled events, captures
 //! ```
 
+pub mod aim;
 pub mod apply;
 pub mod attach;
 pub mod capture;
@@ -30,7 +31,6 @@ pub mod plan;
 mod ring;
 mod set;
 pub mod stats;
-pub mod steer;
 pub mod store;
 pub mod sweep;
 pub(crate) mod sys;

@@ -154,7 +154,7 @@ pub(crate) struct Balancer {
     /// any more, even while a program still does: it must be pinned for as long as a link uses
     /// this program, and not one moment less.
     pub(crate) stages: MapHandle,
-    /// Steers health probes to VIPs, see [`super::steer`].
+    /// Aims health probes to VIPs at their backends, see [`super::aim`].
     pub(crate) probe: OwnedFd,
 }
 

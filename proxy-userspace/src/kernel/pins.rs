@@ -6,7 +6,7 @@
 //! PIN_DIR/progs/NAME         the programs in force
 //! PIN_DIR/stages/PROGRAM-ID  the program array of each load that a link may still use
 //! PIN_DIR/links/INTERFACE    what keeps them attached
-//! PIN_DIR/probes/INTERFACE   what keeps the program that steers health probes attached
+//! PIN_DIR/probes/INTERFACE   what keeps the program that aims health probes attached
 //! PIN_DIR/next/…             maps being filled, before they are put in force; rubbish after a crash
 //! PIN_DIR/decap/…            the same for `sluice decap`
 //! ```
@@ -94,17 +94,17 @@ impl Pins {
         interfaces_in(&self.links())
     }
 
-    /// Directory of the links that steer health probes.
+    /// Directory of the links that aim health probes.
     pub fn probe_links(&self) -> PathBuf {
         self.directory.join("probes")
     }
 
-    /// The link that steers the health probes which leave by an interface.
+    /// The link that aims the health probes which leave by an interface.
     pub fn probe_link(&self, interface: &str) -> PathBuf {
         self.probe_links().join(interface.replace('.', ":"))
     }
 
-    /// Interfaces on which health probes are steered.
+    /// Interfaces on which health probes are aimed.
     ///
     /// # Errors
     ///

@@ -269,7 +269,7 @@ impl<P: Plane> Control<P> {
         self.take(plan);
         self.inherit_condemned(state);
         self.attached = self.plane.attach(&self.config.data_plane().interfaces)?;
-        self.plane.steer_probes(overlay::steered(&self.config))?;
+        self.plane.aim_probes(overlay::aimed(&self.config))?;
         self.mark_probes();
         self.resolve_neighbours();
         self.plane.settle();

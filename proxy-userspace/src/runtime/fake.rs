@@ -2,12 +2,12 @@
 
 use super::plane::{Plane, PlaneError};
 use crate::config::model::{Config, Interface};
+use crate::kernel::aim::AimError;
 use crate::kernel::attach::{AttachError, Attachment};
 use crate::kernel::fake::FakeStore;
 use crate::kernel::netlink::XdpMode;
 use crate::kernel::plan::Host;
 use crate::kernel::stats::{BackendCounters, MapUsage, StatsSnapshot};
-use crate::kernel::steer::SteerError;
 use crate::kernel::store::StoreError;
 use crate::kernel::sweep::{FlowView, SweepReport};
 use parking_lot::Mutex;
@@ -27,10 +27,10 @@ pub(super) struct World {
     pub(super) attached: Option<Vec<String>>,
     /// How often it was attached.
     pub(super) attachments: usize,
-    /// Interfaces on which probes to VIPs are steered.
-    pub(super) steered: Option<Vec<String>>,
-    /// The kernel cannot steer probes.
-    pub(super) cannot_steer: bool,
+    /// Interfaces on which probes to VIPs are aimed.
+    pub(super) aimed: Option<Vec<String>>,
+    /// The kernel cannot aim probes.
+    pub(super) cannot_aim: bool,
     /// Octets that are captured.
     pub(super) capture: Option<u32>,
     /// New maps are needed for a configuration with another flow capacity than this.
@@ -57,8 +57,8 @@ impl World {
             present: vec![("eth0".to_owned(), 2)],
             attached: None,
             attachments: 0,
-            steered: None,
-            cannot_steer: false,
+            aimed: None,
+            cannot_aim: false,
             capture: None,
             flow_capacity,
             cpus: 1,
@@ -161,12 +161,12 @@ impl Plane for FakePlane {
         Ok(attached)
     }
 
-    fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
+    fn aim_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
         let mut world = self.world.lock();
-        if interfaces.is_some() && world.cannot_steer {
-            return Err(SteerError::NoInterface("lo".to_owned()).into());
+        if interfaces.is_some() && world.cannot_aim {
+            return Err(AimError::NoInterface("lo".to_owned()).into());
         }
-        world.steered = interfaces.map(|all| all.iter().map(|one| one.name.clone()).collect());
+        world.aimed = interfaces.map(|all| all.iter().map(|one| one.name.clone()).collect());
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 
 use super::overlay;
 use crate::config::model::Config;
-use crate::kernel::steer::LOOPBACK;
+use crate::kernel::aim::LOOPBACK;
 use proxy_common::service::Mode;
 use std::collections::BTreeSet;
 use std::fs;

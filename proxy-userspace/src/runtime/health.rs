@@ -16,9 +16,9 @@ use super::plane::Plane;
 use super::{overlay, proxies};
 use crate::balance::l7::{KnownDelay, KnownLatency, News, Note, Registry, What};
 use crate::config::model::Service;
-use crate::config::model::outlier::{Detector, Steering};
+use crate::config::model::outlier::{Detector, WeightsByLatency};
 use crate::health::outlier::ChangeKind;
-use crate::health::{BackendName, HealthChange, Named, Verdict, steer};
+use crate::health::{BackendName, HealthChange, Named, Verdict, weights};
 use crate::kernel::plan::Drain;
 use crate::observe::journal::{Happening, Topic};
 use crate::observe::view::ChangeView;
@@ -94,7 +94,7 @@ struct Latencies {
 impl Latencies {
     /// The share of its weight that a backend has after the interval. It loses a step for either
     /// reason, and gains one only if neither speaks against it.
-    fn step(&self, rules: &Steering, backend: &str, share: f64) -> f64 {
+    fn step(&self, rules: &WeightsByLatency, backend: &str, share: f64) -> f64 {
         let position = self.answers.iter().position(|(it, _)| it.name() == backend);
         let id = position.unwrap_or(usize::MAX) as u32;
         let known: Vec<(u32, f64)> = (0..)
@@ -102,15 +102,15 @@ impl Latencies {
             .filter_map(|(id, (_, latency))| Some((id, (*latency)?)))
             .collect();
         let own = known.iter().find(|(known, _)| *known == id);
-        let median = steer::median_of_others(&known, id);
-        let by_answers = steer::step(rules, share, own.map(|(_, own)| *own), median);
+        let median = weights::median_of_others(&known, id);
+        let by_answers = weights::step(rules, share, own.map(|(_, own)| *own), median);
         if !rules.network {
             return by_answers;
         }
         let mut delays = self.delays.iter();
         let delay = delays.find(|(it, _)| it.name() == backend);
         let (own, usual) = delay.and_then(|(_, delay)| *delay).unzip();
-        by_answers.min(steer::step(rules, share, own, usual))
+        by_answers.min(weights::step(rules, share, own, usual))
     }
 }
 
@@ -370,7 +370,7 @@ impl<P: Plane> Control<P> {
 
     /// Moves weights of the packet path by the latencies that the proxies have seen, where an
     /// interval is over.
-    pub(super) fn steer_by_latency(&mut self) {
+    pub(super) fn follow_latency(&mut self) {
         let mut wanted = Vec::new();
         for service in &self.config.services {
             let latencies = self.new_latencies(service);
@@ -400,7 +400,7 @@ impl<P: Plane> Control<P> {
                 service,
                 backend,
                 left_percent = left,
-                "weight steered by latency"
+                "weight follows latency"
             );
             self.overlay.entry(&service, &backend).reduced = reduced;
         }
@@ -409,16 +409,17 @@ impl<P: Plane> Control<P> {
 
     /// Remembers which intervals have been looked at.
     pub(super) fn note_rounds(&mut self) {
-        let steered = self.config.services.iter();
-        let steered = steered.filter(|service| service.upstream.steer_by_latency.is_some());
-        let rounds = steered.filter_map(|service| {
+        let followers = self.config.services.iter();
+        let followers = followers.filter(|service| service.upstream.steer_by_latency.is_some());
+        let rounds = followers.filter_map(|service| {
             let state = self.judge_of(&service.name)?;
             Some((service.name.clone(), state.latencies().0))
         });
         self.ledger.rounds = rounds.collect();
     }
 
-    /// Latencies of a steered service, if an interval has ended since they were last asked for.
+    /// Latencies of a service whose weights follow them, if an interval has ended since they were
+    /// last asked for.
     fn new_latencies(&self, service: &Service) -> Option<Latencies> {
         service.upstream.steer_by_latency?;
         let state = self.judge_of(&service.name)?;

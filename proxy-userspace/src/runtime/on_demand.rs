@@ -165,9 +165,9 @@ impl Plane for OnDemand {
         }
     }
 
-    fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
+    fn aim_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
         match &mut self.kernel {
-            Some(kernel) => kernel.steer_probes(interfaces),
+            Some(kernel) => kernel.aim_probes(interfaces),
             None => Ok(()),
         }
     }

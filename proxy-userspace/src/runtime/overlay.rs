@@ -18,8 +18,8 @@ pub(crate) fn probes_vips(config: &Config) -> bool {
         .any(|check| check.target == ProbeTarget::Vip)
 }
 
-/// The interfaces on which probes to VIPs are to be steered; `None` if there are no such probes.
-pub(crate) fn steered(config: &Config) -> Option<&[Interface]> {
+/// The interfaces on which probes to VIPs are to be aimed; `None` if there are no such probes.
+pub(crate) fn aimed(config: &Config) -> Option<&[Interface]> {
     probes_vips(config).then_some(&config.data_plane().interfaces[..])
 }
 

@@ -2,11 +2,11 @@
 //! without a kernel.
 
 use crate::config::model::{Config, Interface};
+use crate::kernel::aim::AimError;
 use crate::kernel::attach::{AttachError, Attachment};
 use crate::kernel::load::LoadError;
 use crate::kernel::plan::{Host, Overlay};
 use crate::kernel::stats::{MapUsage, StatsSnapshot};
-use crate::kernel::steer::SteerError;
 use crate::kernel::store::{MapStore, StoreError};
 use crate::kernel::sweep::{FlowView, SweepReport};
 use crate::observe::view::{MeshView, SocketBalancingView, SteeringView};
@@ -40,9 +40,9 @@ pub(crate) trait Plane {
     /// Puts the maps in force and attaches to these interfaces and no others.
     fn attach(&mut self, interfaces: &[Interface]) -> Result<Vec<Attachment>, PlaneError>;
 
-    /// Steers the health probes to VIPs that this host sends, or with `None` stops that. Also puts
+    /// Aims the health probes to VIPs that this host sends, or with `None` stops that. Also puts
     /// back what somebody else removed.
-    fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError>;
+    fn aim_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError>;
 
     /// Has the kernel give these sockets what the configuration steers to their listeners, or ends
     /// that if it steers nothing. Puts the sockets in force at once. Returns the number of edits.
@@ -157,9 +157,9 @@ pub enum PlaneError {
     /// It cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// Health probes to VIPs cannot be steered.
+    /// Health probes to VIPs cannot be aimed at their backends.
     #[error(transparent)]
-    Steer(#[from] SteerError),
+    Aim(#[from] AimError),
     /// Nothing can be steered to listeners, or not as wanted.
     #[error(transparent)]
     Sockets(#[from] steer::SteerError),

@@ -216,9 +216,9 @@ impl Plane for KernelPlane {
         Ok(open.plane.attach(interfaces)?)
     }
 
-    fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
+    fn aim_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), PlaneError> {
         let open = self.open.as_mut().ok_or(PlaneError::Closed)?;
-        Ok(open.plane.steer_probes(interfaces)?)
+        Ok(open.plane.aim_probes(interfaces)?)
     }
 
     fn stats(&mut self, services: &[u16], backends: &[u16]) -> Result<StatsSnapshot, StoreError> {

@@ -134,7 +134,7 @@ impl<P: Plane> Control<P> {
                 }
             }
         }
-        if let Err(error) = self.plane.steer_probes(overlay::steered(&next.config)) {
+        if let Err(error) = self.plane.aim_probes(overlay::aimed(&next.config)) {
             let refusal = internal(error);
             self.go_back(renewed);
             return Err(refusal);
@@ -226,8 +226,8 @@ impl<P: Plane> Control<P> {
             Ok(attached) => self.attached = attached,
             Err(error) => error!(error = %chain(&error), "cannot attach as before"),
         }
-        if let Err(error) = self.plane.steer_probes(overlay::steered(&self.config)) {
-            error!(error = %chain(&error), "cannot steer probes as before");
+        if let Err(error) = self.plane.aim_probes(overlay::aimed(&self.config)) {
+            error!(error = %chain(&error), "cannot aim probes as before");
         }
     }
 

@@ -35,14 +35,14 @@ impl<P: Plane> Control<P> {
         self.look_after_condemned();
         self.expire_log_level();
         self.ejections_follow();
-        self.steer_by_latency();
+        self.follow_latency();
         self.watch_interfaces();
         self.watch_machine();
         self.watch_certificates();
         self.look_after_sockets();
         self.plane.look_for_workloads();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
-            self.keep_probes_steered();
+            self.keep_probes_aimed();
         }
         if self.ticks.is_multiple_of(NEIGHBOUR_TICKS) {
             self.resolve_neighbours();
@@ -111,7 +111,7 @@ impl<P: Plane> Control<P> {
                 info!("attached again to interfaces that had gone");
                 self.attached = attached;
                 self.publish_names();
-                self.keep_probes_steered();
+                self.keep_probes_aimed();
             }
             Err(error) => {
                 self.parts.counters.kernel_error("attach");
@@ -142,13 +142,13 @@ impl<P: Plane> Control<P> {
 
     /// Puts back what probes to VIPs need, if somebody removed it: network managers like to remove
     /// rules that they did not make.
-    fn keep_probes_steered(&mut self) {
-        let Some(interfaces) = overlay::steered(&self.config) else {
+    fn keep_probes_aimed(&mut self) {
+        let Some(interfaces) = overlay::aimed(&self.config) else {
             return;
         };
-        if let Err(error) = self.plane.steer_probes(Some(interfaces)) {
+        if let Err(error) = self.plane.aim_probes(Some(interfaces)) {
             self.parts.counters.kernel_error("steer");
-            warn!(error = %chain(&error), "cannot steer health probes to VIPs");
+            warn!(error = %chain(&error), "cannot aim health probes to VIPs");
         }
     }
 

@@ -239,7 +239,7 @@ impl Plane {
         Ok(program.try_into()?)
     }
 
-    /// The program that steers health probes, loaded.
+    /// The program that aims health probes, loaded.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The program that steers health probes, on one frame at a time.
+//! The program that aims health probes, on one frame at a time.
 
 use super::rig::Rig;
 use anyhow::Result;

@@ -47,7 +47,7 @@ fn is_up(stage: &Stage, backend: &str) -> Result<bool> {
 
 fn each_check_reaches_its_own_backend(path: Path) -> Result<()> {
     let mut stage = stage(path).start()?;
-    ensure!(stage.daemon().maps()?.reason(Reason::ProbeSteered)? > 0);
+    ensure!(stage.daemon().maps()?.reason(Reason::ProbeAimed)? > 0);
     for name in ["web-1", "web-2", "web-3"] {
         stage.origin(name).set_healthy(false);
         stage.daemon().wait_for_state(name, "down")?;

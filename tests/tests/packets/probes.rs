@@ -34,20 +34,20 @@ fn probe(rig: &mut Rig, mark: u32, packet: &Packet) -> Steered {
         .unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// A probe is steered, for this reason only, and may leave by its real interface without being
-/// steered again.
+/// A probe is aimed, for this reason only, and may leave by its real interface without being
+/// aimed again.
 #[track_caller]
-fn steered(rig: &mut Rig, backend: u16, packet: &Packet) -> Vec<u8> {
+fn aimed(rig: &mut Rig, backend: u16, packet: &Packet) -> Vec<u8> {
     redirected(rig, backend, packet, 0)
 }
 
-/// As [`steered`], but it leaves with this mark.
+/// As [`aimed`], but it leaves with this mark.
 #[track_caller]
 fn redirected(rig: &mut Rig, backend: u16, packet: &Packet, mark: u32) -> Vec<u8> {
     let found = probe(rig, probe_mark(backend), packet);
     assert_eq!(
         (found.egress, found.mark, &found.reasons[..]),
-        (Egress::Redirect, mark, &[Reason::ProbeSteered][..]),
+        (Egress::Redirect, mark, &[Reason::ProbeAimed][..]),
     );
     if let Err(fault) = verify(&found.frame, DEFAULT_GUE_PORT) {
         panic!("{fault} in\n{}", hex(&found.frame));
@@ -86,7 +86,7 @@ fn a_probe_gets_the_headers_that_the_balancer_gives_the_same_packet() {
                 ] {
                     let expected = balanced(&mut rig, &packet);
                     let _ = rig.counted().unwrap();
-                    same(&steered(&mut rig, id, &packet), &expected);
+                    same(&aimed(&mut rig, id, &packet), &expected);
                 }
             }
         }
@@ -104,7 +104,7 @@ fn next_hops_are_those_of_the_backends() {
             let mut rig = rig();
             let id = serve(&mut rig, &ends, Mode::DsrL2, backend, 0);
             let packet = ends.tcp().syn();
-            same(&steered(&mut rig, id, &packet), &packet.frame(&link));
+            same(&aimed(&mut rig, id, &packet), &packet.frame(&link));
         }
     }
 }
@@ -116,7 +116,7 @@ fn backends_are_probed_in_every_state() {
         let mut rig = rig();
         let id = serve(&mut rig, &V4, Mode::DsrIpip, V4.same_port, 0);
         rig.set_state(id, state).unwrap();
-        let _ = steered(&mut rig, id, &V4.tcp().syn());
+        let _ = aimed(&mut rig, id, &V4.tcp().syn());
     }
 }
 
@@ -130,7 +130,7 @@ fn each_probe_goes_to_its_own_backend() {
     let packet = V4.tcp().syn();
     for (id, last) in served.backends.into_iter().zip([2, 3]) {
         let expected = packet.frame(&to_backend(last));
-        same(&steered(&mut rig, id, &packet), &expected);
+        same(&aimed(&mut rig, id, &packet), &expected);
     }
 }
 
@@ -185,7 +185,7 @@ fn refused(rig: &mut Rig, backend: u16, frame: &[u8], reason: Reason) {
 
 /// A probe that went the ordinary way to the VIP would be answered by any backend.
 #[test]
-fn a_probe_that_cannot_be_steered_is_dropped_and_counted() {
+fn a_probe_that_cannot_be_aimed_is_dropped_and_counted() {
     let syn = |ends: &Ends| ends.tcp().syn().frame(&from_stack());
     for ends in BOTH {
         for mode in [Mode::DsrL2, Mode::DsrIpip, Mode::DsrGue] {

@@ -228,7 +228,7 @@ const UNREACHABLE: &[(Reason, &str)] = &[
         "provoked in `truncation`, by a frame whose first buffer is shorter than that",
     ),
     (
-        Reason::ProbeSteered,
+        Reason::ProbeAimed,
         "provoked in `probes`: no XDP program counts it",
     ),
     (

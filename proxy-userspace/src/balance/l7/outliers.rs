@@ -213,7 +213,7 @@ fn min_timed(spec: &ServiceSpec) -> u32 {
     let slowness = slowness.map(|slowness| slowness.min_requests);
     slowness
         .into_iter()
-        .chain(spec.steered_from)
+        .chain(spec.weighed_from)
         .min()
         .unwrap_or(1)
 }

@@ -30,8 +30,8 @@ pub struct ServiceSpec {
     pub queue_timeout: Nanos,
     /// When backends are ejected for what they do with requests; `None` for never.
     pub outlier: Option<Outlier>,
-    /// Requests in an interval from which latency steers the packet path, if it does.
-    pub steered_from: Option<u32>,
+    /// Requests in an interval from which weights of the packet path follow latency, if they do.
+    pub weighed_from: Option<u32>,
     /// The servers, without those outside the subset.
     pub backends: Vec<BackendSpec>,
     /// Servers that DNS names, likewise.
@@ -81,7 +81,7 @@ impl ServiceSpec {
             queue: upstream.queue,
             queue_timeout: nanos(upstream.queue_timeout),
             outlier: upstream.outlier.clone(),
-            steered_from: upstream.steer_by_latency.map(|rules| rules.min_requests),
+            weighed_from: upstream.steer_by_latency.map(|rules| rules.min_requests),
             backends: backends
                 .filter(|(_, traits)| is_in_subset(traits, upstream))
                 .filter_map(|(backend, traits)| BackendSpec::new(backend, traits, upstream))

@@ -2,7 +2,7 @@
 //! beside it.
 
 use crate::config::model::outlier::{
-    Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, Steering, SuccessRate,
+    Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, SuccessRate, WeightsByLatency,
 };
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) const NETWORK: NetworkQuality = NetworkQuality {
     min_segments: 50,
 };
 
-pub(crate) const STEERING: Steering = Steering {
+pub(crate) const WEIGHTS_BY_LATENCY: WeightsByLatency = WeightsByLatency {
     above: 1.5,
     below: 1.2,
     step: 0.1,

@@ -1,8 +1,8 @@
-//! Passive health and steering, as the file would have them.
+//! Passive health and weights by latency, as the file would have them.
 
 use super::map;
 use crate::config::defaults::{percent, text};
-use crate::config::model::outlier::{Detector, Outlier, Steering};
+use crate::config::model::outlier::{Detector, Outlier, WeightsByLatency};
 use serde_json::{Map, Value, json};
 
 /// The key `outlier`.
@@ -88,13 +88,13 @@ pub(super) fn outlier(outlier: Option<&Outlier>) -> Value {
 }
 
 /// The key `steer_by_latency`.
-pub(super) fn steering(steering: &Steering) -> Value {
+pub(super) fn weights_by_latency(weights: &WeightsByLatency) -> Value {
     json!({
-        "above": steering.above,
-        "below": steering.below,
-        "step": percent(steering.step),
-        "floor": percent(steering.floor),
-        "min_requests": steering.min_requests,
-        "network": steering.network,
+        "above": weights.above,
+        "below": weights.below,
+        "step": percent(weights.step),
+        "floor": percent(weights.floor),
+        "min_requests": weights.min_requests,
+        "network": weights.network,
     })
 }

@@ -117,7 +117,10 @@ pub(super) fn keys(service: &Service, used: Used) -> Map<String, Value> {
         ),
         (
             "steer_by_latency",
-            upstream.steer_by_latency.as_ref().map(outlier::steering),
+            upstream
+                .steer_by_latency
+                .as_ref()
+                .map(outlier::weights_by_latency),
         ),
     ]);
     match keys {

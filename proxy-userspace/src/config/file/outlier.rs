@@ -219,31 +219,31 @@ pub(crate) struct Enforce {
 /// choose: one step in each `outlier.interval`. `{}` with the usual settings.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Steering {
+pub(crate) struct WeightsByLatency {
     /// A backend slower than this many times the median of the others loses a step of its weight.
     #[serde(default)]
-    #[schemars(extend("default" = outlier_defaults::STEERING.above, "exclusiveMinimum" = 1))]
+    #[schemars(extend("default" = outlier_defaults::WEIGHTS_BY_LATENCY.above, "exclusiveMinimum" = 1))]
     pub(crate) above: Field<f64>,
     /// One that is below this many times the median gains a step back; between the two, nothing
     /// moves. Less than `above`.
     #[serde(default)]
-    #[schemars(extend("default" = outlier_defaults::STEERING.below, "exclusiveMinimum" = 1))]
+    #[schemars(extend("default" = outlier_defaults::WEIGHTS_BY_LATENCY.below, "exclusiveMinimum" = 1))]
     pub(crate) below: Field<f64>,
     /// How much of the configured weight is one step.
     #[serde(default)]
-    #[schemars(extend("default" = defaults::percent(outlier_defaults::STEERING.step)))]
+    #[schemars(extend("default" = defaults::percent(outlier_defaults::WEIGHTS_BY_LATENCY.step)))]
     pub(crate) step: Field<Percent>,
     /// How much of the configured weight is left at least.
     #[serde(default)]
-    #[schemars(extend("default" = defaults::percent(outlier_defaults::STEERING.floor)))]
+    #[schemars(extend("default" = defaults::percent(outlier_defaults::WEIGHTS_BY_LATENCY.floor)))]
     pub(crate) floor: Field<Percent>,
     /// Requests in an interval that are enough to judge a backend by.
     #[serde(default)]
-    #[schemars(range(min = 1), extend("default" = outlier_defaults::STEERING.min_requests))]
+    #[schemars(range(min = 1), extend("default" = outlier_defaults::WEIGHTS_BY_LATENCY.min_requests))]
     pub(crate) min_requests: Field<u32>,
     /// What the network adds counts, too: round trips and losses of open connections, as the kernel
     /// sees them.
     #[serde(default)]
-    #[schemars(extend("default" = outlier_defaults::STEERING.network))]
+    #[schemars(extend("default" = outlier_defaults::WEIGHTS_BY_LATENCY.network))]
     pub(crate) network: Field<bool>,
 }

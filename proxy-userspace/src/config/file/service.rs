@@ -107,7 +107,7 @@ pub(crate) struct Service {
     pub(crate) outlier: Field<outlier::Outlier>,
     /// Has the latency that the proxies see move the weights of l4 listeners of the service.
     #[serde(default)]
-    pub(crate) steer_by_latency: Field<outlier::Steering>,
+    pub(crate) steer_by_latency: Field<outlier::WeightsByLatency>,
 }
 
 /// How packets reach a backend.

@@ -19,7 +19,7 @@ pub use resilience::{
 pub use security::SecurityHeaders;
 
 use super::mesh::Mesh;
-use super::outlier::{Outlier, Steering};
+use super::outlier::{Outlier, WeightsByLatency};
 use super::steer::Steer;
 use super::tls::ServerTls;
 use ipnet::IpNet;
@@ -534,7 +534,7 @@ pub struct Upstream {
     /// When backends are ejected for what they do with requests; `None` for never.
     pub outlier: Option<Outlier>,
     /// How latency moves the weights of the packet path, if it does.
-    pub steer_by_latency: Option<Steering>,
+    pub steer_by_latency: Option<WeightsByLatency>,
 }
 
 /// What backends speak.

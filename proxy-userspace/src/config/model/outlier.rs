@@ -95,7 +95,7 @@ pub struct NetworkQuality {
 
 /// How latency that the proxies see moves weights of the packet path.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Steering {
+pub struct WeightsByLatency {
     /// A backend slower than this many times the median loses weight.
     pub above: f64,
     /// One below this many times the median gains it back; between the two nothing moves.

@@ -642,7 +642,7 @@ services:
         ("/services/0/outlier/latency", "OutlierLatency"),
         ("/services/0/outlier/network", "OutlierNetwork"),
         ("/services/0/outlier/enforce", "Enforce"),
-        ("/services/0/steer_by_latency", "Steering"),
+        ("/services/0/steer_by_latency", "WeightsByLatency"),
         ("/services/1", "Service"),
         ("/services/1/timeouts", "ServiceTimeouts"),
         ("/services/1/backends/0", "BackendKeys"),

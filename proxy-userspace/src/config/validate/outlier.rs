@@ -8,7 +8,7 @@ use crate::config::file::outlier as file;
 use crate::config::file::scalar::Percent;
 use crate::config::file::service::Service;
 use crate::config::model::outlier::{
-    Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, Steering, SuccessRate,
+    Detector, FailurePercentage, NetworkQuality, Outlier, Slowness, SuccessRate, WeightsByLatency,
 };
 use crate::config::report::{Draft, Place, Report};
 use std::time::Duration;
@@ -196,15 +196,15 @@ pub(super) fn looks_at_workloads(service: &Service) -> bool {
 
 /// The key `steer_by_latency`. `shared`: an l4 listener uses the service, and a proxy does, or sockets are
 /// balanced by it.
-pub(super) fn steering(
+pub(super) fn weights_by_latency(
     report: &Report<'_>,
-    field: &Field<file::Steering>,
+    field: &Field<file::WeightsByLatency>,
     shared: bool,
-) -> Option<Steering> {
+) -> Option<WeightsByLatency> {
     let at = field.given()?;
     let keys = &at.value;
-    let default = outlier_defaults::STEERING;
-    let steering = Steering {
+    let default = outlier_defaults::WEIGHTS_BY_LATENCY;
+    let weights = WeightsByLatency {
         above: above(report, &keys.above, 1.0, default.above),
         below: above(report, &keys.below, 1.0, default.below),
         step: share(&keys.step, default.step),
@@ -217,7 +217,7 @@ pub(super) fn steering(
         ),
         network: or(&keys.network, default.network),
     };
-    order(report, at, &steering);
+    order(report, at, &weights);
     for (name, at) in [("step", keys.step.given()), ("floor", keys.floor.given())] {
         if let Some(at) = at
             && !(0.01..=1.0).contains(&at.value.0)
@@ -231,26 +231,23 @@ pub(super) fn steering(
         report.warn(
             Place::Key(at.node),
             "`steer_by_latency` has no effect: proxies and sockets that are balanced at connect() \
-             measure, and l4 listeners are steered",
+             measure, and l4 listeners follow",
             "remove it, or use the service in an `l4` listener, and in a route or a `tcp` listener or \
              with `at_connect`",
         );
     }
-    Some(steering)
+    Some(weights)
 }
 
-fn order(report: &Report<'_>, at: &At<file::Steering>, steering: &Steering) {
-    if steering.below < steering.above {
+fn order(report: &Report<'_>, at: &At<file::WeightsByLatency>, weights: &WeightsByLatency) {
+    if weights.below < weights.above {
         return;
     }
     let keys = &at.value;
     let node = keys.below.given().or(keys.above.given());
     let draft = Draft::new(
         Code::Conflict,
-        format!(
-            "`below` is {}, `above` is {}",
-            steering.below, steering.above
-        ),
+        format!("`below` is {}, `above` is {}", weights.below, weights.above),
     )
     .expected("`below` less than `above`, so that weights do not go back and forth");
     report.error(Place::Value(node.map_or(at.node, |at| at.node)), draft);

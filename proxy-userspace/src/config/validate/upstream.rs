@@ -2,7 +2,7 @@
 
 use super::backends::{Backends, Used, labels};
 use super::fields::{field_name, is_token, not_empty};
-use super::outlier::{outlier, steering};
+use super::outlier::{outlier, weights_by_latency};
 use super::{number, or, time, time_or_zero};
 use crate::config::decode::{At, Field};
 use crate::config::fault::Code;
@@ -42,7 +42,7 @@ pub(super) fn upstream(
         zone: keys.zone.value().map(|zone| zone.0.clone()),
         resilience: super::resilience::resilience(report, keys),
         outlier: outlier(report, &keys.outlier),
-        steer_by_latency: steering(
+        steer_by_latency: weights_by_latency(
             report,
             &keys.steer_by_latency,
             used.in_kernel && (used.in_proxies || keys.at_connect.given().is_some()),

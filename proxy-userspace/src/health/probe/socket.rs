@@ -127,7 +127,7 @@ fn address_towards(server: IpAddr) -> io::Result<IpAddr> {
 /// Names the error of a connection attempt that the kernel refused without sending anything.
 ///
 /// Marked probes are routed to the loopback interface, where they are sent on (see
-/// `kernel::steer`). If the kernel has no route for one, that rule has gone, which says nothing
+/// `kernel::aim`). If the kernel has no route for one, that rule has gone, which says nothing
 /// about the backend.
 fn classify_refused_call(target: &Target, error: &io::Error) -> Failure {
     let failure = classify("connecting", error);

@@ -2,8 +2,8 @@
 
 use super::{Finding, Status, forwarding, read};
 use crate::config::model::{Interface, L4};
+use crate::kernel::aim::LOOPBACK;
 use crate::kernel::netlink::{InterfaceInfo, Netlink};
-use crate::kernel::steer::LOOPBACK;
 use crate::kernel::sys;
 use std::io;
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ fn try_egress(loopback: u32) -> io::Result<()> {
 fn egress(result: io::Result<()>) -> Finding {
     const NAME: &str = "checks through VIPs";
     match result {
-        Ok(()) => Finding::ok(NAME, "can be steered to their backends"),
+        Ok(()) => Finding::ok(NAME, "can be aimed at their backends"),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Finding::new(
             NAME,
             Status::Warn,

@@ -9,8 +9,8 @@ use proxy_common::backend::{Backend, BackendState, drain};
 use proxy_common::service::Mode;
 use std::collections::{BTreeSet, HashMap};
 
-/// What steered weights are multiplied with, where there is room.
-const STEERED_SCALE: u32 = 100;
+/// What weights that follow latency are multiplied with, where there is room.
+const LATENCY_SCALE: u32 = 100;
 
 /// Facts about backends that are not in the configuration, by service and backend name.
 ///
@@ -119,7 +119,7 @@ impl Overlay {
             .unwrap_or_default()
     }
 
-    /// The weight in the maps. Weights that latency steers are scaled up, or a weight of 1 would
+    /// The weight in the maps. Weights that follow latency are scaled up, or a weight of 1 would
     /// have no parts; only their proportions count.
     pub fn weight(&self, service: &Service, backend: &ConfiguredBackend) -> u16 {
         let of = |backend: &ConfiguredBackend| {
@@ -131,7 +131,7 @@ impl Overlay {
             return own;
         }
         let heaviest = service.backends.iter().map(of).max().unwrap_or(own).max(1);
-        let scale = u32::from(u16::MAX / heaviest).min(STEERED_SCALE);
+        let scale = u32::from(u16::MAX / heaviest).min(LATENCY_SCALE);
         let left = 100 - u32::from(self.get(&service.name, &backend.name).reduced.min(100));
         let weight = u32::from(own) * scale * left / 100;
         u16::try_from(weight).unwrap_or(u16::MAX).max(1)

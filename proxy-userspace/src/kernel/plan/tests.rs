@@ -127,19 +127,20 @@ fn an_ejected_backend_leaves_the_ring_and_keeps_its_flows() {
 }
 
 #[test]
-fn steering_takes_a_part_of_a_weight_and_moves_nobody_when_it_is_switched_on() {
+fn latency_takes_a_part_of_a_weight_and_moves_nobody_when_it_is_switched_on() {
     let (mut store, _) = fresh(&web());
-    let mut steered = web();
-    steered.services[0].upstream.steer_by_latency = Some(crate::config::model::outlier::Steering {
-        above: 2.0,
-        below: 1.5,
-        step: 0.1,
-        floor: 0.3,
-        min_requests: 1,
-        network: true,
-    });
+    let mut weighted = web();
+    weighted.services[0].upstream.steer_by_latency =
+        Some(crate::config::model::outlier::WeightsByLatency {
+            above: 2.0,
+            below: 1.5,
+            step: 0.1,
+            floor: 0.3,
+            min_requests: 1,
+            network: true,
+        });
     let overlay = Overlay::default();
-    let on = follow_on(&mut store, &steered, &overlay);
+    let on = follow_on(&mut store, &weighted, &overlay);
     let weights = |plan: &Plan| -> Vec<u16> {
         plan.state
             .backends
@@ -160,13 +161,13 @@ fn steering_takes_a_part_of_a_weight_and_moves_nobody_when_it_is_switched_on() {
     assert_eq!(ring(100), ring(1));
     let mut overlay = Overlay::default();
     overlay.entry("web", "10.0.0.2").reduced = 40;
-    let slower = follow_on(&mut store, &steered, &overlay);
+    let slower = follow_on(&mut store, &weighted, &overlay);
     assert_eq!(weights(&slower), [100, 60, 100]);
     // No weight grows too large.
-    for backend in &mut steered.services[0].backends {
+    for backend in &mut weighted.services[0].backends {
         backend.weight = 40_000;
     }
-    let heavy = follow_on(&mut store, &steered, &overlay);
+    let heavy = follow_on(&mut store, &weighted, &overlay);
     assert_eq!(weights(&heavy), [40_000, 24_000, 40_000]);
 }
 

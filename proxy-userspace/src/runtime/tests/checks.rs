@@ -84,31 +84,28 @@ async fn probes_to_a_vip_carry_their_backends_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_are_steered_only_while_a_check_targets_a_vip() {
+async fn probes_are_aimed_only_while_a_check_targets_a_vip() {
     let daemon = start(&checked_through("backend"));
-    assert_eq!(daemon.world.lock().steered, None);
+    assert_eq!(daemon.world.lock().aimed, None);
     let through_vip = checked_through("vip");
     daemon.reload(&through_vip).await.expect("reloaded");
     let on_eth0 = Some(vec!["eth0".to_owned()]);
-    assert_eq!(daemon.world.lock().steered, on_eth0);
+    assert_eq!(daemon.world.lock().aimed, on_eth0);
     // Somebody removes it.
-    daemon.world.lock().steered = None;
+    daemon.world.lock().aimed = None;
     sleep(TICK * 31).await;
-    assert_eq!(daemon.world.lock().steered, on_eth0);
+    assert_eq!(daemon.world.lock().aimed, on_eth0);
     let direct = checked_through("backend");
     daemon.reload(&direct).await.expect("reloaded");
-    assert_eq!(daemon.world.lock().steered, None);
+    assert_eq!(daemon.world.lock().aimed, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_whose_probes_cannot_be_steered_is_refused() {
+async fn a_reload_whose_probes_cannot_be_aimed_is_refused() {
     let daemon = start(&checked_through("backend"));
-    daemon.world.lock().cannot_steer = true;
+    daemon.world.lock().cannot_aim = true;
     let refusal = daemon.reload(&checked_through("vip")).await.unwrap_err();
-    assert!(
-        refusal.message.contains("steer health probes"),
-        "{refusal:?}"
-    );
+    assert!(refusal.message.contains("aim health probes"), "{refusal:?}");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(daemon.kernel_state("10.0.0.1"), Some(BackendState::Up));
 }

@@ -43,7 +43,7 @@ fn spec(policy: BalancePolicy, weights: &[u16]) -> ServiceSpec {
         queue: 0,
         queue_timeout: S,
         outlier: None,
-        steered_from: None,
+        weighed_from: None,
         backends: backends.map(|(i, weight)| backend(i, *weight)).collect(),
         names: Vec::new(),
     }

@@ -1,4 +1,4 @@
-//! Latency steers weights: a backend that answers slower than the others gets a smaller share of
+//! Weights follow latency: a backend that answers slower than the others gets a smaller share of
 //! new flows, and gets it back when it is as fast as they are.
 //!
 //! A control loop with a delay must be slow and bounded, or it swings: load follows weight, and
@@ -8,12 +8,12 @@
 
 use super::outlier::ALIKE;
 pub(crate) use super::outlier::median_of_others;
-use crate::config::model::outlier::Steering;
+use crate::config::model::outlier::WeightsByLatency;
 
 /// The share of its weight that a backend has after this interval, of 1. `own`: its latency, and
 /// `median` that of the others, in nanoseconds. Where either is not known, nothing speaks against
 /// it: a step is given back.
-pub fn step(rules: &Steering, share: f64, own: Option<f64>, median: Option<f64>) -> f64 {
+pub fn step(rules: &WeightsByLatency, share: f64, own: Option<f64>, median: Option<f64>) -> f64 {
     let back = (share + rules.step).min(1.0);
     let (Some(own), Some(median)) = (own, median) else {
         return back;
@@ -34,7 +34,7 @@ mod tests {
     use proptest::prelude::*;
 
     const MS: f64 = 1e6;
-    const RULES: Steering = Steering {
+    const RULES: WeightsByLatency = WeightsByLatency {
         above: 1.5,
         below: 1.2,
         step: 0.1,

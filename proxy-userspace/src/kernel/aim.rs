@@ -1,4 +1,4 @@
-//! Steers health probes to VIPs: the program that recognises them on their way out, and the route
+//! Aims health probes to VIPs at their backends: the program that recognises them on their way out, and the route
 //! that takes them there.
 //!
 //! A probe to a VIP is a connection of this host's stack, marked with its backend's id. The stack
@@ -15,7 +15,7 @@
 //!
 //! On its way out of loopback, `sluice_probe` gives a probe its headers and redirects it. The
 //! program is on the balancer's interfaces as well: if somebody removes the rule, a probe that
-//! follows an ordinary route is steered there, instead of being answered by any backend. The
+//! follows an ordinary route is aimed there, instead of being answered by any backend. The
 //! protocol `kernel` keeps systemd-networkd from removing what it did not make.
 //!
 //! All of it is there only while a check targets a VIP: other hosts' routing is left alone, and
@@ -46,12 +46,12 @@ const MARK_MASK: u32 = 0xffff_0000;
 /// Priority of the rule: before other rules that administrators and VPNs make.
 pub const RULE_PRIORITY: u32 = 51;
 
-/// Health probes to VIPs cannot be steered.
+/// Health probes to VIPs cannot be aimed at their backends.
 #[derive(Debug, thiserror::Error)]
-pub enum SteerError {
+pub enum AimError {
     /// The program cannot be attached.
     #[error(
-        "cannot steer health probes on `{interface}`: checks with `target: vip` need Linux 6.6 \
+        "cannot aim health probes on `{interface}`: checks with `target: vip` need Linux 6.6 \
          (links to egress); use `target: backend`"
     )]
     Attach {
@@ -62,7 +62,7 @@ pub enum SteerError {
         source: io::Error,
     },
     /// There is no such interface.
-    #[error("cannot steer health probes: there is no interface `{0}`")]
+    #[error("cannot aim health probes: there is no interface `{0}`")]
     NoInterface(String),
     /// Rule or route cannot be made.
     #[error(
@@ -79,13 +79,13 @@ pub enum SteerError {
 }
 
 impl DataPlane {
-    /// Steers the health probes that leave by loopback or by these interfaces, or, with `None`,
+    /// Aims the health probes that leave by loopback or by these interfaces, or, with `None`,
     /// stops that. Repairs what somebody else removed, and may be called as often as wanted.
     ///
     /// # Errors
     ///
-    /// [`SteerError`]; balancing is not affected.
-    pub fn steer_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), SteerError> {
+    /// [`AimError`]; balancing is not affected.
+    pub fn aim_probes(&mut self, interfaces: Option<&[Interface]>) -> Result<(), AimError> {
         let Some(interfaces) = interfaces else {
             return Ok(remove(&self.pins)?);
         };
@@ -93,12 +93,12 @@ impl DataPlane {
         pins::make_dir(&self.pins.probe_links())?;
         let names = interfaces.iter().map(|one| one.name.as_str());
         let names: Vec<&str> = [LOOPBACK].into_iter().chain(names).collect();
-        let mut netlink = Netlink::open().map_err(SteerError::Interfaces)?;
-        let existing = netlink.interfaces().map_err(SteerError::Interfaces)?;
+        let mut netlink = Netlink::open().map_err(AimError::Interfaces)?;
+        let existing = netlink.interfaces().map_err(AimError::Interfaces)?;
         for name in &names {
             let found = existing.iter().find(|found| found.name == *name);
             let index = found.map(|found| found.index);
-            let index = index.ok_or_else(|| SteerError::NoInterface((*name).to_owned()))?;
+            let index = index.ok_or_else(|| AimError::NoInterface((*name).to_owned()))?;
             link_one(&self.pins, self.balancer.probe.as_fd(), name, index)?;
         }
         unlink_others(&self.pins, &names)?;
@@ -113,9 +113,9 @@ fn link_one(
     program: BorrowedFd<'_>,
     name: &str,
     ifindex: u32,
-) -> Result<(), SteerError> {
+) -> Result<(), AimError> {
     let path = pins.probe_link(name);
-    let attach_error = |source| SteerError::Attach {
+    let attach_error = |source| AimError::Attach {
         interface: name.to_owned(),
         source,
     };
@@ -135,7 +135,10 @@ fn link_one(
         path,
         source,
     })?;
-    tracing::info!(interface = name, "steering health probes to VIPs");
+    tracing::info!(
+        interface = name,
+        "aiming health probes to VIPs at their backends"
+    );
     Ok(())
 }
 
@@ -167,8 +170,8 @@ fn linked(pins: &Pins) -> Result<Vec<String>, LoadError> {
     })
 }
 
-/// Ends the steering: rule and route first, so that no probe reaches a loopback interface that
-/// does not steer it. Nothing is touched where nothing was ever steered.
+/// Ends that: rule and route first, so that no probe reaches a loopback interface that
+/// does not aim it. Nothing is touched where nothing was ever aimed.
 pub(crate) fn remove(pins: &Pins) -> Result<(), LoadError> {
     if !pins.probe_links().exists() {
         return Ok(());
@@ -185,7 +188,7 @@ pub(crate) fn remove(pins: &Pins) -> Result<(), LoadError> {
 /// Both families, with what they need to reach loopback.
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
-fn route_probes(netlink: &mut Netlink, loopback: u32) -> Result<(), SteerError> {
+fn route_probes(netlink: &mut Netlink, loopback: u32) -> Result<(), AimError> {
     for family in FAMILIES {
         let made = netlink
             .add(RouteNetlinkMessage::NewRoute(route(family, loopback)))
@@ -202,7 +205,7 @@ fn route_probes(netlink: &mut Netlink, loopback: u32) -> Result<(), SteerError> 
             {
                 tracing::debug!(%error, "no IPv6 here");
             }
-            Err(error) => return Err(SteerError::Route(error)),
+            Err(error) => return Err(AimError::Route(error)),
         }
     }
     Ok(())
