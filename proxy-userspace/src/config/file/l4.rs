@@ -68,7 +68,7 @@ pub(crate) enum KernelLog {
     Off,
     /// Those that are dropped, each with its reason.
     Drops,
-    /// All but the plain packets of established flows.
+    /// All but plain packets of established flows, and plain SYNs of services whose ring is settled.
     All,
 }
 

@@ -196,7 +196,7 @@ pub enum KernelLog {
     Off,
     /// Those that it drops.
     Drops,
-    /// All but the plain packets of established flows.
+    /// All but plain packets of established flows, and plain SYNs of services whose ring is settled.
     All,
 }
 
