@@ -205,28 +205,7 @@ async fn begin(
     };
     let service = service.or(origin.as_deref());
     let service = service.ok_or((End::NoBackend, Phase::Queue))?;
-    let mut introduction = Vec::new();
-    let addresses = (peers.client, peers.server);
-    match service.settings.send_proxy {
-        None => {}
-        Some(ProxyVersion::V1) => {
-            proxy_protocol::write_v1(addresses.0, addresses.1, &mut introduction)
-        }
-        Some(ProxyVersion::V2) => {
-            let (asked, secured) = (facts.asked.iter(), facts.secured.iter());
-            let asked = asked.flat_map(|asked| asked.additions());
-            let secured = secured.flat_map(|secured| secured.additions());
-            let additions: Vec<_> = asked.chain(secured).collect();
-            proxy_protocol::write_v2(
-                addresses.0,
-                addresses.1,
-                false,
-                &additions,
-                false,
-                &mut introduction,
-            );
-        }
-    }
+    let introduction = introduction(service, peers, facts);
     let connected = {
         let mut reaching = pin!(reach(
             worker,
@@ -252,6 +231,24 @@ async fn begin(
         up.preamble = introduction;
     }
     Ok((connected, (up, down)))
+}
+
+/// The PROXY header that the service's backends are sent, if they are sent one.
+fn introduction(service: &ServicePlan, peers: &Peers, facts: &Facts) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let (client, server) = (peers.client, peers.server);
+    match service.settings.send_proxy {
+        None => {}
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1(client, server, &mut octets),
+        Some(ProxyVersion::V2) => {
+            let (asked, secured) = (facts.asked.iter(), facts.secured.iter());
+            let asked = asked.flat_map(|asked| asked.additions());
+            let secured = secured.flat_map(|secured| secured.additions());
+            let additions: Vec<_> = asked.chain(secured).collect();
+            proxy_protocol::write_v2(client, server, false, &additions, false, &mut octets);
+        }
+    }
+    octets
 }
 
 /// Where a redirected connection was to go, if nobody is named for it and that is wanted.
