@@ -364,15 +364,20 @@ fn replay(set: &str, mode: Mode, config: &str, prepare: impl FnOnce(&mut Vec<Vip
     for vip in &vips {
         serve(&mut rig, vip, mode, gue_port);
     }
+    replay_all(&mut rig, &vectors, set, &vips);
+}
+
+/// Replays the cases of a set, and fails with all that go another way.
+fn replay_all(rig: &mut Rig, vectors: &Vectors, set: &str, vips: &[Vip]) {
     let mut replay = Replay {
         set,
-        vips: &vips,
-        gue_port,
+        vips,
+        gue_port: vectors.configs["base"].gue_port,
         flows: HashMap::new(),
         failures: Vec::new(),
     };
     for case in &vectors.sets[set].cases {
-        replay.run(&mut rig, case);
+        replay.run(rig, case);
     }
     assert!(
         replay.failures.is_empty(),
@@ -481,22 +486,7 @@ fn decapsulation() {
         ..DecapSettings::default()
     };
     rig.set(DECAP_SETTINGS, 0, settings).unwrap();
-    let set = "xdpdecap_ipip";
-    let mut replay = Replay {
-        set,
-        vips: &[],
-        gue_port,
-        flows: HashMap::new(),
-        failures: Vec::new(),
-    };
-    for case in &vectors.sets[set].cases {
-        replay.run(&mut rig, case);
-    }
-    assert!(
-        replay.failures.is_empty(),
-        "\n{}",
-        replay.failures.join("\n")
-    );
+    replay_all(&mut rig, &vectors, "xdpdecap_ipip", &[]);
 }
 
 /// The marks of that project are backend numbers; ours say that they are marks of probes, too.

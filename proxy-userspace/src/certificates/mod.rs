@@ -10,6 +10,8 @@ mod made;
 mod ocsp;
 mod pair;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod trust;
 mod view;

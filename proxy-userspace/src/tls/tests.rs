@@ -1,8 +1,9 @@
 use super::resolve::Resolver;
 use super::*;
 use crate::certificates::read_pair;
+use crate::certificates::testing::write_pair;
 use crate::config::model::tls::{CertificateSource, ServerTls, Sessions};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls::SignatureScheme;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,23 +11,12 @@ use std::time::SystemTime;
 
 /// Writes a certificate and its key.
 fn write(folder: &Path, name: &str, names: &[&str], rsa: bool) -> (PathBuf, PathBuf) {
-    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let kind = if rsa {
         &PKCS_RSA_SHA256
     } else {
         &PKCS_ECDSA_P256_SHA256
     };
-    let key = KeyPair::generate_for(kind).expect("a key");
-    let certificate = CertificateParams::new(names)
-        .and_then(|params| params.self_signed(&key))
-        .expect("a certificate");
-    let paths = (
-        folder.join(format!("{name}.pem")),
-        folder.join(format!("{name}.key")),
-    );
-    std::fs::write(&paths.0, certificate.pem()).expect("writes");
-    std::fs::write(&paths.1, key.serialize_pem()).expect("writes");
-    paths
+    write_pair(folder, name, names, kind)
 }
 
 #[test]

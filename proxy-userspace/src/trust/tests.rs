@@ -1,19 +1,10 @@
 use super::*;
-use rcgen::{CertificateParams, KeyPair};
+use crate::certificates::testing::write_pair;
+use rcgen::PKCS_ECDSA_P256_SHA256;
 use std::path::{Path, PathBuf};
 
 fn write(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(vec!["a.test".to_owned()])
-        .and_then(|params| params.self_signed(&key))
-        .expect("a certificate");
-    let paths = (
-        folder.join(format!("{name}.pem")),
-        folder.join(format!("{name}.key")),
-    );
-    std::fs::write(&paths.0, certificate.pem()).expect("writes");
-    std::fs::write(&paths.1, key.serialize_pem()).expect("writes");
-    paths
+    write_pair(folder, name, &["a.test"], &PKCS_ECDSA_P256_SHA256)
 }
 
 #[test]
