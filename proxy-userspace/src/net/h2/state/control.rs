@@ -70,7 +70,10 @@ impl State {
                 code => Over::Reset(code),
             };
             self.streams[key].end(over);
+            self.streams[key].was_reset = false;
             self.note_done(key);
+        } else {
+            self.closed.note_reset_by_peer(head.stream);
         }
         Ok(())
     }

@@ -227,6 +227,14 @@ impl Closed {
         }
     }
 
+    /// The other end has reset a stream that is gone: it knows that nothing may follow, also if we
+    /// have reset it before (RFC 9113 §5.1).
+    pub(super) fn note_reset_by_peer(&mut self, id: u32) {
+        if let Some(known) = self.ids.iter_mut().find(|known| **known == id | BY_US) {
+            *known = id;
+        }
+    }
+
     /// True if it was closed by us, false if in turn or by the other end; `None` if that is not
     /// known.
     pub(super) fn is_by_us(&self, id: u32) -> Option<bool> {

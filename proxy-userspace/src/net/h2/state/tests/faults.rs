@@ -329,6 +329,35 @@ fn frames_of_streams_that_are_gone_are_judged_by_who_ended_them() {
     );
 }
 
+/// Both ends may reset a stream at the same time. Who has done so sends nothing on it any more.
+#[test]
+fn what_follows_a_reset_of_a_stream_that_we_have_reset_is_wrong() {
+    let both_reset = || {
+        let mut state = server();
+        let key = begin(&mut state, &get(1, 0));
+        let head = ResponseHead {
+            status: 204,
+            ..ResponseHead::default()
+        };
+        state.respond(key, &head, RequestKind::Plain, true);
+        state.release(key);
+        assert_eq!(kinds(&mut state), [kind::HEADERS, kind::RST_STREAM]);
+        // Sent before ours was known.
+        feed(&mut state, &frame(kind::DATA, 0, 1, b"x"), 50).expect("valid");
+        assert!(kinds(&mut state).is_empty());
+        let cancel = frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+        feed(&mut state, &cancel, 50).expect("valid");
+        state
+    };
+    let mut state = both_reset();
+    feed(&mut state, &frame(kind::DATA, 0, 1, b"x"), 50).expect("valid");
+    let frames = sent(&mut state);
+    assert_eq!(frames[0].1, ErrorCode::STREAM_CLOSED.0.to_be_bytes());
+    let mut state = both_reset();
+    let late = feed(&mut state, &get(1, 1), 50);
+    assert_eq!(late, Err(ErrorCode::STREAM_CLOSED));
+}
+
 #[test]
 fn streams_beyond_the_limit_are_refused_and_keep_the_tables() {
     let mut state = server();
