@@ -143,14 +143,7 @@ fn link_one(
 }
 
 fn unlink_one(pins: &Pins, name: &str) -> Result<(), LoadError> {
-    let path = pins.probe_link(name);
-    if let Ok(link) = sys::open_pinned(&path)
-        && let Err(error) = sys::link_detach(link.as_fd())
-    {
-        // The interface may have gone; without its pin the link dies anyway.
-        tracing::debug!(%error, interface = name, "the probes' link could not be detached");
-    }
-    pins::remove_pin(&path)
+    pins::remove_link(&pins.probe_link(name))
 }
 
 fn unlink_others(pins: &Pins, wanted: &[&str]) -> Result<(), LoadError> {

@@ -408,14 +408,7 @@ fn create(
 
 /// Takes the program off an interface, if a link is pinned.
 fn detach_one(pins: &Pins, interface: &str) -> Result<(), LoadError> {
-    let path = pins.link(interface);
-    if let Ok(link) = sys::open_pinned(&path)
-        && let Err(error) = sys::link_detach(link.as_fd())
-    {
-        // The interface may have gone; without its pin the link dies anyway.
-        tracing::debug!(%error, interface, "the link could not be detached");
-    }
-    pins::remove_pin(&path)
+    pins::remove_link(&pins.link(interface))
 }
 
 /// Takes the program off the interfaces that are pinned but not configured.

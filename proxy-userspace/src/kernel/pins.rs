@@ -12,6 +12,7 @@
 //! ```
 
 use super::load::LoadError;
+use super::sys;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -177,6 +178,17 @@ pub(crate) fn remove_pin(path: &Path) -> Result<(), LoadError> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Removes the pin of a link, and detaches it, whoever else holds it; it may be missing.
+pub(crate) fn remove_link(path: &Path) -> Result<(), LoadError> {
+    if let Ok(link) = sys::open_pinned(path)
+        && let Err(error) = sys::link_detach(link.as_fd())
+    {
+        // What it was attached to may have gone; without its pin the link dies anyway.
+        tracing::debug!(%error, pin = %path.display(), "a link could not be detached");
+    }
+    remove_pin(path)
 }
 
 /// Is this path (or its nearest existing ancestor) on a bpffs?

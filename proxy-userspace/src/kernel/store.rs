@@ -107,3 +107,11 @@ pub struct StoreError {
     #[source]
     pub source: io::Error,
 }
+
+/// Makes the error of a map of what the kernel said.
+pub(crate) fn store_error(
+    call: &'static str,
+    map: &'static str,
+) -> impl Fn(io::Error) -> StoreError {
+    move |source| StoreError { call, map, source }
+}

@@ -8,11 +8,13 @@
 mod acceleration;
 mod cgroup;
 pub mod connect;
+mod cookie;
 mod diag;
 mod join;
 mod namespace;
 mod object;
 mod offsets;
+mod pinned;
 pub mod redirect;
 pub mod steer;
 mod trial;

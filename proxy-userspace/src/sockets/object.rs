@@ -1,6 +1,7 @@
 //! The object with the programs on sockets: loaded, its maps at hand, attached to a cgroup.
 
 use super::cgroup::{self, CgroupError};
+use super::cookie;
 use super::offsets::{self, OffsetError};
 use crate::kernel::handle::{MapHandle, Mapping};
 use crate::kernel::host;
@@ -323,27 +324,8 @@ fn listener_key(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<Liste
     };
     Ok(ListenerKey {
         addr,
-        netns: netns_cookie(socket)?,
+        netns: cookie::of_namespace(socket)?,
         port: u32::from(address.port()),
         _pad: 0,
     })
-}
-
-/// The kernel's cookie of a socket's network namespace.
-pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: the option's value is eight octets, for which there is room.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(cookie)
 }

@@ -1,5 +1,6 @@
 //! The programs and where they are attached.
 
+use super::maps::MAPS;
 use crate::kernel::load::LoadError;
 use crate::kernel::object::{duplicate, named, object_error, offer, program_error};
 use aya::programs::{CgroupSock, CgroupSockAddr, Iter, ProgramError, SockOps};
@@ -55,19 +56,17 @@ pub(super) struct Watchers {
     pub(super) look: OwnedFd,
 }
 
-fn open(folder: &Path, maps: &[&'static str]) -> Result<Ebpf, LoadError> {
+fn open(folder: &Path) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // The programs ask for no relocation against the kernel's types.
     loader.btf(None);
-    for name in maps {
-        loader.map_pin_path(name, folder.join(name));
-    }
+    MAPS.pin_in(folder, &mut loader);
     loader.load(OBJECT).map_err(object_error)
 }
 
 /// Loads the programs that watch sockets, with maps that are pinned in a folder.
-pub(super) fn load_watchers(folder: &Path, maps: &[&'static str]) -> Result<Watchers, LoadError> {
-    let mut ebpf = open(folder, maps)?;
+pub(super) fn load_watchers(folder: &Path) -> Result<Watchers, LoadError> {
+    let mut ebpf = open(folder)?;
     let watch: &mut SockOps = named(&mut ebpf, program::WATCH)?;
     offer(program::WATCH, || watch.load())?;
     let watch = duplicate(program::WATCH, watch.fd())?;
@@ -82,8 +81,8 @@ pub(super) fn load_watchers(folder: &Path, maps: &[&'static str]) -> Result<Watc
 
 /// Loads the programs with the maps that are pinned in a folder, or new ones; in the order of
 /// [`HOOKS`].
-pub(super) fn load(folder: &Path, maps: &[&'static str]) -> Result<Vec<OwnedFd>, LoadError> {
-    let mut ebpf = open(folder, maps)?;
+pub(super) fn load(folder: &Path) -> Result<Vec<OwnedFd>, LoadError> {
+    let mut ebpf = open(folder)?;
     let load = |hook: &Hook| {
         if hook.program == program::RELEASE {
             let program: &mut CgroupSock = named(&mut ebpf, hook.program)?;

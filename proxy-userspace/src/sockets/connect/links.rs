@@ -9,6 +9,7 @@ use crate::kernel::load::LoadError;
 use crate::kernel::pins::{self, Pins};
 use crate::kernel::sys;
 use crate::sockets::cgroup::CgroupError;
+use crate::sockets::pinned;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -144,26 +145,12 @@ fn attach(
 
 /// Removes all other links.
 fn detach_others(pins: &Pins, wanted: &BTreeSet<PathBuf>) -> Result<(), LinkError> {
-    let Ok(entries) = std::fs::read_dir(pins.links()) else {
-        return Ok(());
-    };
-    for entry in entries.flatten() {
-        if !wanted.contains(&entry.path()) {
-            detach(&entry.path())?;
+    for path in pinned::links(pins) {
+        if !wanted.contains(&path) {
+            pins::remove_link(&path)?;
         }
     }
     Ok(())
-}
-
-/// Removes one link, whoever else holds it.
-pub(super) fn detach(path: &Path) -> Result<(), LoadError> {
-    if let Ok(link) = sys::open_pinned(path)
-        && let Err(error) = sys::link_detach(link.as_fd())
-    {
-        // The cgroup may have gone; without its pin the link dies anyway.
-        tracing::debug!(%error, "a link to a cgroup could not be detached");
-    }
-    pins::remove_pin(path)
 }
 
 fn link_path(pins: &Pins, id: u64, hook: &Hook) -> PathBuf {

@@ -8,13 +8,10 @@
 use super::maps::Maps;
 use crate::kernel::handle::MapHandle;
 use crate::sockets::diag::Diag;
+use crate::sockets::{cookie, namespace};
 use proxy_common::connect::{Backend, Told};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -25,11 +22,6 @@ use tracing::{debug, info, warn};
 /// not have sent its first packet yet, so that the kernel does not list it.
 const PASSES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// Named network namespaces.
-const NAMED: &str = "/run/netns";
-/// Those of processes.
-const PROCESSES: &str = "/proc";
 
 /// What has become of sockets that were to be told.
 #[derive(Debug, Default)]
@@ -111,17 +103,17 @@ fn end(sockets: &[(u64, Told)], done: &mut BTreeSet<u64>, outcome: &Outcome) {
             .push(*socket);
     }
     // Most are in the daemon's own one, which takes no search and no capability to enter.
-    let mut namespaces = std::iter::once(None).chain(namespaces().into_iter().map(Some));
+    let mut namespaces = std::iter::once(None).chain(namespace::visible().into_iter().map(Some));
     while !by_namespace.is_empty()
         && let Some(namespace) = namespaces.next()
     {
-        let entered = namespace.as_ref().map(|file| enter(file.as_fd()));
+        let entered = namespace.map(|file| namespace::enter(file.as_fd()));
         if let Some(Err(error)) = entered {
             debug!(%error, "a network namespace cannot be entered");
             continue;
         }
         let Ok(diag) = Diag::open() else { continue };
-        let Ok(cookie) = netns_cookie(diag.as_fd()) else {
+        let Ok(cookie) = cookie::of_namespace(diag.as_fd()) else {
             continue;
         };
         if let Some(sockets) = by_namespace.remove(&cookie) {
@@ -170,65 +162,6 @@ fn family(told: &Told) -> u8 {
     }
 }
 
-/// The network namespaces that this process can see, each once.
-fn namespaces() -> Vec<File> {
-    let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
-    let named = named.map(|entry| entry.path());
-    let processes = fs::read_dir(PROCESSES).into_iter().flatten().flatten();
-    let processes = processes.filter_map(|entry| {
-        let name = entry.file_name();
-        let is_process = name.to_str()?.bytes().all(|octet| octet.is_ascii_digit());
-        is_process.then(|| entry.path().join("ns/net"))
-    });
-    let mut seen = BTreeSet::new();
-    let mut open = |path: PathBuf| {
-        let metadata = fs::metadata(&path).ok()?;
-        if !seen.insert((metadata.dev(), metadata.ino())) {
-            return None;
-        }
-        File::open(&path).ok()
-    };
-    named.chain(processes).filter_map(&mut open).collect()
-}
-
-/// Moves this thread to a network namespace.
-fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the call takes a descriptor and a number.
-    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-/// The kernel's cookie of a socket.
-pub(super) fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    number_of(socket, libc::SO_COOKIE)
-}
-
-/// The kernel's cookie of a socket's network namespace.
-fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    number_of(socket, libc::SO_NETNS_COOKIE)
-}
-
-fn number_of(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<u64> {
-    let (mut number, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: the option's value is eight octets, for which there is room.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut number).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,13 +184,5 @@ mod tests {
         };
         assert_eq!(wanted(&BTreeSet::new()), [2]);
         assert_eq!(wanted(&BTreeSet::from([2])), [0; 0]);
-    }
-
-    #[test]
-    fn a_namespace_has_one_cookie() {
-        let one = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        let diag = Diag::open().expect("netlink");
-        let cookie = netns_cookie(one.as_fd()).expect("a cookie");
-        assert_eq!(netns_cookie(diag.as_fd()).expect("a cookie"), cookie);
     }
 }

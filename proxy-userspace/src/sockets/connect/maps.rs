@@ -3,8 +3,9 @@
 use super::plan::{Edit, Tables};
 use crate::kernel::handle::MapHandle;
 use crate::kernel::host;
-use crate::kernel::store::StoreError;
+use crate::kernel::store::{StoreError, store_error};
 use crate::kernel::sys::{self, INNER_MAP_FLAG};
+use crate::sockets::pinned::{self, PinnedMaps};
 use proxy_common::connect::{
     BACKENDS, Backend, CONNECT_ABI, Element, Facts, Layout, Name, Open, SERVICES, ServiceStats,
     State, Told, VipKey, VipPrefix, map, state,
@@ -15,25 +16,29 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 /// Every map of the object.
-pub(super) const ALL: [&str; 17] = [
-    map::STATE,
-    map::OWNERS,
-    map::VIPS,
-    map::PREFIXES,
-    map::TABLES,
-    map::NAMES,
-    map::BACKENDS,
-    map::OPEN,
-    map::PEERS,
-    map::TALKS,
-    map::SOCKETS,
-    map::AFFINITY,
-    map::SERVICE_STATS,
-    map::BACKEND_STATS,
-    map::LAYOUT,
-    map::SEEN,
-    map::FACTS,
-];
+pub(super) const MAPS: PinnedMaps<State> = PinnedMaps {
+    all: &[
+        map::STATE,
+        map::OWNERS,
+        map::VIPS,
+        map::PREFIXES,
+        map::TABLES,
+        map::NAMES,
+        map::BACKENDS,
+        map::OPEN,
+        map::PEERS,
+        map::TALKS,
+        map::SOCKETS,
+        map::AFFINITY,
+        map::SERVICE_STATS,
+        map::BACKEND_STATS,
+        map::LAYOUT,
+        map::SEEN,
+        map::FACTS,
+    ],
+    state: map::STATE,
+    is_ours: |state| state.abi == CONNECT_ABI,
+};
 
 /// The maps that user space works with.
 pub(super) struct Maps {
@@ -54,9 +59,7 @@ pub(super) struct Maps {
 
 impl Maps {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let open = |name: &'static str| {
-            MapHandle::open(&folder.join(name)).map_err(store_error("open", name))
-        };
+        let open = |name| pinned::map(folder, name);
         Ok(Self {
             state: open(map::STATE)?,
             vips: open(map::VIPS)?,
@@ -272,13 +275,6 @@ fn name_for(text: &str) -> Name {
 fn name_of(name: &Name) -> String {
     let octets = name.name.split(|octet| *octet == 0).next();
     String::from_utf8_lossy(octets.unwrap_or_default()).into_owned()
-}
-
-pub(super) fn store_error(
-    call: &'static str,
-    map: &'static str,
-) -> impl Fn(io::Error) -> StoreError {
-    move |source| StoreError { call, map, source }
 }
 
 #[cfg(test)]

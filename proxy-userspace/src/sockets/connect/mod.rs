@@ -27,21 +27,19 @@ pub use links::{Attached, LinkError};
 pub use plan::PlanError;
 pub use watch::Seen;
 
-use super::cgroup;
+use super::{cgroup, pinned};
 use crate::config::model::Config;
-use crate::kernel::handle::MapHandle;
-use crate::kernel::host;
-use crate::kernel::load::{LoadError, check_privileges, prepare};
+use crate::kernel::load::{LoadError, prepare};
 use crate::kernel::object::pin_program;
 use crate::kernel::pins::{self, PinLock, Pins};
 use crate::kernel::plan::{Drain, Overlay};
 use crate::kernel::store::StoreError;
 use hooks::{HOOKS, OBJECT};
 use links::Placed;
-use maps::Maps;
+use maps::{MAPS, Maps};
 use plan::{Plan, Tables, Wanted, plan};
 use proxy_common::addr::Addr;
-use proxy_common::connect::{Backend, CONNECT_ABI, ServiceStats, State, map, state};
+use proxy_common::connect::{Backend, ServiceStats, map, state};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -131,24 +129,17 @@ impl Balancing {
     ///
     /// [`ConnectError`]; what balanced before still does.
     pub fn open(pin_dir: &Path, lock: Option<OwnedFd>) -> Result<Self, ConnectError> {
-        if OBJECT.is_empty() {
-            return Err(LoadError::NoObject.into());
-        }
-        check_privileges()?;
-        host::raise_limits();
+        pinned::check(OBJECT)?;
         let pins = Pins::new(pin_dir);
         prepare(&pins)?;
         let is_heir = lock.is_some();
         let lock = PinLock::inherit(pins.directory(), lock)?;
         pins::remove_dir(&pins.next_maps())?;
-        let staged = !can_adopt(&pins);
+        let staged = !MAPS.can_adopt(&pins);
         let has_old = pins.map(map::STATE).exists();
-        let folder = match staged {
-            true => pins.next_maps(),
-            false => pins.maps(),
-        };
+        let folder = pinned::folder(&pins, staged);
         pins::make_dir(&folder)?;
-        let programs = hooks::load(&folder, &maps::ALL)?;
+        let programs = hooks::load(&folder)?;
         let balancing = Self {
             maps: Maps::open(&folder)?,
             pins,
@@ -252,7 +243,7 @@ impl Balancing {
         let attached = links::follow(&self.pins, &root, cgroups, &placed)?;
         if attached != self.attached {
             tell_of_change(&self.attached, &attached);
-            let owners = owners::open(&self.folder())?;
+            let owners = pinned::map(&self.folder(), map::OWNERS)?;
             owners::introduce(&owners, self.is_heir)?;
             for (hook, program) in placed {
                 pin_program(&self.pins, hook.program, program)?;
@@ -260,7 +251,7 @@ impl Balancing {
             self.attached = attached;
         }
         if self.staged {
-            replace(&self.pins)?;
+            MAPS.put_in_force(&self.pins)?;
             self.staged = false;
         }
         Ok(())
@@ -268,10 +259,7 @@ impl Balancing {
 
     /// Where its maps are pinned now.
     fn folder(&self) -> PathBuf {
-        match self.staged {
-            true => self.pins.next_maps(),
-            false => self.pins.maps(),
-        }
+        pinned::folder(&self.pins, self.staged)
     }
 
     /// The configured cgroups, as they were found.
@@ -345,7 +333,7 @@ impl Balancing {
     ///
     /// [`LoadError::Path`].
     pub fn remove(self) -> Result<(), LoadError> {
-        remove_pins(&self.pins)
+        pinned::remove(&self.pins)
     }
 }
 
@@ -355,12 +343,7 @@ impl Balancing {
 ///
 /// [`LoadError::Locked`] while a daemon balances; [`LoadError::Path`].
 pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
-    let pins = Pins::new(pin_dir);
-    if !pins.directory().exists() {
-        return Ok(());
-    }
-    let _lock = PinLock::acquire(pins.directory())?;
-    remove_pins(&pins)
+    pinned::remove_abandoned(&Pins::new(pin_dir))
 }
 
 /// Backends to which pinned tables give sockets or did: by service, address and port, which is 0 where
@@ -379,7 +362,7 @@ pub struct Known {
 /// What an earlier process knew of backends; empty if nothing of this version is pinned.
 pub fn adopted(pin_dir: &Path) -> Adopted {
     let pins = Pins::new(pin_dir);
-    if !can_adopt(&pins) {
+    if !MAPS.can_adopt(&pins) {
         return Adopted::new();
     }
     let tables = Maps::open(&pins.maps()).and_then(|maps| maps.read());
@@ -402,10 +385,11 @@ pub fn adopted(pin_dir: &Path) -> Adopted {
 /// before it dials anybody. Nothing is lost where that cannot be: it is done again later.
 pub fn introduce(pin_dir: &Path) {
     let pins = Pins::new(pin_dir);
-    if !can_adopt(&pins) {
+    if !MAPS.can_adopt(&pins) {
         return;
     }
-    let shown = owners::open(&pins.maps()).and_then(|map| owners::introduce(&map, true));
+    let shown =
+        pinned::map(&pins.maps(), map::OWNERS).and_then(|map| owners::introduce(&map, true));
     if let Err(error) = shown {
         tracing::debug!(%error, "what balances at connect() does not know this process yet");
     }
@@ -424,52 +408,6 @@ pub fn missing(config: &Config) -> Vec<PathBuf> {
     let paths = connect.cgroups.iter();
     let paths = paths.filter(|path| !links::folder(&root, path).is_dir());
     paths.cloned().collect()
-}
-
-fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
-    if let Ok(entries) = std::fs::read_dir(pins.links()) {
-        for entry in entries.flatten() {
-            links::detach(&entry.path())?;
-        }
-    }
-    for folder in [
-        pins.links(),
-        pins.stages(),
-        pins.programs(),
-        pins.maps(),
-        pins.next_maps(),
-    ] {
-        pins::remove_dir(&folder)?;
-    }
-    pins::remove_dir(pins.directory())?;
-    // Where nothing else is pinned there.
-    if let Some(parent) = pins.directory().parent() {
-        let _ = std::fs::remove_dir(parent);
-    }
-    Ok(())
-}
-
-/// Whether the pinned maps are of this version and all there.
-fn can_adopt(pins: &Pins) -> bool {
-    let has_all = maps::ALL.iter().all(|name| pins.map(name).exists());
-    let state = || MapHandle::open(&pins.map(map::STATE))?.get::<u32, State>(&0);
-    has_all && matches!(state(), Ok(Some(state)) if state.abi == CONNECT_ABI)
-}
-
-/// Puts the pins of new maps in the place of the old ones, which no program uses any more.
-fn replace(pins: &Pins) -> Result<(), LoadError> {
-    pins::remove_dir(&pins.maps())?;
-    pins::make_dir(&pins.maps())?;
-    for name in maps::ALL {
-        let from = pins.next_maps().join(name);
-        let moved = std::fs::rename(&from, pins.map(name));
-        moved.map_err(|source| LoadError::Path {
-            call: "move",
-            path: from,
-            source,
-        })?;
-    }
-    pins::remove_dir(&pins.next_maps())
 }
 
 fn tell_of_change(before: &[Attached], now: &[Attached]) {

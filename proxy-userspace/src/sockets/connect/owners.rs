@@ -5,19 +5,12 @@
 //! namespace of process ids the daemon is, or in which cgroup: where it is in none that is balanced,
 //! nobody sees its connect(), and nobody has to.
 
-use super::loss::cookie;
-use super::maps::store_error;
 use crate::kernel::handle::MapHandle;
-use crate::kernel::store::StoreError;
+use crate::kernel::store::{StoreError, store_error};
+use crate::sockets::cookie;
 use proxy_common::connect::{Owners, map};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::path::Path;
-
-/// The map that is pinned in a folder.
-pub(super) fn open(folder: &Path) -> Result<MapHandle, StoreError> {
-    MapHandle::open(&folder.join(map::OWNERS)).map_err(store_error("open", map::OWNERS))
-}
 
 /// Shows this process to the kernel side. `is_heir`: whoever was known before runs on.
 pub(super) fn introduce(owners: &MapHandle, is_heir: bool) -> Result<(), StoreError> {
@@ -25,7 +18,7 @@ pub(super) fn introduce(owners: &MapHandle, is_heir: bool) -> Result<(), StoreEr
     let read = || owners.get::<u32, Owners>(&0).map(Option::unwrap_or_default);
     let before = read().map_err(&failed)?.processes;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(&failed)?;
-    let introduction = cookie(socket.as_fd()).map_err(&failed)?;
+    let introduction = cookie::of_socket(socket.as_fd()).map_err(&failed)?;
     let asked = Owners {
         introduction,
         processes: [0, before[0]],

@@ -10,7 +10,7 @@
 
 use super::Balancing;
 use super::hooks::{Hook, WATCH, Watchers, load_watchers};
-use super::maps::{self, Maps};
+use super::maps::Maps;
 use crate::balance::l7::Workloads;
 use crate::health::outlier::Network;
 use crate::kernel::load::LoadError;
@@ -115,7 +115,7 @@ impl Watch {
 impl Watching {
     fn begin(folder: &Path, maps: &Maps) -> Result<Self, WatchError> {
         maps.set_layout(&offsets::layout()?)?;
-        let Watchers { watch, look } = load_watchers(folder, &maps::ALL)?;
+        let Watchers { watch, look } = load_watchers(folder)?;
         let link = sys::link_iterator(look.as_fd(), maps.seen.as_fd());
         let link = link.map_err(WatchError::Iterator)?;
         let (sender, receiver) = mpsc::channel();

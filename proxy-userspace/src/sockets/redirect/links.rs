@@ -4,7 +4,7 @@
 use crate::kernel::load::LoadError;
 use crate::kernel::pins::{self, Pins};
 use crate::kernel::sys;
-use crate::sockets::namespace;
+use crate::sockets::{namespace, pinned};
 use proxy_common::redirect::program;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,7 +42,7 @@ impl Links {
     /// whose cgroups have gone are removed.
     pub(super) fn adopt(pins: &Pins, programs: Vec<Program>) -> Result<Self, LoadError> {
         let mut links = BTreeMap::new();
-        for path in pinned(pins) {
+        for path in pinned::links(pins) {
             if path == namespace_pin(pins) {
                 continue;
             }
@@ -56,7 +56,7 @@ impl Links {
             });
             match known {
                 Some((key, link)) => drop(links.insert(key, link)),
-                None => end(&path)?,
+                None => pins::remove_link(&path)?,
             }
         }
         Ok(Self { programs, links })
@@ -98,10 +98,8 @@ impl Links {
             .copied()
             .collect();
         for key in gone {
-            if let Some(link) = self.links.remove(&key) {
-                detach(&link);
-            }
-            pins::remove_pin(&path(pins, key))?;
+            self.links.remove(&key);
+            pins::remove_link(&path(pins, key))?;
         }
         Ok(())
     }
@@ -111,7 +109,7 @@ impl Links {
         let (pin, mut programs) = (namespace_pin(pins), self.programs.iter());
         match programs.find(|it| it.name == program::ARRIVE) {
             Some(arrive) if is_wanted => namespace::attach(&pin, arrive.fd.as_fd()),
-            _ => namespace::detach(&pin).map_err(io::Error::other),
+            _ => pins::remove_link(&pin).map_err(io::Error::other),
         }
     }
 }
@@ -119,34 +117,6 @@ impl Links {
 /// What keeps [`program::ARRIVE`] attached to the network namespace.
 fn namespace_pin(pins: &Pins) -> PathBuf {
     pins.links().join("netns")
-}
-
-/// Ends all links that are pinned.
-pub(super) fn remove(pins: &Pins) -> Result<(), LoadError> {
-    for path in pinned(pins) {
-        end(&path)?;
-    }
-    Ok(())
-}
-
-fn end(path: &Path) -> Result<(), LoadError> {
-    if let Ok(link) = sys::open_pinned(path) {
-        detach(&link);
-    }
-    pins::remove_pin(path)
-}
-
-fn detach(link: &OwnedFd) {
-    if let Err(error) = sys::link_detach(link.as_fd()) {
-        // The cgroup may have gone; without its pin the link dies anyway.
-        tracing::debug!(%error, "a link of redirection could not be detached");
-    }
-}
-
-fn pinned(pins: &Pins) -> Vec<PathBuf> {
-    let folder = std::fs::read_dir(pins.links());
-    let entries = folder.into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
 }
 
 fn path(pins: &Pins, (cgroup, name): (u64, &str)) -> PathBuf {

@@ -3,7 +3,8 @@
 use super::plan::{Set, prefix};
 use crate::kernel::handle::MapHandle;
 use crate::kernel::host;
-use crate::kernel::store::StoreError;
+use crate::kernel::store::{StoreError, store_error};
+use crate::sockets::pinned;
 use ipnet::IpNet;
 use proxy_common::addr::Addr;
 use proxy_common::redirect::{
@@ -32,7 +33,7 @@ pub(super) struct Maps {
 
 impl Maps {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let open = |name| MapHandle::open(&folder.join(name)).map_err(error("open", name));
+        let open = |name| pinned::map(folder, name);
         Ok(Self {
             state: open(map::STATE)?,
             chosen: open(map::CHOSEN)?,
@@ -50,19 +51,19 @@ impl Maps {
     pub(super) fn state(&self) -> Result<MeshState, StoreError> {
         let state = self.state.get(&0u32);
         Ok(state
-            .map_err(error("read", map::STATE))?
+            .map_err(store_error("read", map::STATE))?
             .unwrap_or_default())
     }
 
     pub(super) fn set_state(&self, state: MeshState) -> Result<(), StoreError> {
         self.state
             .set(&0u32, &state)
-            .map_err(error("write", map::STATE))
+            .map_err(store_error("write", map::STATE))
     }
 
     /// Says that this process is the daemon, and that those that have gone are not.
     pub(super) fn enter_daemon(&self) -> Result<(), StoreError> {
-        let failed = error("write", map::DAEMONS);
+        let failed = store_error("write", map::DAEMONS);
         let own = std::process::id();
         for other in self.daemons.keys::<u32>().map_err(&failed)? {
             if other != own && !Path::new(&format!("/proc/{other}")).exists() {
@@ -75,11 +76,11 @@ impl Maps {
     /// The sets that are in use, by the names of their listeners.
     pub(super) fn sets(&self) -> Result<BTreeMap<String, (u32, Set)>, StoreError> {
         let all = self.sets.read_array::<MeshSet>(0, SETS);
-        let all = all.map_err(error("read", map::SETS))?;
+        let all = all.map_err(store_error("read", map::SETS))?;
         let prefixes = self.prefixes.entries::<MeshPrefix, u32>();
-        let prefixes = prefixes.map_err(error("read", map::PREFIXES))?;
+        let prefixes = prefixes.map_err(store_error("read", map::PREFIXES))?;
         let users = self.users.entries::<UserKey, u32>();
-        let users = users.map_err(error("read", map::USERS))?;
+        let users = users.map_err(store_error("read", map::USERS))?;
         let used = (0..)
             .zip(all)
             .filter(|(_, set)| set.flags & set_flag::USED != 0);
@@ -108,37 +109,37 @@ impl Maps {
     pub(super) fn fill(&self, number: u32, set: &Set) -> Result<(), StoreError> {
         for (net, is_in) in &set.prefixes {
             let written = self.prefixes.set(&prefix(number, *net), &u32::from(*is_in));
-            written.map_err(error("write", map::PREFIXES))?;
+            written.map_err(store_error("write", map::PREFIXES))?;
         }
         for (user, is_in) in &set.users {
             let written = self.users.set(&user_key(number, *user), &u32::from(*is_in));
-            written.map_err(error("write", map::USERS))?;
+            written.map_err(store_error("write", map::USERS))?;
         }
         // Whoever gets the number counts from zero.
         let zeros = vec![MeshStats::default(); host::possible_cpus()];
         let written = self.stats.set_per_cpu(number, &zeros);
-        written.map_err(error("write", map::STATS))?;
+        written.map_err(store_error("write", map::STATS))?;
         let written = self.sets.set(&number, &set.settings);
-        written.map_err(error("write", map::SETS))
+        written.map_err(store_error("write", map::SETS))
     }
 
     /// Forgets a set that nobody is judged by any more; returns what it has counted.
     pub(super) fn clear(&self, number: u32, set: &Set) -> Result<MeshStats, StoreError> {
         let counted = self.stats(number)?;
         let written = self.sets.set(&number, &MeshSet::default());
-        written.map_err(error("write", map::SETS))?;
+        written.map_err(store_error("write", map::SETS))?;
         match self.sockets.remove(&number) {
             // What the kernel says of a slot without a socket.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-            other => drop(other.map_err(error("write", map::SOCKETS))?),
+            other => drop(other.map_err(store_error("write", map::SOCKETS))?),
         }
         for net in set.prefixes.keys() {
             let removed = self.prefixes.remove(&prefix(number, *net));
-            removed.map_err(error("write", map::PREFIXES))?;
+            removed.map_err(store_error("write", map::PREFIXES))?;
         }
         for user in set.users.keys() {
             let removed = self.users.remove(&user_key(number, *user));
-            removed.map_err(error("write", map::USERS))?;
+            removed.map_err(store_error("write", map::USERS))?;
         }
         Ok(counted)
     }
@@ -150,7 +151,7 @@ impl Maps {
 
     /// Makes these the chosen cgroups, and no others.
     pub(super) fn choose(&self, entries: &BTreeMap<ChosenKey, u32>) -> Result<(), StoreError> {
-        let failed = error("write", map::CHOSEN);
+        let failed = store_error("write", map::CHOSEN);
         let old = self.chosen.entries::<ChosenKey, u32>();
         let old: BTreeMap<_, _> = old.map_err(&failed)?.into_iter().collect();
         for (key, set) in entries {
@@ -167,7 +168,7 @@ impl Maps {
     /// Ports of workloads, and what stands beside them.
     pub(super) fn listening(&self) -> Result<BTreeMap<ListeningKey, Listening>, StoreError> {
         let entries = self.listening.entries::<ListeningKey, Listening>();
-        let entries = entries.map_err(error("read", map::LISTENING))?;
+        let entries = entries.map_err(store_error("read", map::LISTENING))?;
         Ok(entries.into_iter().collect())
     }
 
@@ -178,7 +179,7 @@ impl Maps {
         before: &BTreeMap<ListeningKey, Listening>,
         wanted: &BTreeMap<ListeningKey, Listening>,
     ) -> Result<(), StoreError> {
-        let failed = error("write", map::LISTENING);
+        let failed = store_error("write", map::LISTENING);
         for key in before.keys().filter(|key| !wanted.contains_key(key)) {
             self.listening.remove(key).map_err(&failed)?;
         }
@@ -195,7 +196,7 @@ impl Maps {
         let values = self
             .stats
             .read_per_cpu::<MeshStats>(number, 1, host::possible_cpus());
-        let values = values.map_err(error("read", map::STATS))?;
+        let values = values.map_err(store_error("read", map::STATS))?;
         let mut sum = MeshStats::default();
         for one in values.iter().flatten() {
             super::add(&mut sum, one);
@@ -219,10 +220,6 @@ fn net(key: &MeshPrefix) -> Option<IpNet> {
     let before = if addr.is_ipv4() { 96 } else { 0 };
     let length = key.bits.checked_sub(PREFIX_FIXED_BITS + before)?;
     IpNet::new(addr, u8::try_from(length).ok()?).ok()
-}
-
-fn error(call: &'static str, map: &'static str) -> impl Fn(io::Error) -> StoreError {
-    move |source| StoreError { call, map, source }
 }
 
 #[cfg(test)]

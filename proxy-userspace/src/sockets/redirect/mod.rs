@@ -31,20 +31,20 @@ pub use origins::{Origins, Redirected, origins};
 pub use tally::{ListenerTally, Seen, tallies, tally};
 
 use super::cgroup::{self, CgroupError};
+use super::{cookie, pinned};
 use crate::config::model::Config;
 use crate::config::model::mesh::Direction;
-use crate::kernel::handle::MapHandle;
-use crate::kernel::load::{LoadError, check_privileges, prepare};
+use crate::kernel::load::{LoadError, prepare};
 use crate::kernel::object::pin_program;
 use crate::kernel::pins::{self, PinLock, Pins};
 use crate::kernel::store::StoreError;
-use crate::kernel::{host, sys};
+use crate::kernel::sys;
 use links::Links;
 use listening::Listeners;
 use maps::Maps;
-use object::{OBJECT, load};
+use object::{MAPS, OBJECT, load};
 use plan::{Chosen, Set, Wanted, numbers};
-use proxy_common::redirect::{ChosenKey, MeshState, MeshStats, REDIRECT_ABI, map, program};
+use proxy_common::redirect::{ChosenKey, MeshState, MeshStats, REDIRECT_ABI, program};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -121,19 +121,17 @@ impl Redirection {
     ///
     /// [`RedirectError`]; what was redirected before still is.
     pub fn open(pin_dir: &Path, lock: Option<OwnedFd>) -> Result<Self, RedirectError> {
-        if OBJECT.is_empty() {
-            return Err(LoadError::NoObject.into());
-        }
-        check_privileges()?;
-        host::raise_limits();
+        pinned::check(OBJECT)?;
         let root = cgroup::root()?;
         let pins = pins_in(pin_dir);
         prepare(&pins)?;
         let lock = PinLock::inherit(pins.directory(), lock)?;
-        let adopted = can_adopt(&pins);
+        let adopted = MAPS.can_adopt(&pins);
         if !adopted {
             // Of a version that nobody here understands: there is no way from it to ours.
-            links::remove(&pins)?;
+            for path in pinned::links(&pins) {
+                pins::remove_link(&path)?;
+            }
             pins::remove_dir(&pins.maps())?;
         }
         pins::make_dir(&pins.maps())?;
@@ -363,7 +361,7 @@ impl Redirection {
     /// [`LoadError::Path`].
     pub fn remove(self) -> Result<(), LoadError> {
         origins::close();
-        remove_pins(&self.pins)
+        pinned::remove(&self.pins)
     }
 }
 
@@ -382,12 +380,7 @@ fn add(sum: &mut MeshStats, more: &MeshStats) {
 ///
 /// [`LoadError::Locked`] while a daemon redirects; [`LoadError::Path`].
 pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
-    let pins = pins_in(pin_dir);
-    if !pins.directory().exists() {
-        return Ok(());
-    }
-    let _lock = PinLock::acquire(pins.directory())?;
-    remove_pins(&pins)
+    pinned::remove_abandoned(&pins_in(pin_dir))
 }
 
 /// True if there is something that redirects, and no daemon whose it is.
@@ -400,32 +393,6 @@ fn pins_in(pin_dir: &Path) -> Pins {
     Pins::new(pin_dir.join("redirect"))
 }
 
-fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
-    links::remove(pins)?;
-    for folder in [
-        pins.links(),
-        pins.stages(),
-        pins.programs(),
-        pins.maps(),
-        pins.next_maps(),
-    ] {
-        pins::remove_dir(&folder)?;
-    }
-    pins::remove_dir(pins.directory())?;
-    // Where nothing else is pinned there.
-    if let Some(parent) = pins.directory().parent() {
-        let _ = std::fs::remove_dir(parent);
-    }
-    Ok(())
-}
-
-/// Whether the pinned maps are of this version and all there.
-fn can_adopt(pins: &Pins) -> bool {
-    let has_all = map::ALL.iter().all(|name| pins.map(name).exists());
-    let state = || MapHandle::open(&pins.map(map::STATE))?.get::<u32, MeshState>(&0);
-    has_all && matches!(state(), Ok(Some(state)) if state.abi == REDIRECT_ABI)
-}
-
 /// What tells the daemon from others.
 fn own_state() -> io::Result<MeshState> {
     use std::os::unix::fs::MetadataExt as _;
@@ -436,7 +403,7 @@ fn own_state() -> io::Result<MeshState> {
         // As the kernel numbers devices, not as it tells them.
         pidns_device: u64::from(major) << 20 | u64::from(minor),
         pidns_inode: namespace.ino(),
-        netns: super::object::netns_cookie(probe.as_fd())?,
+        netns: cookie::of_namespace(probe.as_fd())?,
         ..MeshState::default()
     })
 }
@@ -447,11 +414,7 @@ fn own_state() -> io::Result<MeshState> {
 ///
 /// [`RedirectError`].
 pub fn try_it() -> Result<(), RedirectError> {
-    if OBJECT.is_empty() {
-        return Err(LoadError::NoObject.into());
-    }
-    check_privileges()?;
-    host::raise_limits();
+    pinned::check(OBJECT)?;
     cgroup::root()?;
     load(None)?;
     Ok(())

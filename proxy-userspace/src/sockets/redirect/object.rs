@@ -3,22 +3,30 @@
 use super::links::Program;
 use crate::kernel::load::LoadError;
 use crate::kernel::object::{duplicate, named, object_error, offer};
+use crate::sockets::pinned::PinnedMaps;
 use aya::EbpfLoader;
 use aya::programs::{CgroupSockAddr, SkLookup, SockOps};
-use proxy_common::redirect::{map, program};
+use proxy_common::redirect::{MeshState, REDIRECT_ABI, map, program};
 use std::path::Path;
 
 /// The object built by `cargo xtask build-ebpf`; empty if it was not.
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect.bpf.o"));
 
+/// Its maps.
+pub(super) const MAPS: PinnedMaps<MeshState> = PinnedMaps {
+    all: &map::ALL,
+    state: map::STATE,
+    is_ours: |state| state.abi == REDIRECT_ABI,
+};
+
 /// Loads the programs with the maps that are pinned in a folder, or are going to be; without one,
 /// with maps that nobody keeps.
 pub(super) fn load(folder: Option<&Path>) -> Result<Vec<Program>, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.btf(None);
-    for (name, folder) in map::ALL.into_iter().flat_map(|name| Some((name, folder?))) {
-        loader.map_pin_path(name, folder.join(name));
+    if let Some(folder) = folder {
+        MAPS.pin_in(folder, &mut loader);
     }
     let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
     let mut programs = Vec::new();

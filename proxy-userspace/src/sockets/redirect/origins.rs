@@ -3,6 +3,7 @@
 use super::cgroups;
 use crate::kernel::handle::MapHandle;
 use crate::kernel::store::StoreError;
+use crate::sockets::pinned;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use proxy_common::addr::Addr;
@@ -60,16 +61,9 @@ pub fn origins() -> Option<Arc<Origins>> {
 }
 
 pub(super) fn open(folder: &Path, root: PathBuf) -> Result<(), StoreError> {
-    let open = |name| {
-        MapHandle::open(&folder.join(name)).map_err(|source| StoreError {
-            call: "open",
-            map: name,
-            source,
-        })
-    };
     let origins = Origins {
-        map: open(map::ORIGINS)?,
-        listening: open(map::LISTENING)?,
+        map: pinned::map(folder, map::ORIGINS)?,
+        listening: pinned::map(folder, map::LISTENING)?,
         root,
         known: Mutex::default(),
     };

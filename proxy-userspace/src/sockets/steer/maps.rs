@@ -3,14 +3,14 @@
 use super::plan::{Edit, Tables};
 use crate::kernel::handle::MapHandle;
 use crate::kernel::host;
-use crate::kernel::store::StoreError;
+use crate::kernel::store::{StoreError, store_error};
+use crate::sockets::pinned;
 use proxy_common::maps;
 use proxy_common::steer::{
     GENERATIONS, GROUPS, SteerGroup, SteerPrefix, SteerRanges, SteerState, SteerStats, socket_index,
 };
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io;
 use std::path::Path;
 
 /// The maps, opened.
@@ -26,9 +26,7 @@ pub(super) struct Maps {
 
 impl Maps {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let open = |name: &'static str| {
-            MapHandle::open(&folder.join(name)).map_err(store_error("open", name))
-        };
+        let open = |name| pinned::map(folder, name);
         Ok(Self {
             state: open(maps::STEER_STATE)?,
             ports: open(maps::STEER_PORTS)?,
@@ -167,11 +165,4 @@ impl Maps {
             }
         }
     }
-}
-
-pub(super) fn store_error(
-    call: &'static str,
-    map: &'static str,
-) -> impl Fn(io::Error) -> StoreError {
-    move |source| StoreError { call, map, source }
 }

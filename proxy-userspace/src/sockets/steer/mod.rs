@@ -21,16 +21,16 @@ pub mod routes;
 
 use super::namespace;
 use super::object::OBJECT;
+use super::pinned::{self, PinnedMaps};
 use crate::config::model::steer::Bindings;
-use crate::kernel::handle::MapHandle;
-use crate::kernel::load::{LoadError, check_privileges, prepare};
+use crate::kernel::load::{LoadError, prepare};
 use crate::kernel::object::{duplicate, named, object_error, offer, pin_program};
 use crate::kernel::pins::{self, PinLock, Pins};
-use crate::kernel::store::StoreError;
+use crate::kernel::store::{StoreError, store_error};
 use crate::kernel::{host, sys};
 use aya::EbpfLoader;
 use aya::programs::SkLookup;
-use maps::{Maps, store_error};
+use maps::Maps;
 use plan::{PlanError, Tables, name_of, plan};
 use proxy_common::maps::{self as names, program};
 use proxy_common::sock;
@@ -43,15 +43,19 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The maps of steering.
-const MAPS: [&str; 7] = [
-    names::STEER_STATE,
-    names::STEER_PORTS,
-    names::STEER_PREFIXES,
-    names::STEER_RANGES,
-    names::STEER_GROUPS,
-    names::STEER_SOCKETS,
-    names::STEER_STATS,
-];
+const MAPS: PinnedMaps<SteerState> = PinnedMaps {
+    all: &[
+        names::STEER_STATE,
+        names::STEER_PORTS,
+        names::STEER_PREFIXES,
+        names::STEER_RANGES,
+        names::STEER_GROUPS,
+        names::STEER_SOCKETS,
+        names::STEER_STATS,
+    ],
+    state: names::STEER_STATE,
+    is_ours: |state| state.abi == STEER_ABI,
+};
 
 /// Nothing can be steered, or not as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -108,21 +112,14 @@ impl Steering {
     ///
     /// [`SteerError`]; what steered before still does.
     pub fn open(pin_dir: &Path, lock: Option<OwnedFd>) -> Result<Self, SteerError> {
-        if OBJECT.is_empty() {
-            return Err(LoadError::NoObject.into());
-        }
-        check_privileges()?;
-        host::raise_limits();
+        pinned::check(OBJECT)?;
         let pins = pins_in(pin_dir);
         prepare(&pins)?;
         let lock = PinLock::inherit(pins.directory(), lock)?;
         pins::remove_dir(&pins.next_maps())?;
-        let staged = !can_adopt(&pins);
+        let staged = !MAPS.can_adopt(&pins);
         let has_old = pins.map(names::STEER_STATE).exists();
-        let folder = match staged {
-            true => pins.next_maps(),
-            false => pins.maps(),
-        };
+        let folder = pinned::folder(&pins, staged);
         pins::make_dir(&folder)?;
         let program = load(&folder)?;
         let maps = Maps::open(&folder)?;
@@ -216,7 +213,7 @@ impl Steering {
         namespace::attach(&link_path(&self.pins), self.program.as_fd())
             .map_err(SteerError::Attach)?;
         if self.staged {
-            replace(&self.pins)?;
+            MAPS.put_in_force(&self.pins)?;
             self.staged = false;
         }
         Ok(pin_program(&self.pins, program::STEER, &self.program)?)
@@ -278,7 +275,7 @@ impl Steering {
     ///
     /// [`LoadError::Path`].
     pub fn remove(self) -> Result<(), LoadError> {
-        remove_pins(&self.pins)
+        pinned::remove(&self.pins)
     }
 }
 
@@ -288,12 +285,7 @@ impl Steering {
 ///
 /// [`LoadError::Locked`] while a daemon steers; [`LoadError::Path`].
 pub fn remove(pin_dir: &Path) -> Result<(), LoadError> {
-    let pins = pins_in(pin_dir);
-    if !pins.directory().exists() {
-        return Ok(());
-    }
-    let _lock = PinLock::acquire(pins.directory())?;
-    remove_pins(&pins)
+    pinned::remove_abandoned(&pins_in(pin_dir))
 }
 
 /// True if there is something that steers, or did.
@@ -309,55 +301,11 @@ fn link_path(pins: &Pins) -> PathBuf {
     pins.links().join("netns")
 }
 
-fn remove_pins(pins: &Pins) -> Result<(), LoadError> {
-    namespace::detach(&link_path(pins))?;
-    for folder in [
-        pins.links(),
-        pins.stages(),
-        pins.programs(),
-        pins.maps(),
-        pins.next_maps(),
-    ] {
-        pins::remove_dir(&folder)?;
-    }
-    pins::remove_dir(pins.directory())?;
-    // Where nothing else is pinned there.
-    if let Some(parent) = pins.directory().parent() {
-        let _ = std::fs::remove_dir(parent);
-    }
-    Ok(())
-}
-
-/// Whether the pinned maps are of this version and all there.
-fn can_adopt(pins: &Pins) -> bool {
-    let has_all = MAPS.iter().all(|name| pins.map(name).exists());
-    let state = || MapHandle::open(&pins.map(names::STEER_STATE))?.get::<u32, SteerState>(&0);
-    has_all && matches!(state(), Ok(Some(state)) if state.abi == STEER_ABI)
-}
-
-/// Puts the pins of new maps in the place of the old ones, which no program uses any more.
-fn replace(pins: &Pins) -> Result<(), LoadError> {
-    pins::remove_dir(&pins.maps())?;
-    pins::make_dir(&pins.maps())?;
-    for name in MAPS {
-        let from = pins.next_maps().join(name);
-        std::fs::rename(&from, pins.map(name)).map_err(path_error("move", &from))?;
-    }
-    pins::remove_dir(&pins.next_maps())
-}
-
-fn path_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LoadError {
-    let path = path.to_owned();
-    move |source| LoadError::Path { call, path, source }
-}
-
 /// Loads the program with the maps that are pinned in a folder, or new ones.
 fn load(folder: &Path) -> Result<OwnedFd, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.btf(None);
-    for name in MAPS {
-        loader.map_pin_path(name, folder.join(name));
-    }
+    MAPS.pin_in(folder, &mut loader);
     // Those of the other programs of the object, which are not loaded.
     for name in [sock::map::SOCKETS, sock::map::WAITING, sock::map::FOUND] {
         loader.map_max_entries(name, 1);
