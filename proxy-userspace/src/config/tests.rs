@@ -249,6 +249,22 @@ services:
 "#;
 
 #[test]
+fn interfaces_may_be_left_away_where_no_packets_are_balanced() {
+    let listener = "{name: web, kind: http, address: 127.0.0.1, port: 80, service: app}";
+    let app = "{name: app, backends: ['10.1.0.1:80']}";
+    for section in ["{pin_dir: /sys/fs/bpf/x}", "{interfaces: []}"] {
+        let text = format!("l4: {section}\nlisteners: [{listener}]\nservices: [{app}]\n");
+        let loaded = good(&text);
+        let warnings = loaded.warnings.pretty(false);
+        assert!(loaded.warnings.is_empty(), "{warnings}");
+        assert!(!loaded.config.balances_packets());
+        assert!(loaded.config.l4.is_some());
+        let text = effective_yaml(&loaded.config);
+        assert_eq!(good(&text).config, loaded.config, "{text}");
+    }
+}
+
+#[test]
 fn every_key_of_the_proxies_reaches_the_model() {
     let loaded = good(PROXIES);
     let warnings = loaded.warnings.pretty(false);

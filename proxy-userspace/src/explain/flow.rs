@@ -150,9 +150,9 @@ pub fn explain_tls(config: &Config, flow: &Flow, hello: &Hello) -> FlowExplained
         return explained;
     };
     // Without the kernel part, who does not dial on this host finds nobody.
-    explained.layer = match config.l4 {
-        Some(_) => Layer::Kernel,
-        None => Layer::Sockets,
+    explained.layer = match config.balances_packets() {
+        true => Layer::Kernel,
+        false => Layer::Sockets,
     };
     explained.listener = Some(listener.name.clone());
     explained.because = Some(rank.words().to_owned());

@@ -31,7 +31,7 @@ const USABLE: [Capability; 13] = [
 /// Those without which a configuration cannot be put in force.
 pub fn needed(config: &Config) -> CapsHashSet {
     let mut needed = CapsHashSet::new();
-    if config.l4.is_some() {
+    if config.balances_packets() {
         needed.extend([
             Capability::CAP_BPF,
             Capability::CAP_NET_ADMIN,

@@ -141,7 +141,7 @@ fn wanted(config: &Config) -> BTreeSet<(PathBuf, Access)> {
     if let Some(acme) = &config.acme {
         wanted.insert((acme.storage.clone(), Access::Write));
     }
-    if config.l4.is_some() || config.steers() {
+    if config.balances_packets() || config.steers() {
         wanted.insert((folder_of(&config.data_plane().pin_dir), Access::Write));
     }
     if config.balances_sockets() {

@@ -195,7 +195,7 @@ impl<P: Plane> Control<P> {
         let plan = self.rehearsed_plan(&config)?;
         let edits = plan.as_ref().map_or(&[][..], |plan| &plan.edits);
         let mut kernel_edits: Vec<String> = Vec::new();
-        if config.l4.is_some() && self.plane.is_outgrown(&config) {
+        if config.balances_packets() && self.plane.is_outgrown(&config) {
             kernel_edits
                 .push("new maps: those in force are too small, flows are copied".to_owned());
         }
@@ -221,7 +221,7 @@ impl<P: Plane> Control<P> {
         let seals = seals.map_err(|error| invalid(chain(&error)))?;
         self.checks_for(config, &named, &seals)
             .map_err(|error| invalid(error.to_string()))?;
-        if config.l4.is_none() && !self.has_plane() {
+        if !config.balances_packets() && !self.has_plane() {
             return Ok(None);
         }
         let mut overlay = self.overlay.clone();

@@ -414,7 +414,7 @@ impl<P: Plane> Control<P> {
 
     /// True if anything is balanced in the kernel.
     pub(crate) fn has_plane(&self) -> bool {
-        self.config.l4.is_some()
+        self.config.balances_packets()
     }
 
     /// Ends the data plane, or lets go of it.

@@ -53,7 +53,7 @@ impl OnDemand {
             readers,
             tentative: None,
         };
-        if config.l4.is_some() {
+        if config.balances_packets() {
             plane.open_kernel(config, lock)?;
         }
         Ok(plane)
@@ -83,7 +83,7 @@ impl OnDemand {
             // What was there before is not this daemon's to remove.
             Some(adoption) => adoption != Adoption::Fresh,
             None => {
-                info!("there is no `l4` section any more: the kernel part is closed");
+                info!("no packets are to be balanced any more: the kernel part is closed");
                 false
             }
         };
@@ -137,7 +137,7 @@ impl Plane for OnDemand {
     }
 
     fn fit(&mut self, config: &Config) -> Result<bool, PlaneError> {
-        match (self.kernel.take(), config.l4.is_some()) {
+        match (self.kernel.take(), config.balances_packets()) {
             (None, false) => Ok(false),
             (None, true) => self.open_kernel(config, None).map(|()| true),
             (Some(mut kernel), true) => {

@@ -59,9 +59,9 @@ impl<P: Plane> Control<P> {
         Ok((edits, warnings))
     }
 
-    /// Switches of the kernel that the first `l4` section needs and that are off.
+    /// Switches of the kernel that the first interfaces need and that are off.
     pub(super) fn missing_switches(&self, config: &Config) -> Vec<String> {
-        if self.has_plane() || config.l4.is_none() {
+        if self.has_plane() || !config.balances_packets() {
             return Vec::new();
         }
         let off = forwarding::switched_off(config, forwarding::read);

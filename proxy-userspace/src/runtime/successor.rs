@@ -316,7 +316,7 @@ impl<P: Plane> Control<P> {
         plane.forget_steering();
         plane.forget_socket_balancing();
         // The kernel part is the other one's, but for one that it has no use for.
-        if config.l4.is_some() && !successor.ready.has_plane {
+        if config.balances_packets() && !successor.ready.has_plane {
             if let Err(error) = plane.release(false) {
                 error!(error = %chain(&error), "the data plane could not be closed");
             }

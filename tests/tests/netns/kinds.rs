@@ -122,6 +122,38 @@ fn the_kernel_part_comes_and_goes_with_reloads() -> Result<()> {
 }
 
 #[test]
+fn without_interfaces_no_program_looks_at_packets() -> Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let stage = Stage::new(Path::NAT_V4).build()?;
+    let kinds = Kinds::of(&stage);
+    // The section says where others pin, as steering does.
+    let mut pinning = kinds.only_proxy.clone();
+    pinning["l4"] = json!({"flow_capacity": 4096});
+    let daemon = Daemon::start(&stage.topology.balancer, &pinning)?;
+    let client = stage.client();
+    let proxy = SocketAddr::from((BALANCER_CLIENT_V4, PROXY_PORT));
+    let mut kept = client.connect(proxy)?;
+    for _ in 0..2 {
+        assert_eq!(kept.get("/name")?.status, 200);
+        ensure!(!is_attached(&stage)?, "attached to nothing");
+        ensure!(!daemon.pin_dir().join("maps").exists(), "nothing is pinned");
+        ensure!(daemon.status()?.interfaces.is_empty(), "none is shown");
+
+        daemon.reload(&kinds.both)?;
+        ensure!(is_attached(&stage)?, "attached");
+        let mut nobody = kinds.both.clone();
+        nobody["l4"]["interfaces"] = json!([]);
+        let refused = daemon.reload(&nobody).expect_err("a listener needs one");
+        ensure!(refused.to_string().contains("no interface"), "{refused:#}");
+        ensure!(is_attached(&stage)?, "still attached");
+        daemon.reload(&pinning)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_proxies_come_and_go_with_reloads() -> Result<()> {
     if !privilege::granted()? {
         return Ok(());

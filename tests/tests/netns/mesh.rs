@@ -198,8 +198,8 @@ pub(crate) fn entries(
 /// A configuration with one redirected listener.
 pub(crate) fn config(address: &str, mesh: Value, more: Value) -> Value {
     let mut config = json!({
-        // A kernel part, for a pin directory of its own; nothing is balanced there.
-        "l4": {"interfaces": ["lo"]},
+        // For a pin directory of its own; no packets are looked at.
+        "l4": {},
         "workers": {"count": 2},
         "listeners": [{
             "name": "mesh", "kind": "http", "address": address, "port": PORT, "mesh": mesh,
@@ -502,7 +502,7 @@ fn rules(family: Family) -> Result<()> {
     ensure!((one.redirected, one.excluded) == (6, 6), "{mesh:?}");
     // Without any, everything is as if there were no daemon.
     daemon.reload(&json!({
-        "l4": {"interfaces": ["lo"]},
+        "l4": {},
         "listeners": [{
             "name": "mesh", "kind": "http", "address": family.loopback, "port": PORT,
         }],
@@ -674,7 +674,7 @@ fn example(scene: &Scene, till: &Cgroup, log: &std::path::Path) -> Result<Value>
     let text = text.replace("/shop.slice/till.service", till.path());
     let text = text.replace("/shop.slice", scene.shop.path());
     let mut config: Value = serde_saphyr::from_str(&text)?;
-    config["l4"] = json!({"interfaces": ["lo"]});
+    config["l4"] = json!({});
     for listener in config["listeners"].as_array_mut().context("a list")? {
         listener["access_log"]["to"] = json!(log);
     }

@@ -70,6 +70,7 @@ fn served(family: Family, unmatched: &str) -> Result<()> {
     }]});
     let mut config = config(family.loopback, mesh, own);
     let (listeners, services) = services(family);
+    config["l4"] = json!({"interfaces": ["lo"]});
     config["listeners"][0]["access_log"] = json!({"to": log.path()});
     let own = config["listeners"].as_array_mut().context("a list")?;
     own.extend(listeners.as_array().context("a list")?.iter().cloned());
@@ -231,6 +232,7 @@ fn who_is_outside_of_the_mesh_gets_no_service_of_it() -> Result<()> {
         json!({}),
     );
     let (listeners, services) = services(V4);
+    config["l4"] = json!({"interfaces": ["lo"]});
     let own = config["listeners"].as_array_mut().context("a list")?;
     own.extend(listeners.as_array().context("a list")?.iter().cloned());
     config["services"] = services;

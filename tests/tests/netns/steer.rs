@@ -121,8 +121,8 @@ fn config(listeners: Vec<Value>, services: Value) -> Value {
         })
         .collect();
     json!({
-        // A kernel part, for a pin directory of its own; nothing is balanced there.
-        "l4": {"interfaces": ["lo"]},
+        // For a pin directory of its own; no packets are looked at.
+        "l4": {},
         "workers": {"count": 2},
         "listeners": listeners,
         "routes": routes,
@@ -649,7 +649,7 @@ fn the_example_serves_a_network() -> Result<()> {
         .ip("addr add 10.1.0.1/32 dev lo\naddr add 10.1.0.2/32 dev lo\n")?;
     let text = text.replace("10.1.0.1:53, 10.1.0.2:53", &format!("127.0.0.1:{port}"));
     let mut config: Value = serde_saphyr::from_str(&text)?;
-    config["l4"] = json!({"interfaces": ["lo"]});
+    config["l4"] = json!({});
     let daemon = Daemon::start(&scene.host, &config)?;
     for (address, port) in [("192.0.2.1", 80), ("192.0.2.200", 8765), ("192.0.2.7", 80)] {
         ensure!(scene.who(V4, address, port)? == "other", "{address}:{port}");

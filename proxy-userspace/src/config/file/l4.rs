@@ -11,8 +11,10 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(crate) struct L4 {
     /// The interfaces on which packets for the listeners arrive (in the NAT modes also those on
-    /// which the backends answer).
-    #[schemars(length(min = 1))]
+    /// which the backends answer). Needed, and at least one, where a listener has `kind: l4`, but
+    /// for those that are served at connect() alone. The XDP program is attached to all that are
+    /// named, whichever listeners there are: without any, no program looks at packets.
+    #[serde(default)]
     pub(crate) interfaces: Field<Vec<Field<Interface>>>,
     /// Where programs, maps and links are pinned: an absolute path in a BPF file system. Two
     /// daemons on one host need two directories. A change takes effect when the daemon is started

@@ -89,6 +89,12 @@ impl Config {
         self.l4.as_ref().unwrap_or(&DEFAULTS)
     }
 
+    /// True if the kernel data plane is wanted: packets of some interface are looked at.
+    pub fn balances_packets(&self) -> bool {
+        let l4 = self.l4.as_ref();
+        l4.is_some_and(|l4| !l4.interfaces.is_empty())
+    }
+
     /// The proxies whose word about clients some listener takes.
     pub fn trusted_proxies(&self) -> impl Iterator<Item = IpNet> + '_ {
         let http = self.http_listeners.iter().flat_map(|listener| {
@@ -161,7 +167,7 @@ impl Config {
 /// Settings of the kernel data plane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct L4 {
-    /// Interfaces whose packets are balanced.
+    /// Interfaces whose packets are balanced; none where nothing is.
     pub interfaces: Vec<Interface>,
     /// Directory in bpffs for the pins.
     pub pin_dir: PathBuf,

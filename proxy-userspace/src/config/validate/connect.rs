@@ -183,19 +183,22 @@ fn families(report: &Report<'_>, all: &Sections<'_, '_>, uses: &[(usize, usize)]
     }
 }
 
-/// Without `l4` only services that are balanced at connect() are served.
+/// Without interfaces only services that are balanced at connect() are served.
 fn unserved(report: &Report<'_>, all: &Sections<'_, '_>, uses: &[(usize, usize)]) {
-    if !all.file.l4.is_absent() || all.file.connect.is_absent() {
+    if super::l4::names_interfaces(&all.file.l4) || all.file.connect.is_absent() {
         return;
     }
+    let lacking = match all.file.l4.is_absent() {
+        true => "there is no section `l4`",
+        false => "`l4` names no interface",
+    };
     for (listener, service) in uses {
         let (listener, service) = (&all.listeners.l4[*listener], &all.services[*service]);
         if service.file.value.at_connect.is_absent() {
             let draft = Draft::new(
                 Code::MissingKey,
                 format!(
-                    "nobody serves listener `{}`: there is no section `l4`, and service `{}` is not \
-                     balanced at connect()",
+                    "nobody serves listener `{}`: {lacking}, and service `{}` is not balanced at connect()",
                     listener.model.name, service.model.name
                 ),
             )

@@ -14,7 +14,7 @@ use proxy_common::maps::capacity;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// The section `l4`. It may be absent where nothing is balanced in the kernel.
+/// The section `l4`. It, or its interfaces, may be absent where nothing is balanced in the kernel.
 pub(super) fn l4(
     report: &Report<'_>,
     root: NodeId,
@@ -24,14 +24,28 @@ pub(super) fn l4(
     if needed {
         need(report, root, "l4", "{interfaces: [eth0]}", field);
     }
-    field.given().map(|at| section(report, at))
+    field.given().map(|at| section(report, at, needed))
 }
 
-fn section(report: &Report<'_>, at: &At<file::L4>) -> L4 {
+/// False if packets of no interface are to be looked at; true if that cannot be told.
+pub(super) fn names_interfaces(field: &Field<file::L4>) -> bool {
+    let interfaces = match field {
+        Field::Absent => return false,
+        Field::Bad => return true,
+        Field::Given(at) => &at.value.interfaces,
+    };
+    match interfaces {
+        Field::Absent => false,
+        Field::Bad => true,
+        Field::Given(list) => !list.value.is_empty(),
+    }
+}
+
+fn section(report: &Report<'_>, at: &At<file::L4>, needed: bool) -> L4 {
     let keys = &at.value;
     let (tunnel_source_v4, tunnel_source_v6, gue_port) = tunnel(report, &keys.tunnel);
     L4 {
-        interfaces: interfaces(report, at.node, &keys.interfaces),
+        interfaces: interfaces(report, at.node, &keys.interfaces, needed),
         pin_dir: path(&keys.pin_dir, defaults::PIN_DIR),
         flow_capacity: number(
             report,
@@ -70,8 +84,10 @@ fn interfaces(
     report: &Report<'_>,
     l4: NodeId,
     field: &Field<Vec<Field<file::Interface>>>,
+    needed: bool,
 ) -> Vec<Interface> {
-    if let Some(list) = need(report, l4, "interfaces", "[eth0]", field)
+    if needed
+        && let Some(list) = need(report, l4, "interfaces", "[eth0]", field)
         && list.value.is_empty()
     {
         let draft = Draft::new(Code::InvalidValue, "no interface is given")

@@ -87,6 +87,7 @@ fn datagram_headers(report: &Report<'_>, all: &Sections<'_, '_>) {
 /// Interfaces whose packets nobody balances.
 fn pointless_l4(report: &Report<'_>, all: &Sections<'_, '_>) {
     if let Some(at) = all.file.l4.given()
+        && super::l4::names_interfaces(&all.file.l4)
         && all.listeners.l4.is_empty()
         && all.listeners.len() > 0
         && all_readable(all)
@@ -94,7 +95,7 @@ fn pointless_l4(report: &Report<'_>, all: &Sections<'_, '_>) {
         report.warn(
             Place::Key(at.node),
             "no listener has `kind: l4`, so nothing is balanced on these interfaces",
-            "remove `l4`, or add a listener with `kind: l4`",
+            "remove `interfaces`, or add a listener with `kind: l4`",
         );
     }
 }

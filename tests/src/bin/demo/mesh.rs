@@ -381,8 +381,8 @@ impl Stage {
 
     fn config(&self, log: &Path) -> Value {
         json!({
-            // For a pin directory of its own; nothing is balanced there.
-            "l4": {"interfaces": ["lo"]},
+            // For a pin directory of its own; no packets are looked at.
+            "l4": {},
             "listeners": [{
                 "name": "mesh",
                 "kind": "http",
