@@ -86,7 +86,8 @@ pub mod map {
     pub const STATS: &str = "mesh_stats";
     /// Hash of [`super::ListeningKey`] → [`super::Listening`]: ports of workloads. The kernel adds
     /// at listen(); user space compares with the sockets that there are, adds what listened before,
-    /// and removes what has gone. One that finds no room is counted, and is not redirected.
+    /// and removes what has gone. One that finds no room is counted, and is not redirected: user space
+    /// leaves out the highest ports, each with all that listen there.
     pub const LISTENING: &str = "mesh_listening";
     /// LRU hash of [`super::Dial`] → 1: connections of the daemon to workloads, from their first
     /// SYN until the workload's end is established. Kernel only. One that was refused stays until its addresses

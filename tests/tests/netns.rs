@@ -52,6 +52,9 @@ mod mesh;
 #[path = "netns/mesh_failure.rs"]
 mod mesh_failure;
 
+#[path = "netns/mesh_full.rs"]
+mod mesh_full;
+
 #[path = "netns/mesh_inbound.rs"]
 mod mesh_inbound;
 

@@ -418,6 +418,7 @@ impl Page {
         });
         out.many(names::MESH_CGROUPS, states)?;
         out.one(names::MESH_PORTS, mesh.ports)?;
+        out.one(names::MESH_PORTS_WITHOUT_ROOM, mesh.ports_without_room)?;
         out.one(names::MESH_UNDER_WAY, mesh.under_way)
     }
 

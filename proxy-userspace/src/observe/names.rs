@@ -116,6 +116,8 @@ metrics! {
         "Cgroups that are to be redirected: redirected, waiting for them to exist, failed.";
     MESH_PORTS = "sluice_mesh_ports", Gauge, [],
         "Ports of programs whose connections are redirected when they arrive.";
+    MESH_PORTS_WITHOUT_ROOM = "sluice_mesh_ports_without_room", Gauge, [],
+        "Ports of programs that found no room in the kernel's table, so that what arrives there is not redirected.";
     MESH_UNDER_WAY = "sluice_mesh_handshakes", Gauge, [],
         "Redirected connections of which one end is established and the other is not.";
 

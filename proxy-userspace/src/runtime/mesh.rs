@@ -26,6 +26,27 @@ struct Open {
     pin_dir: PathBuf,
     /// What went wrong the last time that cgroups were looked for.
     failed: Option<String>,
+    /// Ports that found no room then.
+    without_room: usize,
+}
+
+impl Open {
+    /// Says once that ports find no room, and once that they do again.
+    fn tell_of_room(&mut self) {
+        let ports = self.redirection.ports();
+        match (self.without_room, ports.without_room) {
+            (0, 0) => {}
+            (0, without_room) => warn!(
+                without_room,
+                redirected = ports.redirected,
+                "programs listen at more ports than there is room for: what arrives at some goes to \
+                 the programs themselves"
+            ),
+            (_, 0) => info!("there is room for all ports at which programs listen"),
+            _ => {}
+        }
+        self.without_room = ports.without_room;
+    }
 }
 
 impl Mesher {
@@ -52,6 +73,7 @@ impl Mesher {
                     redirection: Redirection::open(&pin_dir, self.lock.take())?,
                     pin_dir,
                     failed: None,
+                    without_room: 0,
                 })
             }
         };
@@ -60,6 +82,7 @@ impl Mesher {
             .collect();
         open.redirection.follow(config, &sockets)?;
         open.failed = None;
+        open.tell_of_room();
         let places = open.redirection.places();
         let missing = places.iter().filter(|place| place.id.is_none());
         for place in missing {
@@ -81,6 +104,7 @@ impl Mesher {
             warn!(reason, "a cgroup is not redirected");
         }
         open.failed = failed;
+        open.tell_of_room();
     }
 
     /// Ends what this daemon redirects.
@@ -151,7 +175,8 @@ impl Mesher {
                 })
                 .collect(),
             under_way: open.redirection.waiting() as u64,
-            ports: open.redirection.ports() as u64,
+            ports: open.redirection.ports().redirected as u64,
+            ports_without_room: open.redirection.ports().without_room as u64,
             error: open.failed.clone(),
             pin_dir: open.pin_dir.join("redirect").display().to_string(),
         })

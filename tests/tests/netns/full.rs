@@ -68,6 +68,61 @@ fn a_socket_that_finds_no_room_to_be_told_is_balanced_nevertheless() -> Result<(
     Ok(())
 }
 
+/// A socket has memory for what it was given, and none for what is seen of it: it is balanced and not
+/// watched, and that is counted. Where there is no memory for either, it is balanced as well.
+#[test]
+fn a_socket_that_finds_no_room_to_be_watched_is_balanced_nevertheless() -> Result<()> {
+    const MEMORY: &str = "net/core/optmem_max";
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(1)?;
+    let mut web = service("web", &["10.1.0.1:8080"]);
+    web["outlier"] = json!({"network": {}});
+    let listeners = vec![listener("web", "192.0.2.10", 80, "web")];
+    let daemon = Daemon::start(&scene.host, &scene.config(listeners, vec![web]))?;
+    let opened = || -> Result<u64> {
+        let seen = daemon.backend("web", "10.1.0.1:8080")?.workloads;
+        Ok(seen.map_or(0, |seen| seen.opened))
+    };
+    let dial = "sock = dial('192.0.2.10', 80); print(ask(sock), sock.getpeername()[0])";
+    // The storage itself is some hundred octets, and what it holds as many again.
+    let (mut without_memory, mut unwatched) = (0, 0);
+    for limit in (64..4096).step_by(32) {
+        scene.host.sysctl(MEMORY, &limit.to_string())?;
+        let said = scene.workload(dial)?;
+        let counts = counted(&daemon, "web")?;
+        ensure!(said.starts_with("b1 "), "{limit}: {said}");
+        let so_far = without_memory + unwatched;
+        if counts.unrecorded == so_far {
+            break;
+        }
+        ensure!(counts.unrecorded == so_far + 1, "{limit}: {counts:?}");
+        // It knows what it has dialled by what was written down.
+        match said == "b1 192.0.2.10" {
+            true => unwatched += 1,
+            false => without_memory += 1,
+        }
+    }
+    ensure!(
+        without_memory > 0 && unwatched > 0,
+        "{without_memory}, {unwatched}"
+    );
+    // The last one had room for all.
+    wait::until("it was seen", || Ok(opened()? > 0))?;
+    ensure!(opened()? == 1, "{}", opened()?);
+    let counts = counted(&daemon, "web")?;
+    ensure!(
+        (counts.connected, counts.unrecorded)
+            == (without_memory + unwatched + 1, without_memory + unwatched),
+        "{counts:?}"
+    );
+    ensure!(counts.backends[0].open == 0, "all are closed: {counts:?}");
+    let text = daemon.sluice(&["status"])?;
+    ensure!(text.contains(" not written down in full"), "{text}");
+    Ok(())
+}
+
 /// More clients than are remembered: others are forgotten for the one that comes next, which gets a backend
 /// and keeps it.
 #[test]

@@ -24,7 +24,7 @@ fn host(family: Family) -> &'static str {
     }
 }
 
-fn url(family: Family, port: u16, path: &str) -> String {
+pub(crate) fn url(family: Family, port: u16, path: &str) -> String {
     format!("http://{}{path}", at(host(family), port))
 }
 
@@ -42,7 +42,7 @@ fn ask_from(scene: &Scene, client: &str, args: &[&str]) -> Result<String> {
 }
 
 /// The same from whichever the system takes.
-fn ask(scene: &Scene, args: &[&str]) -> Result<String> {
+pub(crate) fn ask(scene: &Scene, args: &[&str]) -> Result<String> {
     curl(&Cgroup::create("client")?, &scene.net, args)
 }
 
@@ -89,14 +89,20 @@ fn listening(netns: &Netns, port: u16) -> Result<usize> {
     Ok(said.lines().count())
 }
 
-fn web(cgroup: &Cgroup, netns: &Netns, address: &str, port: u16, name: &str) -> Result<Program> {
+pub(crate) fn web(
+    cgroup: &Cgroup,
+    netns: &Netns,
+    address: &str,
+    port: u16,
+    name: &str,
+) -> Result<Program> {
     let mut command = cgroup.command(netns, "python3")?;
     command.args(["-c", WEB, address, &port.to_string(), name]);
     started(command, netns, port)
 }
 
 /// The redirected listener's configuration, with a route that the daemon answers.
-fn inbound(scene: &Scene, family: Family, more: Value) -> Value {
+pub(crate) fn inbound(scene: &Scene, family: Family, more: Value) -> Value {
     let mut mesh = json!({"cgroups": [scene.shop.path()], "direction": "inbound"});
     if let (Some(mesh), Value::Object(more)) = (mesh.as_object_mut(), more) {
         mesh.extend(more);

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// The VIP, which no host has.
-fn vip(family: Family) -> &'static str {
+pub(crate) fn vip(family: Family) -> &'static str {
     match family.any {
         "::" => "2001:db8::12",
         _ => "192.0.2.12",

@@ -122,6 +122,13 @@ fn mesh_text(mesh: &MeshView) -> String {
     if mesh.ports > 0 {
         let _ = writeln!(text, "            {} ports of programs", mesh.ports);
     }
+    if mesh.ports_without_room > 0 {
+        let without_room = mesh.ports_without_room;
+        let _ = writeln!(
+            text,
+            "            {without_room} ports without room are not redirected"
+        );
+    }
     for one in &mesh.cgroups {
         let _ = writeln!(text, "            {}  {}", one.path, one.state);
     }

@@ -36,6 +36,10 @@ pub(super) fn text(view: &SocketBalancingView) -> String {
             format::count(service.refused as f64),
             format::count(service.passed as f64),
         );
+        if service.unrecorded > 0 {
+            let unrecorded = format::count(service.unrecorded as f64);
+            let _ = write!(text, ", {unrecorded} not written down in full");
+        }
         let _ = writeln!(text, ": {}", backends.join(", "));
     }
     text

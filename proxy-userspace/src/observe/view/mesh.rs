@@ -16,6 +16,9 @@ pub struct MeshView {
     /// Ports of programs whose connections are redirected when they arrive.
     #[serde(default)]
     pub ports: u64,
+    /// Ports of programs that found no room in the kernel's table: what arrives at them is not redirected.
+    #[serde(default)]
+    pub ports_without_room: u64,
     /// What went wrong when cgroups were last looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -5,11 +5,11 @@
 //! see: that a socket is of IPv6 alone, and which addresses others have beside a workload.
 
 use super::cgroups::{self, Place};
-use super::plan::Wanted;
+use super::plan;
 use crate::config::model::mesh::{Direction, is_within};
 use crate::sockets::diag::Diag;
 use proxy_common::addr::Addr;
-use proxy_common::redirect::{Listening, ListeningKey};
+use proxy_common::redirect::{LISTENING, Listening, ListeningKey};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +27,23 @@ pub(super) struct Socket {
     /// The chosen cgroups, by family, that it is of.
     pub(super) chosen4: u64,
     pub(super) chosen6: u64,
+}
+
+/// The entries that there ought to be.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Those that there is room for.
+    pub(super) entries: BTreeMap<ListeningKey, Listening>,
+    /// Ports of workloads that there is none for.
+    pub(super) without_room: usize,
+}
+
+impl Wanted {
+    /// Ports of workloads that there is room for.
+    pub(super) fn ports(&self) -> usize {
+        let entries = self.entries.values();
+        entries.filter(|it| it.cgroup != 0).count()
+    }
 }
 
 /// Looks who listens.
@@ -53,9 +70,9 @@ impl Listeners {
     pub(super) fn look(
         &mut self,
         root: &Path,
-        wanted: &[Wanted],
+        wanted: &[plan::Wanted],
         places: &[Place],
-    ) -> io::Result<BTreeMap<ListeningKey, Listening>> {
+    ) -> io::Result<Wanted> {
         let diag = Diag::open()?;
         let mut found = diag.listening(libc::AF_INET as u8)?;
         found.extend(diag.listening(libc::AF_INET6 as u8)?);
@@ -87,7 +104,7 @@ impl Listeners {
                 }
             })
             .collect();
-        Ok(entries(&sockets))
+        Ok(fitting(entries(&sockets), LISTENING as usize))
     }
 
     /// Finds out whether these are the daemon's own, if one of them has not been seen yet: all of
@@ -116,7 +133,7 @@ fn inode_of(link: &str) -> Option<u32> {
 }
 
 /// The nearest chosen cgroups of all cgroups that are chosen or below one that is.
-fn nearest(root: &Path, wanted: &[Wanted], places: &[Place]) -> HashMap<u64, (u64, u64)> {
+fn nearest(root: &Path, wanted: &[plan::Wanted], places: &[Place]) -> HashMap<u64, (u64, u64)> {
     let mut all = HashMap::new();
     let inbound = wanted
         .iter()
@@ -172,6 +189,26 @@ fn entries(sockets: &[Socket]) -> BTreeMap<ListeningKey, Listening> {
     }
     entries.extend(others.into_iter().map(|key| (key, Listening::default())));
     entries
+}
+
+/// Leaves out what finds no room: the highest ports, each with all that listen there, for whoever is
+/// beside a workload must be known where the workload is. Pure.
+fn fitting(entries: BTreeMap<ListeningKey, Listening>, room: usize) -> Wanted {
+    let mut by_port: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+    for (key, value) in entries {
+        by_port.entry(key.port).or_default().push((key, value));
+    }
+    let mut wanted = Wanted::default();
+    let mut is_full = false;
+    for group in by_port.into_values() {
+        is_full |= wanted.entries.len() + group.len() > room;
+        if is_full {
+            wanted.without_room += group.iter().filter(|(_, it)| it.cgroup != 0).count();
+        } else {
+            wanted.entries.extend(group);
+        }
+    }
+    wanted
 }
 
 fn key(local: SocketAddr) -> ListeningKey {
@@ -261,6 +298,34 @@ mod tests {
             entry("[fd09::1]:82", (0, 0)),
         ];
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_port_fits_with_all_that_listen_there_or_not_at_all() {
+        let sockets = [
+            socket("0.0.0.0:80", (1, 0)),
+            socket("10.0.0.1:80", (0, 0)),
+            socket("0.0.0.0:81", (1, 0)),
+            socket("10.0.0.1:81", (0, 0)),
+            socket("10.0.0.1:82", (1, 0)),
+        ];
+        let all = entries(&sockets);
+        let fitting = |room| fitting(all.clone(), room);
+        assert_eq!(fitting(5).entries, all);
+        assert_eq!((fitting(5).ports(), fitting(5).without_room), (3, 0));
+        for (room, kept, ports, without_room) in [
+            (4, &[80, 80, 81, 81][..], 2, 1),
+            (3, &[80, 80], 1, 2),
+            (1, &[], 0, 3),
+            (0, &[], 0, 3),
+        ] {
+            let found = fitting(room);
+            let mut at: Vec<u32> = found.entries.keys().map(|key| key.port).collect();
+            at.sort_unstable();
+            assert_eq!(at, kept, "{room}");
+            let counts = (found.ports(), found.without_room);
+            assert_eq!(counts, (ports, without_room), "{room}");
+        }
     }
 
     #[test]

@@ -173,22 +173,31 @@ impl Maps {
     }
 
     /// Makes these the ports, instead of those that were there when it was looked: what the kernel
-    /// side has added since stays.
+    /// side has added since stays. How many ports of workloads find no room for that.
     pub(super) fn listen(
         &self,
         before: &BTreeMap<ListeningKey, Listening>,
         wanted: &BTreeMap<ListeningKey, Listening>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let failed = store_error("write", map::LISTENING);
         for key in before.keys().filter(|key| !wanted.contains_key(key)) {
             self.listening.remove(key).map_err(&failed)?;
         }
-        for (key, value) in wanted {
-            if before.get(key) != Some(value) {
-                self.listening.set(key, value).map_err(&failed)?;
+        let is_new = |(key, value): &(&ListeningKey, &Listening)| before.get(key) != Some(value);
+        let new: Vec<_> = wanted.iter().filter(is_new).collect();
+        // Whoever is beside a workload must not be taken for it: those first.
+        let (workloads, others): (Vec<_>, Vec<_>) =
+            new.into_iter().partition(|(_, it)| it.cgroup != 0);
+        let mut without_room = 0;
+        for (key, value) in others.into_iter().chain(workloads) {
+            match self.listening.set(key, value) {
+                Err(error) if error.raw_os_error() == Some(libc::E2BIG) => {
+                    without_room += usize::from(value.cgroup != 0);
+                }
+                other => other.map_err(&failed)?,
             }
         }
-        Ok(())
+        Ok(without_room)
     }
 
     /// What was counted by a set.

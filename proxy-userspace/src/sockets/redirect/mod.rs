@@ -91,6 +91,15 @@ pub enum RedirectError {
     },
 }
 
+/// Ports at which workloads listen that get what arrives from the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// Connections to them are redirected when they arrive.
+    pub redirected: usize,
+    /// The table has no room for them: connections go to the workload itself.
+    pub without_room: usize,
+}
+
 /// What redirects. Dropping it changes nothing in the kernel.
 pub struct Redirection {
     pins: Pins,
@@ -101,7 +110,7 @@ pub struct Redirection {
     state: MeshState,
     listeners: Listeners,
     /// Ports of workloads, as of the last look.
-    ports: usize,
+    ports: Ports,
     /// The root of cgroups.
     root: PathBuf,
     wanted: Vec<Wanted>,
@@ -160,7 +169,7 @@ impl Redirection {
             wanted: Vec::new(),
             places: Vec::new(),
             listeners: Listeners::default(),
-            ports: 0,
+            ports: Ports::default(),
             state,
             pins,
             lock,
@@ -307,11 +316,13 @@ impl Redirection {
                 let looked = self.listeners.look(&self.root, &self.wanted, &self.places);
                 looked.map_err(RedirectError::Listening)?
             }
-            false => BTreeMap::new(),
+            false => listening::Wanted::default(),
         };
-        self.maps.listen(&before, &wanted)?;
-        let of_workloads = wanted.values().filter(|it| it.cgroup != 0);
-        self.ports = of_workloads.count();
+        let late = self.maps.listen(&before, &wanted.entries)?;
+        self.ports = Ports {
+            redirected: wanted.ports() - late,
+            without_room: wanted.without_room + late,
+        };
         let heard = self.links.hear(&self.pins, is_wanted);
         heard.map_err(RedirectError::Namespace)
     }
@@ -349,8 +360,8 @@ impl Redirection {
         self.maps.waiting()
     }
 
-    /// Ports of workloads whose connections are redirected when they arrive.
-    pub fn ports(&self) -> usize {
+    /// Ports of workloads, as of the last look.
+    pub fn ports(&self) -> Ports {
         self.ports
     }
 
