@@ -77,12 +77,29 @@ while True:
 
 /// Has a share of the segments to a server get lost, in percent.
 fn lose(host: &Netns, nft: &Path, family: Family, server: &str, percent: u32) -> Result<()> {
+    lose_those(host, nft, family, server, "", percent)
+}
+
+/// The same of those alone that open connections: each loss makes it last a second.
+fn delay(host: &Netns, nft: &Path, family: Family, server: &str, percent: u32) -> Result<()> {
+    let opening = "tcp flags & (syn | ack) == syn";
+    lose_those(host, nft, family, server, opening, percent)
+}
+
+fn lose_those(
+    host: &Netns,
+    nft: &Path,
+    family: Family,
+    server: &str,
+    which: &str,
+    percent: u32,
+) -> Result<()> {
     // What was there before goes; there must be something.
     let mut rules = "table inet gray {}\ndelete table inet gray\n".to_owned();
     if percent > 0 {
         rules += &format!(
             "table inet gray {{ chain in {{ type filter hook input priority 0;\n\
-             {} daddr {server} tcp dport 8080 numgen random mod 100 < {percent} drop\n }}\n}}\n",
+             {} daddr {server} tcp dport 8080 {which} numgen random mod 100 < {percent} drop\n }}\n}}\n",
             family.word
         );
     }
@@ -206,6 +223,111 @@ on_families!(a_backend_that_refuses_is_ejected:
     a_backend_that_refuses_workloads_is_ejected_v4 = V4,
     a_backend_that_refuses_workloads_is_ejected_v6 = V6,
 );
+
+/// Opening connections to one server takes long: it is given to fewer sockets, step by step down to the
+/// floor, and to as many as before once it is as fast as the others. Nobody is ejected.
+fn a_slow_backend_is_given_less(family: Family) -> Result<()> {
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let Some(nft) = privilege::program("nft", "nftables")? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(3)?;
+    let mut config = family.config(&scene, &json!({"interval": "2s"}));
+    config["services"][0]["steer_by_latency"] = json!({
+        "above": 5, "below": 3, "step": "45%", "floor": "10%", "min_requests": 2, "network": false,
+    });
+    let daemon = Daemon::start(&scene.host, &config)?;
+    let names = family.names();
+    let script = format!("VIP = '{}'\n{LOAD}", family.vip);
+    let mut load = scene.talk(&scene.host, &script)?;
+    let left = |name: &str| -> Result<u16> {
+        let left = backend(&daemon, name)?.steered_percent;
+        Ok(left.map_or(100, u16::from))
+    };
+    let given = || -> Result<Vec<u64>> {
+        let given = names.iter().map(|name| Ok(given(&daemon, name)?.1));
+        given.collect()
+    };
+    // Of those that are given from now on, how many of a hundred go to the slow one.
+    let share = || -> Result<u64> {
+        let before = given()?;
+        let mut gained = Vec::new();
+        wait::until("many more are given", || {
+            let now = given()?.into_iter().zip(&before);
+            gained = now.map(|(now, before)| now - before).collect();
+            Ok(gained.iter().sum::<u64>() > 600)
+        })?;
+        Ok(100 * gained[1] / gained.iter().sum::<u64>())
+    };
+    let even = share()?;
+    ensure!((23..=43).contains(&even), "{even} %");
+    delay(&scene.host, &nft, family, family.servers[1], 50)?;
+    wait::until(
+        "little of its weight is left",
+        || Ok(left(&names[1])? == 10),
+    )?;
+    for other in [&names[0], &names[2]] {
+        ensure!(left(other)? == 100, "{other}");
+    }
+    // 10 of 210.
+    let few = share()?;
+    ensure!(few <= 10, "{few} %");
+    delay(&scene.host, &nft, family, family.servers[1], 0)?;
+    wait::until("all of its weight is back", || Ok(left(&names[1])? == 100))?;
+    let even = share()?;
+    ensure!((23..=43).contains(&even), "{even} %");
+    for name in &names {
+        let known = backend(&daemon, name)?;
+        ensure!(known.ejections.is_empty(), "{known:?}");
+    }
+    let said = load.go_on()?;
+    ensure!(said.ends_with(" 0 []"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_slow_backend_is_given_to_fewer_sockets_v4() -> Result<()> {
+    a_slow_backend_is_given_less(V4)
+}
+
+#[test]
+fn a_slow_backend_is_given_to_fewer_sockets_v6() -> Result<()> {
+    a_slow_backend_is_given_less(V6)
+}
+
+/// The same slowness, where the service wants slow backends ejected.
+#[test]
+fn a_slow_backend_is_ejected_by_the_sockets_of_workloads() -> Result<()> {
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let Some(nft) = privilege::program("nft", "nftables")? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(3)?;
+    let outlier = json!({
+        "latency": {"factor": 5, "intervals": 2, "min_hosts": 3, "min_requests": 2},
+    });
+    let daemon = Daemon::start(&scene.host, &V4.config(&scene, &outlier))?;
+    let names = V4.names();
+    let script = format!("VIP = '{}'\n{LOAD}", V4.vip);
+    let mut load = scene.talk(&scene.host, &script)?;
+    delay(&scene.host, &nft, V4, V4.servers[1], 50)?;
+    wait::until("it is ejected", || {
+        Ok(backend(&daemon, &names[1])?.ejection.is_some())
+    })?;
+    let ejection = backend(&daemon, &names[1])?.ejection;
+    let ejection = ejection.context("it is ejected")?;
+    ensure!(ejection.detector == "latency", "{ejection:?}");
+    ensure!(!given(&daemon, &names[1])?.0, "nobody is given it");
+    delay(&scene.host, &nft, V4, V4.servers[1], 0)?;
+    wait::until("it is given again", || Ok(given(&daemon, &names[1])?.0))?;
+    let said = load.go_on()?;
+    ensure!(said.ends_with(" 0 []"), "{said}");
+    Ok(())
+}
 
 /// Connections that stay: each of them hands over much, again and again.
 const STREAMS: &str = "
