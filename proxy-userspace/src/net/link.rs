@@ -49,6 +49,8 @@ struct Across {
     is_held: Cell<bool>,
     /// Of that write.
     hold: Cell<Hold>,
+    /// Whether everything comes and goes by TCP after all, once somebody has asked the kernel.
+    is_plain: Cell<Option<bool>>,
 }
 
 /// Octets read since the socket was known to be empty.
@@ -112,14 +114,27 @@ impl Link {
         }
     }
 
+    /// What may go past TCP.
+    #[inline]
+    fn across(&self) -> Option<&Across> {
+        let across = self.across.as_deref();
+        across.filter(|across| across.is_plain.get() != Some(true))
+    }
+
     /// Octets read so far, if the other end is on this host.
     pub(in crate::net) fn read_across(&self) -> Option<u64> {
-        self.across.as_ref().map(|across| across.total.get())
+        self.across().map(|across| across.total.get())
     }
 
     /// True if the kernel may move octets without us: `splice(2)` does not see what came past TCP.
     pub(in crate::net) fn can_splice(&self) -> bool {
-        self.across.is_none()
+        let Some(across) = self.across() else {
+            return true;
+        };
+        let known = across.is_plain.get();
+        let is_plain = known.unwrap_or_else(|| sockets::is_plain(self.tcp.as_fd()));
+        across.is_plain.set(Some(is_plain));
+        is_plain
     }
 
     pub(in crate::net) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,7 +143,7 @@ impl Link {
 
     /// Waits until there may be room to write.
     pub(in crate::net) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(across) = &self.across
+        if let Some(across) = self.across()
             && across.is_held.get()
         {
             ready!(across.poll_moment(cx));
@@ -140,7 +155,7 @@ impl Link {
     /// Reads into `buffer`, which must not be empty; 0 is the end.
     #[inline]
     pub(in crate::net) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(across) = &self.across else {
+        let Some(across) = self.across() else {
             return direct::read(&self.tcp, buffer);
         };
         let read = direct::read_judged(&self.tcp, buffer, |octets, is_short| {
@@ -162,7 +177,7 @@ impl Link {
     /// Writes as much as there is room for.
     #[inline]
     pub(in crate::net) fn write(&self, octets: &[u8]) -> io::Result<usize> {
-        match &self.across {
+        match self.across() {
             None => direct::write(&self.tcp, octets),
             Some(_) => self.noted_write(direct::write_on(&self.tcp, octets)),
         }
@@ -171,7 +186,7 @@ impl Link {
     /// As [`Self::write`], from several pieces.
     #[inline]
     pub(in crate::net) fn write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &self.across {
+        match self.across() {
             None => direct::write_pieces(&self.tcp, pieces),
             Some(_) => self.noted_write(direct::write_pieces_on(&self.tcp, pieces)),
         }
@@ -194,7 +209,7 @@ impl Link {
     /// Notes that the socket has nothing more to read, or no more room, as a short read or write
     /// tells. If that is not certain, nothing is noted.
     pub(in crate::net) fn note_drained(&self, interest: Interest) {
-        if let Some(across) = &self.across {
+        if let Some(across) = self.across() {
             if interest.is_writable() || !across.since_empty.get().is_few() {
                 return;
             }
@@ -206,7 +221,7 @@ impl Link {
 
     #[inline]
     fn noted_read(&self, read: io::Result<usize>) -> io::Result<usize> {
-        if let Some(across) = &self.across {
+        if let Some(across) = self.across() {
             if let Ok(octets) = read {
                 across.took(octets, false);
             } else if is_nothing(&read) {
@@ -218,7 +233,7 @@ impl Link {
 
     #[inline]
     fn noted_write(&self, written: io::Result<usize>) -> io::Result<usize> {
-        match &self.across {
+        match self.across() {
             None => written,
             Some(across) => across.noted_write(written, self.tcp.as_raw_fd()),
         }

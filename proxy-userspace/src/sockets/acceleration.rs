@@ -24,11 +24,13 @@ const STALLS_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Sockets of this process may be accelerated. Never false again: connections keep what they have.
 static IN_USE: AtomicBool = AtomicBool::new(false);
+/// Some may be by programs whose maps are not at hand: of another process, or of before.
+static IS_HEIR: AtomicBool = AtomicBool::new(false);
 /// Connections that made no progress.
 static STALLED: Mutex<Stalls> = Mutex::new(Stalls::new());
 
-/// What is turned off then.
-static RUNNING: Mutex<Weak<Switch>> = Mutex::new(Weak::new());
+/// What is in force in this process. More than one only in tests; the last is turned off then.
+static RUNNING: Mutex<Vec<Weak<Switch>>> = Mutex::new(Vec::new());
 
 /// When connections made no progress.
 #[derive(Debug)]
@@ -72,7 +74,24 @@ pub fn are_in_use() -> bool {
 
 /// Says that listeners come from a process that may have accelerated what they accept.
 pub fn expect_use() {
+    IS_HEIR.store(true, Ordering::Relaxed);
     IN_USE.store(true, Ordering::Relaxed);
+}
+
+/// True if it is certain that everything comes to and goes from this connected socket by TCP: whether it
+/// is otherwise is decided when a connection is established, and never after.
+pub fn is_plain(socket: BorrowedFd<'_>) -> bool {
+    if IS_HEIR.load(Ordering::Relaxed) {
+        return false;
+    }
+    let running = running();
+    let mut ends = running.iter().map(|switch| switch.programs.end(socket));
+    ends.all(|end| matches!(end, Ok(None)))
+}
+
+fn running() -> Vec<Arc<Switch>> {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.iter().filter_map(Weak::upgrade).collect()
 }
 
 /// Counts a connection whose other end has long taken nothing of what waits there. If there are too
@@ -84,9 +103,9 @@ pub fn note_stall() {
         stalls.note(now);
         (stalls.are_many(now), stalls.count)
     };
-    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = running().pop();
     if are_many
-        && let Some(switch) = running.upgrade()
+        && let Some(switch) = last
         && switch.give_up()
     {
         tracing::error!(
@@ -167,6 +186,13 @@ impl Switch {
     }
 }
 
+impl Drop for Acceleration {
+    fn drop(&mut self) {
+        // Its connections cannot be told from plain ones any more.
+        IS_HEIR.store(true, Ordering::Relaxed);
+    }
+}
+
 impl std::fmt::Debug for Acceleration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Acceleration").finish_non_exhaustive()
@@ -192,12 +218,13 @@ impl Acceleration {
         // What the self-test did is nobody's.
         let before = programs.counts().unwrap_or_default();
         tunnels.forget_count();
-        expect_use();
+        IN_USE.store(true, Ordering::Relaxed);
         let switch = Arc::new(Switch {
             programs: Arc::clone(&programs),
             has_given_up: AtomicBool::new(false),
         });
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&switch);
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.push(Arc::downgrade(&switch));
         Ok(Self {
             programs,
             _attached: attached,

@@ -21,7 +21,7 @@ mod trial;
 mod waiting;
 
 pub use acceleration::{
-    Acceleration, AccelerationError, View, are_in_use, expect_use, make_room, note_stall,
+    Acceleration, AccelerationError, View, are_in_use, expect_use, is_plain, make_room, note_stall,
 };
 pub use cgroup::{CgroupError, root as cgroup_root};
 pub use join::{Gone, Joined, NotJoined, Side, Way, waiting_beyond};

@@ -503,7 +503,7 @@ fn the_example_serves_openssl_and_curl() {
 }
 
 /// Pipes that a process has.
-fn pipes(process: &Process) -> usize {
+pub(crate) fn pipes(process: &Process) -> usize {
     let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).expect("it runs");
     let targets = files.map_while(Result::ok);
     targets

@@ -1,6 +1,9 @@
 //! TCP passed on as it is.
 
+use crate::passthrough::pipes;
 use crate::support::{Client, Origin, PATIENCE, eventually, pattern};
+use proxy_tests::alone::{Process, unused_address};
+use proxy_tests::daemon::sluice;
 use proxy_tests::family;
 use proxy_tests::privilege;
 use proxy_userspace::config::model::http::{
@@ -13,6 +16,7 @@ use proxy_userspace::runtime::workers::Workers;
 use proxy_userspace::types::Protocol;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -192,6 +196,55 @@ async fn what_passes_by_the_daemon_keeps_a_tunnel_alive() -> anyhow::Result<()> 
     let view = workers.acceleration().expect("asked for");
     assert_eq!(view.tunnels, 1, "{view:?}");
     assert!(view.direct_bytes > 0, "{view:?}");
+    Ok(())
+}
+
+/// A listener that is not accelerated has the kernel move what flows, although another one is: what stands in
+/// a pipe while the receiver takes nothing tells.
+#[test]
+fn what_is_not_accelerated_goes_through_pipes_beside_what_is() -> anyhow::Result<()> {
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let origin = TcpListener::bind(family::any())?;
+    let folder = tempfile::tempdir()?;
+    let (plain, other) = (unused_address(), unused_address());
+    let listener = |name: &str, at: SocketAddr, accelerate: &str| {
+        let (ip, port) = (at.ip(), at.port());
+        format!(
+            "{{name: {name}, kind: tcp, address: '{ip}', port: {port}, service: {name}, \
+             accelerate: {accelerate}}}"
+        )
+    };
+    let text = format!(
+        "admin: {{socket: {}}}\nworkers: {{count: 1}}\nlisteners: [{}, {}]\n\
+         services: [{{name: plain, backends: ['{backend}']}}, \
+         {{name: other, backends: ['{backend}'], accelerate: on}}]\n",
+        folder.path().join("admin.sock").display(),
+        listener("plain", plain, "off"),
+        listener("other", other, "on"),
+        backend = origin.local_addr()?,
+    );
+    let file = folder.path().join("sluice.yaml");
+    std::fs::write(&file, text)?;
+    let mut command = Command::new(sluice()?);
+    let daemon = Process(command.args(["run", "-c"]).arg(&file).spawn()?);
+    eventually("it listens", || TcpStream::connect(other).is_ok());
+    origin.accept()?;
+    let mut client = TcpStream::connect(plain)?;
+    let (mut taken, _) = origin.accept()?;
+    let before = pipes(&daemon);
+    let octets = pattern(32 << 20);
+    let sent = octets.clone();
+    let sender = thread::spawn(move || {
+        client.write_all(&sent).expect("sends");
+        client
+    });
+    eventually("they stand in a pipe", || pipes(&daemon) > before);
+    let mut received = vec![0; octets.len()];
+    taken.read_exact(&mut received)?;
+    assert!(received == octets);
+    drop(sender.join().expect("sends"));
     Ok(())
 }
 
