@@ -8,6 +8,7 @@ use crate::net::Nanos;
 use crate::net::clock::nanos;
 use crate::observe::http::{ListenerCells, Series, StreamCells};
 use crate::routing::ServerNames;
+use crate::sockets::Bulk;
 use std::sync::Arc;
 
 /// A listener that passes TCP or UDP on. Its connections hold it to their end, over reloads.
@@ -30,6 +31,8 @@ pub struct StreamPlan {
     /// How TLS that is passed on chooses the service.
     pub names: Option<NamesPlan>,
     open: Opened,
+    /// What flows through its tunnels.
+    pub bulk: Arc<Bulk>,
 }
 
 /// How TLS that is passed on chooses the service.
@@ -80,6 +83,7 @@ impl StreamPlan {
                     .collect(),
             }),
             open: kept.opened(id),
+            bulk: kept.bulk(id),
             settings: listener.clone(),
         })
     }

@@ -13,6 +13,7 @@ use crate::observe::readiness::Check;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use tracing::{debug, info, warn};
 
 /// Ticks between comparisons of the maps with what they should hold.
@@ -40,6 +41,9 @@ impl<P: Plane> Control<P> {
         self.watch_machine();
         self.watch_certificates();
         self.look_after_sockets();
+        if let Some(workers) = &self.workers {
+            workers.look_after_acceleration(Instant::now());
+        }
         self.plane.look_for_workloads();
         if self.ticks.is_multiple_of(RECONCILE_TICKS) {
             self.keep_probes_aimed();

@@ -6,6 +6,7 @@
 //! and so is what balances at [connect()](connect), which is an object of its own.
 
 mod acceleration;
+mod bulk;
 mod cgroup;
 pub mod connect;
 mod cookie;
@@ -23,6 +24,7 @@ mod waiting;
 pub use acceleration::{
     Acceleration, AccelerationError, View, are_in_use, expect_use, is_plain, make_room, note_stall,
 };
+pub use bulk::{Bulk, MUCH};
 pub use cgroup::{CgroupError, root as cgroup_root};
 pub use join::{Gone, Joined, NotJoined, Side, Way, waiting_beyond};
 pub use object::{Attached, Programs, SocketError};

@@ -59,6 +59,8 @@ pub(super) struct Facts {
     pub(super) vip: Option<(usize, Arc<ServiceState>)>,
     /// The client begins with a ClientHello, as far as it is known.
     pub(super) is_tls: bool,
+    /// Much flows here, and nothing of it past TCP.
+    pub(super) is_plain: bool,
 }
 
 /// A backend that was tried.
@@ -95,6 +97,7 @@ impl Facts {
             redirected: None,
             vip: None,
             is_tls: true,
+            is_plain: false,
         }
     }
 

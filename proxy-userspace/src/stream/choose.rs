@@ -172,7 +172,7 @@ async fn open(
         tls: (service.tls.as_deref()).map(|side| (side, Offer::Stream, side.seal(host.as_bytes()))),
         preamble,
         watches: &worker.watches,
-        acceleration: service.acceleration.as_deref(),
+        acceleration: service.acceleration.as_deref().filter(|_| !facts.is_plain),
     };
     let connected = connect::open(&target, timer, service.limits.connect).await;
     let took = worker.clock.read() - began;
@@ -211,7 +211,7 @@ async fn open(
         (Ok(stream), _) => Ok(Connected {
             stream,
             held: Held::new(worker, lease, place),
-            acceleration: service.acceleration.clone(),
+            acceleration: service.acceleration.clone().filter(|_| !facts.is_plain),
         }),
         (Err(_), failure) => Err(failure.map_or(End::ConnectFailed, |(end, _)| end)),
     }

@@ -11,7 +11,7 @@
 
 use crate::net::pipe::Pipe;
 use crate::net::{Buffers, Input, Nanos, Pipes, Shortcut, Stream, Timer};
-use crate::sockets::Acceleration;
+use crate::sockets::{Acceleration, Bulk};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -28,6 +28,8 @@ pub(super) struct Pair<'a> {
     pub(super) idle: Nanos,
     /// What may take octets past this process.
     pub(super) acceleration: Option<&'a Arc<Acceleration>>,
+    /// Who is told what flows.
+    pub(super) bulk: &'a Bulk,
 }
 
 /// One direction.
@@ -41,6 +43,8 @@ pub(super) struct Direction {
     pipe: Option<Pipe>,
     /// None if they are to be copied.
     pipes: Option<Pipes>,
+    /// Octets that were copied although there were more, since that was last told.
+    crowded: u64,
     /// Octets of the sender that were written to the receiver.
     pub(super) octets: u64,
     /// When the sender's first octet came.
@@ -78,6 +82,7 @@ impl Direction {
             input: Input::new(buffers.clone()),
             pipe: None,
             pipes: splices.then(|| buffers.pipes().clone()),
+            crowded: 0,
             octets: 0,
             first_at: None,
             is_ended: false,
@@ -122,6 +127,11 @@ impl Direction {
         (self.preamble.len() + self.input.filled().len() + piped) as u64
     }
 
+    /// What was copied although there was more, and not told before.
+    fn take_crowded(&mut self) -> u64 {
+        std::mem::take(&mut self.crowded)
+    }
+
     fn release(&mut self) {
         self.input.release();
         self.pipe = None;
@@ -149,6 +159,8 @@ impl Direction {
                 && to.can_splice()
             {
                 self.pipe = pipes.take();
+            } else if self.pipes.is_some() && from.is_plain() && to.is_plain() {
+                self.crowded += read as u64;
             }
             if self.pipe.is_none() {
                 self.input.grow();
@@ -240,12 +252,15 @@ impl<'a> Pace<'a> {
     }
 
     /// Octets have moved through this process.
-    fn moved(&mut self, up: &Direction, down: &mut Direction) {
+    fn moved(&mut self, up: &mut Direction, down: &mut Direction) {
         let now = self.pair.timer.read();
         self.last = now;
         if down.octets > 0 {
             down.first_at.get_or_insert(now);
         }
+        self.pair
+            .bulk
+            .flowed(up.take_crowded() + down.take_crowded(), 0);
         let held = [up.held(), down.held()];
         self.shortcut
             .sync(self.pair.client, self.pair.backend, held);
@@ -287,6 +302,7 @@ impl<'a> Pace<'a> {
         }
         up.octets += past.up;
         down.octets += past.down;
+        self.pair.bulk.flowed(0, past.up + past.down);
         count(past.up, past.down);
         self.last = self.last.max(past.last);
     }

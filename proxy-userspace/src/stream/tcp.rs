@@ -89,6 +89,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         listener: accepted.listener,
     };
     let mut facts = Facts::new(worker.clock.read(), Rc::clone(&live));
+    facts.is_plain = plan.bulk.is_plain();
     if let Some(mesh) = &accepted.mesh {
         facts.redirected = Some(Rc::clone(&mesh.redirected));
         facts.is_tls = mesh.is_tls;
@@ -123,6 +124,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
                 timer: &timer,
                 idle: plan.idle,
                 acceleration: acceleration.as_ref().filter(|_| plan.joins()),
+                bulk: &plan.bulk,
             };
             let passing = pass_on(&worker, &plan, &pair, cells, directions, &mut facts);
             (passing.await, Phase::Data)

@@ -13,13 +13,14 @@ use proxy_userspace::config::model::http::{
 use proxy_userspace::config::model::{Config, Service};
 use proxy_userspace::observe::access_log::End;
 use proxy_userspace::runtime::workers::Workers;
+use proxy_userspace::sockets::MUCH;
 use proxy_userspace::types::Protocol;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A proxy in front of these backends.
@@ -196,6 +197,70 @@ async fn what_passes_by_the_daemon_keeps_a_tunnel_alive() -> anyhow::Result<()> 
     let view = workers.acceleration().expect("asked for");
     assert_eq!(view.tunnels, 1, "{view:?}");
     assert!(view.direct_bytes > 0, "{view:?}");
+    Ok(())
+}
+
+/// Sends so much at once, which is read at the same time.
+async fn rush(from: &mut tokio::net::TcpStream, to: &mut tokio::net::TcpStream, octets: usize) {
+    let piece = pattern(1 << 20);
+    let sending = async {
+        for _ in 0..octets / piece.len() {
+            from.write_all(&piece).await.expect("sends");
+        }
+    };
+    let reading = async {
+        let mut read = vec![0; piece.len()];
+        for _ in 0..octets / piece.len() {
+            to.read_exact(&mut read).await.expect("reads");
+            assert!(read == piece);
+        }
+    };
+    tokio::join!(sending, reading);
+}
+
+/// `auto` is off for a while where much flows through tunnels: the next ones are plain, and those after
+/// that are not.
+#[tokio::test]
+async fn tunnels_through_which_much_flows_are_not_accelerated_automatically() -> anyhow::Result<()>
+{
+    if !privilege::granted()? {
+        return Ok(());
+    }
+    let origin = tokio::net::TcpListener::bind(family::any()).await?;
+    let (workers, address) = proxy(&[origin.local_addr()?], |listener, service| {
+        (listener.accelerate, service.upstream.accelerate) = (Accelerate::Auto, Accelerate::Auto);
+    });
+    let open = async || -> anyhow::Result<_> {
+        let client = tokio::net::TcpStream::connect(address).await?;
+        Ok((client, origin.accept().await?.0))
+    };
+    let view = || workers.acceleration().expect("asked for");
+    let begun = Instant::now();
+    workers.look_after_acceleration(begun);
+    let (mut client, mut backend) = open().await?;
+    rush(&mut client, &mut backend, 1 << 20).await;
+    workers.look_after_acceleration(begun);
+    assert!(view().bulk_listeners.is_empty(), "{:?}", view());
+    assert!(view().connections > 0, "{:?}", view());
+    for _ in 0..64 {
+        if view().bulk_listeners.is_empty() {
+            rush(&mut client, &mut backend, MUCH as usize).await;
+            workers.look_after_acceleration(begun);
+        }
+    }
+    assert_eq!(view().bulk_listeners, ["tcp"], "{:?}", view());
+
+    let before = view().connections;
+    let (mut client, mut backend) = open().await?;
+    rush(&mut backend, &mut client, 8 << 20).await;
+    rush(&mut client, &mut backend, 8 << 20).await;
+    assert_eq!(view().connections, before, "{:?}", view());
+
+    workers.look_after_acceleration(begun + Duration::from_secs(3600));
+    assert!(view().bulk_listeners.is_empty(), "{:?}", view());
+    let (mut client, mut backend) = open().await?;
+    rush(&mut client, &mut backend, 1 << 20).await;
+    assert_eq!(view().connections, before + 2, "{:?}", view());
     Ok(())
 }
 

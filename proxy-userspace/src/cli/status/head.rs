@@ -155,6 +155,10 @@ fn acceleration(view: &AccelerationView) -> String {
     if view.tunnels > 0 {
         let _ = write!(text, ", {} tunnels past this process", view.tunnels);
     }
+    if !view.bulk_listeners.is_empty() {
+        let names = view.bulk_listeners.join(", ");
+        let _ = write!(text, ", plain for now as much flows: {names}");
+    }
     let troubles = [
         (view.full, "without room"),
         (view.blocking, "left alone as they block"),

@@ -10,7 +10,7 @@ use crate::observe::certificates::CertificateBoard;
 use crate::observe::flow::FlowTap;
 use crate::observe::http::ProxyMetrics;
 use crate::observe::trace::SpanQueue;
-use crate::sockets::Acceleration;
+use crate::sockets::{Acceleration, Bulk};
 use crate::tls::SessionKeeper;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -35,6 +35,8 @@ pub struct Kept {
     open: Vec<Arc<AtomicU32>>,
     /// Those of all listeners.
     open_all: Arc<AtomicU32>,
+    /// What flows through tunnels, likewise.
+    bulks: Vec<Arc<Bulk>>,
     /// Listeners by kind and address; where the system chooses the port, by name, too. A listener
     /// that gets another name stays the same one: connections that wait in the queues of its
     /// sockets would be lost with those.
@@ -69,6 +71,7 @@ impl Kept {
             wanted: Arc::default(),
             open: Vec::new(),
             open_all: Arc::default(),
+            bulks: Vec::new(),
             ids: HashMap::new(),
             challenges: Arc::default(),
             board: Arc::default(),
@@ -129,6 +132,7 @@ impl Kept {
         let id = *self.ids.entry(key).or_insert(next);
         if self.open.len() <= id {
             self.open.resize_with(id + 1, Arc::default);
+            self.bulks.resize_with(id + 1, Arc::default);
         }
         id
     }
@@ -136,6 +140,11 @@ impl Kept {
     /// Open connections of a listener, which has its number by [`Kept::number`].
     pub(in crate::http) fn opened(&self, id: ListenerId) -> Opened {
         Opened([Arc::clone(&self.open[id]), Arc::clone(&self.open_all)])
+    }
+
+    /// What flows through the tunnels of a listener, likewise.
+    pub(in crate::http) fn bulk(&self, id: ListenerId) -> Arc<Bulk> {
+        Arc::clone(&self.bulks[id])
     }
 }
 

@@ -80,4 +80,7 @@ pub struct AccelerationView {
     /// Those because too much waited at the other end.
     #[serde(default)]
     pub crowded: u64,
+    /// Listeners with `auto` whose new connections are plain, as much flows through their tunnels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bulk_listeners: Vec<String>,
 }

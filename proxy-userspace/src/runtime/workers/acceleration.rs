@@ -8,11 +8,13 @@ use super::{Workers, WorkersError};
 use crate::config::model::Config;
 use crate::config::model::http::Accelerate;
 use crate::http::snapshot::{ListenerId, Snapshot};
+use crate::http::streams::StreamPlan;
 use crate::observe::view::AccelerationView;
 use crate::sockets::Acceleration;
 use proxy_common::sock::Count;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Instant;
 use tracing::info;
 
 impl Workers {
@@ -50,14 +52,52 @@ impl Workers {
         let Some(acceleration) = &self.kept.acceleration else {
             return;
         };
-        for (id, open) in &self.listeners {
-            let is_wanted = wanted(&self.snapshot, *id) != Accelerate::Off;
-            for socket in &open.sockets {
-                if let Socket::Http(_) | Socket::Tcp(_) = socket {
-                    acceleration.listen(socket, open.place.bound, is_wanted);
-                }
+        for id in self.listeners.keys() {
+            self.mark_listener(acceleration, *id);
+        }
+    }
+
+    fn mark_listener(&self, acceleration: &Acceleration, id: ListenerId) {
+        let Some(open) = self.listeners.get(&id) else {
+            return;
+        };
+        let is_wanted = wanted(&self.snapshot, id) != Accelerate::Off;
+        for socket in &open.sockets {
+            if let Socket::Http(_) | Socket::Tcp(_) = socket {
+                acceleration.listen(socket, open.place.bound, is_wanted);
             }
         }
+    }
+
+    /// Has new connections plain for a while where much flows through tunnels, as far as that is left to
+    /// us. To be called every second or so.
+    pub fn look_after_acceleration(&self, now: Instant) {
+        let Some(acceleration) = &self.kept.acceleration else {
+            return;
+        };
+        let automatic = self.snapshot.streams();
+        let automatic = automatic.filter(|(_, plan)| plan.settings.accelerate == Accelerate::Auto);
+        for (id, plan) in automatic {
+            if !plan.bulk.look(now) {
+                continue;
+            }
+            self.mark_listener(acceleration, id);
+            let listener = &plan.settings.name;
+            match plan.bulk.is_plain() {
+                true => info!(
+                    listener,
+                    "much flows through tunnels: new connections are not accelerated for a while"
+                ),
+                false => info!(listener, "new connections are accelerated again"),
+            }
+        }
+    }
+
+    /// Listeners whose new connections are plain for that reason.
+    fn bulk_listeners(&self) -> Vec<String> {
+        let streams = self.snapshot.streams();
+        let plain = streams.filter(|(_, plan)| is_bulk(plan));
+        plain.map(|(_, plan)| plan.settings.name.clone()).collect()
     }
 
     /// Has no more connections accelerated by this process: another one has its listeners.
@@ -98,6 +138,7 @@ impl Workers {
             direct_bytes: count(Count::DirectOctets),
             detours: count(Count::Detour),
             crowded: count(Count::Crowded),
+            bulk_listeners: self.bulk_listeners(),
         })
     }
 }
@@ -105,8 +146,16 @@ impl Workers {
 /// What the configuration wants for a listener.
 fn wanted(snapshot: &Snapshot, id: ListenerId) -> Accelerate {
     let http = snapshot.listener(id).map(|plan| plan.settings.accelerate);
-    let stream = || snapshot.stream(id).map(|plan| plan.settings.accelerate);
+    let stream = || match snapshot.stream(id)? {
+        plan if is_bulk(plan) => Some(Accelerate::Off),
+        plan => Some(plan.settings.accelerate),
+    };
     http.or_else(stream).unwrap_or_default()
+}
+
+/// True if much flows through a listener's tunnels, so that `auto` is off.
+fn is_bulk(plan: &StreamPlan) -> bool {
+    plan.settings.accelerate == Accelerate::Auto && plan.bulk.is_plain()
 }
 
 /// An error with its causes, in one line.
