@@ -2,10 +2,10 @@
 //! adaptive limits, the order in which load is shed.
 
 use crate::h2_support::{H2Origin, ask, connect, get, reply};
-use crate::support::{Client, Origin, Proxy, eventually};
+use crate::support::{Client, Origin, Proxy, config, eventually};
 use proxy_userspace::config::model::http::{
-    BackendProtocol, Concurrency, Hedge, HedgeAfter, Overload, PathMatch, Priority, RetryOn,
-    RouteMatch,
+    Accelerate, BackendProtocol, Concurrency, Hedge, HedgeAfter, Overload, PathMatch, Priority,
+    RetryOn, RouteMatch,
 };
 use proxy_userspace::observe::http::HedgeResult;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ fn an_adaptive_limit_falls_while_a_service_is_slow_and_grows_again() {
 /// Routes `/low`, `/normal`, `/high` and `/critical` of these priorities, at a worker that takes so
 /// much lag for too much.
 fn shedding(origin: &Origin, lag: Duration) -> Proxy {
-    Proxy::with(&[origin.address], |config| {
+    let mut config = config(&[origin.address], |config| {
         config.overload = Some(Overload {
             lag,
             // It only ever gets worse.
@@ -220,7 +220,12 @@ fn shedding(origin: &Origin, lag: Duration) -> Proxy {
             }];
             config.routes.push(route);
         }
-    })
+    });
+    // Each of many proxies would first try for a second whether octets may go past TCP, of which load is
+    // shed no otherwise.
+    config.http_listeners[0].accelerate = Accelerate::Off;
+    config.services[0].upstream.accelerate = Accelerate::Off;
+    Proxy::of(&config)
 }
 
 #[test]

@@ -30,8 +30,12 @@ impl Proxy {
 
     /// In front of these backends, after a change of the configuration.
     pub(crate) fn with(backends: &[SocketAddr], edit: impl FnOnce(&mut Config)) -> Self {
-        let config = config(backends, edit);
-        let workers = Workers::start(&config).expect("starts");
+        Self::of(&config(backends, edit))
+    }
+
+    /// As configured.
+    pub(crate) fn of(config: &Config) -> Self {
+        let workers = Workers::start(config).expect("starts");
         let address = workers.listeners().next().expect("listens");
         Self { workers, address }
     }
