@@ -6,10 +6,11 @@
 
 use super::control::Control;
 use super::plane::Plane;
+use super::proxies;
 use crate::balance::l7::{CarriedBackend, Registry, ServiceSpec, ServiceState};
 use crate::config::model::{Config, Service};
 use crate::health::outlier::Outcome;
-use crate::kernel::plan::{Drain, Health, Overlay};
+use crate::kernel::plan::Overlay;
 use crate::net::Nanos;
 use crate::net::clock::Clock;
 use crate::sockets::connect::Seen;
@@ -71,11 +72,7 @@ impl Bystanders {
     pub(super) fn obey(&self, overlay: &Overlay) {
         let now = self.clock.read();
         for state in self.registry.services() {
-            for backend in state.backends() {
-                let known = overlay.get(state.name(), backend.name());
-                state.set_healthy(backend.name(), known.health == Health::Up, now);
-                state.set_draining(backend.name(), known.drain != Drain::No, now);
-            }
+            proxies::obey(state, overlay, now);
         }
     }
 

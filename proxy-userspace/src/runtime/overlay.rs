@@ -1,7 +1,7 @@
 //! What is laid over the configuration, kept in step with health checks and drains.
 
 use crate::config::model::{Config, Interface, ProbeTarget};
-use crate::health::{Check, CheckError, Known, Monitor, Named, Seals, checks};
+use crate::health::{Check, CheckError, Known, Monitor, Named, Seals, Verdict, checks};
 use crate::kernel::plan::{Drain, Health, Ids, Overlay};
 use crate::kernel::store::KernelState;
 use proxy_common::backend::{BackendState, probe_mark};
@@ -74,8 +74,11 @@ pub(crate) fn update_health(
         let fixed = service.backends.iter().map(|backend| backend.name.as_str());
         let named = named.get(&service.name).into_iter().flatten();
         for backend in fixed.chain(named.map(|(name, _)| name.as_str())) {
-            let up = monitor.is_up(&service.name, backend).unwrap_or(true);
-            let health = if up { Health::Up } else { Health::Down };
+            let health = match monitor.verdict(&service.name, backend) {
+                None | Some(Verdict::Up) => Health::Up,
+                Some(Verdict::Unknown) => Health::Unknown,
+                Some(Verdict::Down | Verdict::Held) => Health::Down,
+            };
             if overlay.get(&service.name, backend).health != health {
                 overlay.entry(&service.name, backend).health = health;
                 changed = true;
@@ -96,4 +99,29 @@ pub(crate) fn draining<'c>(
         });
         backends.map(move |backend| (service.name.as_str(), backend.name.as_str()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{NetProber, Options, monitor};
+
+    #[tokio::test]
+    async fn who_was_never_probed_is_unknown_and_not_down() {
+        let text = "
+listeners: [{name: web, kind: http, address: 127.0.0.1, port: 80, service: web}]
+services: [{name: web, backends: ['127.0.0.1:81'], health: {tcp: {}}}]";
+        let loaded = crate::config::parse("test", text);
+        let config = loaded.unwrap_or_else(|errors| panic!("{}", errors.pretty(false)));
+        let (config, named) = (config.config, Named::default());
+        let (mut overlay, kernel) = (Overlay::default(), KernelState::default());
+        let checks = checks_for(&config, &named, &Seals::default(), &kernel, &overlay);
+        // Nothing drives it.
+        let (monitor, _driver, _changes) = monitor(NetProber, Options::default());
+        monitor.reconcile(checks.expect("checks"));
+        assert!(update_health(&mut overlay, &config, &named, &monitor));
+        let known = overlay.get("web", "127.0.0.1:81");
+        assert_eq!(known.health, Health::Unknown);
+        assert!(!update_health(&mut overlay, &config, &named, &monitor));
+    }
 }

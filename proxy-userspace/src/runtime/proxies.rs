@@ -3,8 +3,10 @@
 use super::control::Control;
 use super::plane::Plane;
 use super::workers::{Inherited, Known, Workers, WorkersError};
+use crate::balance::l7::ServiceState;
 use crate::config::model::Config;
 use crate::kernel::plan::{Drain, Health, Overlay};
+use crate::net::Nanos;
 use crate::net::clock::Clock;
 use crate::observe::counters::{Counters, ProxySources};
 use std::sync::Arc;
@@ -49,11 +51,19 @@ pub(super) fn publish(workers: &Workers, counters: &Counters) {
 pub(super) fn follow(workers: &Workers, overlay: &Overlay) {
     let now = Clock::new().last();
     for state in workers.snapshot().registry().services() {
-        for backend in state.backends() {
-            let known = overlay.get(state.name(), backend.name());
-            state.set_healthy(backend.name(), known.health == Health::Up, now);
-            state.set_draining(backend.name(), known.drain != Drain::No, now);
-        }
+        obey(state, overlay, now);
+    }
+}
+
+/// Tells a balancer what checks and operators say.
+pub(super) fn obey(state: &ServiceState, overlay: &Overlay, now: Nanos) {
+    for backend in state.backends() {
+        let known = overlay.get(state.name(), backend.name());
+        match known.health {
+            Health::Unknown => state.set_unseen(backend.name(), now),
+            health => state.set_healthy(backend.name(), health == Health::Up, now),
+        };
+        state.set_draining(backend.name(), known.drain != Drain::No, now);
     }
 }
 
@@ -75,5 +85,47 @@ impl<P: Plane> Control<P> {
             }
             () = hurry.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::l7::{Registry, ServiceSpec};
+
+    /// Nobody begins slowly when all begin; who was down does.
+    #[test]
+    fn a_first_verdict_is_no_return() {
+        let text = "
+listeners: [{name: web, kind: http, address: 127.0.0.1, port: 80, service: web}]
+services:
+  - name: web
+    backends: ['127.0.0.1:81', '127.0.0.1:82']
+    balance: {slow_start: 10m}
+    health: {tcp: {}}";
+        let loaded = crate::config::parse("test", text);
+        let loaded = loaded.unwrap_or_else(|errors| panic!("{}", errors.pretty(false)));
+        let service = &loaded.config.services[0];
+        let spec = ServiceSpec::new(service, &service.upstream);
+        let registry = Registry::build(None, vec![spec], 0, 0, 1);
+        registry.activate(None, 1);
+        let state = &registry.services()[0];
+        let tell = |health, now| {
+            let mut overlay = Overlay::default();
+            for backend in state.backends() {
+                overlay.entry("web", backend.name()).health = health;
+            }
+            obey(state, &overlay, now);
+        };
+        let are_up = |up| state.backends().iter().all(|it| it.is_passing() == up);
+        tell(Health::Unknown, 2);
+        assert!(are_up(false));
+        tell(Health::Up, 3);
+        assert!(are_up(true));
+        assert_eq!(state.next_change(), None, "somebody begins slowly");
+        tell(Health::Down, 4);
+        assert!(are_up(false));
+        tell(Health::Up, 5);
+        assert!(state.next_change().is_some(), "nobody begins slowly");
     }
 }

@@ -248,3 +248,24 @@ fn below_the_panic_threshold_health_is_not_believed() {
         eventually_only(&daemon, names);
     }
 }
+
+/// Of ten minutes, the test sees the first moments: the one that is back has a tenth of the other's share.
+#[test]
+fn who_comes_back_begins_slowly() {
+    let (a, b) = (Server::new("a"), Server::new("b"));
+    // Whoever misses one check because the machine is busy is not down: it would begin slowly, too.
+    let keys = "balance: {slow_start: 10m}, \
+        health: {http: {path: /health}, interval: 300ms, timeout: 290ms, rise: 1, fall: 3}";
+    let daemon = before(&plain(&[&a, &b]), keys);
+    eventually_only(&daemon, &["a", "b"]);
+    let at_first = heard(&daemon, 50);
+    let share = count(&at_first, "b");
+    assert!((20..=30).contains(&share), "{share} of 50: {at_first:?}");
+    b.is_well(false);
+    eventually_only(&daemon, &["a"]);
+    b.is_well(true);
+    eventually("it is back", || ask(&daemon, "/", "").text() == "b");
+    let since = heard(&daemon, 50);
+    let share = count(&since, "b");
+    assert!((1..=10).contains(&share), "{share} of 50: {since:?}");
+}

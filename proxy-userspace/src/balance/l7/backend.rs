@@ -60,6 +60,12 @@ const CLOSED: u8 = 4;
 /// Out for a while because of what it did with requests.
 const EJECTED: u8 = 8;
 
+/// Down for no other reason than that nothing is known of it yet.
+const UNSEEN: u8 = 16;
+
+/// Has not been up yet.
+const NEW: u8 = 32;
+
 const NO_WEIGHT: u32 = u32::MAX;
 
 impl BackendState {
@@ -76,7 +82,7 @@ impl BackendState {
                 outcomes: Outcomes::default(),
             },
             rare: Rare {
-                flags: AtomicU8::new(0),
+                flags: AtomicU8::new(NEW),
                 limit: AtomicU32::new(u32::MAX),
                 weight: AtomicU32::new(NO_WEIGHT),
                 up_since: AtomicU64::new(up_since),
@@ -283,7 +289,7 @@ impl BackendState {
         self.rare.limit.load(Ordering::Relaxed)
     }
 
-    /// When it became healthy; 0 for "long ago".
+    /// When its slow start began; 0 for "long ago".
     pub fn up_since(&self) -> Nanos {
         self.rare.up_since.load(Ordering::Relaxed)
     }
@@ -295,24 +301,49 @@ impl BackendState {
 
     /// Returns whether this is news.
     pub(super) fn set_healthy(&self, healthy: bool, now: Nanos) -> bool {
-        self.set_out(DOWN, !healthy, now)
+        let flags = &self.rare.flags;
+        if !healthy {
+            flags.fetch_and(!UNSEEN, Ordering::Relaxed);
+            return self.set_flag(DOWN, true);
+        }
+        let before = flags.fetch_and(!(DOWN | UNSEEN | NEW), Ordering::Relaxed);
+        match before & (DOWN | UNSEEN) {
+            0 => return false,
+            DOWN => self.returned(now),
+            // A first verdict is no return. Whoever joined others begins slowly, but from now on.
+            _ if before & NEW != 0 && self.up_since() != 0 => {
+                self.rare.up_since.store(now, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        true
     }
 
-    /// Likewise.
-    pub(super) fn set_ejected(&self, ejected: bool, now: Nanos) -> bool {
-        self.set_out(EJECTED, ejected, now)
-    }
-
-    fn set_out(&self, flag: u8, out: bool, now: Nanos) -> bool {
-        let changed = self.set_flag(flag, out);
-        if changed && !out {
-            self.rare.up_since.store(now, Ordering::Relaxed);
-            // What was learnt before the outage says nothing about the server after it.
-            self.load.latency.forget();
-            self.delay.forget();
-            self.load.outcomes.forget_rows();
+    /// Nothing is known of its health yet, so that it gets nothing. Returns whether this is news.
+    pub(super) fn set_unseen(&self) -> bool {
+        let changed = self.set_flag(DOWN, true);
+        if changed {
+            self.set_flag(UNSEEN, true);
         }
         changed
+    }
+
+    /// Returns whether this is news.
+    pub(super) fn set_ejected(&self, ejected: bool, now: Nanos) -> bool {
+        let changed = self.set_flag(EJECTED, ejected);
+        if changed && !ejected {
+            self.returned(now);
+        }
+        changed
+    }
+
+    /// It was out, and no longer is.
+    fn returned(&self, now: Nanos) {
+        self.rare.up_since.store(now, Ordering::Relaxed);
+        // What was learnt before the outage says nothing about the server after it.
+        self.load.latency.forget();
+        self.delay.forget();
+        self.load.outcomes.forget_rows();
     }
 
     pub(super) fn set_draining(&self, draining: bool) -> bool {

@@ -223,6 +223,12 @@ impl ServiceState {
         self.change(backend, now, |state| state.set_healthy(healthy, now))
     }
 
+    /// Takes note that nothing is known of a backend's health yet, likewise: it gets nothing, and what is
+    /// found out first is no return.
+    pub fn set_unseen(&self, backend: &str, now: Nanos) -> Option<bool> {
+        self.change(backend, now, BackendState::set_unseen)
+    }
+
     /// Begins or ends a drain, likewise.
     pub fn set_draining(&self, backend: &str, draining: bool, now: Nanos) -> Option<bool> {
         self.change(backend, now, |state| state.set_draining(draining))

@@ -48,7 +48,8 @@ pub(crate) struct BalanceKeys {
     #[serde(default)]
     #[schemars(extend("default" = defaults::percent(http_defaults::PANIC_THRESHOLD)))]
     pub(crate) panic_threshold: Field<Percent>,
-    /// How long a backend's share grows after it became healthy. `0s`: not at all.
+    /// How long a backend's share grows after it came back, or joined a service that runs. Those that are
+    /// there when the daemon starts have all of theirs from their first passed check on. `0s`: not at all.
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(http_defaults::SLOW_START)))]
     pub(crate) slow_start: Field<Time>,

@@ -62,6 +62,8 @@ pub enum Health {
     Up,
     /// It does not: its flows are selected anew.
     Down,
+    /// Nothing is known of it yet: it is treated as one that is down.
+    Unknown,
 }
 
 /// How far an operator's drain is. Whoever keeps the overlay also watches the deadline: planning
@@ -101,7 +103,7 @@ impl BackendOverlay {
     /// The state that follows. A backend that fails its checks is down even while it drains.
     pub const fn state(&self) -> BackendState {
         match (self.health, self.drain) {
-            (Health::Down, _) | (_, Drain::Expired) => BackendState::Down,
+            (Health::Down | Health::Unknown, _) | (_, Drain::Expired) => BackendState::Down,
             (Health::Up, Drain::Draining) => BackendState::Draining,
             (Health::Up, Drain::No) if self.ejected => BackendState::Draining,
             (Health::Up, Drain::No) => BackendState::Up,

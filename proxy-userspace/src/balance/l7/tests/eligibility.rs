@@ -328,6 +328,42 @@ fn slow_start_grows_from_a_tenth_to_the_whole_and_never_back() {
 }
 
 #[test]
+fn a_first_verdict_is_no_return_unless_it_is_bad() {
+    let mut spec = spec(BalancePolicy::RoundRobin, &[1; 2]);
+    spec.slow_start = 20 * S;
+    let service = service(spec);
+    for name in ["b0", "b1"] {
+        assert_eq!(service.set_unseen(name, S), Some(true));
+        assert_eq!(service.set_unseen(name, S), Some(false));
+    }
+    assert_eq!(pick(&service, &ask(0)), Err(Unavailable::NoBackend));
+    assert_eq!(service.set_healthy("b0", true, 100 * S), Some(true));
+    assert_eq!(service.next_change(), None);
+    assert_eq!(service.set_healthy("b1", false, 100 * S), Some(false));
+    // What is known is not forgotten because somebody asks anew.
+    assert_eq!(service.set_unseen("b1", 101 * S), Some(false));
+    service.set_healthy("b1", true, 101 * S);
+    let shares = shares(&service, 2200);
+    assert!(
+        (share(&shares, "b1") - 0.1 / 1.1).abs() < 0.01,
+        "{shares:?}"
+    );
+}
+
+/// Checks that a reload adds to backends that serve take nothing of what they have reached.
+#[test]
+fn a_first_check_of_one_that_has_served_is_no_return() {
+    let mut spec = spec(BalancePolicy::RoundRobin, &[1; 2]);
+    spec.slow_start = 20 * S;
+    let service = service(spec);
+    down(&service, &["b0"]);
+    service.set_healthy("b0", true, 100 * S);
+    service.set_unseen("b0", 200 * S);
+    service.set_healthy("b0", true, 201 * S);
+    assert_eq!(service.next_change(), None);
+}
+
+#[test]
 fn all_slow_together_share_alike() {
     let mut spec = spec(BalancePolicy::RoundRobin, &[2, 1]);
     spec.slow_start = 20 * S;

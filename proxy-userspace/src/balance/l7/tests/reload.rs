@@ -92,6 +92,22 @@ fn a_new_backend_of_an_old_service_starts_slowly() {
 }
 
 #[test]
+fn a_new_backend_that_is_checked_starts_slowly_from_its_first_verdict_on() {
+    let mut old = spec(BalancePolicy::RoundRobin, &[1; 2]);
+    old.slow_start = 10 * S;
+    let mut new = spec(BalancePolicy::RoundRobin, &[1; 3]);
+    new.slow_start = 10 * S;
+    let new = rebuild(&first(old), new, 5 * S);
+    let service = &new.services()[0];
+    service.set_unseen("b2", 5 * S);
+    service.set_healthy("b2", true, 14 * S);
+    let share = share(&shares(service, 2100), "b2");
+    assert!((share - 0.1 / 2.1).abs() < 0.01, "{share}");
+    assert!(new.tick(23 * S).is_some());
+    assert_eq!(new.tick(24 * S), None);
+}
+
+#[test]
 fn cookies_mean_the_same_after_a_restart_in_another_order() {
     let one = first(spec(BalancePolicy::RoundRobin, &[1; 3]));
     let mut other = spec(BalancePolicy::Random, &[1; 3]);
