@@ -126,18 +126,59 @@ fn is_answered(stream: &mut std::net::TcpStream) -> bool {
     }
 }
 
-#[test]
-fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
-    const LIMIT: usize = 128;
+/// Descriptors of a daemon that has few.
+const LIMIT: usize = 128;
+
+/// A daemon that has few descriptors, with a listener beside the one for HTTP that passes TCP on, and where
+/// that is.
+fn daemon_with_few() -> (Daemon, SocketAddr) {
     let origin = Origin::saying("ok");
+    let tcp = alone::unused_address();
+    let listeners = format!(
+        "service: app}}, {{name: tcp, kind: tcp, address: '{}', port: {}, service: app",
+        tcp.ip(),
+        tcp.port()
+    );
     let services = format!(
         "services: [{{name: app, backends: ['{}']}}]\nworkers: {{count: 2}}",
         origin.address
     );
-    let mut daemon = Daemon::start_with_files(LIMIT, "service: app", &services);
+    let daemon = Daemon::start_with_files(LIMIT, &listeners, &services);
+    (daemon, tcp)
+}
+
+/// How often a listener has stopped accepting.
+fn paused(daemon: &Daemon, listener: &str) -> f64 {
+    daemon.metric(&format!(
+        "sluice_accept_pauses_total{{listener=\"{listener}\"}}"
+    ))
+}
+
+#[test]
+fn a_listener_for_tcp_pauses_as_well_and_goes_on() {
+    let (mut daemon, address) = daemon_with_few();
+    assert_eq!(paused(&daemon, "tcp"), 0.0);
+    // They ask nothing; some may be closed, since each needs a second descriptor for the backend.
+    let many: Vec<_> = (0..2 * LIMIT)
+        .map(|_| std::net::TcpStream::connect(address).expect("connects"))
+        .collect();
+    eventually("accepting pauses", || paused(&daemon, "tcp") > 0.0);
+    assert_eq!(paused(&daemon, "web"), 0.0);
+    drop(many);
+    eventually("somebody is served", || {
+        let client = Client::to(address);
+        client.is_ok_and(|mut client| {
+            (client.ask(GET)).is_ok_and(|answer| answer == (200, "ok".to_owned()))
+        })
+    });
+    assert!(daemon.runs());
+}
+
+#[test]
+fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
+    let (mut daemon, _) = daemon_with_few();
     let address = daemon.address;
-    let paused = || daemon.metric("sluice_accept_pauses_total");
-    assert_eq!(paused(), 0.0);
+    assert_eq!(paused(&daemon, "web"), 0.0);
 
     // Twice as many as it can have, all of which ask at once.
     let mut waiting: Vec<_> = (0..2 * LIMIT)
@@ -177,9 +218,8 @@ fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
     }
     assert_eq!(served, 2 * LIMIT);
     assert!(rounds > 1, "all were served at once: nothing was exhausted");
-    let pauses = paused();
     assert!(
-        pauses > 0.0,
+        paused(&daemon, "web") > 0.0,
         "nothing was exhausted: accepting never paused"
     );
     let mut client = Client::to(address).expect("connects");

@@ -332,8 +332,11 @@ fn is_steered(worker: &Worker, id: ListenerId) -> bool {
 }
 
 fn count_pause(worker: &Worker, id: ListenerId) {
-    if let Some(listener) = worker.snapshot().listener(id) {
-        listener.cells.at(worker.index).accept_pauses.add(1);
+    let snapshot = worker.snapshot();
+    let of_http = snapshot.listener(id).map(|plan| &plan.cells);
+    let cells = of_http.or_else(|| snapshot.stream(id).map(|plan| &plan.cells));
+    if let Some(cells) = cells {
+        cells.at(worker.index).accept_pauses.add(1);
     }
 }
 
