@@ -329,6 +329,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .says("Change the log level, for some time or until the next restart.")
             .takes::<LogRequest>()
             .answers::<LogView>(),
+        Endpoint::new(Post, "/api/v1/log/reopen", act::reopen_logs)
+            .says("Open access logs again by their names, after somebody has moved them away.")
+            .status(StatusCode::NO_CONTENT),
         Endpoint::new(Post, "/api/v1/upgrade", act::upgrade)
             .says("Hand over to a new process.")
             .takes::<UpgradeRequest>()

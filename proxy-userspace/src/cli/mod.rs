@@ -22,11 +22,13 @@ mod explain;
 mod flows;
 mod format;
 mod guard;
+mod healthcheck;
 mod man;
 mod observe;
 mod output;
 mod proxy;
 mod reload;
+mod reopen;
 mod run;
 mod schema;
 mod serve;
@@ -75,7 +77,9 @@ enum Command {
     Explain(explain::Args),
     Check(check::Args),
     Reload(reload::Args),
+    Reopen(reopen::Args),
     Status(status::Args),
+    Healthcheck(healthcheck::Args),
     Top(top::Args),
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
@@ -141,7 +145,9 @@ impl Command {
             Self::Explain(args) => args.run(),
             Self::Check(args) => args.run(),
             Self::Reload(args) => args.run(),
+            Self::Reopen(args) => args.run(),
             Self::Status(args) => args.run(),
+            Self::Healthcheck(args) => args.run(),
             Self::Top(args) => args.run(),
             Self::Drain(args) => args.run(),
             Self::Undrain(args) => args.run(),

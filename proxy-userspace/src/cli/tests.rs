@@ -23,6 +23,8 @@ fn the_definition_is_consistent() {
 fn every_line_of_the_manual_is_accepted() {
     for line in [
         "sluice reload --socket /tmp/a.sock",
+        "sluice reopen --socket /tmp/a.sock",
+        "sluice healthcheck --timeout 3s",
         "sluice status --json",
         "sluice status --wait --wait-duration 10s",
         "sluice top --interval 500ms",

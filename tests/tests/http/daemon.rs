@@ -260,15 +260,38 @@ fn logs_are_opened_again_when_told() {
     };
     get("/before");
     eventually("the first is logged", || has(&log, "/before"));
-    let old = folder.path().join("access.log.1");
-    fs::rename(&log, &old).expect("moved");
-    get("/between");
-    eventually("the old file gets the second", || has(&old, "/between"));
-    daemon.process.signal(Signal::SIGUSR1);
-    eventually("a new file is there", || log.exists());
-    get("/after");
-    eventually("the new file gets the third", || has(&log, "/after"));
-    assert!(!has(&old, "/after"));
+    type Tell = fn(&Daemon);
+    let ways: [(&str, Tell); 2] = [
+        ("signal", |daemon| daemon.process.signal(Signal::SIGUSR1)),
+        ("command", |daemon| drop(daemon.sluice(&["reopen"]))),
+    ];
+    for (way, tell) in ways {
+        let old = folder.path().join(way);
+        fs::rename(&log, &old).expect("moved");
+        let (between, after) = (format!("/before-{way}"), format!("/after-{way}"));
+        get(&between);
+        eventually("the old file gets the next", || has(&old, &between));
+        tell(&daemon);
+        eventually("a new file is there", || log.exists());
+        get(&after);
+        eventually("the new file gets the one after", || has(&log, &after));
+        assert!(!has(&old, &after), "{way}");
+    }
+}
+
+#[test]
+fn health_is_told_by_an_exit_code() {
+    let origin = ok();
+    let daemon = Daemon::start(origin.address, "", "");
+    assert_eq!(daemon.sluice(&["healthcheck"]), "ready\n");
+    let socket = daemon.path("admin.sock");
+    let moved = daemon.path("moved.sock");
+    fs::rename(&socket, &moved).expect("moved");
+    let output = daemon.try_sluice(&["healthcheck"]);
+    fs::rename(&moved, &socket).expect("moved back");
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("cannot reach the daemon"), "{complaint}");
 }
 
 #[test]

@@ -51,6 +51,11 @@ pub(super) async fn set_log(
     ask(&shared, |reply| Command::SetLog(request, reply)).await
 }
 
+pub(super) async fn reopen_logs(State(shared): State<Shared>) -> Result<StatusCode, Refusal> {
+    shared.handle.ask(Command::ReopenLogs).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn upgrade(
     State(shared): State<Shared>,
     Given(request): Given<UpgradeRequest>,
