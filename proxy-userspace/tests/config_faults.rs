@@ -103,7 +103,7 @@ fn every_fault_points_at_its_text_and_says_what_to_do() {
 }
 
 #[test]
-fn every_fault_can_be_drawn_and_told_to_programs() {
+fn every_fault_can_be_drawn() {
     for path in cases() {
         let (file, _) = split(&std::fs::read_to_string(&path).unwrap());
         let Err(errors) = config::parse_with("f", &file, &|_| None) else {
@@ -118,15 +118,8 @@ fn every_fault_can_be_drawn_and_told_to_programs() {
             errors.pretty(true).contains('\u{1b}'),
             "colour was asked for"
         );
-        let told = errors.to_json();
-        let told = told.as_array().unwrap();
-        assert_eq!(told.len(), errors.iter().count());
-        for (told, fault) in told.iter().zip(&errors) {
+        for fault in &errors {
             assert!(drawn.contains(fault.code.name()), "{drawn}");
-            assert_eq!(told["path"], fault.path.as_str());
-            assert_eq!(told["line"], fault.line);
-            assert_eq!(told["code"], fault.code.name());
-            assert_eq!(told["severity"], fault.severity.name());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod change;
+mod validate;
 
 pub use ask::{
     ConnectionQuery, ConnectionsAnswer, DEFAULT_CONNECTIONS, HappeningQuery, MAX_CONNECTIONS, Stat,
@@ -11,6 +12,7 @@ pub use change::{
     BackendEntry, ChangeQuery, ConfigFormat, ConfigQuery, ConfigSource, HistoryEntry, ReloadAnswer,
     RollbackRequest,
 };
+pub use validate::{FaultView, ValidateAnswer};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -23,6 +23,7 @@ use crate::admin::api::{
     ConnectionQuery, ConnectionsAnswer, DrainRequest, FlowQuery, FlowsAnswer, GuardRequest,
     HappeningQuery, HistoryEntry, LogRequest, LogView, Refusal, RefusalKind, ReloadAnswer,
     RollbackRequest, StatsAnswer, StatsQuery, StopRequest, UpgradeAnswer, UpgradeRequest,
+    ValidateAnswer,
 };
 use crate::admin::caller::Caller;
 use crate::admin::control::Handle;
@@ -215,6 +216,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .takes_documents::<document::Document>(PATCHES)
             .refuses(NOT_FOUND)
             .answers::<ReloadAnswer>(),
+        Endpoint::new(Post, "/api/v1/validate", config::validate)
+            .says("Judge a configuration and do nothing with it; every fault at once, with its place.")
+            .takes_documents::<document::Document>(DOCUMENTS)
+            .answers::<ValidateAnswer>(),
         Endpoint::new(Get, "/api/v1/config/history", config::history)
             .says("The last 20 configurations that were in force, the newest first.")
             .answers::<Vec<HistoryEntry>>(),

@@ -1,12 +1,12 @@
 //! `sluice validate`.
 
+use crate::admin::api::ValidateAnswer;
 use crate::cli::args::ConfigArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::config::{self, Faults};
 use crate::observe::log::color;
 use clap::ValueEnum;
-use serde_json::json;
 use std::io::IsTerminal as _;
 
 /// Check a configuration file
@@ -46,7 +46,7 @@ impl Args {
             Err(errors) => (false, errors.faults().clone()),
         };
         match self.format {
-            Format::Json => output::json(&json!({ "valid": valid, "faults": faults.to_json() }))?,
+            Format::Json => output::json(&ValidateAnswer::new(valid, &faults))?,
             Format::Text => print_text(&path.display().to_string(), valid, &faults)?,
         }
         Ok(if valid { Exit::Done } else { Exit::Failed })

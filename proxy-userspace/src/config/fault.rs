@@ -7,7 +7,6 @@ mod excerpt;
 
 use excerpt::Excerpt;
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, Severity as Level};
-use serde_json::{Value, json};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -175,25 +174,6 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Fault {
-    fn to_json(&self) -> Value {
-        json!({
-            "severity": self.severity.name(),
-            "code": self.code.name(),
-            "file": &*self.file,
-            "line": self.line,
-            "column": self.column,
-            "offset": self.offset,
-            "length": self.length,
-            "path": self.path,
-            "text": self.text,
-            "message": self.message,
-            "expected": self.expected,
-            "fix": self.fix,
-        })
-    }
-}
-
 /// Faults of one file together with its text, in the order of the text.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -276,11 +256,6 @@ impl Faults {
         } else {
             parts.join(", ")
         }
-    }
-
-    /// The faults as a JSON array of objects with the fields of [`Fault`].
-    pub fn to_json(&self) -> Value {
-        self.list.iter().map(Fault::to_json).collect()
     }
 }
 
@@ -405,11 +380,6 @@ impl ConfigErrors {
     /// See [`Faults::pretty`].
     pub fn pretty(&self, colour: bool) -> String {
         self.faults.pretty(colour)
-    }
-
-    /// See [`Faults::to_json`].
-    pub fn to_json(&self) -> Value {
-        self.faults.to_json()
     }
 }
 

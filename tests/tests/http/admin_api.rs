@@ -167,6 +167,54 @@ fn a_whole_configuration_is_put_with_its_comments_or_not_at_all() {
 }
 
 #[test]
+fn a_configuration_is_judged_and_left_alone() {
+    let daemon = Daemon::start("");
+    let text = daemon.get("/api/v1/config?source=text").expect(200).body;
+    let judge = |kind: &str, text: &str| {
+        let fields = [("Content-Type", kind)];
+        daemon.ask("POST", "/api/v1/validate", &fields, text)
+    };
+    let changed = text.replace("weight: 1", "weight: 7");
+    let good = judge("application/yaml", &changed).expect(200).json();
+    assert_eq!(good["valid"], true, "{good}");
+    let broken = text
+        .replace("weight: 1", "weigth: 8")
+        .replace("kind: http", "kind: htp");
+    let bad = judge("application/yaml", &broken).expect(200).json();
+    assert_eq!(bad["valid"], false);
+    let faults = bad["faults"].as_array().expect("faults");
+    assert_eq!(faults.len(), 2, "{bad}");
+    assert!(
+        faults
+            .iter()
+            .all(|it| it["severity"] == "error" && it["line"].as_u64() > Some(0)),
+        "{bad}"
+    );
+    // The command says the same, but for the name.
+    let file = daemon.path("broken.yaml");
+    fs::write(&file, &broken).expect("writes");
+    let output = std::process::Command::new(proxy_tests::daemon::sluice().expect("built"))
+        .args(["validate", "--format", "json", "-c"])
+        .arg(&file)
+        .output()
+        .expect("runs");
+    let mut told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for fault in told["faults"].as_array_mut().expect("faults") {
+        fault["file"] = "the request".into();
+    }
+    assert_eq!(told, bad);
+    assert_eq!(
+        judge("application/json", "{").expect(400).json()["kind"],
+        "malformed"
+    );
+    let merge = "application/merge-patch+json";
+    assert_eq!(judge(merge, "{}").expect(415).json()["kind"], "unsupported");
+    assert_eq!(daemon.weight(), 1);
+    let status = daemon.get("/api/v1/status").json();
+    assert_eq!(status["config"]["generation"], 1);
+}
+
+#[test]
 fn a_dry_run_tells_all_and_changes_nothing() {
     let daemon = Daemon::start("");
     let (etag, status) = (daemon.etag(), daemon.get("/api/v1/status").json());

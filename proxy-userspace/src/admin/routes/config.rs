@@ -4,13 +4,13 @@ use super::answer::{Asked, Named, ask, is_one_of, json, octets};
 use super::{DOCUMENTS, Given, Shared};
 use crate::admin::api::{
     ChangeQuery, ConfigFormat, ConfigQuery, ConfigSource, HistoryEntry, Refusal, RefusalKind,
-    ReloadAnswer, RollbackRequest,
+    ReloadAnswer, RollbackRequest, ValidateAnswer,
 };
 use crate::admin::caller::Caller;
 use crate::admin::change::{Change, Condition, Edit, Item, ItemEdit, Section, find};
 use crate::admin::control::{Command, Versioned};
 use crate::config::model::Config;
-use crate::config::{effective, effective_yaml};
+use crate::config::{effective, effective_yaml, parse};
 use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -190,6 +190,12 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, Refusal> {
     let terms = terms.based()?;
+    let text = document(request, &shared).await?;
+    terms.make(&shared, Edit::Whole(text)).await
+}
+
+/// The text of a configuration, YAML or JSON.
+async fn document(request: Request, shared: &Shared) -> Result<String, Refusal> {
     let is_yaml = is_one_of(
         request.headers(),
         &["application/yaml", "application/x-yaml"],
@@ -197,14 +203,24 @@ pub(super) async fn put(
     if !is_yaml && !is_one_of(request.headers(), DOCUMENTS) {
         return Err(unsupported(DOCUMENTS));
     }
-    let content = octets(request, &shared).await?;
+    let content = octets(request, shared).await?;
     if !is_yaml {
         // YAML has JSON in it, but would forgive what JSON does not.
         let _: Map<String, Value> = json(&content)?;
     }
-    let text = String::from_utf8(content.to_vec())
-        .map_err(|_| Refusal::new(RefusalKind::Malformed, "the content: it is no UTF-8"))?;
-    terms.make(&shared, Edit::Whole(text)).await
+    String::from_utf8(content.to_vec())
+        .map_err(|_| Refusal::new(RefusalKind::Malformed, "the content: it is no UTF-8"))
+}
+
+/// As `sluice validate`. It asks nobody, so that the control task does not wait for it.
+pub(super) async fn validate(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Json<ValidateAnswer>, Refusal> {
+    let text = document(request, &shared).await?;
+    let judge = move || ValidateAnswer::from(&parse("the request", &text));
+    let judged = tokio::task::spawn_blocking(judge).await;
+    judged.map(Json).map_err(|error| Refusal::internal(&error))
 }
 
 fn unsupported(types: &[&str]) -> Refusal {
