@@ -10,23 +10,59 @@ use std::process::Command;
 use std::{env, fs};
 
 fn main() {
-    embed("SLUICE_EBPF_OBJECT", "sluice");
-    embed("SLUICE_EBPF_LOG_OBJECT", "sluice-log");
-    embed("SLUICE_EBPF_SOCK_OBJECT", "sock");
-    embed("SLUICE_EBPF_CONNECT_OBJECT", "connect");
-    embed("SLUICE_EBPF_REDIRECT_OBJECT", "redirect");
+    let objects = [
+        ("SLUICE_EBPF_OBJECT", "sluice"),
+        ("SLUICE_EBPF_LOG_OBJECT", "sluice-log"),
+        ("SLUICE_EBPF_SOCK_OBJECT", "sock"),
+        ("SLUICE_EBPF_CONNECT_OBJECT", "connect"),
+        ("SLUICE_EBPF_REDIRECT_OBJECT", "redirect"),
+    ];
+    let digests = objects.map(|(variable, name)| {
+        let digest = digest(&embed(variable, name));
+        format!("{name}={digest}")
+    });
+    println!("cargo::rustc-env=SLUICE_EBPF_DIGESTS={}", digests.join(" "));
+    println!("cargo::rustc-env=SLUICE_TLS={}", tls());
     facts();
 }
 
-/// Embeds one object, whose path a variable may tell.
-fn embed(variable: &str, name: &str) {
+/// SHA-256 of an object that was embedded.
+fn digest(object: &Path) -> String {
+    if fs::metadata(object).is_ok_and(|object| object.len() == 0) {
+        return "missing".to_owned();
+    }
+    let line = object
+        .to_str()
+        .and_then(|path| output("sha256sum", &[path]));
+    let digest = line.and_then(|line| line.split_whitespace().next().map(str::to_owned));
+    digest.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What TLS is made of, by the versions of the lock file.
+fn tls() -> String {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let lock = manifest.join("../Cargo.lock");
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let lock = fs::read_to_string(lock).unwrap_or_default();
+    let version = |name: &str| {
+        let (_, entry) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+        entry.split('"').next()
+    };
+    let with_version = |name: &str| format!("{name} {}", version(name).unwrap_or("unknown"));
+    ["rustls", "aws-lc-rs"].map(with_version).join(", ")
+}
+
+/// Embeds one object, whose path a variable may tell, and tells where it is.
+fn embed(variable: &str, name: &str) -> PathBuf {
     println!("cargo::rerun-if-env-changed={variable}");
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let built = || manifest.join("../target/ebpf").join(name);
     let object = env::var_os(variable).map_or_else(built, PathBuf::from);
     println!("cargo::rerun-if-changed={}", object.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    write(&object, &out.join(format!("{name}.bpf.o")));
+    let embedded = out.join(format!("{name}.bpf.o"));
+    write(&object, &embedded);
+    embedded
 }
 
 fn write(object: &Path, out: &Path) {

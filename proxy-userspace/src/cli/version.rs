@@ -45,11 +45,36 @@ fn facts(info: &BuildInfo) -> String {
         ("compiler", info.rustc.as_str()),
         ("target", info.target.as_str()),
         ("profile", info.profile.as_str()),
+        ("TLS", info.tls.as_str()),
         ("data plane layout", &info.abi_version.to_string()),
         ("running kernel", running),
     ];
+    let objects = info.kernel_objects.iter();
+    let objects = objects.map(|(name, digest)| (format!("object {name}"), digest.as_str()));
+    let facts = facts.map(|(name, value)| (name.to_owned(), value));
     facts
-        .iter()
+        .into_iter()
+        .chain(objects)
         .map(|(name, value)| format!("{:<18} {value}\n", format!("{name}:")))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_and_each_kernel_object_have_a_line() {
+        let info = BuildInfo::current();
+        let text = facts(&info);
+        assert!(
+            text.contains(&format!("TLS:               {}\n", info.tls)),
+            "{text}"
+        );
+        let digest = &info.kernel_objects["sock"];
+        assert!(
+            text.contains(&format!("object sock:       {digest}\n")),
+            "{text}"
+        );
+    }
 }
