@@ -98,9 +98,9 @@ const ABUSE: &str = "abuse";
 /// How long each fuzz target runs here: the seeds, and a little more. `cargo xtask fuzz` runs longer.
 const FUZZ_SECONDS: u64 = 5;
 
-/// The target whose tests mostly wait: for health checks, deadlines and other processes. Each has
-/// its own hosts, so twice as many as there are CPUs run at a time.
-const WAITING: &str = "netns";
+/// The targets whose tests mostly wait: for health checks, deadlines and other processes. Each has
+/// its own hosts or ports, so twice as many as there are CPUs run at a time.
+const WAITING: [&str; 2] = ["netns", "http"];
 
 /// But never more than this: the hosts of one test have up to two dozen neighbours, and all
 /// namespaces of a machine share the kernel's neighbour table, which forgets entries from 512 on
@@ -113,16 +113,24 @@ const OVER_V6: [(&str, &str); 2] = [("http", "http_v6"), (H2_CONFORMANCE, "h2_co
 /// The variable that says so, and its value.
 const FAMILY: (&str, &str) = ("SLUICE_TEST_FAMILY", "6");
 
-/// Tests of these targets that are about IPv4 by nature, and why.
-const ABOUT_V4: [(&str, &str); 2] = [
+/// What takes long and is about what is within a connection.
+const SAME_OVER_BOTH: &str = "a scanner or browser, which finds the same over either family";
+
+/// Tests that do not run over IPv6 as well: of which target, and why.
+const NOT_OVER_V6: [(&str, &str, &str); 5] = [
     (
+        "http",
         "condemned::",
         "sources that differ: this host has one loopback address of IPv6",
     ),
     (
+        "http",
         "proxy_protocol::backends_are_told_of_the_client_and_of_whom_an_earlier_proxy_told",
         "a proxy beside the client: this host has one loopback address of IPv6",
     ),
+    ("http", "tls_scans::", SAME_OVER_BOTH),
+    ("http", "browser::", SAME_OVER_BOTH),
+    ("http", "admin_page::", SAME_OVER_BOTH),
 ];
 
 /// The targets that replay test vectors of other projects, and what they need of them.
@@ -259,15 +267,14 @@ impl Stage {
 
     /// Its tests that it does not run.
     pub(crate) fn left_out(&self) -> Vec<LeftOut> {
-        let tests = match self.kind {
-            Kind::OverV6(_) => &ABOUT_V4[..],
-            _ => &[],
+        let Kind::OverV6(target) = self.kind else {
+            return Vec::new();
         };
-        let left_out = |(test, why): &(&str, &str)| LeftOut {
+        let left_out = |(test, why): (&str, &str)| LeftOut {
             what: format!("{test} in {}", self.name),
-            why: (*why).to_owned(),
+            why: why.to_owned(),
         };
-        tests.iter().map(left_out).collect()
+        not_over_v6(target).map(left_out).collect()
     }
 
     /// Runs it.
@@ -290,6 +297,12 @@ impl Stage {
         }?;
         Ok(Outcome::Check)
     }
+}
+
+/// Tests of a target that do not run over IPv6 as well, and why.
+fn not_over_v6(target: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let of_target = NOT_OVER_V6.iter().filter(move |(of, ..)| *of == target);
+    of_target.map(|(_, test, why)| (*test, *why))
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
@@ -356,7 +369,7 @@ fn suite(workspace: &Workspace, target: &str, over_v6: bool, how: How<'_>) -> Re
     if target == ABUSE && env::var_os("RUST_TEST_THREADS").is_none() {
         cargo.env("RUST_TEST_THREADS", "1");
     }
-    if target == WAITING && env::var_os("RUST_TEST_THREADS").is_none() {
+    if WAITING.contains(&target) && env::var_os("RUST_TEST_THREADS").is_none() {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let tests = (2 * cpus).min(WAITING_AT_ONCE);
         cargo.env("RUST_TEST_THREADS", tests.to_string());
@@ -371,7 +384,7 @@ fn suite(workspace: &Workspace, target: &str, over_v6: bool, how: How<'_>) -> Re
     let mut skip = Vec::new();
     if over_v6 {
         cargo.env(FAMILY.0, FAMILY.1);
-        skip.extend(ABOUT_V4.iter().flat_map(|(test, _)| ["--skip", *test]));
+        skip.extend(not_over_v6(target).flat_map(|(test, _)| ["--skip", test]));
     }
     Ok(Outcome::Tests(tests(&mut cargo, how.filter, &skip)?))
 }
@@ -482,6 +495,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_names_only_its_own_tests_as_left_out() {
+        let (stages, _) = plan(&["http".to_owned(), H2_CONFORMANCE.to_owned()], &[], |_| {
+            false
+        });
+        let left_out = |name: &str| {
+            let stage = stages.iter().find(|stage| stage.name == name).unwrap();
+            stage.left_out()
+        };
+        assert!(left_out("http").is_empty());
+        assert!(left_out("http_v6")[0].what.ends_with(" in http_v6"));
+        assert!(left_out("h2_conformance_v6").is_empty());
+    }
+
+    #[test]
     fn peer_vectors_run_only_where_the_data_is() {
         let suites = PEER_VECTORS.map(|(target, _)| target.to_owned());
         let (stages, left_out) = plan(&suites, &[], |_| true);
@@ -496,10 +523,11 @@ mod tests {
     /// A test that has another name is not left out, and one that is left out in vain is nobody's.
     #[test]
     fn what_is_left_out_over_ipv6_exists() {
-        let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/tests/http");
-        for (test, _) in ABOUT_V4 {
+        let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/tests");
+        for (target, test, _) in NOT_OVER_V6 {
+            assert!(OVER_V6.iter().any(|(of, _)| *of == target), "{target}");
             let (module, name) = test.split_once("::").unwrap();
-            let source = fs::read_to_string(format!("{tests}/{module}.rs")).unwrap();
+            let source = fs::read_to_string(format!("{tests}/{target}/{module}.rs")).unwrap();
             assert!(source.contains(&format!("fn {name}")), "{test}");
         }
     }
