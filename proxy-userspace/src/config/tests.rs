@@ -147,7 +147,7 @@ services:
 
 /// The keys of the proxy paths, each with a value that is not its default.
 const PROXIES: &str = r#"
-workers: {count: 3, drain_timeout: 5s}
+workers: {count: 3, drain_timeout: 5s, busy_poll: 50us}
 tracing: {endpoint: "http://[::1]:4318", service_name: edge, attributes: {host.name: "${NONE:-a}"}, headers: {X-Key: k}, flow_every: 1000, propagation: [b3-multi, b3], timeout: 3s}
 overload: {lag: 20ms, hold: 0s}
 condemn: {offences: {malformed: 1, flood: 2, handshake: 0, slow: 4, limited: 5, unauthorized: 6}, within: 10s, duration: 1m, max_duration: 1h, remember: 2h, spare_above: 70%, exempt: [192.0.2.0/24], ipv6_prefix: 56, max_entries: 9, dry_run: true}

@@ -65,6 +65,7 @@ pub struct Snapshot {
     registry: Registry,
     tracing: Option<TracePlan>,
     overload: Option<Overload>,
+    busy_poll: Nanos,
     acme: Option<Arc<Acme>>,
     challenges: Arc<Challenges>,
     condemn: Option<condemn::Plan>,
@@ -277,6 +278,7 @@ impl Snapshot {
             registry,
             tracing: config.tracing.as_ref().map(TracePlan::new),
             overload: config.overload,
+            busy_poll: nanos(config.workers.busy_poll),
             acme: config.acme.clone().map(Arc::new),
             challenges: Arc::clone(&kept.challenges),
             condemn: config
@@ -324,6 +326,11 @@ impl Snapshot {
     /// When workers refuse requests because they have too much to do.
     pub fn overload(&self) -> Option<&Overload> {
         self.overload.as_ref()
+    }
+
+    /// How long a worker that has done something asks for more before it sleeps.
+    pub fn busy_poll(&self) -> Nanos {
+        self.busy_poll
     }
 
     /// When sources are condemned; `None` for never.

@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Nanoseconds since the process began to tell the time.
 pub type Nanos = u64;
@@ -30,6 +31,9 @@ fn monotonic() -> Nanos {
 pub struct Clock {
     beginning: Nanos,
     last: Cell<Nanos>,
+    /// Somebody waits until it is read.
+    is_awaited: Cell<bool>,
+    was_read: Notify,
 }
 
 impl Clock {
@@ -38,6 +42,8 @@ impl Clock {
         let clock = Self {
             beginning: BEGINNING.1,
             last: Cell::new(0),
+            is_awaited: Cell::new(false),
+            was_read: Notify::new(),
         };
         clock.read();
         clock
@@ -46,9 +52,33 @@ impl Clock {
     /// Reads the time.
     #[inline]
     pub fn read(&self) -> Nanos {
-        let now = monotonic().saturating_sub(self.beginning);
+        let now = self.peek();
         self.last.set(now);
+        if self.is_awaited.get() {
+            self.tell();
+        }
         now
+    }
+
+    /// The time, which does not count as a reading: for who only wants to know how long ago that was.
+    pub fn peek(&self) -> Nanos {
+        monotonic().saturating_sub(self.beginning)
+    }
+
+    /// Waits until the time is read. Of one task at a time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it leaves at most a reading that the next one hears of at once.
+    pub async fn was_read(&self) {
+        self.is_awaited.set(true);
+        self.was_read.notified().await;
+    }
+
+    #[cold]
+    fn tell(&self) {
+        self.is_awaited.set(false);
+        self.was_read.notify_one();
     }
 
     /// The last reading.

@@ -91,6 +91,8 @@ pub(crate) const STRIP_PREFIX: &str = "/";
 pub(crate) const MIRROR_BODY: u64 = 64 << 10;
 /// For stopping workers.
 pub(crate) const WORKER_DRAIN: Duration = Duration::from_secs(30);
+/// Whoever waits longer does not notice that a CPU had to be woken.
+pub(crate) const LONGEST_BUSY_POLL: Duration = Duration::from_millis(10);
 
 /// Content that is shorter gains less than a packet.
 pub(crate) const COMPRESSED_BYTES: u64 = 1 << 10;

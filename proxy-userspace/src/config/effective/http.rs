@@ -17,6 +17,7 @@ pub(super) fn workers(workers: &Workers) -> Value {
     map([
         ("count", workers.count.map(Value::from)),
         ("drain_timeout", Some(json!(text(workers.drain_timeout)))),
+        ("busy_poll", Some(json!(text(workers.busy_poll)))),
     ])
 }
 

@@ -20,6 +20,12 @@ pub(crate) struct Workers {
     #[serde(default)]
     #[schemars(extend("default" = defaults::text(http_defaults::WORKER_DRAIN)))]
     pub(crate) drain_timeout: Field<Time>,
+    /// How long a worker that has done something goes on asking for more before it sleeps, up to `10ms`.
+    /// Whoever is asked again within that time answers sooner by what it takes to wake a CPU, which in
+    /// virtual machines is tens of microseconds; the time is spent by the CPU. `0s`: it sleeps at once.
+    #[serde(default)]
+    #[schemars(extend("default" = "0s"))]
+    pub(crate) busy_poll: Field<Time>,
 }
 
 /// Limits of what clients may send.

@@ -42,4 +42,6 @@ pub struct Workers {
     pub count: Option<u32>,
     /// How long connections may go on after the stop was asked for.
     pub drain_timeout: Duration,
+    /// How long one that has done something asks for more before it sleeps.
+    pub busy_poll: Duration,
 }

@@ -77,7 +77,7 @@ l4:
   icmp_per_second: 1000
   sample_every: 0
   kernel_log: drops
-workers: {count: 4, drain_timeout: 30s}
+workers: {count: 4, drain_timeout: 30s, busy_poll: 50us}
 admin:
   socket: /run/sluice/admin.sock
   listen: 127.0.0.1:9180

@@ -2,16 +2,17 @@
 
 use super::{elements, network, number, or, size, time, time_or_zero};
 use crate::config::decode::{At, Field};
-use crate::config::defaults::http as defaults;
+use crate::config::defaults::{http as defaults, text};
 use crate::config::fault::Code;
 use crate::config::file::http as file;
-use crate::config::file::scalar::Network;
+use crate::config::file::scalar::{Network, Time};
 use crate::config::model::http::{
     Accelerate, AccessLog, Forwarded, Http2, HttpTimeouts, Limits, LogFormat, SecurityHeaders,
     Splice, Workers,
 };
 use crate::config::report::{Draft, Place, Report};
 use ipnet::IpNet;
+use std::time::Duration;
 
 /// The section `workers`.
 pub(super) fn workers(report: &Report<'_>, field: &Field<file::Workers>) -> Workers {
@@ -24,7 +25,20 @@ pub(super) fn workers(report: &Report<'_>, field: &Field<file::Workers>) -> Work
             .given()
             .map(|_| number(report, &keys.count, 1..=1024, 1)),
         drain_timeout: time_or_zero(report, &keys.drain_timeout, defaults::WORKER_DRAIN),
+        busy_poll: busy_poll(report, &keys.busy_poll),
     }
+}
+
+fn busy_poll(report: &Report<'_>, field: &Field<Time>) -> Duration {
+    let Some(at) = field.given() else {
+        return Duration::ZERO;
+    };
+    if at.value.0 > defaults::LONGEST_BUSY_POLL {
+        let draft = Draft::new(Code::InvalidValue, format!("`{}` is too long", at.value))
+            .expected(format!("at most `{}`", text(defaults::LONGEST_BUSY_POLL)));
+        report.error(Place::Value(at.node), draft);
+    }
+    at.value.0
 }
 
 /// The section `limits` of an HTTP listener.

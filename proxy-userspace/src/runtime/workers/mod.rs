@@ -12,6 +12,7 @@
 //! not touched: they look at the new snapshot at their next request.
 
 mod acceleration;
+mod busy;
 mod house;
 mod inherited;
 mod known;

@@ -1,7 +1,7 @@
 //! A worker's thread.
 
-use super::mesh;
 use super::socket::Socket;
+use super::{busy, mesh};
 use crate::http::census::{Found, Wanted};
 use crate::http::h1::{self, Accepted};
 use crate::http::listening::connection_number;
@@ -132,6 +132,9 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     spawn_local(worker.timers.clone().run());
     spawn_local(reap(Rc::clone(&worker)));
     spawn_local(watch_network(Rc::clone(&worker)));
+    let polling = Rc::clone(&worker);
+    let span = move || polling.snapshot().busy_poll();
+    spawn_local(busy::poll(Rc::clone(&worker.clock), span));
     let watching = Rc::clone(&worker);
     spawn_local(async move { watching.watch_lag().await });
     let flushing = Rc::clone(&worker);

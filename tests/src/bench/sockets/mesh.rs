@@ -20,9 +20,9 @@ use std::process::Command;
 pub(super) const NAME: &str = "mesh";
 
 pub(super) fn scenario() -> Scenario {
-    let redirected = |name: &str, accelerate| Contender {
-        name: name.to_owned(),
-        start: Box::new(move |origin| redirected(origin, accelerate)),
+    let redirected = |how: How| Contender {
+        name: how.name().to_owned(),
+        start: Box::new(move |origin| redirected(origin, how)),
     };
     Scenario {
         name: NAME,
@@ -32,8 +32,9 @@ pub(super) fn scenario() -> Scenario {
         per: Per::Request,
         contenders: vec![
             Contender::peer(Peer::Direct, NAME, PLAIN),
-            redirected(Peer::Sluice.name(), false),
-            redirected(Peer::Accelerated.name(), true),
+            redirected(How::Plain),
+            redirected(How::Accelerated),
+            redirected(How::Busy),
             Contender {
                 name: "envoy-pair".to_owned(),
                 start: Box::new(sidecars),
@@ -42,20 +43,37 @@ pub(super) fn scenario() -> Scenario {
     }
 }
 
+/// How the daemon does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Plain,
+    /// Past TCP.
+    Accelerated,
+    /// Past TCP, and without sleeping between requests.
+    Busy,
+}
+
+impl How {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => Peer::Sluice.name(),
+            Self::Accelerated => Peer::Accelerated.name(),
+            Self::Busy => "sluice-busy",
+        }
+    }
+}
+
 /// One daemon, to which the kernel redirects what the load opens.
-fn redirected(origin: &Origin, accelerate: bool) -> Result<Started> {
-    let peer = match accelerate {
-        true => Peer::Accelerated,
-        false => Peer::Sluice,
-    };
-    let folder = workplace().join("run/sockets-mesh").join(peer.name());
+fn redirected(origin: &Origin, how: How) -> Result<Started> {
+    let folder = workplace().join("run/sockets-mesh").join(how.name());
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let listen = free_port()?;
     let workload = Cgroup::create("load")?;
-    let switch = if accelerate { "on" } else { "off" };
+    let switch = if how == How::Plain { "off" } else { "on" };
+    let busy_poll = if how == How::Busy { "1ms" } else { "0s" };
     let config = json!({
-        "workers": {"count": 1},
+        "workers": {"count": 1, "busy_poll": busy_poll},
         "admin": {"socket": folder.join("admin.sock")},
         "listeners": [{
             "name": "mesh",
@@ -82,7 +100,7 @@ fn redirected(origin: &Origin, accelerate: bool) -> Result<Started> {
     let mut command = Command::new(daemon::sluice()?);
     command.arg("run").arg("--config").arg(file);
     with_own_bpffs(&mut command);
-    let running = Running::start(peer.name(), command, listen, &folder)?;
+    let running = Running::start(how.name(), command, listen, &folder)?;
     Ok(Started::Ready(Ready {
         address: origin.h1,
         trees: running.tree.iter().cloned().collect(),

@@ -11,6 +11,7 @@ use crate::config::model::outlier::Outlier;
 use crate::types::Protocol;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 impl HttpListener {
     /// A listener with every default.
@@ -308,6 +309,7 @@ impl Default for Workers {
         Self {
             count: None,
             drain_timeout: defaults::WORKER_DRAIN,
+            busy_poll: Duration::ZERO,
         }
     }
 }
