@@ -3,9 +3,11 @@
 //!
 //! A pipe is two descriptors and memory of the kernel, so a worker keeps a few and lends them to
 //! connections while much flows through them. For little there is no gain: a copy of a small
-//! message costs less than one more system call.
+//! message costs less than one more system call. Where descriptors run short, clients come first:
+//! there are no new pipes then, and those that are unused are closed.
 
 use super::Stream;
+use super::descriptors::{Claim, Share};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -26,8 +28,9 @@ const KEPT: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Pipes(Rc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    share: Share,
     unused: RefCell<Vec<Ends>>,
     /// Pipes that there are.
     count: Cell<usize>,
@@ -37,6 +40,17 @@ struct Shared {
 struct Ends {
     output: OwnedFd,
     input: OwnedFd,
+    _claim: Claim,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            share: Share::of_lesser(),
+            unused: RefCell::default(),
+            count: Cell::default(),
+        }
+    }
 }
 
 /// A pipe on loan; it goes back when dropped.
@@ -54,7 +68,7 @@ impl Pipes {
         let unused = self.0.unused.borrow_mut().pop();
         let ends = match unused {
             Some(ends) => ends,
-            None if self.0.count.get() >= MOST => return None,
+            None if self.0.count.get() >= MOST || !self.0.share.has_room() => return None,
             None => {
                 let ends = Ends::new().ok()?;
                 self.0.count.set(self.0.count.get() + 1);
@@ -67,6 +81,12 @@ impl Pipes {
             filled: 0,
         })
     }
+
+    /// Closes those that are unused.
+    pub fn shed(&self) {
+        let unused = self.0.unused.take();
+        self.0.count.set(self.0.count.get() - unused.len());
+    }
 }
 
 impl Ends {
@@ -75,7 +95,11 @@ impl Ends {
         let (output, input) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
         // Users without privileges may have only so much; less room is no reason to refuse.
         let _ = nix::fcntl::fcntl(&input, nix::fcntl::FcntlArg::F_SETPIPE_SZ(ROOM as i32));
-        Ok(Self { output, input })
+        Ok(Self {
+            output,
+            input,
+            _claim: Claim::of(2),
+        })
     }
 }
 
@@ -128,7 +152,9 @@ impl Drop for Pipe {
         let mut unused = shared.unused.borrow_mut();
         match self.ends.take() {
             // What is left in it is somebody's.
-            Some(ends) if self.filled == 0 && unused.len() < KEPT => unused.push(ends),
+            Some(ends) if self.filled == 0 && unused.len() < KEPT && shared.share.has_room() => {
+                unused.push(ends);
+            }
             _ => shared.count.set(shared.count.get() - 1),
         }
     }
@@ -210,6 +236,36 @@ mod tests {
         assert_eq!(filled.expect("fills"), 6);
         drop(pipe);
         assert_eq!((pipes.0.count.get(), pipes.0.unused.borrow().len()), (0, 0));
+    }
+
+    #[test]
+    fn unused_ones_are_closed_when_others_need_descriptors() {
+        let pipes = Pipes::default();
+        let lent = pipes.take().expect("a pipe");
+        drop(pipes.take().expect("another"));
+        pipes.shed();
+        assert_eq!((pipes.0.count.get(), pipes.0.unused.borrow().len()), (1, 0));
+        drop(lent);
+        assert_eq!((pipes.0.count.get(), pipes.0.unused.borrow().len()), (1, 1));
+    }
+
+    #[test]
+    fn where_there_is_no_room_there_are_none_and_none_is_kept() {
+        let mut pipes = Pipes::default();
+        let lent = pipes.take().expect("a pipe");
+        let share = Share::of(0);
+        // Whoever has one keeps it.
+        let shared = Rc::new(Shared {
+            share,
+            unused: RefCell::default(),
+            count: Cell::new(1),
+        });
+        pipes.0 = Rc::clone(&shared);
+        assert!(pipes.take().is_none());
+        let mut lent = lent;
+        lent.pipes = pipes;
+        drop(lent);
+        assert_eq!((shared.count.get(), shared.unused.borrow().len()), (0, 0));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! them work the same, but for what the kernel moves by itself.
 
 use super::Timer;
+use super::descriptors::Claim;
 use super::link::Link;
 use super::tls::{HandshakeError, Tls, TlsFacts};
 use super::watch::{Watched, Watches};
@@ -33,6 +34,8 @@ pub struct Stream {
     socket: Link,
     /// Elsewhere, so that a plain connection has no room for it.
     tls: Option<Box<Tls>>,
+    /// The descriptors that it takes: its own, and maybe one that is about to be opened for it.
+    claim: Claim,
 }
 
 impl Stream {
@@ -49,7 +52,14 @@ impl Stream {
             watched: None,
             socket: Link::new(socket),
             tls: None,
+            claim: Claim::of(1),
         }
+    }
+
+    /// Says whether there is to be room for one more descriptor, that of the socket to which this
+    /// one's octets are passed on.
+    pub fn expects_another(&mut self, expects: bool) {
+        self.claim.set(if expects { 2 } else { 1 });
     }
 
     /// Says who its ends are, before anything is read or written: if both are on this host, octets

@@ -116,6 +116,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
                 held: of_backend,
                 acceleration,
             } = connected;
+            stream.expects_another(false);
             let cells = held.insert(of_backend).cells.at(worker.index);
             let timer = worker.timers.timer();
             let pair = copy::Pair {

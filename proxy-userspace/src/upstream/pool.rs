@@ -150,15 +150,25 @@ impl Pools {
 
     /// Closes what is too old or was closed by its backend, and what a worker elsewhere waits for.
     pub fn reap(&self, now: Nanos) {
+        self.retain(|connection, keepalive| {
+            now.saturating_sub(connection.kept_since) < keepalive
+                && connection.is_quiet()
+                && !connection.backend().is_idle_wanted()
+        });
+    }
+
+    /// Closes all that are kept: their descriptors are needed.
+    pub fn shed(&self) {
+        self.retain(|_, _| false);
+    }
+
+    fn retain(&self, stays: impl Fn(&h1::Connection, Nanos) -> bool) {
         for place in self.pools.borrow_mut().iter_mut() {
             let Some(pool) = place else { continue };
             let before = pool.idle.len();
             let keepalive = pool.keepalive;
-            let backend = &pool.backend;
             pool.idle.retain(|connection| {
-                let stays = now.saturating_sub(connection.kept_since) < keepalive
-                    && connection.is_quiet()
-                    && !backend.is_idle_wanted();
+                let stays = stays(connection, keepalive);
                 if !stays {
                     connection.say_end();
                 }

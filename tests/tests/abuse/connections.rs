@@ -129,69 +129,41 @@ fn is_answered(stream: &mut std::net::TcpStream) -> bool {
 /// Descriptors of a daemon that has few.
 const LIMIT: usize = 128;
 
-/// A daemon that has few descriptors, with a listener beside the one for HTTP that passes TCP on, and where
-/// that is.
-fn daemon_with_few() -> (Daemon, SocketAddr) {
+/// A daemon that has few descriptors, with a listener beside the one for HTTP that passes TCP or UDP on,
+/// and where that is.
+fn daemon_with_few(kind: &str, backend: SocketAddr) -> (Daemon, SocketAddr) {
     let origin = Origin::saying("ok");
-    let tcp = alone::unused_address();
+    let other = alone::unused_address();
     let listeners = format!(
-        "service: app}}, {{name: tcp, kind: tcp, address: '{}', port: {}, service: app",
-        tcp.ip(),
-        tcp.port()
+        "service: app}}, {{name: {kind}, kind: {kind}, address: '{}', port: {}, \
+         timeouts: {{idle: 10m}}, service: other",
+        other.ip(),
+        other.port()
     );
     let services = format!(
-        "services: [{{name: app, backends: ['{}']}}]\nworkers: {{count: 2}}",
+        "services: [{{name: app, backends: ['{}']}}, {{name: other, backends: ['{backend}']}}]\n\
+         workers: {{count: 2}}",
         origin.address
     );
     let daemon = Daemon::start_with_files(LIMIT, &listeners, &services);
-    (daemon, tcp)
+    (daemon, other)
 }
 
-/// How often a listener has stopped accepting.
-fn paused(daemon: &Daemon, listener: &str) -> f64 {
-    daemon.metric(&format!(
-        "sluice_accept_pauses_total{{listener=\"{listener}\"}}"
-    ))
-}
-
-#[test]
-fn a_listener_for_tcp_pauses_as_well_and_goes_on() {
-    let (mut daemon, address) = daemon_with_few();
-    assert_eq!(paused(&daemon, "tcp"), 0.0);
-    // They ask nothing; some may be closed, since each needs a second descriptor for the backend.
-    let many: Vec<_> = (0..2 * LIMIT)
+/// Twice as many clients as there are descriptors ask at once, and each goes when it has its answer, with
+/// this content. All are served, in several rounds.
+fn all_are_served(address: SocketAddr, content: &str) {
+    use std::io::{Read as _, Write as _};
+    // They connect before anybody is heard, so that they are accepted in one burst.
+    let streams: Vec<_> = (0..2 * LIMIT)
         .map(|_| std::net::TcpStream::connect(address).expect("connects"))
         .collect();
-    eventually("accepting pauses", || paused(&daemon, "tcp") > 0.0);
-    assert_eq!(paused(&daemon, "web"), 0.0);
-    drop(many);
-    eventually("somebody is served", || {
-        let client = Client::to(address);
-        client.is_ok_and(|mut client| {
-            (client.ask(GET)).is_ok_and(|answer| answer == (200, "ok".to_owned()))
-        })
-    });
-    assert!(daemon.runs());
-}
-
-#[test]
-fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
-    let (mut daemon, _) = daemon_with_few();
-    let address = daemon.address;
-    assert_eq!(paused(&daemon, "web"), 0.0);
-
-    // Twice as many as it can have, all of which ask at once.
-    let mut waiting: Vec<_> = (0..2 * LIMIT)
-        .map(|_| {
-            use std::io::Write as _;
-            let mut stream = std::net::TcpStream::connect(address).expect("connects");
-            stream.write_all(GET.as_bytes()).expect("sends");
-            stream.set_nonblocking(true).expect("set");
-            stream
-        })
-        .collect();
-    let mut served = 0;
-    let mut rounds = 0;
+    let mut waiting = Vec::new();
+    for mut stream in streams {
+        stream.write_all(GET.as_bytes()).expect("sends");
+        stream.set_nonblocking(true).expect("set");
+        waiting.push(stream);
+    }
+    let (mut served, mut rounds) = (0, 0);
     while !waiting.is_empty() {
         rounds += 1;
         let mut answered = Vec::new();
@@ -204,25 +176,165 @@ fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
             !answered.is_empty()
         });
         assert!(answered.len() < LIMIT, "more than there are descriptors");
-        for stream in answered {
-            use std::io::Read as _;
+        for mut stream in answered {
             stream.set_nonblocking(false).expect("set");
             stream.set_read_timeout(Some(PATIENCE)).expect("set");
-            let mut begin = [0; 12];
-            (&stream).read_exact(&mut begin).expect("an answer");
+            let (mut whole, end) = (Vec::new(), format!("\r\n\r\n{content}"));
+            while !whole.ends_with(end.as_bytes()) {
+                let mut some = vec![0; 64 << 10];
+                let read = stream.read(&mut some).expect("more");
+                assert!(read > 0, "only {} octets", whole.len());
+                whole.extend_from_slice(&some[..read]);
+            }
             // The proxy could reach a backend, whatever clients had taken.
-            assert_eq!(&begin, b"HTTP/1.1 200");
+            assert!(whole.starts_with(b"HTTP/1.1 200 "));
             served += 1;
             // Dropped here: its descriptor is for the next.
         }
     }
     assert_eq!(served, 2 * LIMIT);
     assert!(rounds > 1, "all were served at once: nothing was exhausted");
-    assert!(
-        paused(&daemon, "web") > 0.0,
-        "nothing was exhausted: accepting never paused"
-    );
-    let mut client = Client::to(address).expect("connects");
+}
+
+/// How often a listener has stopped accepting.
+fn paused(daemon: &Daemon, listener: &str) -> f64 {
+    daemon.metric(&format!(
+        "sluice_accept_pauses_total{{listener=\"{listener}\"}}"
+    ))
+}
+
+#[test]
+fn who_finds_no_descriptor_waits_and_who_is_connected_is_served() {
+    let (mut daemon, _) = daemon_with_few("tcp", Origin::saying("-").address);
+    assert_eq!(paused(&daemon, "web"), 0.0);
+    all_are_served(daemon.address, "ok");
+    assert!(paused(&daemon, "web") > 0.0, "accepting never paused");
+    let mut client = Client::to(daemon.address).expect("connects");
     assert_eq!(client.ask(GET).expect("an answer"), (200, "ok".to_owned()));
     assert!(daemon.runs());
+}
+
+#[test]
+fn a_burst_at_a_listener_for_tcp_waits_until_each_can_have_its_backend() {
+    let (mut daemon, address) = daemon_with_few("tcp", Origin::saying("ok").address);
+    assert_eq!(paused(&daemon, "tcp"), 0.0);
+    all_are_served(address, "ok");
+    assert!(paused(&daemon, "tcp") > 0.0, "accepting never paused");
+    assert_eq!(paused(&daemon, "web"), 0.0);
+    assert!(daemon.runs());
+}
+
+#[test]
+fn pipes_take_no_descriptors_from_connections() {
+    // More than a buffer holds, so that the kernel is asked to move it.
+    let content = "much".repeat(512 << 10);
+    let (mut daemon, address) = daemon_with_few("tcp", Origin::saying(&*content).address);
+    all_are_served(address, &content);
+    // Those of HTTP neither.
+    all_are_served(daemon.address, "ok");
+    assert!(daemon.runs());
+}
+
+#[test]
+fn connections_that_ask_nothing_keep_nobody_out_for_good() {
+    let (mut daemon, address) = daemon_with_few("tcp", Origin::saying("ok").address);
+    let many: Vec<_> = (0..2 * LIMIT)
+        .map(|_| std::net::TcpStream::connect(address).expect("connects"))
+        .collect();
+    eventually("accepting pauses", || paused(&daemon, "tcp") > 0.0);
+    drop(many);
+    all_are_served(address, "ok");
+    assert!(daemon.runs());
+}
+
+#[test]
+fn sessions_of_datagrams_keep_no_connections_out() {
+    let echo = std::net::UdpSocket::bind(family::any()).expect("binds");
+    let backend = echo.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((length, from)) = echo.recv_from(&mut datagram) {
+            let _ = echo.send_to(&datagram[..length], from);
+        }
+    });
+    let (mut daemon, address) = daemon_with_few("udp", backend);
+    let dropped = || {
+        let reasons = daemon.metrics("sluice_datagrams_dropped_total");
+        let of_reason = reasons
+            .iter()
+            .find(|(series, _)| series.contains("exhausted"));
+        of_reason.map_or(0.0, |(_, value)| *value)
+    };
+    let sources: Vec<_> = (0..2 * LIMIT)
+        .map(|_| {
+            let socket = std::net::UdpSocket::bind((family::loopback(), 0)).expect("binds");
+            socket.connect(address).expect("connected");
+            socket.set_read_timeout(Some(PATIENCE)).expect("set");
+            socket.send(b"ping").expect("sent");
+            socket
+        })
+        .collect();
+    eventually("some find no descriptor", || dropped() > 0.0);
+    // Their sessions last; connections are taken beside them.
+    all_are_served(daemon.address, "ok");
+    let mut datagram = [0; 64];
+    let first = sources[0].recv(&mut datagram).expect("an answer");
+    assert_eq!(&datagram[..first], b"ping");
+    assert!(daemon.runs());
+}
+
+#[test]
+fn kept_connections_to_backends_make_room_for_clients() {
+    let services = ["a", "b", "c", "d"];
+    // Each answers late, so that as many connections are needed as there are clients.
+    let late: Vec<_> = services.map(|_| late_origin()).to_vec();
+    let routes =
+        services.map(|name| format!("{{name: {name}, match: [/{name}], service: {name}}}"));
+    let described = services.iter().zip(&late);
+    let described = described.map(|(name, at)| format!("{{name: {name}, backends: ['{at}']}}"));
+    let daemon = Daemon::start_with_files(
+        LIMIT,
+        "service: a",
+        &format!(
+            "routes: [{}]\nservices: [{}]\nworkers: {{count: 2}}",
+            routes.join(", "),
+            described.collect::<Vec<_>>().join(", ")
+        ),
+    );
+    for name in services {
+        let request = format!("GET /{name} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let ask = || {
+            let mut client = Client::to(daemon.address).expect("connects");
+            client.ask(&request).expect("an answer")
+        };
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+            for answer in asking {
+                assert_eq!(answer.join().expect("asked").0, 200);
+            }
+        });
+    }
+    assert!(paused(&daemon, "web") > 0.0, "accepting never paused");
+}
+
+/// A backend that takes its time.
+fn late_origin() -> SocketAddr {
+    use std::io::{BufReader, Write as _};
+    let listener = std::net::TcpListener::bind(family::any()).expect("binds");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut reading = BufReader::new(&stream);
+                while crate::support::head(&mut reading).is_some() {
+                    std::thread::sleep(Duration::from_millis(200));
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                    if (&stream).write_all(answer).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
 }

@@ -265,6 +265,13 @@ impl Daemon {
 
     /// The sum over a metric's series, as `/metrics` says it.
     pub(crate) fn metric(&self, name: &str) -> f64 {
+        let series = self.metrics(name);
+        assert!(!series.is_empty(), "no {name}");
+        series.into_iter().map(|(_, value)| value).sum()
+    }
+
+    /// A metric's series, as `/metrics` says them.
+    pub(crate) fn metrics(&self, name: &str) -> Vec<(String, f64)> {
         let mut stream = UnixStream::connect(self.socket()).expect("connects");
         let asked =
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -275,10 +282,11 @@ impl Daemon {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
-        let series: Vec<&str> = text.lines().filter(of_name).collect();
-        assert!(!series.is_empty(), "no {name} in {text}");
-        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        series.into_iter().filter_map(value).sum()
+        let value = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        };
+        text.lines().filter(of_name).filter_map(value).collect()
     }
 
     /// True unless it has ended.

@@ -16,6 +16,7 @@ mod tests;
 pub use inbox::Inbox;
 pub use outbox::{Outbox, Way};
 
+use super::descriptors::Claim;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -35,6 +36,7 @@ const ROOM: usize = 2 << 20;
 #[derive(Debug)]
 pub struct Datagrams {
     socket: AsyncFd<UdpSocket>,
+    claim: Claim,
 }
 
 /// Which of our addresses a datagram came to.
@@ -180,7 +182,16 @@ impl Datagrams {
         // SAFETY: the socket owns its descriptor, whose number does not change while it lives, and
         // nothing takes it out of the `AsyncFd`.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            claim: Claim::of(0),
+        })
+    }
+
+    /// Counts it among the descriptors that are taken for clients.
+    pub fn claimed(mut self) -> Self {
+        self.claim.set(1);
+        self
     }
 
     /// A socket of its own port that speaks with `peer` alone: then the kernel drops what others
@@ -193,7 +204,7 @@ impl Datagrams {
         let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         socket.connect(&peer.into())?;
-        Self::new(socket.into())
+        Self::new(socket.into()).map(Self::claimed)
     }
 
     /// Another descriptor of the socket, for somebody who goes on with it.

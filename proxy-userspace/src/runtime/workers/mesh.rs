@@ -14,6 +14,7 @@ use crate::http::peer::Peer;
 use crate::http::snapshot::ListenerId;
 use crate::http::worker::Worker;
 use crate::net::Nanos;
+use crate::net::descriptors::Claim;
 use crate::net::detect::{Protocol, detect, settle};
 use crate::sockets::redirect::{self, Redirected, Seen};
 use crate::stream;
@@ -45,6 +46,8 @@ pub(super) fn begin(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream
         stream,
         ends,
         Rc::new(redirected),
+        // If it is passed on as it is, it needs one towards its backend.
+        Claim::of(2),
     );
     spawn_local(Box::pin(serving));
 }
@@ -69,15 +72,17 @@ async fn serve(
     stream: TcpStream,
     ends: Ends,
     redirected: Rc<Redirected>,
+    claim: Claim,
 ) {
     let Some(seen) = look(&worker, listener, &redirected, &stream).await else {
         // A reload has ended it; the connection was to go elsewhere, and we may not say where.
         return;
     };
     tell(&worker, listener, seen, Some(&redirected.workload));
-    let Some((stream, _)) = socket(stream, &ends) else {
+    let Some((mut stream, _)) = socket(stream, &ends) else {
         return;
     };
+    drop(claim);
     let number = connection_number();
     if let Seen::Http1 | Seen::Http2 = seen {
         let peer = Peer::new(ends.client, redirected.destination, number).redirected(redirected);
@@ -88,6 +93,7 @@ async fn serve(
         };
         return h1::serve(worker, accepted).await;
     }
+    stream.expects_another(true);
     // As it is now: while it was looked there may have been a reload, and services have numbers.
     let snapshot = worker.snapshot();
     let plan = snapshot.listener(listener);

@@ -28,7 +28,8 @@ use crate::config::model::steer::Bindings;
 use crate::http::census::{Found, Wanted};
 use crate::http::snapshot::{CompileError, Kept, ListenerId, Snapshot};
 use crate::net::clock::Clock;
-use crate::net::{datagram, descriptors, listen};
+use crate::net::descriptors::{self, Claim};
+use crate::net::{datagram, listen};
 use crate::observe::access_log::{LogCounters, Writer};
 use crate::observe::certificates::CertificateBoard;
 use crate::observe::flow::{FlowReceiver, FlowTap};
@@ -113,6 +114,8 @@ struct Open {
     place: Place,
     /// A second descriptor of each, for a successor.
     sockets: Vec<Socket>,
+    /// Both of each.
+    _claim: Claim,
 }
 
 /// A configuration that is ready to be put in force.
@@ -426,9 +429,11 @@ impl Workers {
             bound,
         };
         let copies = sockets.iter().map(Socket::try_clone);
+        let copies = copies.collect::<io::Result<Vec<_>>>()?;
         let open = Open {
             place,
-            sockets: copies.collect::<io::Result<_>>()?,
+            _claim: Claim::of(2 * u32::try_from(copies.len()).unwrap_or(u32::MAX / 2)),
+            sockets: copies,
         };
         Ok((open, sockets))
     }
@@ -450,6 +455,7 @@ impl Workers {
         self.snapshot = snapshot;
         self.house.care_for(&self.snapshot);
         if self.waiting.is_none() {
+            descriptors::count_others();
             self.house.serve(true);
         }
         for thread in &self.threads {

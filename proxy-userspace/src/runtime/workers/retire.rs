@@ -14,6 +14,7 @@
 use super::socket::Kind;
 use super::thread::{Order, Surrendered};
 use super::{Inherited, Known, Place, Waiting, Workers};
+use crate::net::descriptors;
 use crate::stream::udp::Given;
 use crate::types::Protocol;
 use std::net::SocketAddr;
@@ -76,6 +77,7 @@ impl Workers {
     pub fn serve(&mut self) {
         // Nobody goes on with what is left.
         self.inherited = Inherited::default();
+        descriptors::count_others();
         let waiting = self.waiting.take().unwrap_or_default();
         let (datagrams, others): (Vec<_>, Vec<_>) = waiting
             .into_iter()

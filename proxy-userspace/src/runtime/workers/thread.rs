@@ -278,14 +278,14 @@ async fn accept(
         };
         let error = match taken {
             Taken::Connection(stream, client) => {
-                let has_room = share.has(stream.as_raw_fd());
+                let is_within = share.has(stream.as_raw_fd());
                 if worker.turns_away(client.ip()) {
                     turn_away(stream);
                 } else {
                     let bound = bound.filter(|_| !is_steered(&worker, id));
                     begin(&worker, id, stream, Ends { client, bound });
                 }
-                if has_room {
+                if is_within && share.has_room() {
                     is_exhausted = false;
                     continue;
                 }
@@ -302,8 +302,12 @@ async fn accept(
             );
             count_pause(&worker, id);
         }
+        let make_room = || {
+            worker.buffers.pipes().shed();
+            worker.pools.shed();
+        };
         tokio::select! {
-            () = share.has_room(&socket) => {}
+            () = share.wait_for_room(&socket, make_room) => {}
             () = stop.told() => break,
         }
     }
@@ -377,9 +381,10 @@ fn begin_either(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, en
 }
 
 fn begin_tcp(worker: &Rc<Worker>, listener: ListenerId, stream: TcpStream, ends: Ends) {
-    let Some((stream, server)) = socket(stream, &ends) else {
+    let Some((mut stream, server)) = socket(stream, &ends) else {
         return;
     };
+    stream.expects_another(true);
     let accepted = stream::Accepted {
         stream,
         client: ends.client,

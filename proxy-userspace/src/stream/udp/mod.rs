@@ -19,6 +19,7 @@ use crate::http::snapshot::ListenerId;
 use crate::http::worker::Worker;
 use crate::net::Nanos;
 use crate::net::datagram::{Datagrams, Inbox, Local, Outbox, answer_from};
+use crate::net::descriptors::Share;
 use crate::observe::http::{DatagramDrop, Series, StreamCells};
 use session::Session;
 use std::cell::{Cell, RefCell};
@@ -61,6 +62,8 @@ struct Socket {
     worker: Rc<Worker>,
     listener: ListenerId,
     datagrams: Datagrams,
+    /// The descriptors that sessions may have.
+    share: Share,
     address: SocketAddr,
     flow: Arc<Series<StreamCells>>,
     sessions: RefCell<HashMap<Key, Rc<Session>>>,
@@ -107,6 +110,7 @@ pub async fn serve(
         worker,
         listener,
         datagrams,
+        share: Share::of_lesser(),
         address,
         flow,
         sessions: RefCell::default(),
@@ -213,7 +217,7 @@ impl Socket {
             all.retain(|_, socket| socket.strong_count() > 0);
             self.answering_most.set((all.len() * 2).max(ANSWERING));
         }
-        let socket = Rc::new(Datagrams::new(answer_from(local)?)?);
+        let socket = Rc::new(Datagrams::new(answer_from(local)?)?.claimed());
         all.insert(local, Rc::downgrade(&socket));
         Ok(Some(socket))
     }

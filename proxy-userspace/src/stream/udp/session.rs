@@ -75,6 +75,9 @@ impl Session {
         let plan = snapshot.stream(socket.listener);
         let plan = plan.ok_or(DatagramDrop::Draining)?;
         let open = plan.take_place().ok_or(DatagramDrop::TableFull)?;
+        if !socket.share.has_room() {
+            return Err(DatagramDrop::Exhausted);
+        }
         let service = plan
             .service(None)
             .and_then(|service| snapshot.service(service));
@@ -125,7 +128,7 @@ impl Session {
         tried.add(backend.slot());
         facts.attempts.push(Attempted::new(&backend, now));
         let link = Link {
-            socket: Datagrams::new(UdpSocket::from(descriptor)).ok()?,
+            socket: Datagrams::new(UdpSocket::from(descriptor)).ok()?.claimed(),
             held: Held::new(worker, lease, place),
             header: header(service.settings.send_proxy, &peers),
         };
