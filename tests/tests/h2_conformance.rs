@@ -15,6 +15,8 @@ mod support;
 
 #[path = "h2_conformance/connect.rs"]
 mod connect;
+#[path = "h2_conformance/early.rs"]
+mod early;
 #[path = "h2_conformance/flow.rs"]
 mod flow;
 #[path = "h2_conformance/frames.rs"]

@@ -44,6 +44,8 @@ struct Stream {
     /// So have we.
     is_ended_by_us: bool,
     is_reset: bool,
+    /// Something was sent to it since.
+    is_used_after_reset: bool,
     is_reset_by_us: bool,
     /// A head came that is no informational one.
     has_head: bool,
@@ -86,6 +88,9 @@ impl Lawful {
 
     /// A frame that was sent to the peer.
     pub fn sent(&mut self, frame: &Frame) {
+        if let Some(stream) = self.streams.get_mut(&frame.stream) {
+            stream.is_used_after_reset |= stream.is_reset;
+        }
         match frame.kind {
             kind::HEADERS | kind::DATA => {
                 if frame.kind == kind::HEADERS && self.peer == Role::Server {
@@ -196,9 +201,14 @@ impl Lawful {
         } else if is_new {
             self.fault(frame, "on a stream that is idle");
         }
-        let Some(stream) = self.streams.get(&frame.stream) else {
+        let Some(stream) = self.streams.get_mut(&frame.stream) else {
             return;
         };
+        // Who goes on after a reset may be told again (RFC 9113 §5.4.2).
+        let is_used = std::mem::take(&mut stream.is_used_after_reset);
+        if is_used && frame.kind == kind::RST_STREAM {
+            return;
+        }
         let ends = matches!(frame.kind, kind::DATA | kind::HEADERS);
         if stream.is_reset || (stream.is_ended && ends) {
             self.fault(frame, "on a stream that is closed");

@@ -120,6 +120,25 @@ fn serve(mut stream: TcpStream) -> Option<()> {
     }
 }
 
+/// An HTTP/1 origin that answers a request as soon as its head has come.
+pub(crate) fn early_origin() -> SocketAddr {
+    let listener = TcpListener::bind(family::any()).expect("binds");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut reading = BufReader::new(stream.try_clone().ok()?);
+                lines(&mut reading)?;
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly";
+                stream.write_all(answer).ok()?;
+                std::io::copy(&mut reading, &mut std::io::sink()).ok()
+            });
+        }
+    });
+    address
+}
+
 /// An HTTP/1 origin that reads nothing, ever.
 pub(crate) fn stalling_origin() -> SocketAddr {
     let listener = TcpListener::bind(family::any()).expect("binds");

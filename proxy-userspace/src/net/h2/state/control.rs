@@ -75,6 +75,7 @@ impl State {
         } else {
             self.closed.note_reset_by_peer(head.stream);
         }
+        self.late.forget(head.stream);
         Ok(())
     }
 
@@ -120,6 +121,7 @@ impl State {
                 check(value <= MOST, ErrorCode::FLOW_CONTROL_ERROR)?;
                 let more = i64::from(value) - i64::from(self.peer.window);
                 self.peer.window = value;
+                self.late.widen(more);
                 for (_, stream) in &mut self.streams {
                     stream.room += more;
                     check(
@@ -242,13 +244,14 @@ impl State {
         }
         let key = self.key(head.stream);
         let Some(key) = key.filter(|&key| self.streams[key].over.is_none()) else {
-            // One may still be on its way when a stream ends, but none that says nothing, except
-            // to a stream that we have reset.
+            // One may still be on its way when a stream ends, but none that says nothing.
             let is_by_us = match key {
                 Some(key) => self.streams[key].was_reset,
                 None => self.closed.is_by_us(head.stream) == Some(true),
             };
-            if more == 0 && !is_by_us {
+            if is_by_us {
+                self.late_update(head.stream, more);
+            } else if more == 0 {
                 self.reset(head.stream, ErrorCode::PROTOCOL_ERROR);
             }
             return Ok(());

@@ -6,6 +6,7 @@
 //! anything but the socket.
 
 mod control;
+mod late;
 mod output;
 mod receive;
 mod send;
@@ -24,6 +25,7 @@ use crate::message::h2::hpack::Encoder;
 use crate::message::h2::{BlockReader, frame::PREFACE};
 use crate::message::{Fields, Refusal, RequestHead, ResponseHead};
 use crate::net::buffer::Buffers;
+use late::Late;
 use slab::Slab;
 use std::task::Waker;
 use stream::{Closed, Ids};
@@ -133,6 +135,7 @@ pub(super) struct State {
     pub(super) streams: Slab<Stream>,
     ids: Ids,
     closed: Closed,
+    late: Late,
     /// Streams that are open by the protocol.
     open: u32,
     /// The last stream that was begun.
@@ -192,6 +195,7 @@ impl State {
             streams: Slab::new(),
             ids: Ids::default(),
             closed: Closed::default(),
+            late: Late::default(),
             open: 0,
             last_id: 0,
             preface_left: match role {
@@ -304,7 +308,7 @@ impl State {
         if !stream.is_done() {
             let id = stream.id;
             self.write_reset(id, code);
-            self.streams[key].end(Over::Closed);
+            self.end_cut(key);
             self.note_done(key);
         }
     }

@@ -154,14 +154,18 @@ impl State {
     fn find_taker(&mut self, head: FrameHead, content: u32) -> Result<Option<usize>, ErrorCode> {
         let id = head.stream;
         let Some(key) = self.key(id) else {
-            if self.closed.is_by_us(id) != Some(true) {
-                self.reset(id, ErrorCode::STREAM_CLOSED);
+            match self.closed.is_by_us(id) {
+                Some(true) => self.late_content(head, content),
+                _ => self.reset(id, ErrorCode::STREAM_CLOSED),
             }
             return Ok(None);
         };
         let stream = &mut self.streams[key];
         let code = match stream.coming {
-            _ if stream.over == Some(Over::Closed) => return Ok(None),
+            _ if stream.over == Some(Over::Closed) => {
+                self.late_content(head, content);
+                return Ok(None);
+            }
             // Reset by the other end itself.
             _ if matches!(stream.over, Some(Over::Reset(_))) => ErrorCode::STREAM_CLOSED,
             _ if stream.over.is_some() => return Ok(None),
@@ -317,6 +321,9 @@ impl State {
                 self.skip(block, false)?;
                 self.reset(id, ErrorCode::STREAM_CLOSED);
             }
+            _ if stream.over == Some(Over::Closed) => {
+                self.late_block(id, is_end, is_malformed, block)?;
+            }
             _ if stream.over.is_some() => return self.skip(block, false),
             Coming::Head => self.response(key, is_end, block)?,
             Coming::Content => self.trailers(key, is_end, block)?,
@@ -329,7 +336,7 @@ impl State {
     }
 
     /// A block that nobody wants.
-    fn skip(&mut self, block: &[u8], is_wrong: bool) -> Result<Event, ErrorCode> {
+    pub(super) fn skip(&mut self, block: &[u8], is_wrong: bool) -> Result<Event, ErrorCode> {
         if is_wrong {
             return Err(ErrorCode::PROTOCOL_ERROR);
         }
@@ -348,7 +355,10 @@ impl State {
     ) -> Result<Event, ErrorCode> {
         if id <= self.last_id {
             return match self.closed.is_by_us(id) {
-                Some(true) => self.skip(block, false),
+                Some(true) => {
+                    self.late_block(id, is_end, is_malformed, block)?;
+                    Ok(Event::None)
+                }
                 Some(false) => Err(ErrorCode::STREAM_CLOSED),
                 None => Err(ErrorCode::PROTOCOL_ERROR),
             };

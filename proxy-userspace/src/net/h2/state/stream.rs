@@ -279,7 +279,7 @@ impl State {
                 false => ErrorCode::CANCEL,
             };
             self.write_reset(id, code);
-            self.streams[key].end(Over::Closed);
+            self.end_cut(key);
         }
         self.note_done(key);
         let mut stream = self.streams.remove(key);

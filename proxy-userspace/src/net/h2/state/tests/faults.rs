@@ -3,6 +3,9 @@
 use super::*;
 use crate::message::h1::RequestKind;
 
+/// A field that trailers may have.
+const TRAILERS: &[u8] = b"\x00\x05x-sum\x010";
+
 #[test]
 fn what_breaks_the_protocol_ends_the_connection() {
     let of = |kind, flags, stream, payload: &[u8]| frame(kind, flags, stream, payload);
@@ -282,6 +285,145 @@ fn an_update_of_nothing_is_wrong_after_a_streams_end_too() {
     assert!(kinds(&mut state).is_empty(), "it has been told");
 }
 
+/// Answers a request before all of it has come, and stops it.
+fn answered_early(state: &mut State, head: &[u8]) {
+    let key = begin(state, head);
+    let head = ResponseHead {
+        status: 204,
+        ..ResponseHead::default()
+    };
+    state.respond(key, &head, RequestKind::Plain, true);
+    state.release(key);
+    let frames = sent(state);
+    let no_error = ErrorCode::NO_ERROR.0.to_be_bytes();
+    assert_eq!(frames.last().map(|it| &it.1[..]), Some(&no_error[..]));
+}
+
+#[test]
+fn what_is_wrong_after_an_early_answer_is_told_once() {
+    let data = |flags, octets: &[u8]| frame(kind::DATA, flags, 1, octets);
+    let fields = |flags| frame(kind::HEADERS, flag::END_HEADERS | flags, 1, TRAILERS);
+    let update = |more: u32| frame(kind::WINDOW_UPDATE, 0, 1, &more.to_be_bytes());
+    let (plain, end) = (get(1, 0), flag::END_STREAM);
+    let with_length = frame(kind::HEADERS, 4, 1, &[GET, b"\x0f\x0d\x014"].concat());
+    let (protocol, closed) = (ErrorCode::PROTOCOL_ERROR, ErrorCode::STREAM_CLOSED);
+    let flow = ErrorCode::FLOW_CONTROL_ERROR;
+    let cases: &[(&str, &[u8], Vec<u8>, ErrorCode)] = &[
+        ("a second head", &plain, fields(0), protocol),
+        ("pseudo-fields in trailers", &plain, get(1, end), protocol),
+        (
+            "trailers on themselves",
+            &plain,
+            frame(1, 0x25, 1, &[&[0, 0, 0, 1, 9], TRAILERS].concat()),
+            protocol,
+        ),
+        (
+            "content after the end",
+            &plain,
+            [data(end, b"x"), data(0, b"x")].concat(),
+            closed,
+        ),
+        (
+            "trailers after the end",
+            &plain,
+            [fields(end), fields(end)].concat(),
+            closed,
+        ),
+        (
+            "content beyond the window",
+            &plain,
+            data(0, &[0; 16_384]).repeat(7),
+            flow,
+        ),
+        (
+            "too much content",
+            &with_length,
+            data(0, b"12345"),
+            protocol,
+        ),
+        (
+            "too little content",
+            &with_length,
+            data(end, b"123"),
+            protocol,
+        ),
+        ("trailers too early", &with_length, fields(end), protocol),
+        ("an update of nothing", &plain, update(0), protocol),
+        ("an update beyond all", &plain, update(0x7fff_ffff), flow),
+    ];
+    for (what, head, octets, code) in cases {
+        let mut state = server();
+        answered_early(&mut state, head);
+        feed(&mut state, octets, 100).expect(what);
+        let frames = sent(&mut state);
+        let resets = frames
+            .iter()
+            .filter(|(head, _)| head.kind == kind::RST_STREAM);
+        let codes: Vec<_> = resets.map(|(_, code)| code.clone()).collect();
+        assert_eq!(codes, [code.0.to_be_bytes()], "{what}");
+        assert_eq!(state.watch.faults, 1, "{what}");
+        // It has been told, whatever it sends now.
+        let more = [data(0, b"x"), fields(0), update(0)].concat();
+        feed(&mut state, &more, 100).expect(what);
+        assert!(kinds(&mut state).is_empty(), "{what}");
+        assert_eq!(state.watch.faults, 1, "{what}");
+        // Others go on.
+        begin(&mut state, &get(3, flag::END_STREAM));
+    }
+}
+
+#[test]
+fn what_is_right_after_an_early_answer_is_dropped_without_a_word() {
+    let update = |more: u32| frame(kind::WINDOW_UPDATE, 0, 1, &more.to_be_bytes());
+    let mut state = server();
+    let with_length = frame(kind::HEADERS, 4, 1, &[GET, b"\x0f\x0d\x014"].concat());
+    answered_early(&mut state, &with_length);
+    let rest = [
+        update(5),
+        frame(kind::DATA, 0, 1, b"12"),
+        frame(kind::DATA, 0, 1, b"34"),
+        // It puts a field into the table, which a later request refers to.
+        frame(kind::HEADERS, 5, 1, b"\x40\x01x\x01y"),
+    ];
+    assert_eq!(feed(&mut state, &rest.concat(), 50), Ok(Vec::new()));
+    assert!(kinds(&mut state).is_empty());
+    begin(&mut state, &frame(1, 5, 3, &[GET, b"\xbf"].concat()));
+    assert_eq!(state.request.fields.get_named(b"x"), Some(&b"y"[..]));
+    // The client takes its window back, and opens it as far as it goes.
+    let none = frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    feed(&mut state, &[none, update(0x7fff_ffff - 5)].concat(), 50).expect("valid");
+    assert_eq!(kinds(&mut state), [kind::SETTINGS]);
+}
+
+#[test]
+fn a_stream_that_is_cut_off_and_still_held_is_judged_alike() {
+    let mut state = server();
+    let key = begin(&mut state, &get(1, 0));
+    state.cut(key, ErrorCode::INTERNAL_ERROR);
+    assert_eq!(kinds(&mut state), [kind::RST_STREAM]);
+    let end = frame(kind::DATA, flag::END_STREAM, 1, b"x");
+    feed(&mut state, &end, 50).expect("valid");
+    assert!(kinds(&mut state).is_empty());
+    state.release(key);
+    feed(&mut state, &end, 50).expect("valid");
+    let frames = sent(&mut state);
+    assert_eq!(frames.len(), 1);
+    assert_eq!(frames[0].1, ErrorCode::STREAM_CLOSED.0.to_be_bytes());
+}
+
+#[test]
+fn of_many_streams_that_were_stopped_the_first_are_forgotten() {
+    let mut state = server();
+    for number in 0..100 {
+        answered_early(&mut state, &get(1 + 2 * number, 0));
+    }
+    let wrong = |id| frame(kind::WINDOW_UPDATE, 0, id, &[0; 4]);
+    feed(&mut state, &[wrong(1), wrong(199)].concat(), 50).expect("valid");
+    let frames = sent(&mut state);
+    let told: Vec<_> = frames.iter().map(|(head, _)| head.stream).collect();
+    assert_eq!(told, [199]);
+}
+
 #[test]
 fn frames_of_streams_that_are_gone_are_judged_by_who_ended_them() {
     // Reset by us: the client may not know yet.
@@ -291,7 +433,8 @@ fn frames_of_streams_that_are_gone_are_judged_by_who_ended_them() {
     sent(&mut state);
     let late = [
         frame(kind::DATA, 0, 1, &[0; 100]),
-        get(1, 1),
+        frame(8, 0, 1, &[0, 0, 0, 1]),
+        frame(kind::HEADERS, 5, 1, TRAILERS),
         frame(8, 0, 1, &[0, 0, 0, 1]),
     ];
     assert_eq!(feed(&mut state, &late.concat(), 50), Ok(Vec::new()));
