@@ -279,7 +279,14 @@ impl Client {
     /// Reads more; false at the end or when the connection fails.
     fn more(&mut self) -> bool {
         let mut octets = [0; 65536];
-        match self.stream.read(&mut octets) {
+        let read = loop {
+            match self.stream.read(&mut octets) {
+                // This process was stopped and goes on (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => false,
             Ok(read) => {
                 self.read.extend_from_slice(&octets[..read]);
