@@ -10,9 +10,13 @@
 //! table is never edited but replaced as a whole: a socket is given a backend by the old one or the new
 //! one.
 //!
-//! What a socket was given is kept **in the socket** (socket storage), and goes with it: there is no
-//! table that could fill up or be left behind. Only the cookies of sockets that are to be told when
-//! their backend goes away are in a table of their own, which they leave when they are released.
+//! What a socket was given is kept **in the socket** (socket storage), and goes with it. For a TCP socket
+//! that is too dear (two pieces of memory for each connection): it has a **row** of a table, which its
+//! cookie tells, from connect() until it is released, and keeps in itself what it was given only where
+//! another socket has that row. So nothing is pushed out, and nothing is lost where the table is full.
+//! The cookies of sockets that are to be told when their backend goes away are in a table of their own,
+//! which they leave when they are released; what a socket was given says whether it is in there, so that
+//! no other one pays for looking.
 //!
 //! TCP sockets of services that ask for it ([`flag::WATCH`]) are **watched**: what the kernel counts of
 //! each is added up per backend ([`Facts`]), when it opens, when it ends, and whenever user space has
@@ -22,7 +26,7 @@ use crate::addr::Addr;
 use core::mem::size_of;
 
 /// Version of what is in these maps; others are not adopted.
-pub const CONNECT_ABI: u32 = 2;
+pub const CONNECT_ABI: u32 = 3;
 
 /// Services that may have a table.
 pub const SERVICES: u32 = 1024;
@@ -32,6 +36,8 @@ pub const BACKENDS: u32 = 16_384;
 pub const VIPS: u32 = 8192;
 /// Sockets that are to be told when their backend goes away.
 pub const SOCKETS: u32 = 1 << 18;
+/// Rows for TCP sockets, a power of two: 2 MiB.
+pub const ROWS: u32 = 1 << 15;
 /// Clients and services whose affinity is remembered.
 pub const AFFINITIES: u32 = 65_536;
 /// Destinations of a socket that is not connected whose backends are remembered at a time.
@@ -86,7 +92,10 @@ pub mod map {
     pub const BACKENDS: &str = "connect_backend";
     /// Array of [`super::Open`] by number of the backend. Both sides change it atomically.
     pub const OPEN: &str = "connect_open";
-    /// Storage of [`super::Peer`] in connected sockets. Kernel only.
+    /// Array of [`super::Row`] by a socket's cookie, see [`super::row_of`]. Kernel only. Where a row is
+    /// another socket's, `connect_peers` is used.
+    pub const ROWS: &str = "connect_rows";
+    /// Storage of [`super::Peer`] in connected sockets that have no row. Kernel only.
     pub const PEERS: &str = "connect_peers";
     /// Storage of [`super::Talks`] in sockets that are not connected. Kernel only.
     pub const TALKS: &str = "connect_talks";
@@ -407,11 +416,33 @@ pub struct Peer {
     pub id: u32,
     /// Its epoch.
     pub epoch: u32,
-    /// When it was given or last used, in ticks.
-    pub ticks: u32,
+    /// 1 if the socket is in `connect_sockets`. Always 0 of one that is not connected.
+    pub is_told: u32,
 }
 
 const _: () = assert!(size_of::<Peer>() == 2 * 16 + 2 + 2 + 3 * 4);
+
+/// A row of `connect_rows`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Cookie of the socket that has it; 0 for none.
+    pub cookie: u64,
+    /// What that was given.
+    pub peer: Peer,
+    /// 1 once a socket has found it taken: those that it is not of are to be asked themselves.
+    pub is_shared: u64,
+}
+
+// A line of a CPU's cache.
+const _: () = assert!(size_of::<Row>() == 8 + 48 + 8);
+
+/// The row of a socket with this cookie. Cookies count up, so that sockets of about the same time have
+/// different ones.
+#[inline(always)]
+pub const fn row_of(cookie: u64) -> u32 {
+    cookie as u32 & (ROWS - 1)
+}
 
 /// What a socket that is not connected was given for its latest destinations.
 #[repr(C)]
@@ -419,13 +450,15 @@ const _: () = assert!(size_of::<Peer>() == 2 * 16 + 2 + 2 + 3 * 4);
 pub struct Talks {
     /// They, in no order.
     pub pairs: [Peer; PAIRS],
+    /// When each was given or last used, in ticks.
+    pub ticks: [u32; PAIRS],
     /// The one that is replaced next.
     pub next: u32,
     /// Zero.
     pub _pad: u32,
 }
 
-const _: () = assert!(size_of::<Talks>() == PAIRS * 48 + 4 + 4);
+const _: () = assert!(size_of::<Talks>() == PAIRS * (48 + 4) + 4 + 4);
 
 /// A socket that is to be told when its backend goes away.
 #[repr(C)]
@@ -596,6 +629,7 @@ crate::map_value!(
     Backend,
     Open,
     Peer,
+    Row,
     Talks,
     Told,
     AffinityKey,

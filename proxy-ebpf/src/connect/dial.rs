@@ -2,11 +2,11 @@
 
 use super::call::{Call, Place, V6};
 use super::choose::{self, Chosen};
-use super::maps::{OWNERS, PEERS, SOCKETS, store, stored};
+use super::given::Socket;
+use super::maps::{OPEN, OWNERS, SOCKETS};
 use super::release::forget;
 use super::{FAIL, GO_ON, REFUSED, TCP, UDP, count, find, is_ours, state, this_process};
 use crate::atomic;
-use crate::connect::maps::OPEN;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use proxy_common::connect::{Header, Owners, Peer, Told, flag};
 
@@ -26,24 +26,25 @@ pub fn run<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
     if is_ours(owners) {
         return GO_ON;
     }
+    let socket = Socket::new(call.context(), call.socket(), protocol);
     let dialled = call.place();
     let Some(service) = find::service(state, &dialled, protocol as u8) else {
-        disown(call);
+        disown(&socket);
         return GO_ON;
     };
     let Some(header) = choose::header(service) else {
-        disown(call);
+        disown(&socket);
         return GO_ON;
     };
     match choose::backend(service, &header, &dialled) {
         Some(chosen) => {
             count(service, |stats| stats.connected += 1);
-            record(call, protocol, service, &header, &dialled, &chosen);
+            record(call, &socket, protocol, service, &header, &dialled, &chosen);
             call.rename(&chosen.place);
             GO_ON
         }
         None => {
-            disown(call);
+            disown(&socket);
             without_backend(service, &header)
         }
     }
@@ -80,59 +81,56 @@ fn introduce<const FAMILY: bool>(call: &Call<FAMILY>, owners: &Owners) {
 
 /// Whatever an earlier connect() has given to the socket holds no more.
 #[inline(always)]
-fn disown<const FAMILY: bool>(call: &Call<FAMILY>) {
-    // SAFETY: the socket is the context's.
-    let Some(peer) = (unsafe { stored(&PEERS, call.socket()) }) else {
-        return;
-    };
-    // SAFETY: the kernel keeps the storage while the program runs.
-    let peer = unsafe { &mut *peer };
-    forget(peer);
-    *peer = Peer::default();
-    // SAFETY: the context is the kernel's.
-    let cookie = unsafe { bpf_get_socket_cookie(call.context()) };
-    let _ = SOCKETS.remove(cookie);
+fn disown(socket: &Socket) {
+    if let Some(peer) = socket.given() {
+        // SAFETY: what is given to a socket is there while the program runs, and calls of a socket come
+        // one by one.
+        forget(socket, unsafe { &mut *peer });
+    }
 }
 
-/// Writes down in the socket what it is given.
+/// Writes down what the socket is given.
 #[inline(always)]
 fn record<const FAMILY: bool>(
     call: &Call<FAMILY>,
+    socket: &Socket,
     protocol: u32,
     service: u32,
     header: &Header,
     dialled: &Place,
     chosen: &Chosen,
 ) {
-    disown(call);
-    // SAFETY: the socket is the context's.
-    let Some(stored) = (unsafe { store(&PEERS, call.socket()) }) else {
+    let Some(given) = socket.room() else {
         count(service, |stats| stats.unrecorded += 1);
         return;
     };
-    // SAFETY: the kernel keeps the storage while the program runs.
-    unsafe { *stored = peer(dialled, chosen, 0) };
+    // SAFETY: as in `disown`.
+    let given = unsafe { &mut *given };
+    forget(socket, given);
+    *given = peer(dialled, chosen);
     if let Some(open) = OPEN.get_ptr_mut(chosen.id) {
         // SAFETY: an aligned number of the map's value.
         unsafe { atomic::add((&raw mut (*open).sockets).cast(), 1) };
     }
     if header.flags & flag::TELL != 0 {
-        tell(call, protocol, service, chosen);
+        match tell(call, socket, protocol, chosen) {
+            true => given.is_told = 1,
+            false => count(service, |stats| stats.unrecorded += 1),
+        }
     }
 }
 
-/// Has the socket told when its backend goes away.
+/// Has the socket told when its backend goes away; false if there is no room.
 #[inline(always)]
-fn tell<const FAMILY: bool>(call: &Call<FAMILY>, protocol: u32, service: u32, chosen: &Chosen) {
-    // SAFETY: the context is the kernel's.
-    let (cookie, netns) = unsafe {
-        (
-            bpf_get_socket_cookie(call.context()),
-            bpf_get_netns_cookie(call.context()),
-        )
-    };
+fn tell<const FAMILY: bool>(
+    call: &Call<FAMILY>,
+    socket: &Socket,
+    protocol: u32,
+    chosen: &Chosen,
+) -> bool {
     let told = Told {
-        netns,
+        // SAFETY: the context is the kernel's.
+        netns: unsafe { bpf_get_netns_cookie(call.context()) },
         id: chosen.id,
         epoch: chosen.epoch,
         port_be: chosen.place.port_be,
@@ -140,14 +138,12 @@ fn tell<const FAMILY: bool>(call: &Call<FAMILY>, protocol: u32, service: u32, ch
         family: if FAMILY == V6 { 6 } else { 4 },
         _pad: 0,
     };
-    if SOCKETS.insert(cookie, told, 0).is_err() {
-        count(service, |stats| stats.unrecorded += 1);
-    }
+    SOCKETS.insert(socket.cookie(), told, 0).is_ok()
 }
 
 /// What is given to a socket for a destination.
 #[inline(always)]
-pub fn peer(dialled: &Place, chosen: &Chosen, ticks: u32) -> Peer {
+pub fn peer(dialled: &Place, chosen: &Chosen) -> Peer {
     Peer {
         vip: dialled.addr,
         backend: chosen.place.addr,
@@ -155,6 +151,6 @@ pub fn peer(dialled: &Place, chosen: &Chosen, ticks: u32) -> Peer {
         backend_port_be: chosen.place.port_be,
         id: chosen.id,
         epoch: chosen.epoch,
-        ticks,
+        is_told: 0,
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
 use proxy_common::connect::{
     self, Affinity, AffinityKey, Backend, Element, Facts, Layout, Name, Open, Owners, Peer,
-    PrefixKey, Seen, ServiceStats, State, Talks, Told, VipKey,
+    PrefixKey, Row, Seen, ServiceStats, State, Talks, Told, VipKey,
 };
 
 /// `BPF_F_INNER_MAP`: tables of different sizes fit one outer map.
@@ -39,6 +39,8 @@ pub static BACKENDS: Array<Backend, { connect::BACKENDS as usize }> = Array::new
 pub static OPEN: Array<Open, { connect::BACKENDS as usize }> = Array::new();
 #[btf_map(name = "connect_peers")]
 pub static PEERS: SkStorage<Peer> = SkStorage::new();
+#[btf_map(name = "connect_rows")]
+pub static ROWS: Array<Row, { connect::ROWS as usize }> = Array::new();
 #[btf_map(name = "connect_talks")]
 pub static TALKS: SkStorage<Talks> = SkStorage::new();
 #[btf_map(name = "connect_sockets")]

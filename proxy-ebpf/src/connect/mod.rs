@@ -2,7 +2,7 @@
 //! that nothing has to be done for each packet. See `proxy_common::connect`.
 //!
 //! [`dial`] is asked by connect(), [`talk`] by each datagram of a socket that is not connected; both
-//! [`find`] the service and [`choose`] a backend, and write down in the socket what they gave, so that
+//! [`find`] the service and [`choose`] a backend, and write down what they gave ([`given`]), so that
 //! [`name`] can tell the workload the VIP where it would see the backend. [`release`] forgets it.
 //! [`watch`] adds up what TCP counts of such sockets.
 //!
@@ -13,6 +13,7 @@ pub mod call;
 mod choose;
 pub mod dial;
 mod find;
+mod given;
 mod maps;
 pub mod name;
 pub mod release;

@@ -2,24 +2,30 @@
 
 use super::GO_ON;
 use super::call::{Call, Place};
+use super::given::Socket;
 use super::maps::{PEERS, TALKS, stored};
 use proxy_common::connect::{PAIRS, Peer};
 
 /// getpeername().
 #[inline(always)]
 pub fn peer<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
+    let socket = Socket::new(call.context(), call.socket(), call.protocol());
     let seen = call.place();
-    if let Some(vip) = dialled(call, &seen) {
+    // SAFETY: what is given to a socket is there while the program runs.
+    let given = socket.given().map(|peer| unsafe { &*peer });
+    if let Some(vip) = dialled(given, &seen) {
         call.rename(&vip);
     }
     GO_ON
 }
 
-/// recvfrom() and the like.
+/// recvfrom() and the like, of datagrams.
 #[inline(always)]
 pub fn sender<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
     let seen = call.place();
-    if let Some(vip) = dialled(call, &seen) {
+    // SAFETY: the socket is the context's, and the kernel keeps the storage while the program runs.
+    let given = unsafe { stored(&PEERS, call.socket()).map(|peer| &*peer) };
+    if let Some(vip) = dialled(given, &seen) {
         call.rename(&vip);
         return GO_ON;
     }
@@ -39,9 +45,8 @@ pub fn sender<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
 
 /// What a connected socket has dialled, if this is what it got.
 #[inline(always)]
-fn dialled<const FAMILY: bool>(call: &Call<FAMILY>, seen: &Place) -> Option<Place> {
-    // SAFETY: the socket is the context's, and the kernel keeps the storage while the program runs.
-    let peer = unsafe { &*stored(&PEERS, call.socket())? };
+fn dialled(given: Option<&Peer>, seen: &Place) -> Option<Place> {
+    let peer = given?;
     is_from(peer, seen).then(|| vip_of(peer))
 }
 

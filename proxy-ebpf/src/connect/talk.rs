@@ -41,12 +41,12 @@ pub fn run<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
     let mut reuse = PAIRS;
     if let Some(talks) = talks {
         for index in 0..PAIRS {
-            let pair = &mut talks.pairs[index];
+            let pair = &talks.pairs[index];
             if pair.id == 0 || pair.vip != dialled.addr || pair.vip_port_be != dialled.port_be {
                 continue;
             }
-            if goes_on(pair, &header, now) {
-                pair.ticks = now;
+            if goes_on(pair, now.wrapping_sub(talks.ticks[index]), &header) {
+                talks.ticks[index] = now;
                 count(service, |stats| stats.datagrams += 1);
                 call.rename(&backend_of(pair));
                 return GO_ON;
@@ -62,7 +62,7 @@ pub fn run<const FAMILY: bool>(call: &Call<FAMILY>) -> i32 {
         stats.opened += 1;
         stats.datagrams += 1;
     });
-    if !remember(call, &peer(&dialled, &chosen, now), reuse) {
+    if !remember(call, &peer(&dialled, &chosen), now, reuse) {
         count(service, |stats| stats.unrecorded += 1);
     }
     call.rename(&chosen.place);
@@ -86,10 +86,10 @@ fn backend_of(peer: &Peer) -> Place {
     }
 }
 
-/// True if a conversation may go on.
+/// True if a conversation may go on that has paused for so many ticks.
 #[inline(always)]
-fn goes_on(pair: &Peer, header: &Header, now: u32) -> bool {
-    let is_fresh = now.wrapping_sub(pair.ticks) <= header.udp_ticks;
+fn goes_on(pair: &Peer, pause: u32, header: &Header) -> bool {
+    let is_fresh = pause <= header.udp_ticks;
     let backend = BACKENDS.get(pair.id);
     is_fresh
         && backend.is_some_and(|backend| {
@@ -101,7 +101,7 @@ fn goes_on(pair: &Peer, header: &Header, now: u32) -> bool {
 
 /// Keeps a pair in the socket, in place of this one or of the oldest. False if there is no room.
 #[inline(always)]
-fn remember<const FAMILY: bool>(call: &Call<FAMILY>, pair: &Peer, reuse: usize) -> bool {
+fn remember<const FAMILY: bool>(call: &Call<FAMILY>, pair: &Peer, now: u32, reuse: usize) -> bool {
     // SAFETY: the socket is the context's.
     let Some(talks) = (unsafe { store(&TALKS, call.socket()) }) else {
         return false;
@@ -116,8 +116,9 @@ fn remember<const FAMILY: bool>(call: &Call<FAMILY>, pair: &Peer, reuse: usize) 
             next
         }
     };
-    if let Some(slot) = talks.pairs.get_mut(index) {
+    if let (Some(slot), Some(ticks)) = (talks.pairs.get_mut(index), talks.ticks.get_mut(index)) {
         *slot = *pair;
+        *ticks = now;
     }
     true
 }

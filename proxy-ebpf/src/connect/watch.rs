@@ -9,8 +9,9 @@
 //! Both may look at one socket at the same moment. Each takes what has come since the last look by an
 //! atomic exchange, so that nothing is counted twice.
 
-use super::count;
-use super::maps::{BACKENDS, FACTS, LAYOUT, PEERS, SEEN, store, stored};
+use super::given::Socket;
+use super::maps::{BACKENDS, FACTS, LAYOUT, SEEN, store, stored};
+use super::{TCP, count};
 use crate::atomic;
 use crate::connect::choose;
 use aya_ebpf::bindings::{
@@ -72,8 +73,8 @@ fn dials(ops: *mut bpf_sock_ops) -> Option<()> {
         // SAFETY: the kernel keeps the storage while the program runs.
         unsafe { (*seen).id = 0 };
     }
-    // SAFETY: the verifier knows the socket.
-    let peer = unsafe { stored(&PEERS, sk) }?;
+    let dialling = Socket::new(ops.cast(), sk, TCP);
+    let peer = dialling.given()?;
     // SAFETY: as above, and the socket is locked.
     let (id, epoch) = unsafe { ((*peer).id, (*peer).epoch) };
     if id == 0 || LAYOUT.get(0)?.is_known == 0 {

@@ -4,7 +4,7 @@ use crate::connect::{Scene, counted, listener, service};
 use crate::mesh;
 use anyhow::{Context as _, Result, ensure};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use proxy_common::connect::{self as balancing, Affinity, AffinityKey, Told};
+use proxy_common::connect::{self as balancing, Affinity, AffinityKey, Row, Told};
 use proxy_common::redirect::{self, Meeting, Origin};
 use proxy_tests::command::run_with_input;
 use proxy_tests::daemon::Daemon;
@@ -68,8 +68,9 @@ fn a_socket_that_finds_no_room_to_be_told_is_balanced_nevertheless() -> Result<(
     Ok(())
 }
 
-/// A socket has memory for what it was given, and none for what is seen of it: it is balanced and not
-/// watched, and that is counted. Where there is no memory for either, it is balanced as well.
+/// A socket has room for what it was given, and no memory for what is seen of it: it is balanced and not
+/// watched, and that is counted. Where its row is another's, that takes memory as well; where there is none
+/// for either, it is balanced nevertheless.
 #[test]
 fn a_socket_that_finds_no_room_to_be_watched_is_balanced_nevertheless() -> Result<()> {
     const MEMORY: &str = "net/core/optmem_max";
@@ -86,8 +87,13 @@ fn a_socket_that_finds_no_room_to_be_watched_is_balanced_nevertheless() -> Resul
         Ok(seen.map_or(0, |seen| seen.opened))
     };
     let dial = "sock = dial('192.0.2.10', 80); print(ask(sock), sock.getpeername()[0])";
+    // A row takes no memory.
+    scene.host.sysctl(MEMORY, "64")?;
+    let said = scene.workload(dial)?;
+    ensure!(said == "b1 192.0.2.10", "{said}");
+    take_rows(&daemon)?;
     // The storage itself is some hundred octets, and what it holds as many again.
-    let (mut without_memory, mut unwatched) = (0, 0);
+    let (mut without_memory, mut unwatched) = (0, 1);
     for limit in (64..4096).step_by(32) {
         scene.host.sysctl(MEMORY, &limit.to_string())?;
         let said = scene.workload(dial)?;
@@ -105,7 +111,7 @@ fn a_socket_that_finds_no_room_to_be_watched_is_balanced_nevertheless() -> Resul
         }
     }
     ensure!(
-        without_memory > 0 && unwatched > 0,
+        without_memory > 0 && unwatched > 1,
         "{without_memory}, {unwatched}"
     );
     // The last one had room for all.
@@ -120,6 +126,19 @@ fn a_socket_that_finds_no_room_to_be_watched_is_balanced_nevertheless() -> Resul
     ensure!(counts.backends[0].open == 0, "all are closed: {counts:?}");
     let text = daemon.sluice(&["status"])?;
     ensure!(text.contains(" not written down in full"), "{text}");
+    Ok(())
+}
+
+/// Has all rows for what sockets are given taken by sockets that there are not.
+fn take_rows(daemon: &Daemon) -> Result<()> {
+    let rows = open(daemon, "connect/maps/connect_rows")?;
+    for number in 0..balancing::ROWS {
+        let row = Row {
+            cookie: u64::MAX - u64::from(number),
+            ..Row::default()
+        };
+        rows.update(octets(&number), octets(&row), MapFlags::ANY)?;
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ pub(super) const MAPS: PinnedMaps<State> = PinnedMaps {
         map::NAMES,
         map::BACKENDS,
         map::OPEN,
+        map::ROWS,
         map::PEERS,
         map::TALKS,
         map::SOCKETS,

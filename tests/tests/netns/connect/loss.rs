@@ -1,7 +1,7 @@
 //! A backend goes away: new sockets go elsewhere, and those that it had are told if that is wanted.
 
 use super::scene::{HEALTH, Scene, balancing, counted, listener, service, shares, udp};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use proxy_tests::daemon::Daemon;
 use proxy_tests::netns::{Namespace, Netns};
 use serde_json::{Value, json};
@@ -190,6 +190,82 @@ while True:
     Ok(())
 }
 
+/// Sockets that are to be told.
+fn recorded(daemon: &Daemon) -> Result<usize> {
+    use libbpf_rs::{MapCore as _, MapHandle};
+    let pins = daemon.pin_dir().join("connect/maps");
+    let map = MapHandle::from_pinned_path(pins.join("connect_sockets"))?;
+    Ok(map.keys().count())
+}
+
+/// TCP sockets that have a row.
+fn rows(daemon: &Daemon) -> Result<usize> {
+    use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+    let pins = daemon.pin_dir().join("connect/maps");
+    let map = MapHandle::from_pinned_path(pins.join("connect_rows"))?;
+    let mut taken = 0;
+    for row in 0..proxy_common::connect::ROWS {
+        let row = map.lookup(&row.to_ne_bytes(), MapFlags::ANY)?;
+        let row = row.context("an array has all of its elements")?;
+        // Its cookie comes first.
+        taken += usize::from(row[..8] != [0; 8]);
+    }
+    Ok(taken)
+}
+
+fn dials_again(family: Family) -> Result<()> {
+    let Some(scene) = Scene::set()? else {
+        return Ok(());
+    };
+    let _servers = scene.servers(1)?;
+    let at = |name: &str, port: u16| udp(listener(name, family.vip, port, name));
+    let backends = &family.backends[..1];
+    let (mut told, kept) = (service("told", backends), service("kept", backends));
+    told["at_connect"] = json!({"on_backend_loss": "reset"});
+    let config = scene.config(vec![at("told", 53), at("kept", 54)], vec![told, kept]);
+    let daemon = Daemon::start(&scene.host, &config)?;
+    // One socket for all of them; what it has got each time goes with the next.
+    let script = format!(
+        "
+sock = opened('{0}', UDP)
+for place in [('{0}', 53), ('{0}', 54), ('{0}', 53), ('{0}', 53), ('{1}', 8080)]:
+    sock.connect(place)
+    print(ask(sock), sock.getpeername()[1], flush=True)
+    input()
+",
+        family.vip,
+        family.backends[0]
+            .trim_end_matches(":8080")
+            .trim_matches(['[', ']'])
+    );
+    let mut talk = scene.talk(&scene.host, &script)?;
+    let mut said = talk.line()?;
+    for (wanted, open) in [
+        ("b1 53", [1, 0]),
+        ("b1 54", [0, 1]),
+        ("b1 53", [1, 0]),
+        ("b1 53", [1, 0]),
+        ("b1 8080", [0, 0]),
+    ] {
+        ensure!(said == wanted, "{said}, not {wanted}");
+        for (service, open) in ["told", "kept"].into_iter().zip(open) {
+            let counts = counted(&daemon, service)?;
+            ensure!(counts.backends[0].open == open, "{wanted}: {counts:?}");
+            ensure!(counts.unrecorded == 0, "{wanted}: {counts:?}");
+        }
+        let recorded = recorded(&daemon)?;
+        ensure!(recorded as u64 == open[0], "{wanted}: {recorded} recorded");
+        if wanted != "b1 8080" {
+            said = talk.go_on()?;
+        }
+    }
+    Ok(())
+}
+on_families!(dials_again:
+    what_a_socket_has_got_goes_when_it_dials_again_v4 = V4,
+    what_a_socket_has_got_goes_when_it_dials_again_v6 = V6,
+);
+
 fn thousands_come_and_go(family: Family) -> Result<()> {
     let Some(scene) = Scene::set()? else {
         return Ok(());
@@ -202,12 +278,7 @@ fn thousands_come_and_go(family: Family) -> Result<()> {
     let mut web = service("web", &family.backends);
     web["at_connect"] = json!({"on_backend_loss": "reset"});
     let daemon = Daemon::start(&scene.host, &scene.config(listeners, vec![web]))?;
-    let pins = daemon.pin_dir().join("connect/maps");
-    let recorded = || -> Result<usize> {
-        use libbpf_rs::{MapCore as _, MapHandle};
-        let map = MapHandle::from_pinned_path(pins.join("connect_sockets"))?;
-        Ok(map.keys().count())
-    };
+    let recorded = || recorded(&daemon);
     let script = format!(
         "
 import threading
@@ -231,6 +302,7 @@ print('end', flush=True)
     let mut talk = scene.talk(&scene.host, &script)?;
     ensure!(talk.line()? == "done");
     ensure!(recorded()? == 1, "{} sockets are recorded", recorded()?);
+    ensure!(rows(&daemon)? == 1, "{} rows are taken", rows(&daemon)?);
     let counts = counted(&daemon, "web")?;
     ensure!(
         counts.connected == 4001 && counts.opened == 2000,
@@ -240,6 +312,7 @@ print('end', flush=True)
     ensure!(talk.go_on()? == "end");
     drop(talk);
     proxy_tests::wait::until("the last one is gone", || Ok(recorded()? == 0))?;
+    ensure!(rows(&daemon)? == 0, "{} rows are taken", rows(&daemon)?);
     let counts = counted(&daemon, "web")?;
     ensure!(counts.unrecorded == 0, "{counts:?}");
     Ok(())
