@@ -2,17 +2,26 @@
 //!
 //! They do not come from sluice's own object, so that the harness works without it.
 
-use anyhow::{Context, Result, ensure};
-use libbpf_rs::libbpf_sys::{
-    BPF_ANY, BPF_MAP_TYPE_SOCKMAP, BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_SK_SKB,
-    BPF_PROG_TYPE_XDP, BPF_SK_SKB_STREAM_VERDICT, BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP,
-    bpf_attach_type, bpf_insn, bpf_link_create, bpf_map_create, bpf_map_update_elem,
-    bpf_prog_attach, bpf_prog_load, bpf_prog_load_opts, bpf_prog_type,
-};
-use std::io;
+use anyhow::{Context, Result};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::ptr;
+use std::{io, mem};
 
+/// Commands of bpf(2).
+const BPF_MAP_CREATE: i32 = 0;
+const BPF_MAP_UPDATE_ELEM: i32 = 2;
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_PROG_ATTACH: i32 = 8;
+const BPF_LINK_CREATE: i32 = 28;
+/// Types of maps and programs.
+const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_PROG_TYPE_SK_SKB: u32 = 14;
+/// Where programs are attached.
+const BPF_SK_SKB_STREAM_VERDICT: u32 = 5;
+const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
 const MOVE_IMMEDIATE: u8 = 0xb7;
 /// `BPF_JMP | BPF_CALL`.
@@ -101,20 +110,15 @@ pub fn speak_vlan(device: &str, id: u16) -> Result<Attached> {
 ///
 /// The kernel refuses the map, the program or a socket.
 pub fn redirect_stream(from: &impl AsFd, to: &impl AsFd) -> Result<[OwnedFd; 2]> {
-    // SAFETY: the name is a C string, and null options mean "none".
-    let map = unsafe {
-        bpf_map_create(
-            BPF_MAP_TYPE_SOCKMAP,
-            c"sluice_test".as_ptr(),
-            4,
-            4,
-            2,
-            ptr::null(),
-        )
+    let map = MapCreate {
+        kind: BPF_MAP_TYPE_SOCKMAP,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 2,
     };
-    let map = owned(map).context("cannot make a socket map")?;
+    let map = owned(bpf(BPF_MAP_CREATE, &map)).context("cannot make a socket map")?;
     let mut load = instruction(LOAD_WIDE, 2, map.as_raw_fd());
-    load.set_src_reg(IS_MAP);
+    load.registers |= IS_MAP << 4;
     let verdict = [
         load,
         instruction(0, 0, 0),
@@ -125,75 +129,146 @@ pub fn redirect_stream(from: &impl AsFd, to: &impl AsFd) -> Result<[OwnedFd; 2]>
     ];
     let place = BPF_SK_SKB_STREAM_VERDICT;
     let program = load_program(&verdict, BPF_PROG_TYPE_SK_SKB, place)?;
-    // SAFETY: plain numbers.
-    let done = unsafe { bpf_prog_attach(program.as_raw_fd(), map.as_raw_fd(), place, 0) };
-    ensure!(done >= 0, io::Error::from_raw_os_error(-done));
+    let attach = ProgramAttach {
+        target: map.as_raw_fd(),
+        program: program.as_raw_fd(),
+        place,
+    };
+    bpf(BPF_PROG_ATTACH, &attach).context("cannot attach a verdict to a socket map")?;
     for (key, socket) in [(0u32, from.as_fd()), (1, to.as_fd())] {
-        let value = socket.as_raw_fd() as u32;
-        let (key, value) = (&raw const key, &raw const value);
-        // SAFETY: key and value have the sizes that the map was made with.
-        let done = unsafe {
-            bpf_map_update_elem(map.as_raw_fd(), key.cast(), value.cast(), BPF_ANY.into())
+        let value = socket.as_raw_fd();
+        let update = MapUpdate {
+            map: map.as_raw_fd(),
+            key: &raw const key as u64,
+            value: &raw const value as u64,
+            flags: 0,
+            ..MapUpdate::default()
         };
-        ensure!(done >= 0, io::Error::from_raw_os_error(-done));
+        bpf(BPF_MAP_UPDATE_ELEM, &update).context("cannot put a socket into a map")?;
     }
     Ok([map, program])
 }
 
+/// `struct bpf_insn`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Instruction {
+    code: u8,
+    /// Destination in the lower half, source in the upper one.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
 /// One instruction with a destination register and an immediate.
-fn instruction(code: u8, register: u8, imm: i32) -> bpf_insn {
-    let mut instruction = bpf_insn {
+const fn instruction(code: u8, register: u8, immediate: i32) -> Instruction {
+    Instruction {
         code,
-        imm,
-        ..bpf_insn::default()
-    };
-    instruction.set_dst_reg(register);
-    instruction
+        registers: register,
+        offset: 0,
+        immediate,
+    }
+}
+
+/// The beginning of `union bpf_attr` for [`BPF_MAP_CREATE`].
+#[derive(Debug)]
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// The same for [`BPF_MAP_UPDATE_ELEM`].
+#[derive(Debug, Default)]
+#[repr(C)]
+struct MapUpdate {
+    map: i32,
+    unused: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The same for [`BPF_PROG_LOAD`].
+#[derive(Debug, Default)]
+#[repr(C)]
+struct ProgramLoad {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    licence: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    place: u32,
+}
+
+/// The same for [`BPF_PROG_ATTACH`].
+#[derive(Debug)]
+#[repr(C)]
+struct ProgramAttach {
+    target: i32,
+    program: i32,
+    place: u32,
+}
+
+/// The same for [`BPF_LINK_CREATE`].
+#[derive(Debug)]
+#[repr(C)]
+struct LinkCreate {
+    program: i32,
+    interface: u32,
+    place: u32,
+    flags: u32,
+}
+
+/// bpf(2): what it returns, a descriptor or zero.
+fn bpf<A>(command: i32, attributes: &A) -> io::Result<i32> {
+    let size = mem::size_of::<A>();
+    // SAFETY: the kernel reads as much as it is told the size of, has zeros for what is behind, and
+    // keeps nothing of what is pointed to; addresses in it are of values that outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) };
+    match i32::try_from(done) {
+        Ok(done @ 0..) => Ok(done),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Loads a program and attaches it; the returned link keeps it there.
-fn attach(
-    instructions: &[bpf_insn],
-    device: &str,
-    kind: bpf_prog_type,
-    place: bpf_attach_type,
-) -> Result<OwnedFd> {
-    let index = nix::net::if_::if_nametoindex(device).with_context(|| device.to_owned())?;
+fn attach(instructions: &[Instruction], device: &str, kind: u32, place: u32) -> Result<OwnedFd> {
+    let interface = nix::net::if_::if_nametoindex(device).with_context(|| device.to_owned())?;
     let program = load_program(instructions, kind, place)?;
-    let index = i32::try_from(index).context("interface index")?;
-    // SAFETY: plain numbers, and null options mean "none".
-    let fd = unsafe { bpf_link_create(program.as_raw_fd(), index, place, ptr::null()) };
-    owned(fd).with_context(|| format!("cannot attach a program of the harness to {device}"))
+    let link = LinkCreate {
+        program: program.as_raw_fd(),
+        interface,
+        place,
+        flags: 0,
+    };
+    owned(bpf(BPF_LINK_CREATE, &link))
+        .with_context(|| format!("cannot attach a program of the harness to {device}"))
 }
 
-fn load_program(
-    instructions: &[bpf_insn],
-    kind: bpf_prog_type,
-    place: bpf_attach_type,
-) -> Result<OwnedFd> {
-    let mut options = bpf_prog_load_opts {
-        sz: size_of::<bpf_prog_load_opts>() as _,
-        expected_attach_type: place,
-        ..bpf_prog_load_opts::default()
+fn load_program(instructions: &[Instruction], kind: u32, place: u32) -> Result<OwnedFd> {
+    let mut load = ProgramLoad {
+        kind,
+        count: u32::try_from(instructions.len())?,
+        instructions: instructions.as_ptr() as u64,
+        licence: c"Dual MIT/GPL".as_ptr() as u64,
+        place,
+        ..ProgramLoad::default()
     };
-    // SAFETY: the name and the licence are C strings, the instructions are a slice with its
-    // length, the options know their size; libbpf keeps none of the pointers.
-    let fd = unsafe {
-        bpf_prog_load(
-            kind,
-            c"sluice_test".as_ptr(),
-            c"Dual MIT/GPL".as_ptr(),
-            instructions.as_ptr(),
-            instructions.len() as _,
-            &raw mut options,
-        )
-    };
-    owned(fd).context("cannot load a program of the harness")
+    load.name[..11].copy_from_slice(b"sluice_test");
+    owned(bpf(BPF_PROG_LOAD, &load)).context("cannot load a program of the harness")
 }
 
-/// Takes ownership of a descriptor that libbpf returned; negative is an errno.
-fn owned(fd: i32) -> Result<OwnedFd> {
-    ensure!(fd >= 0, io::Error::from_raw_os_error(-fd));
-    // SAFETY: libbpf just opened it for us and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// Takes ownership of a descriptor that the kernel returned.
+fn owned(fd: io::Result<i32>) -> Result<OwnedFd> {
+    // SAFETY: the kernel just opened it for us and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd?) })
 }

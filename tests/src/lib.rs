@@ -25,6 +25,7 @@
 //! ([`privilege`]).
 
 pub mod alone;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod bpf;
 pub mod certificates;

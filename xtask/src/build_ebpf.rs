@@ -26,18 +26,37 @@ pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode>
     if options.clippy {
         clippy(workspace)?;
     } else {
-        for object in build(workspace)? {
+        for object in build(workspace, Objects::All)? {
             println!("{}", object.display());
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds every binary of the kernel crate. Returns the copies in `target/ebpf/`.
+/// Which objects are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Objects {
+    /// Every one.
+    All,
+    /// Without the packet path's second form, the one with a log, unless it was built here before: it
+    /// takes as long as all the others, and only `l4.kernel_log` asks for it.
+    WithoutLog,
+}
+
+impl Objects {
+    fn with_log(self, workspace: &Workspace) -> bool {
+        self == Self::All || workspace.ebpf_objects().join(LOGGING).exists()
+    }
+}
+
+/// The packet path with its log, in `target/ebpf/`.
+const LOGGING: &str = "sluice-log";
+
+/// Builds the binaries of the kernel crate. Returns the copies in `target/ebpf/`.
 ///
 /// Whether anything has changed is left to cargo; an unchanged object is not copied, so that user
 /// space, which embeds it, is not built again.
-pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+pub(crate) fn build(workspace: &Workspace, objects: Objects) -> Result<Vec<PathBuf>> {
     let toolchain = toolchain()?;
     let folder = workspace.root().join("target/ebpf-build");
     let mut plain = toolchain.cargo("build", &workspace.ebpf_crate());
@@ -47,15 +66,18 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let mut log = toolchain.cargo("build", &workspace.ebpf_crate());
     log.arg("--target-dir").arg(folder.join("log"));
     log.args(["--bin", "sluice", "--features", "log"]);
-    for cargo in [&mut plain, &mut log] {
+    let with_log = objects.with_log(workspace);
+    for (cargo, is_built) in [(&mut plain, true), (&mut log, with_log)] {
         cargo.arg("--message-format=json-render-diagnostics");
-        eprintln!("    $ {}", shell::display(cargo));
+        if is_built {
+            eprintln!("    $ {}", shell::display(cargo));
+        }
     }
     let (built, logging) = std::thread::scope(|scope| {
-        let logging = scope.spawn(|| executables(&mut log));
+        let logging = with_log.then(|| scope.spawn(|| executables(&mut log)));
         let built = executables(&mut plain);
-        let logging = logging.join().expect("building does not panic");
-        (built, logging)
+        let logging = logging.map(|it| it.join().expect("building does not panic"));
+        (built, logging.unwrap_or(Ok(Vec::new())))
     });
     let (built, logging) = (built?, logging?);
     if built.is_empty() {
@@ -149,6 +171,18 @@ fn executable(line: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_object_with_a_log_is_kept_where_it_was_built() {
+        let folder = std::env::temp_dir().join(format!("sluice-objects-{}", std::process::id()));
+        let workspace = Workspace::at(&folder);
+        std::fs::create_dir_all(workspace.ebpf_objects()).unwrap();
+        assert!(Objects::All.with_log(&workspace));
+        assert!(!Objects::WithoutLog.with_log(&workspace));
+        std::fs::write(workspace.ebpf_objects().join(LOGGING), "").unwrap();
+        assert!(Objects::WithoutLog.with_log(&workspace));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn executables_are_read_from_cargos_messages() {

@@ -49,7 +49,7 @@ impl Options {
 pub(crate) fn task(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     refuse_without_privileges("cargo xtask demo")?;
     setup::ensure(workspace, Purpose::Demo)?;
-    let binary = build::tool(workspace, Profile::Dev, "demo")?;
+    let binary = build::demo(workspace)?;
     let sluice = match &options.what {
         // It shows what a request costs, which a build without optimisation cannot.
         Some(_) => build::sluice(workspace, Profile::Release)?,

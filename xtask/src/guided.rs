@@ -4,11 +4,12 @@
 //! by what was counted. Flags of the compiler are part of what cargo keeps apart, so both have a
 //! folder of their own and the usual builds stay warm.
 
+use crate::build_ebpf::{self, Objects};
 use crate::host::find_program;
 use crate::progress::Progress;
 use crate::setup::{self, Purpose};
+use crate::shell;
 use crate::workspace::{Profile, Workspace};
-use crate::{build_ebpf, shell};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,9 @@ pub(crate) fn sluice(workspace: &Workspace) -> Result<PathBuf> {
         fs::remove_dir_all(&counts).context("cannot remove old counts")?;
     }
     let mut progress = Progress::new(5);
-    progress.step("the kernel programs", || build_ebpf::build(workspace))?;
+    progress.step("the kernel programs", || {
+        build_ebpf::build(workspace, Objects::All)
+    })?;
     let counting = progress.step("sluice that counts", || {
         let flag = format!("-Cprofile-generate={}", counts.display());
         toolchain.build(workspace, &folder.join("counting"), &flag, "thin")

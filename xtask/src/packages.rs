@@ -37,10 +37,14 @@ const fn program(name: &'static str, program: &'static str, why: &'static str) -
     }
 }
 
-/// What compiling user space and the tests needs.
+/// What compiling user space needs.
 pub(crate) const USER_SPACE: &[Package] = &[
     program("gcc", "cc", "links Rust programs"),
     library("libc6-dev", "links Rust programs"),
+];
+
+/// What compiling the suites needs besides.
+pub(crate) const SECOND_LOADER: &[Package] = &[
     program(
         "make",
         "make",

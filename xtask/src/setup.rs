@@ -159,6 +159,7 @@ fn wanted(purpose: Purpose, compiler: bool, linker: bool) -> Vec<&'static [Packa
         wanted.push(packages::TRAFFIC);
     }
     if purpose >= Purpose::Test {
+        wanted.push(packages::SECOND_LOADER);
         wanted.push(packages::SUITES);
         wanted.push(packages::FUZZ);
     }
@@ -209,7 +210,7 @@ mod tests {
     fn a_users_toolchain_and_linker_save_the_packages_for_them() {
         assert_eq!(wanted(Purpose::Build, false, false), [packages::USER_SPACE]);
         let all = wanted(Purpose::Bench, true, true);
-        assert_eq!(all.len(), 7);
+        assert_eq!(all.len(), 8);
     }
 
     #[test]

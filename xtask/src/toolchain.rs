@@ -223,9 +223,10 @@ pub(crate) fn linker_install(root: &Path) -> Command {
             command.env("PATH", path);
         }
     }
-    // Its work is done in LLVM: spare the time that debug information and optimising cost.
+    // Its work is done in LLVM: spare the time that debug information and optimising cost. Without
+    // either it links in the same time.
     command.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
-    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     command
 }
 

@@ -1,8 +1,8 @@
 //! Where things are.
 
 use anyhow::{Context, Result};
-use std::env;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// The workspace on disk.
 #[derive(Debug)]
@@ -27,6 +27,15 @@ impl Workspace {
             |dir| root.join(dir), // An absolute path replaces the root.
         );
         Ok(Self { root, target })
+    }
+
+    /// One in this folder, to try things in.
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            target: root.join("target"),
+        }
     }
 
     /// The folder of the workspace's manifest.
@@ -57,6 +66,15 @@ impl Workspace {
     /// Where the built kernel objects are left; `proxy-userspace/build.rs` reads them here.
     pub(crate) fn ebpf_objects(&self) -> PathBuf {
         self.root.join("target/ebpf")
+    }
+
+    /// True if user space was compiled here so that the next time only what has changed is: somebody
+    /// works on it.
+    pub(crate) fn is_worked_on(&self) -> bool {
+        let kept = self.target.join(Profile::Dev.folder()).join("incremental");
+        let kept = fs::read_dir(kept).into_iter().flatten().flatten();
+        kept.map(|entry| entry.file_name())
+            .any(|name| name.to_string_lossy().starts_with("proxy_userspace-"))
     }
 
     /// A binary of the workspace.

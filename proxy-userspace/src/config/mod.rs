@@ -33,6 +33,7 @@ pub use diff::{Change, Subject, diff};
 pub use effective::{effective, effective_yaml, to_yaml};
 pub use fault::{Code, ConfigErrors, Fault, Faults, Severity};
 pub use schema::{reference_markdown, schema};
+pub use yaml::to_json as yaml_to_json;
 
 use model::Config;
 use report::{Draft, Place, Report};

@@ -13,6 +13,7 @@ mod read;
 use super::report::{Draft, Place};
 use read::{Broken, Builder};
 use serde::Serialize;
+use serde_json::Value;
 
 /// Where something stands in the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +130,26 @@ impl Scalar {
     }
 }
 
+impl Scalar {
+    fn value(&self) -> Value {
+        if self.is_null() {
+            return Value::Null;
+        }
+        if self.quoted {
+            return self.text.clone().into();
+        }
+        if self.is_bool() {
+            return self.text.eq_ignore_ascii_case("true").into();
+        }
+        let number = match self.number() {
+            Some(Number::Whole(number)) => serde_json::Number::from_i128(number),
+            Some(Number::Real(number)) => serde_json::Number::from_f64(number),
+            None => None,
+        };
+        number.map_or_else(|| self.text.clone().into(), Value::Number)
+    }
+}
+
 /// A number in a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Number {
@@ -165,6 +186,21 @@ impl Document {
     /// A node.
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
+    }
+
+    /// The value below a node, its scalars by YAML's core schema.
+    fn value(&self, id: NodeId) -> Value {
+        match &self.node(id).kind {
+            Kind::Scalar(scalar) => scalar.value(),
+            Kind::List(children) => children.iter().map(|child| self.value(*child)).collect(),
+            Kind::Map(children) => {
+                let entries = children.iter().map(|child| match &self.node(*child).step {
+                    Step::Key(key, _) => (key.clone(), self.value(*child)),
+                    Step::Root | Step::Index(_) => unreachable!("children of maps have keys"),
+                });
+                Value::Object(entries.collect())
+            }
+        }
     }
 
     /// The child of a map under `key`.
@@ -218,6 +254,13 @@ impl Document {
     }
 }
 
+/// YAML text as a value, whatever it is about; `None` if it is none, or empty.
+pub fn to_json(text: &str) -> Option<Value> {
+    let (document, problems) = Document::parse(text);
+    let is_read = problems.is_empty() && !document.is_empty();
+    is_read.then(|| document.value(ROOT))
+}
+
 /// YAML text of a value.
 pub(crate) fn to_text(value: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! {
@@ -232,7 +275,7 @@ pub(crate) fn to_text(value: &impl Serialize) -> String {
 
 /// YAML text as another YAML reader has it, to compare with.
 #[cfg(test)]
-pub(crate) fn to_value(text: &str) -> serde_json::Value {
+pub(crate) fn to_value(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("the text is YAML")
 }
 

@@ -1,8 +1,9 @@
 //! The stages, in order: cheap ones first, and each target of the tests' package as its own.
 
 use super::tally::{self, Tally};
+use crate::build_ebpf::{self, Objects};
 use crate::workspace::{Profile, Workspace};
-use crate::{build_ebpf, fuzz, package, pypi, shell, tidy};
+use crate::{fuzz, package, pypi, shell, tidy};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -286,7 +287,7 @@ impl Stage {
         match &self.kind {
             Kind::Format => format(workspace),
             Kind::Tidy => tidy::check(workspace),
-            Kind::BuildEbpf => build_ebpf::build(workspace).map(|_| ()),
+            Kind::BuildEbpf => build_ebpf::build(workspace, Objects::All).map(|_| ()),
             Kind::Clippy => clippy(workspace),
             Kind::Build => build(workspace),
             Kind::Fuzz => fuzz::run(workspace, &[], FUZZ_SECONDS, &[]),

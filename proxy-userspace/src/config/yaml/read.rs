@@ -3,7 +3,7 @@
 use super::{Document, Kind, Node, NodeId, ROOT, Scalar, Span, Step};
 use crate::config::fault::Code;
 use crate::config::report::{Draft, Place};
-use serde_saphyr::granit_parser::{self, Event, Parser, ScalarStyle};
+use granit_parser::{self, Event, Parser, ScalarStyle};
 use std::collections::HashMap;
 
 /// Most nodes of a tree, after aliases are resolved.

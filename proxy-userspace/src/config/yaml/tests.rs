@@ -1,4 +1,7 @@
 use super::*;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
 
 fn parsed(text: &str) -> Document {
     let (document, problems) = Document::parse(text);
@@ -146,4 +149,27 @@ fn numbers_are_those_of_the_core_schema() {
     ] {
         assert_eq!(number(text), None, "{text}");
     }
+}
+
+#[test]
+fn a_text_becomes_the_value_that_another_reader_makes_of_it() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut read = 0;
+    for entry in fs::read_dir(examples).expect("examples").flatten() {
+        if entry.path().extension().is_some_and(|it| it == "yaml") {
+            let text = fs::read_to_string(entry.path()).expect("readable");
+            assert_eq!(to_json(&text), Some(to_value(&text)), "{entry:?}");
+            read += 1;
+        }
+    }
+    assert!(read > 10);
+    let scalars = "[1, 0x10, 1.5, true, ~, '1', \"true\", 'null', a b, -7]";
+    assert_eq!(
+        to_json(scalars),
+        Some(json!([
+            1, 16, 1.5, true, null, "1", "true", "null", "a b", -7
+        ]))
+    );
+    assert_eq!(to_json("{a: "), None);
+    assert_eq!(to_json("# nothing"), None);
 }

@@ -20,7 +20,7 @@ pub(crate) fn config(mode: Mode, v6: bool) -> Result<Value> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/l4.yaml");
     let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut config: Value = serde_saphyr::from_str(&text)
+    let mut config = proxy_userspace::config::yaml_to_json(&text)
         .with_context(|| format!("cannot understand {}", file.display()))?;
     let vip: IpAddr = if v6 {
         vip_v6(0x10).into()
