@@ -58,7 +58,13 @@ fn embed(variable: &str, name: &str) -> PathBuf {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let built = || manifest.join("../target/ebpf").join(name);
     let object = env::var_os(variable).map_or_else(built, PathBuf::from);
-    println!("cargo::rerun-if-changed={}", object.display());
+    // A missing file would rebuild always; the folder changes when it comes.
+    let folder = object.parent().filter(|folder| folder.is_dir());
+    let watched = match folder {
+        Some(folder) if !object.exists() => folder,
+        _ => &object,
+    };
+    println!("cargo::rerun-if-changed={}", watched.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let embedded = out.join(format!("{name}.bpf.o"));
     write(&object, &embedded);
