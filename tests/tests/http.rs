@@ -22,6 +22,8 @@ mod balancing;
 mod browser;
 #[path = "http/circuits.rs"]
 mod circuits;
+#[path = "http/commands.rs"]
+mod commands;
 #[path = "http/compression.rs"]
 mod compression;
 #[path = "http/condemned.rs"]

@@ -5,8 +5,8 @@ mod change;
 mod validate;
 
 pub use ask::{
-    ConnectionQuery, ConnectionsAnswer, DEFAULT_CONNECTIONS, HappeningQuery, MAX_CONNECTIONS, Stat,
-    StatsAnswer, StatsFormat, StatsQuery,
+    BackendRow, ConnectionQuery, ConnectionsAnswer, DEFAULT_CONNECTIONS, HappeningQuery,
+    MAX_CONNECTIONS, Stat, StatsAnswer, StatsFormat, StatsQuery,
 };
 pub use change::{
     BackendEntry, ChangeQuery, ConfigFormat, ConfigQuery, ConfigSource, HistoryEntry, ReloadAnswer,

@@ -19,7 +19,7 @@ mod streams;
 
 use crate::admin::access::{Access, SharedAccess};
 use crate::admin::api::{
-    BackendAnswer, BackendEntry, BackendName, CaptureQuery, ChangeQuery, ConfigQuery,
+    BackendAnswer, BackendEntry, BackendName, BackendRow, CaptureQuery, ChangeQuery, ConfigQuery,
     ConnectionQuery, ConnectionsAnswer, DrainRequest, FlowQuery, FlowsAnswer, GuardRequest,
     HappeningQuery, HistoryEntry, LogRequest, LogView, Refusal, RefusalKind, ReloadAnswer,
     RollbackRequest, StatsAnswer, StatsQuery, StopRequest, UpgradeAnswer, UpgradeRequest,
@@ -41,7 +41,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
-use read::{BackendRow, ListenersAnswer};
+use read::ListenersAnswer;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 

@@ -117,6 +117,8 @@ pub(super) enum Output {
     Table,
     /// JSON for programs
     Json,
+    /// YAML with the same keys
+    Yaml,
 }
 
 /// How results are printed.
@@ -125,6 +127,24 @@ pub(super) struct OutputArgs {
     /// How to print the result
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub(super) output: Output,
+}
+
+/// How results are printed, where JSON has a flag of its own.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct FormatArgs {
+    /// Print JSON; the same as -o json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    /// How to print the result
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+impl FormatArgs {
+    /// The form that is wanted.
+    pub(super) const fn output(self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
 }
 
 /// How lines are logged.

@@ -62,6 +62,7 @@ impl Args {
         findings.extend(redirection.into_iter().flatten());
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
+            Output::Yaml => output::yaml(&json(&findings))?,
             Output::Table => output::print(&text(&findings))?,
         }
         let failed = findings

@@ -112,10 +112,7 @@ async fn wait(client: &Client, mut answer: BackendAnswer) -> Result<BackendAnswe
 }
 
 fn show(format: Output, answer: &BackendAnswer) -> Result<(), Failure> {
-    match format {
-        Output::Json => output::json(answer),
-        Output::Table => output::line(sentence(answer)),
-    }
+    output::show(format, answer, |answer| sentence(answer) + "\n").map(|_| ())
 }
 
 fn sentence(answer: &BackendAnswer) -> String {

@@ -55,7 +55,8 @@ impl Args {
                 continue;
             }
             match self.output {
-                Output::Json => output::line(&data)?,
+                Output::Json => output::stream(false, &data)?,
+                Output::Yaml => output::stream(true, &data)?,
                 Output::Table => match serde_json::from_str::<Happening>(&data) {
                     Ok(event) => output::line(text(&event))?,
                     Err(error) => return Err(Failure::new(Exit::Failed, error)),

@@ -1,6 +1,6 @@
 //! `sluice explain`.
 
-use crate::cli::args::{self, ConfigArgs, SocketArgs};
+use crate::cli::args::{self, ConfigArgs, FormatArgs, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::config;
@@ -70,9 +70,8 @@ pub(super) struct Args {
         requires = "tcp"
     )]
     alpn: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     socket: SocketArgs,
 }
@@ -143,11 +142,7 @@ impl Args {
         is_served: bool,
         text: impl Fn(&T) -> String,
     ) -> Result<Exit, Failure> {
-        if self.json {
-            output::json(explained)?;
-        } else {
-            output::print(&text(explained))?;
-        }
+        output::show(self.format.output(), explained, text)?;
         Ok(if is_served { Exit::Done } else { Exit::Failed })
     }
 

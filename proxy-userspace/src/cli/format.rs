@@ -1,5 +1,6 @@
 //! Numbers and times for people.
 
+use crate::observe::view::BackendView;
 use std::time::Duration;
 
 /// A count with a decimal suffix: `999`, `12.3k`, `4.56M`.
@@ -58,6 +59,30 @@ pub(super) fn time(seconds_since_epoch: f64) -> String {
         .checked_add(since)
         .unwrap_or(std::time::UNIX_EPOCH);
     humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// An address as it stands before a port.
+pub(super) fn bracketed(address: &str) -> String {
+    if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
+}
+
+/// An address with its port, if it has one.
+pub(super) fn address(address: &str, port: Option<u16>) -> String {
+    match port {
+        Some(port) => format!("{}:{port}", bracketed(address)),
+        None => address.to_owned(),
+    }
+}
+
+/// A backend's state, and how long a drain still takes.
+pub(super) fn state(backend: &BackendView) -> String {
+    let left = backend.drain_remaining_seconds;
+    let left = left.map(|left| format!(" {}", span(left)));
+    format!("{}{}", backend.state, left.unwrap_or_default())
 }
 
 #[cfg(test)]

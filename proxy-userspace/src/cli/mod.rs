@@ -37,6 +37,7 @@ mod stop;
 mod tcp;
 mod top;
 mod upgrade;
+mod upstreams;
 mod validate;
 mod version;
 
@@ -81,6 +82,7 @@ enum Command {
     Status(status::Args),
     Healthcheck(healthcheck::Args),
     Top(top::Args),
+    Upstreams(upstreams::Args),
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
     Guard(guard::Args),
@@ -149,6 +151,7 @@ impl Command {
             Self::Status(args) => args.run(),
             Self::Healthcheck(args) => args.run(),
             Self::Top(args) => args.run(),
+            Self::Upstreams(args) => args.run(),
             Self::Drain(args) => args.run(),
             Self::Undrain(args) => args.run(),
             Self::Guard(args) => args.run(),

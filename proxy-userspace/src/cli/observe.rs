@@ -1,6 +1,6 @@
 //! `sluice observe`.
 
-use crate::cli::args::{self, Output, SocketArgs};
+use crate::cli::args::{self, FormatArgs, Output, SocketArgs};
 use crate::cli::daemon::{Events, Told, query};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
@@ -83,12 +83,8 @@ pub(super) struct Args {
     /// End after this many stages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Print a JSON object for each stage: short for --output json
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
-    /// How to print stages: a line each
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     socket: SocketArgs,
 }
@@ -114,7 +110,7 @@ impl Args {
             host: self.host,
             path: self.path,
         };
-        let is_json = self.json || self.output == Output::Json;
+        let output = self.format.output();
         let mut events = Events::new(
             self.socket
                 .client()
@@ -134,12 +130,13 @@ impl Args {
                 eprintln!("{data} stages were missed: observe fewer flows, or filter them");
                 continue;
             }
-            if is_json {
-                output::line(&data)?;
-            } else {
-                let stage: FlowStage = serde_json::from_str(&data)
-                    .map_err(|error| Failure::new(Exit::Failed, error))?;
-                output::print(&printer.text(&stage))?;
+            match output {
+                Output::Json => output::stream(false, &data)?,
+                Output::Yaml => output::stream(true, &data)?,
+                Output::Table => match serde_json::from_str::<FlowStage>(&data) {
+                    Ok(stage) => output::print(&printer.text(&stage))?,
+                    Err(error) => return Err(Failure::new(Exit::Failed, error)),
+                },
             }
             left -= 1;
         }

@@ -2,6 +2,7 @@
 
 use crate::cli::args::Output;
 use crate::cli::exit::{Exit, Failure};
+use crate::config::to_yaml;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{self, Write as _};
@@ -27,7 +28,17 @@ pub(super) fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
     line(text)
 }
 
-/// Writes a value as it is wanted: as JSON, or as this text.
+/// Writes a value as YAML.
+pub(super) fn yaml(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
+    print(&yaml_text(value)?)
+}
+
+fn yaml_text(value: &(impl Serialize + ?Sized)) -> Result<String, Failure> {
+    let value = serde_json::to_value(value).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(to_yaml(&value))
+}
+
+/// Writes a value as it is wanted: as JSON, as YAML, or as this text.
 pub(super) fn show<T: Serialize + ?Sized>(
     format: Output,
     value: &T,
@@ -35,9 +46,21 @@ pub(super) fn show<T: Serialize + ?Sized>(
 ) -> Result<Exit, Failure> {
     match format {
         Output::Json => json(value)?,
+        Output::Yaml => yaml(value)?,
         Output::Table => print(&text(value))?,
     }
     Ok(Exit::Done)
+}
+
+/// Writes one of the JSON objects that come one after the other, for programs: a line each as JSON, a
+/// document each as YAML.
+pub(super) fn stream(as_yaml: bool, object: &str) -> Result<(), Failure> {
+    if !as_yaml {
+        return line(object);
+    }
+    let value: serde_json::Value =
+        serde_json::from_str(object).map_err(|error| Failure::new(Exit::Failed, error))?;
+    print(&format!("---\n{}", yaml_text(&value)?))
 }
 
 /// Whether a column holds words or numbers.
@@ -76,6 +99,17 @@ pub(super) fn columns(headings: &[Column], rows: impl IntoIterator<Item = Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::yaml_to_json;
+
+    #[test]
+    fn yaml_says_what_json_says() {
+        let value = serde_json::json!({
+            "rows": [{"name": "on", "port": 80}, {"name": "007", "share": 0.5}],
+            "none": null,
+        });
+        let text = yaml_text(&value).expect("a text");
+        assert_eq!(yaml_to_json(&text), Some(value), "{text}");
+    }
 
     #[test]
     fn columns_line_up_and_end_without_spaces() {

@@ -36,16 +36,12 @@ impl Args {
 
 /// Prints what came of a change of the configuration.
 pub(super) fn show(output: Output, answer: &ReloadAnswer) -> Result<Exit, Failure> {
-    match output {
-        Output::Json => output::json(answer)?,
-        Output::Table => {
-            for warning in &answer.warnings {
-                eprintln!("warning: {warning}");
-            }
-            output::print(&text(answer))?;
+    output::show(output, answer, |answer| {
+        for warning in &answer.warnings {
+            eprintln!("warning: {warning}");
         }
-    }
-    Ok(Exit::Done)
+        text(answer)
+    })
 }
 
 fn text(answer: &ReloadAnswer) -> String {

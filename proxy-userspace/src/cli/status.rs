@@ -5,13 +5,13 @@ mod head;
 mod sockets;
 
 use crate::admin::client::{Client, ClientError};
-use crate::cli::args::{self, Output, OutputArgs, SocketArgs};
+use crate::cli::args::{self, FormatArgs, Output, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::output::{self, Column};
 use crate::observe::view::{
-    BackendView, CertificateView, HttpListenerView, Phase, ProxyServiceView, ServiceView,
-    StreamListenerView, View,
+    CertificateView, HttpListenerView, Phase, ProxyServiceView, ServiceView, StreamListenerView,
+    View,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -39,9 +39,6 @@ pub(super) struct Args {
     /// Show all about every backend, its history too
     #[arg(short, long, conflicts_with = "reasons")]
     verbose: bool,
-    /// Print JSON; the same as -o json
-    #[arg(long)]
-    json: bool,
     /// Wait until the daemon runs and is ready; fail if it is not in time
     #[arg(long)]
     wait: bool,
@@ -54,7 +51,7 @@ pub(super) struct Args {
     #[command(flatten)]
     socket: SocketArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    format: FormatArgs,
 }
 
 impl Args {
@@ -66,21 +63,28 @@ impl Args {
             }
             Ok(client.get("status").await?)
         })?;
-        if self.json || self.output.output == Output::Json {
-            output::json(&view)?;
-        } else if let Some(name) = &self.backend {
-            let text = detail::of(&view, name);
-            output::print(&text.map_err(|error| Failure::new(Exit::Failed, error))?)?;
-        } else if self.reasons {
-            output::print(&reasons(&view))?;
-        } else {
-            output::print(&text(&view))?;
-            if self.verbose {
-                output::print(&format!("\n{}", detail::all(&view)))?;
-            }
+        match self.format.output() {
+            Output::Json => output::json(&view)?,
+            Output::Yaml => output::yaml(&view)?,
+            Output::Table => self.print(&view)?,
         }
         let serving = view.daemon.phase == Phase::Serving;
         Ok(if serving { Exit::Done } else { Exit::Failed })
+    }
+
+    fn print(&self, view: &View) -> Result<(), Failure> {
+        if let Some(name) = &self.backend {
+            let text = detail::of(view, name);
+            return output::print(&text.map_err(|error| Failure::new(Exit::Failed, error))?);
+        }
+        if self.reasons {
+            return output::print(&reasons(view));
+        }
+        output::print(&text(view))?;
+        if self.verbose {
+            output::print(&format!("\n{}", detail::all(view)))?;
+        }
+        Ok(())
     }
 }
 
@@ -264,11 +268,8 @@ fn requests_text(service: &ServiceView, proxy: &ProxyServiceView) -> String {
         let errors = known.errors + known.connect_failures;
         Some(vec![
             format!("  {}", backend.name),
-            match backend.port {
-                Some(port) => format!("{}:{port}", bracketed(&backend.address)),
-                None => backend.address.clone(),
-            },
-            state_text(backend),
+            format::address(&backend.address, backend.port),
+            format::state(backend),
             backend.weight.to_string(),
             known.in_flight.to_string(),
             format::count(known.requests as f64),
@@ -282,14 +283,6 @@ fn requests_text(service: &ServiceView, proxy: &ProxyServiceView) -> String {
     text
 }
 
-/// The state, and how long a drain still takes.
-fn state_text(backend: &BackendView) -> String {
-    let left = backend
-        .drain_remaining_seconds
-        .map(|left| format!(" {}", format::span(left)));
-    format!("{}{}", backend.state, left.unwrap_or_default())
-}
-
 /// A service as the kernel balances it.
 fn flows_text(service: &ServiceView) -> String {
     let mut text = String::new();
@@ -298,7 +291,7 @@ fn flows_text(service: &ServiceView) -> String {
             text,
             "  {}  {}:{}/{}",
             listener.name,
-            bracketed(&listener.vip),
+            format::bracketed(&listener.vip),
             listener.port,
             listener.protocol
         );
@@ -318,7 +311,7 @@ fn flows_text(service: &ServiceView) -> String {
         vec![
             format!("  {}", backend.name),
             backend.address.clone(),
-            state_text(backend),
+            format::state(backend),
             backend.weight.to_string(),
             backend.live_flows.to_string(),
             backend.traffic.new_flows.to_string(),
@@ -331,14 +324,6 @@ fn flows_text(service: &ServiceView) -> String {
         text.push_str(&output::columns(&headings, rows));
     }
     text
-}
-
-fn bracketed(vip: &str) -> String {
-    if vip.contains(':') {
-        format!("[{vip}]")
-    } else {
-        vip.to_owned()
-    }
 }
 
 fn reasons(view: &View) -> String {
@@ -365,8 +350,8 @@ fn reasons(view: &View) -> String {
 mod tests {
     use super::*;
     use crate::observe::view::{
-        ConfigState, Daemon, FlowTable, InterfaceView, ListenerView, ProxyBackendView, ReasonCount,
-        Traffic,
+        BackendView, ConfigState, Daemon, FlowTable, InterfaceView, ListenerView, ProxyBackendView,
+        ReasonCount, Traffic,
     };
 
     fn view() -> View {

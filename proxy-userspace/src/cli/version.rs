@@ -23,16 +23,14 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let info = BuildInfo::current();
-        match self.output {
-            Output::Json => output::json(&info)?,
-            Output::Table => {
-                output::line(format!("sluice {VERSION_LINE}"))?;
-                if self.verbose {
-                    output::print(&facts(&info))?;
-                }
-            }
-        }
-        Ok(Exit::Done)
+        output::show(self.output, &info, |info| {
+            let facts = if self.verbose {
+                facts(info)
+            } else {
+                String::new()
+            };
+            format!("sluice {VERSION_LINE}\n{facts}")
+        })
     }
 }
 

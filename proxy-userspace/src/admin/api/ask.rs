@@ -1,6 +1,6 @@
 //! What is asked of the state, and answered, besides [`crate::observe::view`].
 
-use crate::observe::view::ConnectionView;
+use crate::observe::view::{BackendView, ConnectionView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,16 @@ pub struct HappeningQuery {
     /// word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+}
+
+/// A backend with the name of its service, as `GET /api/v1/backends` lists them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BackendRow {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    #[serde(flatten)]
+    pub backend: BackendView,
 }
 
 /// Query of `GET /api/v1/connections`.

@@ -3,27 +3,19 @@
 use super::Shared;
 use super::answer::{Asked, Named, ask};
 use crate::admin::api::{
-    ConnectionQuery, ConnectionsAnswer, FlowQuery, FlowsAnswer, Refusal, RefusalKind,
+    BackendRow, ConnectionQuery, ConnectionsAnswer, FlowQuery, FlowsAnswer, Refusal, RefusalKind,
 };
 use crate::admin::control::Command;
 use crate::observe::build::BuildInfo;
 use crate::observe::view::{
-    BackendView, CertificateView, GuardView, HttpListenerView, ListenerView, RouteView,
-    ServiceView, StreamListenerView, View,
+    CertificateView, GuardView, HttpListenerView, ListenerView, RouteView, ServiceView,
+    StreamListenerView, View,
 };
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
-
-/// A backend with the name of its service.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct BackendRow {
-    service: String,
-    #[serde(flatten)]
-    backend: BackendView,
-}
 
 /// A listener of the kernel part, with the service behind it.
 #[derive(Debug, Serialize, JsonSchema)]
