@@ -39,27 +39,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let config = self.configuration()?;
-        let routes = routes::missing(&config);
-        let cgroups = at_connect(&config);
-        let redirection = config.redirects().then(|| redirection(&config));
-        let Config {
-            l4,
-            listeners,
-            services,
-            ..
-        } = config;
-        let mut l4 = l4.unwrap_or_default();
-        l4.interfaces
-            .extend(self.interface.iter().map(|name| Interface {
-                name: name.clone(),
-                attach: AttachMode::Auto,
-            }));
-        let mut findings = features::check(&l4, &checked_vips(&listeners, &services));
-        findings.push(landlock());
-        findings.extend(routes.into_iter().map(unrouted));
-        findings.extend(cgroups);
-        findings.extend(redirection.into_iter().flatten());
+        let findings = findings(self.configuration()?, &self.interface);
         match self.output.output {
             Output::Json => output::json(&json(&findings))?,
             Output::Yaml => output::yaml(&json(&findings))?,
@@ -78,6 +58,32 @@ impl Args {
         }
         Ok(Config::default())
     }
+}
+
+/// What this host can do of what a configuration asks for. Attaches something for a moment to its
+/// interfaces, and to these.
+pub(super) fn findings(config: Config, interfaces: &[String]) -> Vec<Finding> {
+    let routes = routes::missing(&config);
+    let cgroups = at_connect(&config);
+    let redirection = config.redirects().then(|| redirection(&config));
+    let Config {
+        l4,
+        listeners,
+        services,
+        ..
+    } = config;
+    let mut l4 = l4.unwrap_or_default();
+    l4.interfaces
+        .extend(interfaces.iter().map(|name| Interface {
+            name: name.clone(),
+            attach: AttachMode::Auto,
+        }));
+    let mut findings = features::check(&l4, &checked_vips(&listeners, &services));
+    findings.push(landlock());
+    findings.extend(routes.into_iter().map(unrouted));
+    findings.extend(cgroups);
+    findings.extend(redirection.into_iter().flatten());
+    findings
 }
 
 /// A steered prefix that this host does not take.
@@ -183,7 +189,7 @@ fn checked_vips(listeners: &[Listener], services: &[Service]) -> Vec<IpAddr> {
     vips.into_iter().collect()
 }
 
-fn json(findings: &[Finding]) -> serde_json::Value {
+pub(super) fn json(findings: &[Finding]) -> serde_json::Value {
     let findings = findings.iter().map(|finding| {
         json!({
             "name": finding.name,
@@ -195,7 +201,7 @@ fn json(findings: &[Finding]) -> serde_json::Value {
     findings.collect()
 }
 
-fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[Finding]) -> String {
     let headings = [
         Column::Words("STATUS"),
         Column::Words("WHAT"),

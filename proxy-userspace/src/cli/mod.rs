@@ -13,6 +13,7 @@ mod completion;
 mod config;
 mod connections;
 mod daemon;
+mod debug;
 mod decap;
 mod detach;
 mod drain;
@@ -95,6 +96,7 @@ enum Command {
     Stop(stop::Args),
     Decap(decap::Args),
     Detach(detach::Args),
+    Debug(debug::Args),
     Config(config::Args),
     Schema(schema::Args),
     Completion(completion::Args),
@@ -164,6 +166,7 @@ impl Command {
             Self::Stop(args) => args.run(),
             Self::Decap(args) => args.run(),
             Self::Detach(args) => args.run(),
+            Self::Debug(args) => args.run(),
             Self::Config(args) => args.run(),
             Self::Schema(args) => args.run(),
             Self::Completion(args) => args.run(),

@@ -47,6 +47,7 @@ fn every_line_of_the_manual_is_accepted() {
         "sluice observe --sample 1/10 --status 5xx,404 --source 192.0.2.0/24 --json",
         "sluice observe --last 20 --follow --route all --path /a --host a.example",
         "sluice capture -w - --interface eth0 --count 10 --duration 5s",
+        "sluice debug bundle - -c /tmp/a.yaml",
         "sluice stop --keep-dataplane",
         "sluice completion zsh",
         "sluice man /tmp",

@@ -23,6 +23,7 @@ mod fault;
 mod file;
 pub mod log_template;
 pub mod model;
+mod redact;
 mod report;
 mod schema;
 mod substitute;
@@ -32,6 +33,7 @@ mod yaml;
 pub use diff::{Change, Subject, diff};
 pub use effective::{effective, effective_yaml, to_yaml};
 pub use fault::{Code, ConfigErrors, Fault, Faults, Severity};
+pub use redact::{REDACTED, redact};
 pub use schema::{reference_markdown, schema};
 pub use yaml::to_json as yaml_to_json;
 
