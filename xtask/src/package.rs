@@ -34,6 +34,10 @@ const WANTED: &[(&str, &str)] = &[
     ),
     ("usr/share/doc/sluice/copyright", "-rw-r--r--"),
     ("usr/share/doc/sluice/examples/http.yaml", "-rw-r--r--"),
+    (
+        "usr/share/doc/sluice/examples/monitoring/alerts.yaml",
+        "-rw-r--r--",
+    ),
 ];
 
 /// Runs the task.

@@ -31,6 +31,7 @@ fn examples() -> impl Iterator<Item = std::path::PathBuf> {
     std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
 }
 
 #[test]

@@ -27,3 +27,6 @@ pub mod process;
 pub mod readiness;
 pub mod trace;
 pub mod view;
+
+#[cfg(test)]
+mod monitoring;
