@@ -128,8 +128,8 @@ impl Share {
         taken < self.end
     }
 
-    /// Waits until there is room for one more. `any` is a descriptor that is open; `make` closes what
-    /// is not needed, again and again.
+    /// Waits until there is room for one more. `any` is a descriptor that is open; `make` has what is
+    /// not needed closed, again and again.
     ///
     /// # Cancel safety
     ///

