@@ -105,9 +105,11 @@ fn cells(row: &BackendRow) -> Vec<String> {
         health.map_or_else(none, |health| health.verdict.clone()),
         weight(backend),
         proxy.map_or_else(none, |proxy| proxy.in_flight.to_string()),
-        in_kernel
-            .then(|| backend.live_flows.to_string())
-            .unwrap_or_else(none),
+        if in_kernel {
+            backend.live_flows.to_string()
+        } else {
+            none()
+        },
         proxy.map_or_else(none, |proxy| {
             format::count((proxy.errors + proxy.connect_failures) as f64)
         }),
