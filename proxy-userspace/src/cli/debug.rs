@@ -1,7 +1,5 @@
 //! `sluice debug`: what helps somebody else to find out what is wrong.
 
-mod tar;
-
 use crate::admin::client::{Client, ClientError};
 use crate::cli::args::{self, ConfigArgs, SocketArgs};
 use crate::cli::exit::{Exit, Failure};
@@ -19,7 +17,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tar::Archive;
+use tar::{Builder, Header};
 
 /// How long the daemon may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -287,17 +285,17 @@ impl Bundle {
 
     /// The archive, compressed.
     fn packed(&self, name: &str, time: u64) -> io::Result<Vec<u8>> {
-        let mut archive = Archive::new(time);
-        archive.add(
-            &format!("{name}/README.txt"),
-            self.contents(name).as_bytes(),
-        );
-        for (file, _, text) in &self.files {
-            archive.add(&format!("{name}/{file}"), text.as_bytes());
+        let contents = self.contents(name);
+        let files = self.files.iter().map(|(file, _, text)| (*file, text));
+        let mut archive = Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+        for (file, text) in [("README.txt", &contents)].into_iter().chain(files) {
+            let mut header = Header::new_ustar();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o600);
+            header.set_mtime(time);
+            archive.append_data(&mut header, format!("{name}/{file}"), text.as_bytes())?;
         }
-        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-        packed.write_all(&archive.finish())?;
-        packed.finish()
+        archive.into_inner()?.finish()
     }
 
     fn contents(&self, name: &str) -> String {
