@@ -238,14 +238,20 @@ impl Daemon {
         Ok(kill(Pid::from_raw(child.id().try_into()?), signal)?)
     }
 
-    /// The process that has the admin socket.
-    fn owner(&self) -> Option<Pid> {
-        let lock = self.directory.path().join("admin.sock.lock");
-        let pid = fs::read_to_string(lock).ok()?.trim().parse().ok()?;
-        // Its number may be somebody else's by now.
-        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-        let is_ours = words.contains(self.directory.path().to_str()?);
-        is_ours.then(|| Pid::from_raw(pid))
+    /// All processes of it: the one that was started here, and those that have taken over since. One before
+    /// the last may still be there, and goes on where that is killed.
+    fn processes(&self) -> Vec<Pid> {
+        let Some(folder) = self.directory.path().to_str() else {
+            return Vec::new();
+        };
+        let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            words.is_ok_and(|words| words.contains(folder))
+        })
+        .map(Pid::from_raw)
+        .collect()
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -423,8 +429,8 @@ impl Drop for Daemon {
         }
         // Errors have nobody to go to; the next test process sweeps what stays. Who has taken over
         // from the process that was started here is no child of ours.
-        if let Some(successor) = self.owner() {
-            let _ = kill(successor, Signal::SIGKILL);
+        for process in self.processes() {
+            let _ = kill(process, Signal::SIGKILL);
         }
         let _ = self.kill();
         let _ = remove_pins(&self.pin_dir);
